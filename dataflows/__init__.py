@@ -1,0 +1,1 @@
+"""The wiring: session_logic between Kafka topics, run by Bytewax."""

@@ -1,0 +1,54 @@
+"""The decode step: Kafka messages to facts by lane, or to dead letters."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+from dataflows.items import DEAD_LETTER_KEY, Batch, DeadLetter, Polled, lane_key
+from session_logic.codec import decode_input
+from session_logic.events import Fact, GameStart, Rejected
+from session_logic.keys import group_of, lane_of
+
+
+class Decode:
+    """Turns polled messages into (key, Batch) for lanes and (key, DeadLetter) for the rest."""
+
+    def __init__(self, lanes: int, future_limit_ms: int, now_ms: Callable[[], int]) -> None:
+        """Reject what is stamped more than future_limit_ms after now_ms()."""
+        self._lanes = lanes
+        self._future_limit_ms = future_limit_ms
+        self._now_ms = now_ms
+        self.rejected: Counter[str] = Counter()
+
+    def __call__(self, polls: list[Polled]) -> list[tuple[str, Batch | DeadLetter]]:
+        """Decode a batch of polls; a device's facts keep their order."""
+        latest_ms = self._now_ms() + self._future_limit_ms
+        items: list[tuple[str, Batch | DeadLetter]] = []
+        for poll in polls:
+            facts: defaultdict[int, list[Fact]] = defaultdict(list)
+            for message in poll.messages:
+                event = decode_input(message[3])
+                if message[1] > latest_ms and not isinstance(event, Rejected):
+                    event = Rejected("in_the_future", f"stamped {message[1]}, limit {latest_ms}")
+                if isinstance(event, Rejected):
+                    self.rejected[event.reason] += 1
+                    items.append((DEAD_LETTER_KEY, _dead_letter(poll, message, event)))
+                    continue
+                facts[lane_of(group_of(event.device_id), self._lanes)].append(
+                    Fact(
+                        type(event) is GameStart,
+                        event.device_id,
+                        event.session_id,
+                        poll.platform,
+                        message[1],
+                    )
+                )
+            items += [(lane_key(lane), Batch(lane, some)) for lane, some in facts.items()]
+            if poll.report is not None:
+                items += [
+                    (lane_key(lane), Batch(lane, [], poll.report)) for lane in range(self._lanes)
+                ]
+        return items
+
+
+def _dead_letter(poll: Polled, message: tuple, rejected: Rejected) -> DeadLetter:
+    return DeadLetter(poll.topic, poll.partition, message, rejected.reason, rejected.detail)

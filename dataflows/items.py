@@ -1,0 +1,45 @@
+"""What travels between the steps of the dataflow."""
+
+from msgspec import Struct
+
+from session_logic.clock import Report
+from session_logic.events import Fact
+
+# (offset, timestamp in ms, key, value)
+Message = tuple[int, int, bytes | None, bytes | None]
+
+
+class Polled(Struct, frozen=True, gc=False):
+    """Messages of one source partition in offset order, and what the partition says of itself."""
+
+    topic: str
+    partition: int
+    platform: str
+    messages: list[Message]
+    report: Report | None
+
+
+class Batch(Struct, frozen=True, gc=False):
+    """What a lane gets: facts in order, then reports."""
+
+    lane: int
+    facts: list[Fact]
+    report: Report | None = None
+
+
+class DeadLetter(Struct, frozen=True, gc=False):
+    """A message that is no event, byte for byte, with where it was and why it was rejected."""
+
+    topic: str
+    partition: int
+    message: Message
+    reason: str
+    detail: str
+
+
+def lane_key(lane: int) -> str:
+    """Return the Bytewax key of a lane; a stored name."""
+    return f"lane-{lane:03}"
+
+
+DEAD_LETTER_KEY = "rejected"

@@ -1,0 +1,36 @@
+"""What source and sink both ask of a Kafka cluster."""
+
+from typing import Protocol
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import ClusterMetadata
+
+from dataflows.settings import Settings
+from session_logic.errors import ConfigError
+
+METADATA_TIMEOUT_S = 15
+
+
+class _Client(Protocol):
+    def list_topics(self, topic: str, timeout: float) -> ClusterMetadata: ...
+
+
+def partition_counts(client: _Client, settings: Settings) -> dict[str, int]:
+    """Return how many partitions each topic of the settings has; a missing topic is left out.
+
+    Raises ConfigError if no broker answers.
+    """
+    topics = [*settings.input_topics, settings.output_topic, settings.dead_letter_topic]
+    counts: dict[str, int] = {}
+    for topic in topics:
+        try:
+            metadata = client.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic]
+        except KafkaException as error:
+            msg = (
+                f"no answer from Kafka at {settings.bootstrap_servers} ({error.args[0].str()}); "
+                "check HEARTWHEEL_BOOTSTRAP_SERVERS and that the broker runs"
+            )
+            raise ConfigError(msg) from None
+        if metadata.error is None and metadata.partitions:
+            counts[topic] = len(metadata.partitions)
+    return counts

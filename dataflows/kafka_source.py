@@ -1,0 +1,216 @@
+"""Kafka as a Bytewax source: one consumer per process for all partitions that it has."""
+
+from collections import deque
+from datetime import datetime
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from dataflows.clock import at_ms, now_ms
+from dataflows.items import Message, Polled
+from dataflows.kafka import partition_counts
+from dataflows.settings import Settings
+from dataflows.stop import Stop
+from session_logic.clock import Report
+from session_logic.errors import ConfigError, HeartwheelError
+
+POLL_MS = 1
+POLL_MESSAGES = 5_000
+BATCH_MESSAGES = 2_000
+# A partition with more to read is behind when what it has read is older than this.
+BEHIND_MS = 1_000
+# How often a partition that is behind tells the lanes how far it has come.
+REPORT_MS = 200
+
+_TRANSIENT = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError._WAIT_COORD,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+}
+
+
+class SourceError(HeartwheelError):
+    """Kafka cannot give what the source needs: see the message, put it right, start again."""
+
+
+class _Partition(StatefulSourcePartition[Polled, int]):
+    """One topic partition; its state is the next offset to read."""
+
+    def __init__(self, hub: "_Hub", topic: str, partition: int, offset: int) -> None:
+        self._hub = hub
+        self.topic = topic
+        self.partition = partition
+        self.pending: deque[Message] = deque()
+        self.at_end = False
+        self._next_offset = offset
+        self._through_ms = 0
+        self._reported: bool | None = None  # live or not, None before the first report
+        self._reported_at_ms = 0
+        self._wake_ms: int | None = None
+
+    def next_batch(self) -> list[Polled]:
+        if self._hub.stop.is_set():
+            raise StopIteration
+        now = now_ms()
+        self._hub.poll(now)
+        pending = self.pending
+        if len(pending) <= BATCH_MESSAGES:
+            messages = list(pending)
+            pending.clear()
+        else:
+            messages = [pending.popleft() for _ in range(BATCH_MESSAGES)]
+        if messages:
+            self._next_offset = messages[-1][0] + 1
+            self._through_ms = max(self._through_ms, min(now, messages[-1][1]))
+        self._wake_ms = None if pending else now + POLL_MS
+        report = self._report(now)
+        if not messages and report is None:
+            return []
+        return [Polled(self.topic, self.partition, self._hub.platform(self.topic), messages, report)]
+
+    def _report(self, now: int) -> Report | None:
+        """Return what there is to tell the lanes, if anything."""
+        live = (self.at_end and not self.pending) or (
+            self._reported is True and now - self._through_ms <= BEHIND_MS
+        )
+        if live is self._reported and (live or now - self._reported_at_ms < REPORT_MS):
+            return None
+        if not live and not self._through_ms:
+            return None  # nothing is known yet
+        self._reported, self._reported_at_ms = live, now
+        through_ms = None if live else self._through_ms
+        return Report(f"{self.topic}/{self.partition}", self._hub.parts, through_ms)
+
+    def next_awake(self) -> datetime | None:
+        return None if self._wake_ms is None else at_ms(self._wake_ms)
+
+    def snapshot(self) -> int:
+        return self._next_offset
+
+    def close(self) -> None:
+        self._hub.close()
+
+
+class _Hub:
+    """The consumer of this process, shared by its partitions."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self.stop = stop
+        self.parts = 0
+        self._settings = settings
+        self._consumer: Consumer | None = None
+        self._partitions: dict[tuple[str, int], _Partition] = {}
+        self._polled_at_ms = 0
+
+    def platform(self, topic: str) -> str:
+        return self._settings.input_topics[topic]
+
+    def open(self) -> Consumer:
+        """Return the consumer, made on first use."""
+        if self._consumer is None:
+            options = {
+                "fetch.min.bytes": "1",
+                "queued.max.messages.kbytes": "65536",
+                **self._settings.kafka,
+                **self._settings.consumer,
+                "bootstrap.servers": self._settings.bootstrap_servers,
+                # Offsets are Bytewax's business: no group is joined, nothing is committed.
+                "group.id": "heartwheel",
+                "enable.auto.commit": "false",
+                "enable.auto.offset.store": "false",
+                # Says when a partition has been read to its end.
+                "enable.partition.eof": "true",
+                # An offset that no longer exists is data lost, not a reason to jump.
+                "auto.offset.reset": "error",
+            }
+            self._consumer = Consumer(options)
+        return self._consumer
+
+    def add(self, topic: str, partition: int, offset: int | None) -> _Partition:
+        """Begin to read a partition, from the offset or from where the settings say."""
+        consumer = self.open()
+        if offset is None:
+            offset = OFFSET_BEGINNING
+            if self._settings.start == "latest":
+                offset = consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)[1]
+        part = _Partition(self, topic, partition, offset)
+        self._partitions[topic, partition] = part
+        consumer.incremental_assign([TopicPartition(topic, partition, offset)])
+        return part
+
+    def poll(self, now: int) -> None:
+        """Move what has arrived to the partitions, at most once a millisecond."""
+        if now == self._polled_at_ms or self._consumer is None:
+            return
+        self._polled_at_ms = now
+        for message in self._consumer.consume(POLL_MESSAGES, 0):
+            error = message.error()
+            if error is None:
+                part = self._partitions[message.topic(), message.partition()]
+                part.at_end = False
+                part.pending.append(
+                    (message.offset(), message.timestamp()[1], message.key(), message.value())
+                )
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._partitions[message.topic(), message.partition()].at_end = True
+            elif error.code() not in _TRANSIENT:
+                raise _source_error(message.topic(), message.partition(), error)
+
+    def close(self) -> None:
+        """Close the consumer once; partitions of one process share it."""
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            consumer.close()
+
+
+def _source_error(topic: str | None, partition: int | None, error: KafkaError) -> SourceError:
+    where = f"input {topic}/{partition}" if topic else "Kafka"
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        return SourceError(
+            f"{where}: the stored offset is not in the topic any more ({error.str()}): records "
+            "expired unread, or the topic was made anew; start with a new recovery directory"
+        )
+    return SourceError(f"{where}: {error.str()} ({error.name()})")
+
+
+class KafkaSource(FixedPartitionedSource[Polled, int]):
+    """Reads every partition of the input topics."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        """Read what the settings name, until stop is set."""
+        self._settings = settings
+        self._hub = _Hub(settings, stop)
+
+    def list_parts(self) -> list[str]:
+        """Return topic/partition of all input; raises ConfigError if a topic is missing."""
+        counts = partition_counts(self._hub.open(), self._settings)
+        missing = [topic for topic in self._settings.input_topics if not counts.get(topic)]
+        if missing:
+            msg = (
+                f"input topic {', '.join(missing)} does not exist on "
+                f"{self._settings.bootstrap_servers}; create it or correct HEARTWHEEL_INPUT_TOPICS"
+            )
+            raise ConfigError(msg)
+        parts = [
+            f"{topic}/{partition}"
+            for topic in self._settings.input_topics
+            for partition in range(counts[topic])
+        ]
+        self._hub.parts = len(parts)
+        return parts
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Partition:
+        """Build a partition, from its stored offset or from where the settings say."""
+        topic, _, partition = for_part.rpartition("/")
+        try:
+            return self._hub.add(topic, int(partition), resume_state)
+        except KafkaException as error:
+            raise _source_error(topic, int(partition), error.args[0]) from None

@@ -1,0 +1,107 @@
+"""The sessions step: a lane of session_logic as Bytewax's stateful logic."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from bytewax.operators import StatefulBatchLogic
+from msgspec import to_builtins
+
+from dataflows.clock import at_ms, now_ms
+from dataflows.items import Batch
+from dataflows.settings import Settings
+from session_logic.errors import SnapshotError
+from session_logic.events import Records
+from session_logic.journal import BaseRow, JournalRow, Row
+from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
+
+Emitted = Records | Row
+StoredLane = list[Any]
+
+
+class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
+    """Feeds a lane with what arrives and with the time; emits records and rows to store."""
+
+    def __init__(self, settings: Settings, stored: StoredLane | None) -> None:
+        """Make the logic of a key; a new one learns from its first item which lane it is."""
+        self._settings = settings
+        state = None if stored is None else read_lane_state(stored)
+        self._lane = None if state is None else self._make(state.lane, state)
+        self._waits_since_ms = now_ms()
+        self._wake_ms: int | None = self._waits_since_ms
+
+    def _make(self, number: int, state: LaneState | None) -> Lane:
+        return Lane(number, self._settings.lanes, self._settings.rules(), state)
+
+    def on_batch(self, values: list[Batch | Row]) -> tuple[list[Emitted], bool]:
+        """Take in rows, facts and reports."""
+        now = now_ms()
+        if self._lane is None:
+            self._lane = self._make(values[0].lane, None)
+        lane, emitted, facts = self._lane, [], []
+        for value in values:
+            if isinstance(value, Batch):
+                facts += value.facts
+                if value.report is not None:
+                    lane.hear(value.report)
+            else:
+                self._waits_since_ms = now
+                emitted += _emitted(lane.restore(value))
+        if facts:
+            emitted += _emitted(lane.apply(facts, now))
+        self._schedule(now)
+        return emitted, False
+
+    def on_notify(self) -> tuple[list[Emitted], bool]:
+        """Fire what is due; raises SnapshotError if a row has not come within the limit."""
+        now = now_ms()
+        assert self._lane is not None
+        lane = self._lane
+        if lane.restoring and now - self._waits_since_ms > self._settings.restore_timeout_ms:
+            msg = (
+                f"recovery store, lane {lane.lane}: {', '.join(lane.missing_rows())} missing; put "
+                "back a whole copy of the recovery directory"
+            )
+            raise SnapshotError(msg)
+        output = lane.advance(now)
+        self._schedule(now)
+        return _emitted(output), False
+
+    def _schedule(self, now: int) -> None:
+        """Wake at the next tick if anything can become due, at once if something is left."""
+        assert self._lane is not None
+        tick_ms = self._settings.tick_ms
+        if self._lane.behind(now) and self._lane.table.wheel:
+            self._wake_ms = now
+        elif self._lane.table.wheel or self._lane.restoring:
+            self._wake_ms = (now // tick_ms + 1) * tick_ms
+        else:
+            self._wake_ms = None
+
+    def notify_at(self) -> datetime | None:
+        """Return when to be woken next."""
+        return None if self._wake_ms is None else at_ms(self._wake_ms)
+
+    def snapshot(self) -> StoredLane:
+        """Return the lane's own state as plain values; its sessions are in the store."""
+        assert self._lane is not None
+        return to_builtins(self._lane.state())
+
+
+def _emitted(output: LaneOutput) -> list[Emitted]:
+    return [output.records, *output.rows] if output.records else list(output.rows)
+
+
+def lane_builder(settings: Settings) -> Callable[[StoredLane | None], LaneLogic]:
+    """Return the builder for Bytewax."""
+    return lambda stored: LaneLogic(settings, stored)
+
+
+def is_records(item: tuple[str, Emitted]) -> bool:
+    """Say whether an item is for the sink."""
+    return isinstance(item[1], Records)
+
+
+def by_row(item: tuple[str, BaseRow | JournalRow]) -> tuple[str, Row]:
+    """Key a row by its name."""
+    return item[1].row, item[1]

@@ -1,0 +1,52 @@
+"""The dataflow: device sessions and heartbeats, from Kafka to Kafka."""
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.outputs import Sink
+
+from dataflows.clock import now_ms
+from dataflows.decode import Decode
+from dataflows.items import DeadLetter, Polled
+from dataflows.kafka_sink import KafkaSink
+from dataflows.kafka_source import KafkaSource
+from dataflows.lanes import by_row, is_records, lane_builder
+from dataflows.settings import Settings, load_settings
+from dataflows.stop import STOP
+from dataflows.store import Inbox, RestoredSource, StoreSink
+from session_logic.events import Records
+
+
+def build_flow(source: Source[Polled], sink: Sink[tuple[str, Records | DeadLetter]], settings: Settings) -> Dataflow:
+    """Return the dataflow between a source of polls and a sink of records; for one run only.
+
+    Step ids are names in the recovery store: they must stay.
+    """
+    inbox: Inbox = Inbox()
+    flow = Dataflow("heartwheel")
+    polls = op.input("source", flow, source)
+    restored = op.input("restored", flow, RestoredSource(inbox))
+
+    decode = Decode(settings.lanes, settings.future_limit_ms, now_ms)
+    decoded = op.branch(
+        "decoded",
+        op.flat_map_batch("decode", polls, decode),
+        lambda item: not isinstance(item[1], DeadLetter),
+    )
+    facts, dead_letters = decoded.trues, decoded.falses
+
+    sessions = op.stateful_batch(
+        "sessions", op.merge("lanes", facts, restored), lane_builder(settings)
+    )
+    emitted = op.branch("emitted", sessions, is_records)
+    op.output("sink", op.merge("outputs", emitted.trues, dead_letters), sink)
+    op.output("store", op.map("rows", emitted.falses, by_row), StoreSink(inbox))
+    return flow
+
+
+def __getattr__(name: str) -> Dataflow:
+    """Make `flow` from the environment when `python -m bytewax.run` asks for it."""
+    if name == "flow":
+        settings = load_settings()
+        return build_flow(KafkaSource(settings, STOP), KafkaSink(settings), settings)
+    raise AttributeError(name)

@@ -1,0 +1,190 @@
+"""Everything that can be set, from one TOML file and HEARTWHEEL_* variables, checked as a whole."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from session_logic.errors import ConfigError
+from session_logic.keys import GROUPS
+from session_logic.rules import Rules
+
+PREFIX = "HEARTWHEEL_"
+CONFIG_VARIABLE = "HEARTWHEEL_CONFIG"
+# Tables of librdkafka options; HEARTWHEEL_KAFKA_SASL_PASSWORD is kafka."sasl.password".
+OPTION_TABLES = ("kafka", "consumer", "producer")
+SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential")
+
+Positive = Annotated[int, Meta(gt=0)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, repr_omit_defaults=True):
+    """The settings of a run; every name is a TOML key and, in capitals, a HEARTWHEEL_ variable.
+
+    kafka holds librdkafka options for consumer and producer both, the other two tables for one
+    of them; an option of theirs wins over the built-in choice.
+    """
+
+    bootstrap_servers: Name = "127.0.0.1:9092"
+    input_topics: dict[Name, Name] = field(
+        default_factory=lambda: {"console-events": "console", "pc-events": "pc"}
+    )
+    output_topic: Name = "session-events"
+    dead_letter_topic: Name = "dead-letters"
+    lanes: Positive = 4
+    heartbeat_ms: Positive = 30_000
+    max_session_ms: Positive = 28_800_000
+    remember_ended_ms: Annotated[int, Meta(ge=0)] = 60_000
+    tick_ms: Positive = 5
+    catch_up: Literal["latest", "all"] = "latest"
+    start: Literal["earliest", "latest"] = "earliest"
+    future_limit_ms: Annotated[int, Meta(ge=0)] = 60_000
+    snapshot_ms: Annotated[int, Meta(ge=10)] = 250
+    recovery_dir: Name = "recovery"
+    recovery_parts: Positive = 1
+    restore_timeout_ms: Positive = 60_000
+    delivery_timeout_ms: Positive = 120_000
+    stop_timeout_ms: Positive = 20_000
+    kafka: dict[str, str] = {}
+    consumer: dict[str, str] = {}
+    producer: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if two settings contradict each other."""
+        self.rules()
+        if self.lanes > GROUPS or self.lanes & (self.lanes - 1):
+            msg = f"HEARTWHEEL_LANES is {self.lanes}: it must be a power of two up to {GROUPS}"
+            raise ConfigError(msg)
+        if self.heartbeat_ms % self.tick_ms:
+            msg = (
+                f"HEARTWHEEL_TICK_MS ({self.tick_ms}) must divide HEARTWHEEL_HEARTBEAT_MS "
+                f"({self.heartbeat_ms}) without a rest"
+            )
+            raise ConfigError(msg)
+        topics = [*self.input_topics, self.output_topic, self.dead_letter_topic]
+        if not self.input_topics or len(set(topics)) < len(topics):
+            msg = (
+                "HEARTWHEEL_INPUT_TOPICS, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC "
+                f"must name at least one input and no topic twice: {', '.join(topics)}"
+            )
+            raise ConfigError(msg)
+
+    def rules(self) -> Rules:
+        """Return the part that the session rules need; raises ConfigError if it is wrong."""
+        return Rules(
+            self.heartbeat_ms, self.max_session_ms, self.remember_ended_ms, self.catch_up
+        )
+
+    def masked(self) -> dict[str, Any]:
+        """Return every setting as plain values, with secrets replaced by stars."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        for table in OPTION_TABLES:
+            plain[table] = {
+                option: "***" if any(word in option for word in SECRET_WORDS) else value
+                for option, value in plain[table].items()
+            }
+        return plain
+
+    def __repr__(self) -> str:
+        """Show the settings without secrets."""
+        return f"Settings({self.masked()})"
+
+
+def load_settings(variables: Mapping[str, str] = os.environ, config: str | None = None) -> Settings:
+    """Return the settings of a TOML file (config, or HEARTWHEEL_CONFIG), then of the variables.
+
+    A variable with _FILE at its end names a file that holds the value. Raises ConfigError, one
+    line, for an unknown key, a wrong value or a broken relation.
+    """
+    config = config or variables.get(CONFIG_VARIABLE)
+    values = _read_toml(config) if config else {}
+    for name, text in variables.items():
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            _set(values, name, text)
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        # msgspec reports an error of __post_init__ as its own, with the cause inside.
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None
+        raise ConfigError(_explain(str(error))) from None
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        msg = f"settings file {path} cannot be read: {error.strerror}; check HEARTWHEEL_CONFIG"
+        raise ConfigError(msg) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"settings file {path} is not TOML: {error}"
+        raise ConfigError(msg) from None
+    for table in OPTION_TABLES:
+        if isinstance(options := values.get(table), dict):
+            values[table] = _options(table, options)
+    return values
+
+
+def _options(table: str, options: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten a TOML table of options; {file = "..."} stands for what the file holds."""
+    flat: dict[str, str] = {}
+    for key, value in options.items():
+        option = f"{prefix}{key}"
+        if isinstance(value, dict) and value.keys() == {"file"}:
+            flat[option] = _read_secret(f"{table}.{option}", value["file"])
+        elif isinstance(value, dict):
+            flat |= _options(table, value, f"{option}.")
+        else:
+            flat[option] = str(value).lower() if isinstance(value, bool) else str(value)
+    return flat
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{name}: the file {path} cannot be read: {error}"
+        raise ConfigError(msg) from None
+
+
+def _set(values: dict[str, Any], name: str, text: str) -> None:
+    key = name.removeprefix(PREFIX).lower()
+    if key.endswith("_file"):
+        key, text = key.removesuffix("_file"), _read_secret(name, text)
+    table, _, option = key.partition("_")
+    if table in OPTION_TABLES and option:
+        values.setdefault(table, {})[option.replace("_", ".")] = text
+    elif key in OPTION_TABLES:
+        msg = f"{name}: give each option a variable of its own, such as {name}_CLIENT_ID"
+        raise ConfigError(msg)
+    elif key == "input_topics":
+        values[key] = _topics(name, text)
+    elif key in Settings.__struct_fields__:
+        values[key] = text
+    else:
+        msg = f"{name} is not a setting of Heartwheel; see the settings table in the README"
+        raise ConfigError(msg)
+
+
+def _topics(name: str, text: str) -> dict[str, str]:
+    topics: dict[str, str] = {}
+    for pair in text.split(","):
+        topic, sign, platform = (part.strip() for part in pair.partition("="))
+        if not (topic and sign and platform) or topic in topics:
+            msg = f"{name} is {text!r}: write it as topic=platform,topic=platform"
+            raise ConfigError(msg)
+        topics[topic] = platform
+    return topics
+
+
+def _explain(message: str) -> str:
+    what, _, where = message.partition(" - at `$.")
+    if where:
+        key = where.removesuffix("`").partition(".")[0].partition("[")[0]
+        return f"{PREFIX}{key.upper()}: {what}"
+    return f"settings: {what}; see the settings table in the README"

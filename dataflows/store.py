@@ -1,0 +1,149 @@
+"""The store: a sink whose partitions are rows, kept by Bytewax's recovery, and the way back.
+
+A row is stored by being written to: its snapshot at the end of the epoch is what it holds. On
+resume Bytewax builds the rows again, and they put what they held into the inbox, from where
+the restored source brings it to the lanes.
+"""
+
+from collections import deque
+from datetime import datetime
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from dataflows.clock import at_ms, now_ms
+from dataflows.items import lane_key
+from session_logic.errors import SnapshotError
+from session_logic.journal import BaseRow, JournalRow, Row, row_names
+
+ROW_VERSION = 1
+POLL_MS = 5
+BATCH_ROWS = 16
+MOST_WORKERS = 32
+
+# (version, "base", lane, group, through, blob) or (version, "journal", lane, slot, segment, chunks)
+StoredRow = tuple[int, str, int, int, int, object]
+Inbox = deque[Row]
+
+
+def to_stored(row: Row) -> StoredRow:
+    """Return a row as the plain value that is pickled."""
+    if isinstance(row, BaseRow):
+        return (ROW_VERSION, "base", row.lane, row.group, row.through, row.blob)
+    return (ROW_VERSION, "journal", row.lane, row.slot, row.segment, row.chunks)
+
+
+def from_stored(name: str, stored: StoredRow) -> Row:
+    """Return the row of a stored value; raises SnapshotError if this program cannot read it."""
+    try:
+        version, kind, *rest = stored
+        if version > ROW_VERSION:
+            msg = (
+                f"recovery store, row {name}: version {version} is newer than this program knows "
+                f"({ROW_VERSION}); run the version of Heartwheel that wrote it, or a later one"
+            )
+            raise SnapshotError(msg)
+        row = {"base": BaseRow, "journal": JournalRow}[kind](*rest)
+    except (TypeError, ValueError, KeyError) as error:
+        msg = (
+            f"recovery store, row {name} cannot be read ({error}); put back a whole copy of the "
+            "recovery directory"
+        )
+        raise SnapshotError(msg) from None
+    return row
+
+
+class _RowPart(StatefulSinkPartition[Row, StoredRow]):
+    """One row; a journal row keeps its chunks, as more may come, a base only until stored."""
+
+    def __init__(self, row: Row | None) -> None:
+        self._row = row
+
+    def write_batch(self, items: list[Row]) -> None:
+        for row in items:
+            known = self._row
+            if (
+                isinstance(row, JournalRow)
+                and isinstance(known, JournalRow)
+                and known.segment == row.segment
+            ):
+                chunks = known.chunks + row.chunks
+                row = JournalRow(row.lane, row.slot, row.segment, chunks)
+            self._row = row
+
+    def snapshot(self) -> StoredRow:
+        row = self._row
+        assert row is not None
+        if isinstance(row, BaseRow):
+            self._row = None
+        return to_stored(row)
+
+
+class StoreSink(FixedPartitionedSink[Row, StoredRow]):
+    """Stores rows under their names."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        """Put what a resume brings back into the inbox."""
+        self._inbox = inbox
+        self._names = sorted(row_names())
+        self._index = {name: index for index, name in enumerate(self._names)}
+
+    def list_parts(self) -> list[str]:
+        """Return every possible row."""
+        return self._names
+
+    def part_fn(self, item_key: str) -> int:
+        """Return the index of a row."""
+        return self._index[item_key]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: StoredRow | None) -> _RowPart:
+        """Build a row, and send what it held back to its lane."""
+        if resume_state is None:
+            return _RowPart(None)
+        row = from_stored(for_part, resume_state)
+        self._inbox.append(row)
+        return _RowPart(row if isinstance(row, JournalRow) else None)
+
+
+class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
+    """Hands on what is in the inbox; ends when no row can come any more.
+
+    A snapshot is taken at the end of an epoch, and the next batch asked for only when all steps
+    have finished it: by then every stored row has been built.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._complete = False
+
+    def next_batch(self) -> list[tuple[str, Row]]:
+        batch: list[tuple[str, Row]] = []
+        while self._inbox and len(batch) < BATCH_ROWS:
+            row = self._inbox.popleft()
+            batch.append((lane_key(row.lane), row))
+        if self._complete and not batch:
+            raise StopIteration
+        return batch
+
+    def next_awake(self) -> datetime | None:
+        return None if self._inbox else at_ms(now_ms() + POLL_MS)
+
+    def snapshot(self) -> int:
+        self._complete = True
+        return ROW_VERSION
+
+
+class RestoredSource(FixedPartitionedSource[tuple[str, Row], int]):
+    """Emits the rows that a resume has put into the inbox of this process, then ends."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        """Read from this inbox."""
+        self._inbox = inbox
+
+    def list_parts(self) -> list[str]:
+        """Return enough parts for every worker to have one; those of a process do the same."""
+        return [f"restored-{index:02}" for index in range(MOST_WORKERS)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _InboxPart:
+        """Build a part; it has no state of its own."""
+        return _InboxPart(self._inbox)

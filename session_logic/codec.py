@@ -1,0 +1,59 @@
+"""How values become bytes and back: JSON for Kafka, MessagePack for stored state."""
+
+import sys
+
+import msgspec
+
+from session_logic.errors import SnapshotError
+from session_logic.events import Chunk, GameEnd, GameStart, InputEvent, Rejected
+from session_logic.rules import Session
+
+encode_output = msgspec.json.Encoder().encode
+
+_decode_input = msgspec.json.Decoder(GameStart | GameEnd).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decode_chunk = msgspec.msgpack.Decoder(Chunk).decode
+_decode_sessions = msgspec.msgpack.Decoder(list[Session]).decode
+
+
+def decode_input(value: bytes | None) -> InputEvent | Rejected:
+    """Return the event in a Kafka value, or why there is none; never raises on bad bytes."""
+    if not value:
+        return Rejected("empty", "the record has no value")
+    try:
+        return _decode_input(value)
+    except msgspec.ValidationError as error:
+        return Rejected("not_an_event", str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Rejected("not_json", str(error))
+
+
+def encode_chunk(chunk: Chunk) -> bytes:
+    """Return a chunk as bytes, for a journal row."""
+    return _encode(chunk)
+
+
+def decode_chunk(data: bytes) -> Chunk:
+    """Return the chunk in the bytes; raises SnapshotError if they are damaged."""
+    try:
+        return _decode_chunk(data)
+    except msgspec.DecodeError as error:
+        msg = f"a journal chunk cannot be read: {error}"
+        raise SnapshotError(msg) from None
+
+
+def encode_sessions(sessions: list[Session]) -> bytes:
+    """Return sessions as a base blob."""
+    return _encode(sessions)
+
+
+def decode_sessions(blob: bytes) -> list[Session]:
+    """Return the sessions of a base blob; raises SnapshotError if it is damaged."""
+    try:
+        sessions = _decode_sessions(blob)
+    except msgspec.DecodeError as error:
+        msg = f"a base blob cannot be read: {error}"
+        raise SnapshotError(msg) from None
+    for session in sessions:
+        session.platform = sys.intern(session.platform)  # one string for millions of sessions
+    return sessions
