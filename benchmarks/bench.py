@@ -1,0 +1,242 @@
+"""The benchmark: real Kafka, an open-loop load, and a report read from the output topic."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+
+from benchmarks.picture import draw
+from benchmarks.report import Latency, check_output, expected_sessions, percentile
+from dataflows.settings import Settings
+from tests.broker import Broker, create_topics, environment
+
+HEADLINE_SESSIONS = 4_000_000
+HEADLINE_RATE = 500_000 / 60
+RAMP_PER_S = 70_000
+SETTLE_S = 5
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+class Cores:
+    """Samples the cores that processes use, once a second."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        """Begin to sample in a thread."""
+        self.samples: list[dict[str, float]] = []
+        self._pids = pids
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        last, last_s = {name: cpu_s(pid) for name, pid in self._pids.items()}, time.monotonic()
+        while not self._over.wait(1):
+            now, now_s = {name: cpu_s(pid) for name, pid in self._pids.items()}, time.monotonic()
+            self.samples.append({k: (now[k] - last[k]) / (now_s - last_s) for k in now})
+            last, last_s = now, now_s
+
+    def stop(self) -> dict[str, float]:
+        """Return the mean of every process."""
+        self._over.set()
+        self._thread.join()
+        count = max(1, len(self.samples))
+        return {n: sum(s[n] for s in self.samples) / count for n in self._pids}
+
+
+def wait_for_backlog(address: str, settings: Settings, sessions: int) -> float:
+    """Wait until the output holds a SessionActive for every session; return the seconds."""
+    begin = time.monotonic()
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "heartwheel-bench"})
+    while time.monotonic() - begin < 300:
+        ends = [
+            consumer.get_watermark_offsets(TopicPartition(settings.output_topic, lane), 10)[1]
+            for lane in range(settings.lanes)
+        ]
+        if sum(ends) >= sessions:
+            break
+        time.sleep(0.2)
+    consumer.close()
+    return time.monotonic() - begin
+
+
+def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Run one benchmark in a folder and return its report."""
+    sessions = round(HEADLINE_SESSIONS * arguments.scale)
+    ramp_s = max(30.0, 30.0 * -(-sessions // (30 * RAMP_PER_S)))
+    settings = Settings(lanes=arguments.lanes)
+    broker = Broker(folder / "kafka", heap="1g")
+    broker.start()
+    assert broker.process is not None
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    create_topics(
+        broker.admin(),
+        {**dict.fromkeys(settings.input_topics, 4), settings.dead_letter_topic: 1},
+        **stamped,
+    )
+    create_topics(broker.admin(), {settings.output_topic: settings.lanes}, **stamped)
+    plan = folder / "plan.json"
+    plan.write_text(
+        json.dumps(
+            {
+                "bootstrap_servers": broker.address,
+                "sessions": sessions,
+                "ramp_s": ramp_s,
+                "rate": HEADLINE_RATE * arguments.scale,
+                "steady_s": arguments.seconds,
+                "seed": arguments.seed,
+            }
+        )
+    )
+    store = folder / "recovery"
+    variables = environment() | {
+        "HEARTWHEEL_BOOTSTRAP_SERVERS": broker.address,
+        "HEARTWHEEL_LANES": str(settings.lanes),
+        "HEARTWHEEL_RECOVERY_DIR": str(store),
+        **dict(pair.split("=", 1) for pair in arguments.set),
+    }
+    flow = subprocess.Popen([sys.executable, "-m", "dataflows.cli", "run"], env=variables)
+    time.sleep(3)
+    load = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load", str(plan)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert load.stdin is not None
+    assert load.stdout is not None
+    try:
+        idle = Cores({"flow": flow.pid})
+        print(f"ramp: {sessions} sessions in {ramp_s:.0f} s", flush=True)
+        worst = json.loads(load.stdout.readline())
+        ramp_cores = idle.stop()
+        behind_s = wait_for_backlog(broker.address, settings, sessions)
+        time.sleep(SETTLE_S)
+        print(f"steady: {HEADLINE_RATE * arguments.scale:.0f} events/s", flush=True)
+        begin_ms = time.time_ns() // 1_000_000
+        cores = Cores({"flow": flow.pid, "broker": broker.process.pid, "load": load.pid})
+        load.stdin.write("go\n")
+        load.stdin.flush()
+        worst |= json.loads(load.stdout.readline())
+        mean_cores = cores.stop()
+        end_ms = time.time_ns() // 1_000_000
+        time.sleep(1)
+        flow_bytes = memory_bytes(flow.pid)
+        broker_bytes = memory_bytes(broker.process.pid)
+        stopped_ms = time.time_ns() // 1_000_000
+        assert flow.poll() is None, "the flow has ended"
+        stop_begin = time.monotonic()
+        flow.terminate()
+        code = flow.wait(timeout=60)
+        stop_s = time.monotonic() - stop_begin
+        print("check: reading the topics", flush=True)
+        rules = settings.rules()
+        expected = expected_sessions(
+            broker.address, settings.input_topics, rules, stopped_ms
+        )
+        check, latency = check_output(
+            broker.address,
+            settings.output_topic,
+            expected,
+            rules,
+            (begin_ms, end_ms),
+            stopped_ms - 500,
+        )
+        return {
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "scale": arguments.scale,
+            "sessions": sessions,
+            "events_per_s": round(HEADLINE_RATE * arguments.scale),
+            "lanes": settings.lanes,
+            "set": arguments.set,
+            "latency_ms": _percentiles(latency),
+            "heartbeats_per_s": round(
+                latency.total["Heartbeat"].total() * 1000 / (end_ms - begin_ms)
+            ),
+            "cores": {name: round(value, 3) for name, value in mean_cores.items()},
+            "ramp_cores": round(ramp_cores["flow"], 3),
+            "ramp_behind_s": round(behind_s, 1),
+            "flow_gb": round(flow_bytes / 1e9, 3),
+            "broker_gb": round(broker_bytes / 1e9, 3),
+            "store_mb": round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1),
+            "stop_s": round(stop_s, 2),
+            "exit_code": code,
+            **worst,
+            "check": msgspec.to_builtins(check),
+            "series": _series(latency),
+            "core_series": cores.samples,
+        }
+    finally:
+        for process in (load, flow):
+            if process.poll() is None:
+                process.kill()
+        broker.stop()
+
+
+def _percentiles(latency: Latency) -> dict[str, dict[str, int]]:
+    return {
+        name: {
+            "count": histogram.total(),
+            "p50": percentile(histogram, 0.5),
+            "p99": percentile(histogram, 0.99),
+            "p99.9": percentile(histogram, 0.999),
+            "max": max(histogram),
+        }
+        for name, histogram in sorted(latency.total.items())
+    }
+
+
+def _series(latency: Latency) -> dict[str, list[tuple[int, int, int]]]:
+    series: dict[str, list[tuple[int, int, int]]] = {}
+    for (name, second), histogram in sorted(latency.by_second.items()):
+        point = (second, percentile(histogram, 0.5), percentile(histogram, 0.99))
+        series.setdefault(name, []).append(point)
+    return series
+
+
+def main() -> int:
+    """Run the benchmark, print the report, and write it as JSON and as a picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", type=float, default=0.1, help="share of the headline load")
+    parser.add_argument("--seconds", type=float, default=60, help="length of the steady phase")
+    parser.add_argument("--lanes", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("bench-out"))
+    parser.add_argument("--set", action="append", default=[], help="HEARTWHEEL_X=value for the flow")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="heartwheel-bench-") as folder:
+        report = bench(arguments, Path(folder))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    base = arguments.out / f"scale-{arguments.scale:g}"
+    base.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    draw(report, base.with_suffix(".png"))
+    shown = {k: v for k, v in report.items() if k not in ("series", "core_series")}
+    print(json.dumps(shown, indent=1))
+    check = report["check"]
+    assert isinstance(check, dict)
+    wrong = sum(check[name] for name in ("missing", "duplicate", "misordered", "unexpected"))
+    return 1 if wrong or report["exit_code"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The open-loop load: it sends by the plan, whatever the system does, and notes every lateness.
+
+A session id carries the moment at which its start was planned, so that the report can count
+latency from there.
+"""
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+from confluent_kafka import Producer
+from msgspec import Struct
+
+SLICE_MS = 5
+TOPICS = ("console-events", "pc-events")
+# Of a hundred planned events: ends, starts of new sessions on idle devices, replacements of
+# active sessions, and repetitions of an event just sent.
+ENDS, STARTS, REPLACED = 46, 46, 6
+
+
+class Plan(Struct):
+    """What to send: sessions to start evenly over ramp_s, then rate events/s for steady_s."""
+
+    bootstrap_servers: str
+    sessions: int
+    ramp_s: float
+    rate: float
+    steady_s: float
+    seed: int
+
+
+class Load:
+    """Devices 0 to sessions - 1 are started in the ramp; the steady phase ends and starts them."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Connect to the broker."""
+        self._plan = plan
+        self._random = random.Random(plan.seed)
+        self._number = 0
+        self._sessions: dict[int, str] = {}
+        self._active: list[int] = []
+        self._idle: list[int] = []
+        self._last: tuple[str, bytes, str] | None = None
+        self._producer = Producer(
+            {
+                "bootstrap.servers": plan.bootstrap_servers,
+                "linger.ms": 1,
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 1_000_000,
+                "partitioner": "consistent",
+            }
+        )
+
+    def _send(self, kind: str, device: int) -> None:
+        name = f"device-{device:010x}"
+        value = (
+            f'{{"type":"{kind}","device_id":"{name}","session_id":"{self._sessions[device]}"}}'
+        ).encode()
+        self._last = (TOPICS[device & 1], value, name)
+        self._produce()
+
+    def _produce(self) -> None:
+        assert self._last is not None
+        topic, value, key = self._last
+        while True:
+            try:
+                self._producer.produce(topic, value, key)
+            except BufferError:
+                self._producer.poll(0.01)
+            else:
+                return
+
+    def _start(self, device: int, planned_ms: int) -> None:
+        self._number += 1
+        self._sessions[device] = f"{self._number:010x}-{planned_ms:013d}"
+        self._send("GameStart", device)
+
+    def _ramp(self, count: int, planned_ms: int) -> None:
+        for _ in range(count):
+            device = len(self._active)
+            self._active.append(device)
+            self._start(device, planned_ms)
+
+    def _take(self, devices: list[int]) -> int:
+        index = self._random.randrange(len(devices))
+        devices[index], devices[-1] = devices[-1], devices[index]
+        return devices.pop()
+
+    def _steady(self, count: int, planned_ms: int) -> None:
+        for _ in range(count):
+            kind = self._random.randrange(100)
+            if kind < ENDS and self._active:
+                device = self._take(self._active)
+                self._send("GameEnd", device)
+                self._idle.append(device)
+            elif kind < ENDS + STARTS and self._idle:
+                device = self._take(self._idle)
+                self._start(device, planned_ms)
+                self._active.append(device)
+            elif kind < ENDS + STARTS + REPLACED and self._active:
+                device = self._random.choice(self._active)
+                self._start(device, planned_ms)
+            else:
+                self._produce()
+
+    def _run(self, total: int, seconds: float, send: object) -> int:
+        """Send total events evenly over seconds; return the worst lateness in ms."""
+        begin_ms = time.time_ns() // 1_000_000
+        sent = worst_ms = 0
+        for slice_ in range(1, round(seconds * 1000 / SLICE_MS) + 1):
+            planned_ms = begin_ms + slice_ * SLICE_MS
+            wait_s = planned_ms / 1000 - time.time()
+            if wait_s > 0:
+                time.sleep(wait_s)
+            worst_ms = max(worst_ms, time.time_ns() // 1_000_000 - planned_ms)
+            due = round(total * slice_ * SLICE_MS / (seconds * 1000))
+            send(due - sent, planned_ms)  # type: ignore[operator]
+            sent = due
+            self._producer.poll(0)
+        left = self._producer.flush(60)
+        assert left == 0, f"{left} events not delivered"
+        return worst_ms
+
+    def ramp(self) -> int:
+        """Start every session."""
+        return self._run(self._plan.sessions, self._plan.ramp_s, self._ramp)
+
+    def steady(self) -> int:
+        """End, start, replace and repeat."""
+        total = round(self._plan.rate * self._plan.steady_s)
+        return self._run(total, self._plan.steady_s, self._steady)
+
+
+def main() -> None:
+    """Ramp up, wait for a line on standard input, then send the steady load."""
+    plan = Plan(**json.loads(Path(sys.argv[1]).read_text()))
+    load = Load(plan)
+    print(json.dumps({"ramp_worst_ms": load.ramp()}), flush=True)
+    sys.stdin.readline()
+    print(json.dumps({"steady_worst_ms": load.steady()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

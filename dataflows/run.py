@@ -1,0 +1,122 @@
+"""Running the dataflow: recovery partitions, epochs shorter than a second, a clean stop."""
+
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.run import cli_main
+from msgspec import Struct
+
+from dataflows.kafka_sink import KafkaSink
+from dataflows.kafka_source import KafkaSource
+from dataflows.sessions import build_flow
+from dataflows.settings import Settings
+from dataflows.stop import STOP
+from session_logic.errors import ConfigError, HeartwheelError
+
+# Sessions make no reference cycles; a full collection would walk all of them for nothing.
+GC_THRESHOLDS = (100_000, 100, 1_000_000)
+
+
+class Cluster(Struct, frozen=True):
+    """Which process of how many this is; one alone has neither id nor addresses."""
+
+    process_id: int | None = None
+    addresses: tuple[str, ...] = ()
+    workers: int = 1
+
+
+def run(settings: Settings, cluster: Cluster) -> None:
+    """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
+    recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
+    sink = KafkaSink(settings)
+    source = KafkaSource(settings, STOP)
+    source.list_parts()
+    sink.list_parts()
+    flow = build_flow(source, sink, settings)
+    stop_on_signals(settings.stop_timeout_ms / 1000)
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        _execute(flow, settings, cluster, recovery_dir)
+    except BaseException as error:
+        known = _cause(error)
+        if known is not None:
+            raise known from None
+        raise
+
+
+def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir: Path) -> None:
+    cli_main(
+        flow,
+        workers_per_process=cluster.workers,
+        process_id=cluster.process_id,
+        addresses=list(cluster.addresses) or None,
+        epoch_interval=timedelta(milliseconds=settings.snapshot_ms),
+        recovery_config=RecoveryConfig(recovery_dir, backup_interval=timedelta(0)),
+    )
+
+
+def prepare_recovery(settings: Settings, *, first: bool) -> Path:
+    """Return the recovery directory, with partitions made if there are none.
+
+    In a cluster the first process makes them, and the others wait for it.
+    """
+    folder = Path(settings.recovery_dir)
+    wanted = [folder / f"part-{index}.sqlite3" for index in range(settings.recovery_parts)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if first and not any(folder.glob("part-*.sqlite3")):
+            init_db_dir(folder, settings.recovery_parts)
+    except OSError as error:
+        msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be made: {error.strerror}"
+        raise ConfigError(msg) from None
+    deadline = time.monotonic() + settings.restore_timeout_ms / 1000
+    while not first and not all(part.exists() for part in wanted):
+        if time.monotonic() > deadline:
+            msg = f"HEARTWHEEL_RECOVERY_DIR {folder}: no recovery partitions; start process 0"
+            raise ConfigError(msg)
+        time.sleep(0.1)
+    return folder
+
+
+def stop_on_signals(timeout_s: float) -> None:
+    """End the sources on SIGTERM or SIGINT; exit with 1 if that takes longer than timeout_s."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if STOP.is_set():
+            os._exit(128 + number)
+        STOP.set()
+        watchdog = threading.Timer(timeout_s, give_up)
+        watchdog.daemon = True
+        watchdog.start()
+
+    def give_up() -> None:
+        print(
+            f"heartwheel: not stopped within {timeout_s:g} s; exiting, the next start resumes "
+            "from the last snapshot",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _cause(error: BaseException | None) -> HeartwheelError | None:
+    """Return the error of ours that Bytewax has wrapped, if there is one."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, HeartwheelError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
