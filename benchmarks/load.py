@@ -13,7 +13,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 from msgspec import Struct
 
-SLICE_MS = 5
+SLICE_MS = 10
 TOPICS = ("console-events", "pc-events")
 # Of a hundred planned events: ends, starts of new sessions on idle devices, replacements of
 # active sessions, and repetitions of an event just sent.

@@ -33,7 +33,7 @@ class _Channel:
         """Return the producer, made on first use."""
         if self._producer is None:
             options = {
-                "linger.ms": "2",
+                "linger.ms": "1",
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": "500000",
                 "queue.buffering.max.kbytes": "262144",

@@ -14,7 +14,6 @@ from dataflows.stop import Stop
 from session_logic.clock import Report
 from session_logic.errors import ConfigError, HeartwheelError
 
-POLL_MS = 1
 POLL_MESSAGES = 5_000
 BATCH_MESSAGES = 2_000
 # A partition with more to read is behind when what it has read is older than this.
@@ -54,13 +53,10 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         self._through_ms = 0
         self._reported: bool | None = None  # live or not, None before the first report
         self._reported_at_ms = 0
-        self._wake_ms: int | None = None
 
     def next_batch(self) -> list[Polled]:
-        if self._hub.stop.is_set():
-            raise StopIteration
-        now = now_ms()
-        self._hub.poll(now)
+        hub = self._hub
+        now = hub.poll()
         pending = self.pending
         if len(pending) <= BATCH_MESSAGES:
             messages = list(pending)
@@ -70,11 +66,10 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         if messages:
             self._next_offset = messages[-1][0] + 1
             self._through_ms = max(self._through_ms, min(now, messages[-1][1]))
-        self._wake_ms = None if pending else now + POLL_MS
         report = self._report(now)
         if not messages and report is None:
             return []
-        return [Polled(self.topic, self.partition, self._hub.platform(self.topic), messages, report)]
+        return [Polled(self.topic, self.partition, hub.platform(self.topic), messages, report)]
 
     def _report(self, now: int) -> Report | None:
         """Return what there is to tell the lanes, if anything."""
@@ -90,7 +85,7 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         return Report(f"{self.topic}/{self.partition}", self._hub.parts, through_ms)
 
     def next_awake(self) -> datetime | None:
-        return None if self._wake_ms is None else at_ms(self._wake_ms)
+        return self._hub.wake_at
 
     def snapshot(self) -> int:
         return self._next_offset
@@ -108,7 +103,8 @@ class _Hub:
         self._settings = settings
         self._consumer: Consumer | None = None
         self._partitions: dict[tuple[str, int], _Partition] = {}
-        self._polled_at_ms = 0
+        self._wake_ms = 0
+        self.wake_at = at_ms(0)
 
     def platform(self, topic: str) -> str:
         return self._settings.input_topics[topic]
@@ -146,12 +142,18 @@ class _Hub:
         consumer.incremental_assign([TopicPartition(topic, partition, offset)])
         return part
 
-    def poll(self, now: int) -> None:
-        """Move what has arrived to the partitions, at most once a millisecond."""
-        if now == self._polled_at_ms or self._consumer is None:
-            return
-        self._polled_at_ms = now
-        for message in self._consumer.consume(POLL_MESSAGES, 0):
+    def poll(self) -> int:
+        """Move what has arrived to the partitions, once a tick or when there is more; return now.
+
+        Raises StopIteration when the run is asked to stop.
+        """
+        if self.stop.is_set():
+            raise StopIteration
+        now = now_ms()
+        if now < self._wake_ms or self._consumer is None:
+            return now
+        messages = self._consumer.consume(POLL_MESSAGES, 0)
+        for message in messages:
             error = message.error()
             if error is None:
                 part = self._partitions[message.topic(), message.partition()]
@@ -163,6 +165,10 @@ class _Hub:
                 self._partitions[message.topic(), message.partition()].at_end = True
             elif error.code() not in _TRANSIENT:
                 raise _source_error(message.topic(), message.partition(), error)
+        tick_ms = self._settings.tick_ms
+        self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
+        self.wake_at = at_ms(self._wake_ms)
+        return now
 
     def close(self) -> None:
         """Close the consumer once; partitions of one process share it."""
