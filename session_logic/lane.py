@@ -94,7 +94,7 @@ class Lane:
             self._catch_time(now_ms)
             if self._journal.full():
                 self._turn(output)
-        chunk = Chunk(self._fired(), facts)
+        chunk = Chunk(self.fired(), facts)
         output.rows.append(self._journal.append(encode_chunk(chunk)))
         if self.restoring:
             self._waiting += facts
@@ -109,11 +109,12 @@ class Lane:
             output.rows.append(self._journal.base(group, blob))
 
     def _act(self, facts: list[Fact], output: LaneOutput) -> None:
-        fired = self._fired()
+        fired = self.fired()
         for fact in facts:
             output.add(self.table.apply(fact, fired))
 
-    def _fired(self) -> Fired:
+    def fired(self) -> Fired:
+        """Say how far time has come, as facts are applied by it."""
         return Fired(self.fired_ms, self._outage and self._rules.catch_up == "latest")
 
     def _catch_time(self, now_ms: int) -> None:

@@ -1,0 +1,68 @@
+"""The lane against the slow model, through crashes, and faults that must be found."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from session_logic import journal, table
+from session_logic.errors import SnapshotError
+from session_logic.journal import JournalRow
+from tests.simulation.lane import Simulation, Store, simulate
+
+HISTORIES = 600
+
+
+@pytest.fixture(autouse=True)
+def _small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
+
+
+@pytest.mark.parametrize("first", range(0, HISTORIES, 100))
+def test_random_histories_with_crashes_match_the_model(first: int) -> None:
+    """Every record of every step is what the model says, whatever crashes in between."""
+    assert sum(simulate(seed).sent for seed in range(first, first + 100)) > 10_000
+
+
+def seeds() -> Iterator[int]:
+    """Yield enough seeds for any fault that matters."""
+    return iter(range(300))
+
+
+def test_off_by_one_in_due_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong boundary differs from the model."""
+    monkeypatch.setattr(table, "is_due", lambda due_ms, now_ms: due_ms < now_ms)
+    with pytest.raises((AssertionError, KeyError)):
+        for seed in seeds():
+            simulate(seed)
+
+
+def test_dropped_journal_segment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost row never lets a lane finish its restore."""
+    crash = Simulation.crash
+
+    def lossy(self: Simulation) -> None:
+        crash(self)
+        rows = [row for row in self.to_restore if isinstance(row, JournalRow)]
+        if rows:
+            self.to_restore.remove(max(rows, key=lambda row: row.segment))
+
+    monkeypatch.setattr(Simulation, "crash", lossy)
+    with pytest.raises((AssertionError, SnapshotError)):
+        for seed in seeds():
+            simulate(seed)
+
+
+def test_forgotten_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that lost one of its chunks restores other sessions."""
+    commit, calls = Store.commit, count()
+
+    def lossy(self: Store, lane: object) -> None:
+        if self._written and next(calls) % 7 == 0:
+            self._written.pop()
+        commit(self, lane)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "commit", lossy)
+    with pytest.raises((AssertionError, SnapshotError)):
+        for seed in seeds():
+            simulate(seed)
