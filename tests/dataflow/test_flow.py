@@ -1,0 +1,194 @@
+"""The dataflow under Bytewax, with a testing source and sink, aborted and resumed everywhere."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink, TestingSource, run_main
+
+from dataflows.items import DeadLetter, Polled
+from dataflows.sessions import build_flow
+from dataflows.settings import Settings
+from session_logic import journal
+from session_logic.clock import Report
+from session_logic.events import Fired, Records, SessionActive
+from session_logic.keys import group_of, lane_of
+from tests.model import Model
+from tests.simulation.lane import by_device, decoded
+
+LANES = 4
+SETTINGS = Settings(lanes=LANES, heartbeat_ms=1_000, max_session_ms=3_600_000)
+T = 1_700_000_000_000
+ABORT = object()
+
+
+def message(offset: int, kind: str, device: str, session: str) -> tuple[int, int, bytes, bytes]:
+    """Return a message of one second later for each offset."""
+    value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
+    return offset, T + offset * 1_000, device.encode(), value.encode()
+
+
+def history(count: int) -> list[Polled]:
+    """Return polls of one partition, which is behind all the while, so time is the log's."""
+    polls = []
+    for offset in range(count):
+        device = f"d{offset % 7}"
+        kind = "End" if offset % 5 == 4 else "Start"
+        one = message(offset, kind, device, f"s{offset // 7}")
+        polls.append(Polled("t", 0, "pc", [one], Report("t/0", 1, one[1])))
+    return polls
+
+
+def run(items: list[Any], folder: Path, out: list[Any], epoch_ms: int = 0) -> None:
+    """Run the flow over the items once, from what the folder holds."""
+    flow = build_flow(TestingSource(items), TestingSink(out), SETTINGS)
+    run_main(
+        flow,
+        epoch_interval=timedelta(milliseconds=epoch_ms),
+        recovery_config=RecoveryConfig(folder, backup_interval=timedelta(0)),
+    )
+
+
+def sent(out: list[Any]) -> list[Any]:
+    """Return every record that came out."""
+    return [e for _, item in out if isinstance(item, Records) for e in decoded(item)]
+
+
+def names(events: list[Any]) -> list[str]:
+    """Name records, each once, in order of first appearance."""
+    return list(dict.fromkeys(map(repr, events)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a recovery directory with one partition."""
+    init_db_dir(tmp_path, 1)
+    return tmp_path
+
+
+def expected(polls: list[Polled]) -> dict[str, list[Any]]:
+    """Return what the model makes of the polls when time is the log's."""
+    from dataflows.decode import Decode
+
+    model, events, fired_ms = Model(SETTINGS.rules()), [], -1
+    decode = Decode(1, 10**13, lambda: T)
+    for poll in polls:
+        for _, batch in decode([poll]):
+            for fact in batch.facts:  # type: ignore[union-attr]
+                events += model.apply(fact, Fired(fired_ms))
+    return by_device(events)
+
+
+@pytest.mark.parametrize("position", range(0, 41, 4))
+def test_abort_anywhere_then_resume_gives_the_same_sessions(
+    position: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes out over both runs is what one run gives; nothing is lost or changed."""
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 150)  # merges, too, are crossed
+    polls = history(40)
+    whole: list[Any] = []
+    (folder / "whole").mkdir()
+    init_db_dir(folder / "whole", 1)
+    run(polls, folder / "whole", whole)
+
+    items: list[Any] = [*polls[:position], TestingSource.ABORT(), *polls[position:]]
+    out: list[Any] = []
+    run(items, folder, out)
+    run(items, folder, out)
+    only = [
+        {device: [e for e in found if not _is_beat(e)] for device, found in by_device(e).items()}
+        for e in (_once(sent(whole)), _once(sent(out)))
+    ]
+    assert only[0] == only[1]
+    assert sum(isinstance(e, SessionActive) for e in _once(sent(out))) > 20
+
+
+def _is_beat(event: Any) -> bool:
+    return type(event).__name__ == "Heartbeat"
+
+
+def _once(events: list[Any]) -> list[Any]:
+    seen: set[str] = set()
+    return [e for e in events if not (repr(e) in seen or seen.add(repr(e)))]  # type: ignore[func-returns-value]
+
+
+def test_lanes_get_their_devices_and_rejected_input_goes_apart(folder: Path) -> None:
+    """A record's key is its lane; a dead letter keeps its bytes."""
+    bad = (0, T, b"k", b"\x00\xff")
+    polls = [Polled("t", 3, "pc", [bad, *(message(n + 1, "Start", f"d{n}", "s") for n in range(20))], None)]
+    out: list[Any] = []
+    run(polls, folder, out)
+    letters = [item for _, item in out if isinstance(item, DeadLetter)]
+    assert [(x.topic, x.partition, x.message, x.reason) for x in letters] == [
+        ("t", 3, bad, "not_json")
+    ]
+    for key, item in out:
+        if isinstance(item, Records):
+            for event in decoded(item):
+                assert key == f"lane-{lane_of(group_of(event.device_id), LANES):03}"
+
+
+def test_stored_keys_stay_few_whatever_the_number_of_devices(folder: Path) -> None:
+    """Bytewax walks all stored keys at every epoch: there are at most 5,000."""
+    import sqlite3
+
+    def polls() -> Iterator[Polled]:
+        for part in range(20):
+            yield Polled(
+                "t", 0, "pc", [message(part * 1000 + n, "Start", f"d{part}-{n}", "s") for n in range(1000)], None
+            )
+
+    run(list(polls()), folder, [])
+    with sqlite3.connect(folder / "part-0.sqlite3") as store:
+        (count,) = store.execute("SELECT COUNT(DISTINCT step_id || state_key) FROM snaps").fetchone()
+    assert 10 < count < 5_000
+    assert len(journal.row_names()) < 1_000
+
+
+def test_other_number_of_lanes_is_refused_with_what_to_do(folder: Path) -> None:
+    """What fixes stored state is checked at start."""
+    run(history(10), folder, [])
+    flow = build_flow(TestingSource([]), TestingSink([]), Settings(lanes=2))
+    with pytest.raises(Exception) as error:  # noqa: PT011  # Bytewax wraps it
+        run_main(
+            flow,
+            epoch_interval=timedelta(0),
+            recovery_config=RecoveryConfig(folder, backup_interval=timedelta(0)),
+        )
+    chain, causes = error.value, []
+    while chain is not None:
+        causes.append(str(chain))
+        chain = chain.__cause__ or chain.__context__
+    assert any("HEARTWHEEL_LANES is 2, but the recovery store was made for 4" in c for c in causes)
+
+
+@pytest.mark.parametrize("like", ["base-%", "journal-%"])
+def test_lost_row_is_named_in_the_error(
+    like: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is gone stops the flow with its name, never loses a session in silence."""
+    import sqlite3
+
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 150)
+    run(history(40), folder, [])
+    with sqlite3.connect(folder / "part-0.sqlite3") as store:
+        store.execute("DELETE FROM snaps WHERE step_id LIKE '%store%' AND state_key LIKE ?", (like,))
+    store.close()
+    settings = Settings(lanes=LANES, restore_timeout_ms=200)
+    live = Polled("t", 0, "pc", [], Report("t/0", 1, None))
+    waits = [live, *(TestingSource.PAUSE(timedelta(milliseconds=100)) for _ in range(20))]
+    flow = build_flow(TestingSource([*history(40), *waits]), TestingSink([]), settings)
+    with pytest.raises(Exception) as error:  # noqa: PT011  # Bytewax wraps it
+        run_main(
+            flow,
+            epoch_interval=timedelta(milliseconds=20),
+            recovery_config=RecoveryConfig(folder, backup_interval=timedelta(0)),
+        )
+    chain, causes = error.value, []
+    while chain is not None:
+        causes.append(str(chain))
+        chain = chain.__cause__ or chain.__context__
+    assert any("missing" in c and like[:4] in c for c in causes), causes

@@ -1,0 +1,120 @@
+"""The session table: every outcome is counted, and time costs what is due, not what is there."""
+
+import pytest
+
+from session_logic.events import Fact, Fired, Records
+from session_logic.keys import GROUPS
+from session_logic.rules import Rules, Session, owed_heartbeats
+from session_logic.table import Input, SessionTable, State
+from tests.simulation.lane import decoded
+
+RULES = Rules(30_000, 28_800_000)
+T = 1_700_000_000_000
+FIRED = Fired(T)
+
+
+def fact(kind: str, session: str, time_ms: int = T) -> Fact:
+    """Return a fact of device d."""
+    return Fact(kind == "start", "d", session, "pc", time_ms)
+
+
+def table_in(state: State) -> SessionTable:
+    """Return a table in which device d is in a state, as seen from session s."""
+    table = SessionTable(RULES, range(GROUPS))
+    before = {
+        State.IDLE: [],
+        State.BUSY: [("start", "other")],
+        State.ACTIVE: [("start", "s")],
+        State.ENDED: [("start", "s"), ("end", "s")],
+    }
+    for kind, session in before[state]:
+        table.apply(fact(kind, session), FIRED)
+    table.counts.clear()
+    return table
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "records", "counts"),
+    [
+        (State.IDLE, Input.START, ["SessionActive"], {"started": 1}),
+        (State.BUSY, Input.START, ["SessionEnd", "SessionActive"], {"replaced": 1, "started": 1}),
+        (State.ACTIVE, Input.START, [], {"duplicate_start": 1}),
+        (State.ENDED, Input.START, [], {"late_duplicate_start": 1}),
+        (State.IDLE, Input.END, [], {"unknown_end": 1}),
+        (State.BUSY, Input.END, [], {"stale_end": 1}),
+        (State.ACTIVE, Input.END, ["SessionEnd"], {"ended": 1}),
+        (State.ENDED, Input.END, [], {"unknown_end": 1}),
+    ],
+)
+def test_input_in_a_state_has_one_counted_outcome(
+    state: State, given: Input, records: list[str], counts: dict[str, int]
+) -> None:
+    """All pairs of state and input, none left out."""
+    table = table_in(state)
+    kind = "start" if given is Input.START else "end"
+    got = table.apply(fact(kind, "s", T + 1), FIRED)
+    assert [type(event).__name__ for event in got] == records
+    assert {name: n for name, n in table.counts.items() if n} == counts
+
+
+def sessions(count: int) -> SessionTable:
+    """Return a table with sessions that start evenly over one interval."""
+    table = SessionTable(RULES, range(GROUPS))
+    for number in range(count):
+        started_ms = T + number * RULES.heartbeat_ms // count
+        table.put(Session(f"device-{number}", f"s{number}", "pc", started_ms))
+    return table
+
+
+@pytest.mark.parametrize("count", [1_000, 10_000, 100_000])
+def test_tick_touches_only_the_sessions_that_are_due(count: int) -> None:
+    """The cost of a heartbeat does not grow with the number of sessions."""
+    table = sessions(count)
+    touched = sum(len(slot) for _, slot in table.wheel.turn(T + 30_000, T + 30_300))
+    records = Records([], [])
+    table.fire(T + 30_000, T + 30_300, records, 10**9)
+    assert touched == len(records) == count // 100
+
+
+def test_fired_heartbeats_equal_the_owed_ones() -> None:
+    """The inlined loop of the wheel says what the one definition of owed says."""
+    table = sessions(500)
+    records = Records([], [])
+    table.fire(T + 29_000, T + 95_000, records, 10**9)
+    owed = [
+        beat
+        for group in range(GROUPS)
+        for session in table.sessions(group)
+        for beat in owed_heartbeats(
+            session, RULES, newest_only=False, after_ms=T + 29_000, upto_ms=T + 95_000
+        )
+    ]
+    assert sorted(map(repr, decoded(records))) == sorted(map(repr, owed))
+
+
+def test_fire_with_a_limit_goes_on_where_it_stopped() -> None:
+    """A step with a lot to do is taken in parts, and nothing is sent twice or left out."""
+    whole, parts = Records([], []), Records([], [])
+    sessions(1_000).fire(T, T + 61_000, whole, 10**9)
+    table, at_ms = sessions(1_000), T
+    calls = 0
+    while at_ms < T + 61_000:
+        part = Records([], [])
+        at_ms = table.fire(at_ms, T + 61_000, part, 100)
+        parts.keys += part.keys
+        parts.values += part.values
+        calls += 1
+    assert calls > 10
+    assert parts.values == whole.values
+
+
+def test_timeout_off_the_beat_comes_at_its_own_moment() -> None:
+    """A longest session that is no multiple of the interval still ends on time."""
+    table = SessionTable(Rules(30_000, 70_000), range(GROUPS))
+    table.put(Session("d", "s", "pc", T))
+    records = Records([], [])
+    table.fire(T, T + 69_999, records, 10)
+    assert len(records) == 2
+    table.fire(T + 69_999, T + 70_000, records, 10)
+    end = decoded(records)[-1]
+    assert (type(end).__name__, end.time_ms) == ("SessionEnd", T + 70_000)
