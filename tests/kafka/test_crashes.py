@@ -1,0 +1,132 @@
+"""Crashes on a real Kafka: killed processes and a broker that goes away."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+from tests.broker import Broker
+from tests.kafka.cluster import Cluster, kinds
+
+DEVICES = 2_000
+# While a process is away, heartbeats become due: with this, every one of them is sent.
+ALL = {"HEARTWHEEL_CATCH_UP": "all"}
+
+
+def check_whole(sessions: dict[str, list[OutputEvent]]) -> None:
+    """Check that each session begins once, beats in sequence, and is silent after its end.
+
+    Records written after the last snapshot of a killed run may be there twice.
+    """
+    for name, events in sessions.items():
+        once = list(dict.fromkeys(kinds(events)))
+        assert once[0] == "active", name
+        beats = [e.sequence for e in events if isinstance(e, Heartbeat)]
+        assert list(dict.fromkeys(beats)) == list(range(1, max(beats, default=0) + 1)), name
+        ends = [n for n, e in enumerate(events) if isinstance(e, SessionEnd)]
+        if ends:
+            assert not any(isinstance(e, Heartbeat) for e in events[ends[0] :]), name
+
+
+def start_devices(cluster: Cluster) -> None:
+    """Start a session on every device and wait for them."""
+    for number in range(DEVICES):
+        cluster.send("Start", f"c{number}", f"s{number}")
+    cluster.flush()
+    cluster.wait("all sessions", lambda: len(cluster.sessions()) == DEVICES)
+
+
+def test_kill_and_resume_loses_no_session_and_beats_none_after_its_end(cluster: Cluster) -> None:
+    """Three kills under load; the sessions that ended while it was down stay ended."""
+    flow = cluster.start(**ALL)
+    start_devices(cluster)
+    for turn in range(3):
+        time.sleep(0.7)
+        flow.send_signal(signal.SIGKILL)
+        flow.wait()
+        for number in range(turn, DEVICES, 10):
+            cluster.send("End", f"c{number}", f"s{number}")
+        cluster.flush()
+        flow = cluster.start(**ALL)
+        time.sleep(2)
+    ended = {f"s{n}" for turn in range(3) for n in range(turn, DEVICES, 10)}
+    cluster.wait(
+        "every end",
+        lambda: {e.session_id for e in cluster.events() if isinstance(e, SessionEnd)} == ended,
+    )
+    before = len(cluster.events())
+    cluster.wait("more heartbeats", lambda: len(cluster.events()) > before + DEVICES)
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(20) == 0, cluster.errors(flow)
+    sessions = cluster.sessions()
+    assert len(sessions) == DEVICES
+    check_whole(sessions)
+
+
+def test_stop_under_load_and_start_again_loses_and_doubles_nothing(cluster: Cluster) -> None:
+    """SIGTERM drains, snapshots and flushes: the next run goes on where this one ended."""
+    for _ in range(3):
+        flow = cluster.start(**ALL)
+        if not cluster.sessions():
+            start_devices(cluster)
+        time.sleep(2.5)
+        flow.send_signal(signal.SIGTERM)
+        assert flow.wait(20) == 0, cluster.errors(flow)
+    sessions = cluster.sessions()
+    assert len(sessions) == DEVICES
+    check_whole(sessions)
+    for name, events in sessions.items():
+        assert len(kinds(events)) == len(set(kinds(events))), name
+
+
+def test_broker_away_for_ten_seconds_loses_nothing(tmp_path: Path, broker: Broker) -> None:
+    """A broker that is stopped and started again delays the output and changes nothing else."""
+    assert broker.process is not None  # the shared one proves that Kafka can be had
+    own = Broker(tmp_path / "kafka")
+    own.start()
+    cluster = Cluster(own.address, tmp_path, "away")
+    try:
+        flow = cluster.start(**ALL)
+        start_devices(cluster)
+        own.stop()
+        time.sleep(10)
+        own.start()
+        cluster.send("Start", "p1", "after")
+        cluster.flush()
+        cluster.wait("a session after", lambda: "after" in cluster.sessions(), 60)
+        time.sleep(2)
+        flow.send_signal(signal.SIGTERM)
+        assert flow.wait(30) == 0, cluster.errors(flow)
+        sessions = cluster.sessions()
+        assert len(sessions) == DEVICES + 1
+        check_whole(sessions)
+    finally:
+        cluster.end()
+        own.stop()
+
+
+def test_crash_exits_with_an_error_and_the_next_start_resumes(cluster: Cluster) -> None:
+    """A lost output topic is one line and a non-zero exit code, not a hang."""
+    flow = cluster.start(HEARTWHEEL_DELIVERY_TIMEOUT_MS="3000")
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    cluster.wait("a session", lambda: "s" in cluster.sessions())
+    for future in cluster.admin.delete_topics([cluster.output]).values():
+        future.result()
+    assert flow.wait(40) == 1
+    lines = [line for line in cluster.errors(flow).splitlines() if line.startswith("heartwheel:")]
+    assert len(lines) == 1
+    assert "resumes from its last snapshot" in lines[0]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_any_input_stops_cleanly(cluster: Cluster, sign: signal.Signals) -> None:
+    """An idle run stops as cleanly as a busy one."""
+    flow = cluster.start(**ALL)
+    time.sleep(3)
+    flow.send_signal(sign)
+    assert flow.wait(20) == 0, cluster.errors(flow)
+    assert isinstance(cluster.events(), list)
+    assert not any(isinstance(event, SessionActive) for event in cluster.events())

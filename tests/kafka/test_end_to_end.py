@@ -1,0 +1,164 @@
+"""The four scenarios on a real Kafka, from topic to topic, in every way of running."""
+
+import signal
+import time
+from itertools import pairwise
+
+import pytest
+
+from session_logic.events import Heartbeat, SessionEnd
+from tests.broker import free_port
+from tests.kafka.cluster import Cluster, kinds
+
+BAD = {
+    "nothing": None,
+    "no json": b"hello",
+    "cut json": b'{"type":"GameStart"',
+    "bytes": bytes(range(256)),
+    "array": b"[]",
+    "unknown type": b'{"type":"GamePause","device_id":"d","session_id":"s"}',
+    "no device": b'{"type":"GameStart","session_id":"s"}',
+    "empty id": b'{"type":"GameStart","device_id":"","session_id":"s"}',
+    "number id": b'{"type":"GameStart","device_id":1,"session_id":"s"}',
+    "long id": b'{"type":"GameStart","device_id":"' + b"x" * 129 + b'","session_id":"s"}',
+}
+
+
+def check_scenarios(cluster: Cluster) -> None:
+    """Send all four scenarios to a running flow and check what comes out."""
+    cluster.send("Start", "c1", "replaced")
+    cluster.send("Start", "p1", "ended")
+    cluster.send("Start", "p2", "timed-out")
+    cluster.flush()
+    cluster.wait("two heartbeats", lambda: len(cluster.sessions().get("ended", [])) >= 3)
+    cluster.send("End", "p1", "ended")
+    cluster.send("Start", "c1", "second")
+    cluster.flush()
+    cluster.wait("timeout", lambda: "end timed_out" in kinds(cluster.sessions().get("timed-out", [])))
+    sessions = cluster.sessions()
+    beats = [f"beat {n}" for n in range(1, 99)]
+    assert kinds(sessions["timed-out"]) == ["active", *beats[:7], "end timed_out"]
+    assert kinds(sessions["ended"])[:3] == ["active", *beats[:2]]
+    assert kinds(sessions["ended"])[-1] == "end ended"
+    assert kinds(sessions["replaced"])[-1] == "end replaced"
+    assert kinds(sessions["second"])[:2] == ["active", "beat 1"]
+    assert {e.platform for e in sessions["ended"]} == {"pc"}
+    assert {e.platform for e in sessions["second"]} == {"console"}
+    for events in sessions.values():
+        started_ms = events[0].started_ms
+        for event in events:
+            assert event.started_ms == started_ms
+            if isinstance(event, Heartbeat):
+                assert event.time_ms == started_ms + event.sequence * 1_000
+            elif isinstance(event, SessionEnd):
+                assert event.duration_ms == event.time_ms - started_ms
+    times = {(r.time_ms) for r in cluster.read(cluster.pc)}
+    assert {sessions["ended"][0].time_ms, sessions["timed-out"][0].time_ms} <= times
+
+
+def test_four_scenarios_with_the_heartwheel_command(cluster: Cluster) -> None:
+    """Started, beating, ended, timed out; stopped by SIGTERM with exit code 0."""
+    flow = cluster.start(HEARTWHEEL_MAX_SESSION_MS="8000")
+    check_scenarios(cluster)
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(20) == 0, cluster.errors(flow)
+
+
+def test_four_scenarios_with_python_m_bytewax_run(cluster: Cluster) -> None:
+    """The dataflow is an ordinary Bytewax dataflow, whole-second snapshots included."""
+    recovery = cluster.folder / "recovery"
+    recovery.mkdir()
+    assert cluster.start(str(recovery), "1", command="bytewax.recovery").wait(30) == 0
+    cluster.start(
+        "dataflows.sessions:flow", "-r", str(recovery), "-s", "1", "-b", "0",
+        command="bytewax.run", HEARTWHEEL_MAX_SESSION_MS="8000",
+    )  # fmt: skip
+    check_scenarios(cluster)
+
+
+@pytest.mark.parametrize("command", ["dataflows.cli", "bytewax.run"])
+def test_four_scenarios_with_two_processes(cluster: Cluster, command: str) -> None:
+    """Two processes give the same output as one."""
+    addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
+    arguments = ("run",)
+    if command == "bytewax.run":
+        recovery = cluster.folder / "recovery"
+        recovery.mkdir()
+        assert cluster.start(str(recovery), "1", command="bytewax.recovery").wait(30) == 0
+        arguments = ("dataflows.sessions:flow", "-r", str(recovery), "-s", "1", "-b", "0")
+    flows = [
+        cluster.start(
+            *arguments, "-i", str(number), "-a", addresses,
+            command=command, HEARTWHEEL_MAX_SESSION_MS="8000",
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    check_scenarios(cluster)
+    if command == "dataflows.cli":
+        for flow in flows:
+            flow.send_signal(signal.SIGTERM)
+        assert [flow.wait(30) for flow in flows] == [0, 0]
+
+
+def test_bad_input_goes_to_the_dead_letter_topic_byte_for_byte(cluster: Cluster) -> None:
+    """Ten kinds of bad input stop nothing, and none is changed or lost."""
+    cluster.start()
+    for name, value in BAD.items():
+        cluster.send_raw(value, f"p-{name}")
+    cluster.send_raw(b'{"type":"GameStart","device_id":"p","session_id":"f"}', "p", int(time.time() * 1000) + 10**8)
+    cluster.send("Start", "p1", "good")
+    cluster.flush()
+    cluster.wait("dead letters", lambda: len(cluster.read(cluster.letters)) > len(BAD))
+    cluster.wait("the good one", lambda: "good" in cluster.sessions())
+    letters = cluster.read(cluster.letters)
+    assert len(letters) == len(BAD) + 1
+    source = {(r.partition, r.offset): r for r in cluster.read(cluster.pc)}
+    for letter in letters:
+        headers = {k: v.decode() for k, v in letter.headers.items()}
+        position = int(headers["heartwheel.partition"]), int(headers["heartwheel.offset"])
+        original = source[position]
+        assert (letter.key, letter.value) == (original.key, original.value)
+        assert headers["heartwheel.topic"] == cluster.pc
+        assert int(headers["heartwheel.timestamp"]) == original.time_ms
+        assert headers["heartwheel.reason"] in {"empty", "not_json", "not_an_event", "in_the_future"}
+
+
+def test_silent_topics_still_beat(cluster: Cluster) -> None:
+    """Heartbeats need no input: they go on after the last event."""
+    cluster.start()
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    cluster.wait("five heartbeats", lambda: len(cluster.sessions().get("s", [])) >= 6)
+    stamps = [r.time_ms for r in cluster.read(cluster.output)]
+    assert all(later - earlier < 1_500 for earlier, later in pairwise(stamps[1:]))
+
+
+def test_full_producer_queue_waits_and_loses_nothing(cluster: Cluster) -> None:
+    """A queue of 100 records holds up a burst of thousands, but drops none."""
+    cluster.start(HEARTWHEEL_PRODUCER_QUEUE_BUFFERING_MAX_MESSAGES="100")
+    for number in range(5_000):
+        cluster.send("Start", f"c{number}", f"s{number}")
+    cluster.flush()
+    cluster.wait("all sessions", lambda: len(cluster.sessions()) == 5_000)
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"HEARTWHEEL_INPUT_TOPICS": "nowhere=pc"}, "input topic nowhere does not exist"),
+        ({"HEARTWHEEL_OUTPUT_TOPIC": "nowhere"}, "topic nowhere does not exist"),
+        ({"HEARTWHEEL_LANES": "8"}, "has 4 partitions, but HEARTWHEEL_LANES is 8"),
+        ({"HEARTWHEEL_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "no answer from Kafka at 127.0.0.1:1"),
+        ({"HEARTWHEEL_LANES": "x"}, "HEARTWHEEL_LANES"),
+    ],
+)
+def test_wrong_set_up_is_one_clear_line(
+    cluster: Cluster, variables: dict[str, str], text: str
+) -> None:
+    """Nothing starts, the exit code is 2, and the last line says what to do."""
+    flow = cluster.start(**variables)
+    assert flow.wait(40) == 2
+    lines = [line for line in cluster.errors(flow).splitlines() if line.startswith("heartwheel:")]
+    assert len(lines) == 1
+    assert text in lines[0]
+    assert "Traceback" not in cluster.errors(flow)
