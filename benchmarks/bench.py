@@ -154,9 +154,7 @@ def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         stop_s = time.monotonic() - stop_begin
         print("check: reading the topics", flush=True)
         rules = settings.rules()
-        expected = expected_sessions(
-            broker.address, settings.input_topics, rules, stopped_ms
-        )
+        expected = expected_sessions(broker.address, settings.input_topics, rules, stopped_ms)
         check, latency = check_output(
             broker.address,
             settings.output_topic,
@@ -166,7 +164,7 @@ def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
             stopped_ms - 500,
         )
         return {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
             "scale": arguments.scale,
             "sessions": sessions,
             "events_per_s": round(HEADLINE_RATE * arguments.scale),
@@ -225,7 +223,9 @@ def main() -> int:
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
-    parser.add_argument("--set", action="append", default=[], help="HEARTWHEEL_X=value for the flow")
+    parser.add_argument(
+        "--set", action="append", default=[], help="HEARTWHEEL_X=value for the flow"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="heartwheel-bench-") as folder:
         report = bench(arguments, Path(folder))

@@ -158,9 +158,7 @@ def check_output(
             if state is not None:
                 check.duplicate += 1
             seen[event.session_id] = Seen()
-        elif state is None:
-            check.misordered += 1
-        elif state.end:
+        elif state is None or state.end:
             check.misordered += 1
         elif isinstance(event, Heartbeat):
             if event.sequence <= state.last:

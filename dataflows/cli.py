@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,7 +33,12 @@ def run_command(
     config: ConfigOption = None,
     process_id: Annotated[
         int | None,
-        typer.Option("--process-id", "-i", envvar="BYTEWAX_PROCESS_ID", help="Number of this process, from 0."),
+        typer.Option(
+            "--process-id",
+            "-i",
+            envvar="BYTEWAX_PROCESS_ID",
+            help="Number of this process, from 0.",
+        ),
     ] = None,
     addresses: Annotated[
         str | None,
@@ -46,13 +52,39 @@ def run_command(
     workers: Annotated[
         int,
         typer.Option(
-            "--workers-per-process", "-w", envvar="BYTEWAX_WORKERS_PER_PROCESS", min=1, help="Threads of this process; processes scale better."
+            "--workers-per-process",
+            "-w",
+            envvar="BYTEWAX_WORKERS_PER_PROCESS",
+            min=1,
+            help="Threads of this process; processes scale better.",
         ),
     ] = 1,
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
     settings = load_settings(os.environ, config)
     run(settings, cluster_of(process_id, addresses, workers))
+
+
+@app.command("demo")
+def demo_command(
+    seconds: Annotated[
+        float | None, typer.Option(help="End after this many seconds; without it, at Ctrl-C.")
+    ] = None,
+) -> None:
+    """Show the whole job on a built-in broker with a small simulated fleet."""
+    from dataflows.demo import demo
+
+    raise typer.Exit(demo(seconds))
+
+
+@app.command("schemas")
+def schemas_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write the JSON Schema files.")],
+) -> None:
+    """Write the contract: a JSON Schema file for input and for output."""
+    from dataflows.schemas import write_schemas
+
+    write_schemas(folder)
 
 
 def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> Cluster:

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from dataflows.items import DEAD_LETTER_KEY, Batch, DeadLetter, Polled, lane_key
+from dataflows.items import DEAD_LETTER_KEY, Batch, DeadLetter, Message, Polled, lane_key
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GameStart, Rejected
 from session_logic.keys import group_of, lane_of
@@ -50,5 +50,5 @@ class Decode:
         return items
 
 
-def _dead_letter(poll: Polled, message: tuple, rejected: Rejected) -> DeadLetter:
+def _dead_letter(poll: Polled, message: Message, rejected: Rejected) -> DeadLetter:
     return DeadLetter(poll.topic, poll.partition, message, rejected.reason, rejected.detail)

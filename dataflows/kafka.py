@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import ClusterMetadata
+from confluent_kafka.admin._metadata import ClusterMetadata
 
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError

@@ -64,7 +64,9 @@ class _Channel:
                 self.open().poll(0.01)
                 self.check()
                 if time.monotonic() > deadline:
-                    self.failure = f"the queue stayed full for {self._settings.delivery_timeout_ms} ms"
+                    self.failure = (
+                        f"the queue stayed full for {self._settings.delivery_timeout_ms} ms"
+                    )
 
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
@@ -111,7 +113,9 @@ class _LanePart(StatefulSinkPartition[Records, SinkState]):
             self._sent += last + 1
             acknowledged = partial(self._on_delivery, self._sent)
             channel.send(
-                partial(produce, topic, records.values[last], records.keys[last], lane, acknowledged)
+                partial(
+                    produce, topic, records.values[last], records.keys[last], lane, acknowledged
+                )
             )
         channel.open().poll(0)
         channel.check()
@@ -120,13 +124,15 @@ class _LanePart(StatefulSinkPartition[Records, SinkState]):
         if error is not None:
             self._channel.failure = f"{self._topic}/{self._lane}: {error.str()} ({error.name()})"
             return
-        self._end_offset = message.offset() + 1
+        offset = message.offset()
+        assert offset is not None  # a delivered record has one
+        self._end_offset = offset + 1
         first_offset = self._end_offset - sent
         if self._first_offset is None:
             self._first_offset = first_offset
         elif first_offset != self._first_offset:
             self._channel.failure = (
-                f"{self._topic}/{self._lane}: offset {message.offset()} instead of "
+                f"{self._topic}/{self._lane}: offset {offset} instead of "
                 f"{self._first_offset + sent - 1}: a record was lost, or another program writes "
                 "to this partition"
             )
@@ -147,7 +153,7 @@ class _DeadLetterPart(StatefulSinkPartition[DeadLetter, SinkState]):
         produce = self._channel.open().produce
         for letter in items:
             offset, time_ms, key, value = letter.message
-            headers = {
+            headers: dict[str, str | bytes | None] = {
                 "heartwheel.topic": letter.topic,
                 "heartwheel.partition": str(letter.partition),
                 "heartwheel.offset": str(offset),
@@ -208,7 +214,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, SinkState]):
         """Return the index of a part."""
         return GROUPS if item_key == DEAD_LETTER_KEY else int(item_key.rpartition("-")[2])
 
-    def build_part(
+    def build_part(  # type: ignore[override]  # each part gets only its own kind of item
         self, step_id: str, for_part: str, resume_state: SinkState | None
     ) -> _LanePart | _DeadLetterPart:
         """Build the part of a lane or of the dead letters."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from datetime import datetime
+from typing import cast
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -155,14 +156,16 @@ class _Hub:
         messages = self._consumer.consume(POLL_MESSAGES, 0)
         for message in messages:
             error = message.error()
+            where = cast("tuple[str, int]", (message.topic(), message.partition()))
             if error is None:
-                part = self._partitions[message.topic(), message.partition()]
+                part = self._partitions[where]
                 part.at_end = False
+                offset = cast("int", message.offset())
                 part.pending.append(
-                    (message.offset(), message.timestamp()[1], message.key(), message.value())
+                    (offset, message.timestamp()[1], message.key(), message.value())
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._partitions[message.topic(), message.partition()].at_end = True
+                self._partitions[where].at_end = True
             elif error.code() not in _TRANSIENT:
                 raise _source_error(message.topic(), message.partition(), error)
         tick_ms = self._settings.tick_ms

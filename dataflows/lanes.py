@@ -12,7 +12,7 @@ from dataflows.items import Batch
 from dataflows.settings import Settings
 from session_logic.errors import SnapshotError
 from session_logic.events import Records
-from session_logic.journal import BaseRow, JournalRow, Row
+from session_logic.journal import Row
 from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
 
 # Records of one lane in one tick from which on ticks are made longer, and by how much at most.
@@ -98,7 +98,8 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
     def snapshot(self) -> StoredLane:
         """Return the lane's own state as plain values; its sessions are in the store."""
         assert self._lane is not None
-        return to_builtins(self._lane.state())
+        stored: StoredLane = to_builtins(self._lane.state())
+        return stored
 
 
 def _emitted(output: LaneOutput) -> list[Emitted]:
@@ -115,6 +116,8 @@ def is_records(item: tuple[str, Emitted]) -> bool:
     return isinstance(item[1], Records)
 
 
-def by_row(item: tuple[str, BaseRow | JournalRow]) -> tuple[str, Row]:
+def by_row(item: tuple[str, Emitted]) -> tuple[str, Row]:
     """Key a row by its name."""
-    return item[1].row, item[1]
+    row = item[1]
+    assert not isinstance(row, Records)
+    return row.row, row

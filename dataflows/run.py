@@ -54,13 +54,15 @@ def run(settings: Settings, cluster: Cluster) -> None:
 
 
 def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir: Path) -> None:
-    cli_main(
+    cli_main(  # type: ignore[no-untyped-call]
         flow,
         workers_per_process=cluster.workers,
         process_id=cluster.process_id,
         addresses=list(cluster.addresses) or None,
         epoch_interval=timedelta(milliseconds=settings.snapshot_ms),
-        recovery_config=RecoveryConfig(recovery_dir, backup_interval=timedelta(0)),
+        recovery_config=RecoveryConfig(  # type: ignore[no-untyped-call]
+            recovery_dir, backup_interval=timedelta(0)
+        ),
     )
 
 
@@ -74,7 +76,7 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if first and not any(folder.glob("part-*.sqlite3")):
-            init_db_dir(folder, settings.recovery_parts)
+            init_db_dir(folder, settings.recovery_parts)  # type: ignore[no-untyped-call]
     except OSError as error:
         msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be made: {error.strerror}"
         raise ConfigError(msg) from None

@@ -23,7 +23,9 @@ Positive = Annotated[int, Meta(gt=0)]
 Name = Annotated[str, Meta(min_length=1)]
 
 
-class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, repr_omit_defaults=True):
+class Settings(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, repr_omit_defaults=True
+):
     """The settings of a run; every name is a TOML key and, in capitals, a HEARTWHEEL_ variable.
 
     kafka holds librdkafka options for consumer and producer both, the other two tables for one
@@ -76,9 +78,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, re
 
     def rules(self) -> Rules:
         """Return the part that the session rules need; raises ConfigError if it is wrong."""
-        return Rules(
-            self.heartbeat_ms, self.max_session_ms, self.remember_ended_ms, self.catch_up
-        )
+        return Rules(self.heartbeat_ms, self.max_session_ms, self.remember_ended_ms, self.catch_up)
 
     def masked(self) -> dict[str, Any]:
         """Return every setting as plain values, with secrets replaced by stars."""

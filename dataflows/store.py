@@ -43,7 +43,7 @@ def from_stored(name: str, stored: StoredRow) -> Row:
                 f"({ROW_VERSION}); run the version of Heartwheel that wrote it, or a later one"
             )
             raise SnapshotError(msg)
-        row = {"base": BaseRow, "journal": JournalRow}[kind](*rest)
+        row: Row = {"base": BaseRow, "journal": JournalRow}[kind](*rest)
     except (TypeError, ValueError, KeyError) as error:
         msg = (
             f"recovery store, row {name} cannot be read ({error}); put back a whole copy of the "

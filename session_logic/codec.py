@@ -1,6 +1,7 @@
 """How values become bytes and back: JSON for Kafka, MessagePack for stored state."""
 
 import sys
+from collections.abc import Callable
 
 import msgspec
 
@@ -10,7 +11,7 @@ from session_logic.rules import Session
 
 encode_output = msgspec.json.Encoder().encode
 
-_decode_input = msgspec.json.Decoder(GameStart | GameEnd).decode
+_decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(GameStart | GameEnd).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_chunk = msgspec.msgpack.Decoder(Chunk).decode
 _decode_sessions = msgspec.msgpack.Decoder(list[Session]).decode

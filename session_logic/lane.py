@@ -14,7 +14,7 @@ from session_logic.codec import (
 )
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.events import Chunk, Fact, Fired, OutputEvent, Records
-from session_logic.journal import Journal, JournalState, Restore, Row
+from session_logic.journal import BaseRow, Journal, JournalState, Restore, Row
 from session_logic.keys import group_of, groups_of
 from session_logic.rules import Rules
 from session_logic.table import SessionTable
@@ -63,7 +63,7 @@ class Lane:
         self._rules = rules
         self.table = SessionTable(rules, groups_of(lane, lanes))
         self.clock = LaneClock()
-        self._journal = Journal(lane, lanes, state and state.journal)
+        self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.fired_ms = NEVER_MS if state is None else state.fired_ms
         # After an outage, nothing is fired before the lane's time has come to its end.
         self._outage = state is not None and state.fired_ms != NEVER_MS
@@ -134,9 +134,7 @@ class Lane:
                 return output
         self._leap(output, time_ms)
         if time_ms > self.fired_ms:
-            self.fired_ms = self.table.fire(
-                self.fired_ms, time_ms, output.records, FIRE_LIMIT
-            )
+            self.fired_ms = self.table.fire(self.fired_ms, time_ms, output.records, FIRE_LIMIT)
         return output
 
     def _leap(self, output: LaneOutput, time_ms: int) -> None:
@@ -172,7 +170,7 @@ class Lane:
                 "state is not; put back a whole copy of the recovery directory"
             )
             raise SnapshotError(msg)
-        if self._restore.take(row):
+        if self._restore.take(row) and isinstance(row, BaseRow):
             for session in decode_sessions(row.blob):
                 self.table.put(session)
         output = LaneOutput()

@@ -7,7 +7,15 @@ from itertools import chain, product
 from sys import intern
 
 from session_logic.codec import encode_output
-from session_logic.events import EndReason, Fact, Fired, Heartbeat, OutputEvent, Records, SessionActive
+from session_logic.events import (
+    EndReason,
+    Fact,
+    Fired,
+    Heartbeat,
+    OutputEvent,
+    Records,
+    SessionActive,
+)
 from session_logic.keys import group_of
 from session_logic.rules import (
     Rules,
@@ -80,9 +88,7 @@ class SessionTable:
         records += transition(self, group, fact, active, fired)
         return records
 
-    def _state_of(
-        self, fact: Fact, group: "_Group", active: Session | None, fired: Fired
-    ) -> State:
+    def _state_of(self, fact: Fact, group: "_Group", active: Session | None, fired: Fired) -> State:
         if active is not None and active.session_id == fact.session_id:
             return State.ACTIVE
         for session in group.ended.get(fact.device_id, ()):
@@ -96,9 +102,7 @@ class SessionTable:
         self, group: "_Group", fact: Fact, _active: Session | None, fired: Fired
     ) -> list[OutputEvent]:
         """Make the fact's session the active one; one opened late owes what it has missed."""
-        session = Session(
-            fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms
-        )
+        session = Session(fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms)
         self.put(session)
         self.counts["started"] += 1
         records: list[OutputEvent] = [

@@ -81,7 +81,9 @@ class Broker:
         self._properties.write_text(
             PROPERTIES.format(port=self._port, controller=free_port(), data=folder / "data")
         )
-        self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties))
+        self._java(
+            "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties)
+        )
 
     def _command(self, *arguments: str) -> list[str]:
         return ["java", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-cp", self._libs, *arguments]

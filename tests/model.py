@@ -73,9 +73,7 @@ class Model:
         newest_only = self.rules.catch_up == "latest"
         return [active, *self._due(life, fact.time_ms, fired_ms, newest_only=newest_only)]
 
-    def _end(
-        self, life: Life, reason: EndReason, time_ms: int, fired: Fired
-    ) -> list[OutputEvent]:
+    def _end(self, life: Life, reason: EndReason, time_ms: int, fired: Fired) -> list[OutputEvent]:
         fact = life.fact
         owed = self._beats(life, fired.upto_ms, time_ms, newest_only=fired.newest_only)
         life.ended_ms = max(1, time_ms)

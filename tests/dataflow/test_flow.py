@@ -118,7 +118,11 @@ def _once(events: list[Any]) -> list[Any]:
 def test_lanes_get_their_devices_and_rejected_input_goes_apart(folder: Path) -> None:
     """A record's key is its lane; a dead letter keeps its bytes."""
     bad = (0, T, b"k", b"\x00\xff")
-    polls = [Polled("t", 3, "pc", [bad, *(message(n + 1, "Start", f"d{n}", "s") for n in range(20))], None)]
+    polls = [
+        Polled(
+            "t", 3, "pc", [bad, *(message(n + 1, "Start", f"d{n}", "s") for n in range(20))], None
+        )
+    ]
     out: list[Any] = []
     run(polls, folder, out)
     letters = [item for _, item in out if isinstance(item, DeadLetter)]
@@ -138,12 +142,18 @@ def test_stored_keys_stay_few_whatever_the_number_of_devices(folder: Path) -> No
     def polls() -> Iterator[Polled]:
         for part in range(20):
             yield Polled(
-                "t", 0, "pc", [message(part * 1000 + n, "Start", f"d{part}-{n}", "s") for n in range(1000)], None
+                "t",
+                0,
+                "pc",
+                [message(part * 1000 + n, "Start", f"d{part}-{n}", "s") for n in range(1000)],
+                None,
             )
 
     run(list(polls()), folder, [])
     with sqlite3.connect(folder / "part-0.sqlite3") as store:
-        (count,) = store.execute("SELECT COUNT(DISTINCT step_id || state_key) FROM snaps").fetchone()
+        (count,) = store.execute(
+            "SELECT COUNT(DISTINCT step_id || state_key) FROM snaps"
+        ).fetchone()
     assert 10 < count < 5_000
     assert len(journal.row_names()) < 1_000
 
@@ -175,7 +185,9 @@ def test_lost_row_is_named_in_the_error(
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 150)
     run(history(40), folder, [])
     with sqlite3.connect(folder / "part-0.sqlite3") as store:
-        store.execute("DELETE FROM snaps WHERE step_id LIKE '%store%' AND state_key LIKE ?", (like,))
+        store.execute(
+            "DELETE FROM snaps WHERE step_id LIKE '%store%' AND state_key LIKE ?", (like,)
+        )
     store.close()
     settings = Settings(lanes=LANES, restore_timeout_ms=200)
     live = Polled("t", 0, "pc", [], Report("t/0", 1, None))

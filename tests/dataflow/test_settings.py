@@ -49,7 +49,8 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     config = tmp_path / "heartwheel.toml"
     config.write_text(
         'lanes = 8\nheartbeat_ms = 2000\n[input_topics]\nxbox = "console"\n'
-        f'[kafka]\n"security.protocol" = "SASL_SSL"\nsasl.password = {{file = "{tmp_path}/password"}}\n'
+        '[kafka]\n"security.protocol" = "SASL_SSL"\n'
+        f'sasl.password = {{file = "{tmp_path}/password"}}\n'
     )
     settings = load_settings(
         {

@@ -52,7 +52,9 @@ class Cluster:
             "HEARTWHEEL_HEARTBEAT_MS": "1000",
         }
 
-    def start(self, *arguments: str, command: str = "dataflows.cli", **variables: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, command: str = "dataflows.cli", **variables: str
+    ) -> subprocess.Popen[str]:
         """Start a process; its standard error goes to a file, for `errors`."""
         log = (self.folder / f"log-{len(self._processes)}").open("w")
         process = subprocess.Popen(

@@ -34,7 +34,9 @@ def check_scenarios(cluster: Cluster) -> None:
     cluster.send("End", "p1", "ended")
     cluster.send("Start", "c1", "second")
     cluster.flush()
-    cluster.wait("timeout", lambda: "end timed_out" in kinds(cluster.sessions().get("timed-out", [])))
+    cluster.wait(
+        "timeout", lambda: "end timed_out" in kinds(cluster.sessions().get("timed-out", []))
+    )
     sessions = cluster.sessions()
     beats = [f"beat {n}" for n in range(1, 99)]
     assert kinds(sessions["timed-out"]) == ["active", *beats[:7], "end timed_out"]
@@ -105,7 +107,11 @@ def test_bad_input_goes_to_the_dead_letter_topic_byte_for_byte(cluster: Cluster)
     cluster.start()
     for name, value in BAD.items():
         cluster.send_raw(value, f"p-{name}")
-    cluster.send_raw(b'{"type":"GameStart","device_id":"p","session_id":"f"}', "p", int(time.time() * 1000) + 10**8)
+    cluster.send_raw(
+        b'{"type":"GameStart","device_id":"p","session_id":"f"}',
+        "p",
+        int(time.time() * 1000) + 10**8,
+    )
     cluster.send("Start", "p1", "good")
     cluster.flush()
     cluster.wait("dead letters", lambda: len(cluster.read(cluster.letters)) > len(BAD))
@@ -120,7 +126,12 @@ def test_bad_input_goes_to_the_dead_letter_topic_byte_for_byte(cluster: Cluster)
         assert (letter.key, letter.value) == (original.key, original.value)
         assert headers["heartwheel.topic"] == cluster.pc
         assert int(headers["heartwheel.timestamp"]) == original.time_ms
-        assert headers["heartwheel.reason"] in {"empty", "not_json", "not_an_event", "in_the_future"}
+        assert headers["heartwheel.reason"] in {
+            "empty",
+            "not_json",
+            "not_an_event",
+            "in_the_future",
+        }
 
 
 def test_silent_topics_still_beat(cluster: Cluster) -> None:

@@ -130,9 +130,7 @@ class Simulation:
         device = choose(DEVICES)
         lives = self.model.lives.get(device)
         if lives and self.random.random() < 0.4:
-            edge_ms = choose(
-                [rules.heartbeat_ms, 2 * rules.heartbeat_ms, rules.max_session_ms]
-            )
+            edge_ms = choose([rules.heartbeat_ms, 2 * rules.heartbeat_ms, rules.max_session_ms])
             time_ms = lives[-1].fact.time_ms + edge_ms + choose([-1, 0, 1])
         session = f"{device}-{self.random.randrange(6)}"
         return Fact(self.random.random() < 0.6, device, session, "pc", max(1, time_ms))

@@ -1,0 +1,238 @@
+"""The demonstration: the whole job on the broker that is built into librdkafka."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from msgspec.json import Decoder
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from dataflows.fleet import Fleet
+from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+
+LANES = 4  # a topic of the built-in broker has 4 partitions
+HEARTBEAT_MS = 2_000
+MAX_SESSION_MS = 10_000
+DEVICES = 400
+EVENTS_PER_S = 60
+STEP_S = 0.05
+LINE_S = 2.0  # between the plain lines that are shown without a terminal
+SHOWN = 3
+STOP_TIMEOUT_S = 25
+KINDS = (
+    "SessionActive",
+    "Heartbeat",
+    "SessionEnd ended",
+    "SessionEnd replaced",
+    "SessionEnd timed_out",
+)
+
+
+class Screen:
+    """What has been seen of the output, and how to show it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.active = 0
+        self.counts: Counter[str] = Counter()
+        self.latency_ms: dict[str, deque[int]] = {}
+        self.last: dict[str, deque[str]] = {kind: deque(maxlen=SHOWN) for kind in KINDS}
+
+    def add(self, event: OutputEvent, stamped_ms: int, value: bytes) -> None:
+        """Take in a record that Kafka has stamped."""
+        kind = type(event).__name__
+        delays = self.latency_ms.setdefault(kind, deque(maxlen=5_000))
+        delays.append(stamped_ms - event.time_ms)
+        if isinstance(event, SessionActive):
+            self.active += 1
+        elif isinstance(event, SessionEnd):
+            self.active -= 1
+            kind = f"{kind} {event.reason}"
+        self.counts[kind] += 1
+        self.last[kind].append(value.decode())
+
+    def latency(self, kind: str) -> str:
+        """Return p50 / p99 of a kind in ms."""
+        delays = sorted(self.latency_ms.get(kind, ()))
+        if not delays:
+            return "-"
+        return f"{delays[len(delays) // 2]} / {delays[len(delays) * 99 // 100]} ms"
+
+    def line(self, sent: int) -> str:
+        """Return everything in one line."""
+        return (
+            f"active {self.active}  events in {sent}  heartbeats out {self.counts['Heartbeat']}  "
+            f"SessionActive p50/p99 {self.latency('SessionActive')}  "
+            f"Heartbeat p50/p99 {self.latency('Heartbeat')}  "
+            f"ended {self.counts['SessionEnd ended']}  "
+            f"replaced {self.counts['SessionEnd replaced']}  "
+            f"timed out {self.counts['SessionEnd timed_out']}  "
+            f"dead letters {self.counts['dead letter']}"
+        )
+
+    def picture(self, sent: int, seconds: float) -> Panel:
+        """Return the live view."""
+        numbers = Table.grid(padding=(0, 3))
+        for _ in range(4):
+            numbers.add_column()
+        rows = [
+            (
+                "active sessions",
+                str(self.active),
+                "SessionActive p50 / p99",
+                self.latency("SessionActive"),
+            ),
+            ("events in", str(sent), "Heartbeat p50 / p99", self.latency("Heartbeat")),
+            (
+                "heartbeats out",
+                str(self.counts["Heartbeat"]),
+                "dead letters",
+                str(self.counts["dead letter"]),
+            ),
+        ]
+        for row in rows:
+            numbers.add_row(row[0], Text(row[1], "bold cyan"), row[2], Text(row[3], "bold cyan"))
+        records = Table(box=None, padding=(0, 1), show_header=False, expand=True)
+        records.add_column(no_wrap=True, width=14)
+        records.add_column(no_wrap=True, width=7, justify="right")
+        records.add_column(no_wrap=True, overflow="ellipsis")
+        for kind in KINDS:
+            label = kind.removeprefix("SessionEnd ").replace("_", " ")
+            for index in range(SHOWN):
+                shown = list(self.last[kind])
+                text = shown[index] if index < len(shown) else ""
+                first = (label, str(self.counts[kind])) if index == 0 else ("", "")
+                records.add_row(Text(first[0], "bold"), Text(first[1], "cyan"), Text(text, "dim"))
+        every_s = HEARTBEAT_MS // 1000
+        title = f"Heartwheel demo, {seconds:.0f} s, heartbeat every {every_s} s, Ctrl-C ends it"
+        return Panel(Group(numbers, Text(""), records), title=title, title_align="left")
+
+
+class Demo:
+    """Broker, fleet and flow of one demonstration."""
+
+    def __init__(self, folder: str) -> None:
+        """Start the broker and the flow."""
+        self._producer = Producer(
+            {"test.mock.num.brokers": "1", "linger.ms": "5", "log_level": "0"}
+        )
+        broker = next(iter(self._producer.list_topics(timeout=10).brokers.values()))
+        address = f"{broker.host}:{broker.port}"
+        variables = {k: v for k, v in os.environ.items() if not k.startswith("HEARTWHEEL_")} | {
+            "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
+            "HEARTWHEEL_LANES": str(LANES),
+            "HEARTWHEEL_HEARTBEAT_MS": str(HEARTBEAT_MS),
+            "HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS),
+            "HEARTWHEEL_RECOVERY_DIR": os.path.join(folder, "recovery"),
+            "HEARTWHEEL_KAFKA_LOG_LEVEL": "0",
+        }
+        self._fleet = Fleet(self._producer, ["console-events", "pc-events"], DEVICES, seed=1)
+        for topic in ("console-events", "pc-events", "session-events", "dead-letters"):
+            self._producer.list_topics(topic, timeout=10)  # appears on first use
+        self._flow = subprocess.Popen(
+            [sys.executable, "-m", "dataflows.cli", "run"],
+            env=variables,
+            start_new_session=True,  # Ctrl-C is for the demo, which then stops the flow
+        )
+        self._consumer = Consumer(
+            {"bootstrap.servers": address, "group.id": "demo", "log_level": "0"}
+        )
+        self._consumer.assign(
+            [
+                TopicPartition(topic, partition, OFFSET_BEGINNING)
+                for topic in ("session-events", "dead-letters")
+                for partition in range(LANES)
+            ]
+        )
+        self._decode = Decoder(SessionActive | Heartbeat | SessionEnd).decode
+        self.screen = Screen()
+
+    @property
+    def sent(self) -> int:
+        """How many events the fleet has sent."""
+        return self._fleet.sent
+
+    def running(self) -> bool:
+        """Say whether the flow still runs."""
+        return self._flow.poll() is None
+
+    def step(self) -> None:
+        """Send some events and take in what has come out."""
+        self._fleet.step(round(EVENTS_PER_S * STEP_S))
+        self._read()
+        time.sleep(STEP_S)
+
+    def _read(self) -> None:
+        for message in self._consumer.consume(5_000, 0):
+            if message.error() is not None:
+                continue
+            if message.topic() == "dead-letters":
+                self.screen.counts["dead letter"] += 1
+            else:
+                value = message.value() or b""
+                self.screen.add(self._decode(value), message.timestamp()[1], value)
+
+    def stop(self) -> int:
+        """Stop the flow cleanly, take in its last records and return its exit code."""
+        self._producer.flush(5)
+        self._flow.send_signal(signal.SIGTERM)
+        try:
+            code = self._flow.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._flow.kill()
+            code = self._flow.wait()
+        time.sleep(0.2)
+        self._read()
+        self._consumer.close()
+        return code
+
+
+def demo(seconds: float | None) -> int:
+    """Run the demonstration for some seconds, or until Ctrl-C; return the exit code."""
+    console = Console()
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="heartwheel-demo-") as folder:
+        shown = Demo(folder)
+        live = Live(console=console, refresh_per_second=8) if console.is_terminal else None
+        try:
+            _watch(shown, live, seconds, begin)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the flow
+            code = shown.stop()
+    console.print(f"[bold]{shown.screen.line(shown.sent)}[/bold]", soft_wrap=True, highlight=False)
+    for kind in KINDS:
+        for value in list(shown.screen.last[kind])[-1:]:
+            console.print(
+                json.dumps(json.loads(value)), soft_wrap=True, highlight=False, style="dim"
+            )
+    return code
+
+
+def _watch(shown: Demo, live: Live | None, seconds: float | None, begin: float) -> None:
+    last_line = begin
+    if live is not None:
+        live.start()
+    try:
+        while shown.running() and (seconds is None or time.monotonic() - begin < seconds):
+            shown.step()
+            now = time.monotonic()
+            if live is not None:
+                live.update(shown.screen.picture(shown.sent, now - begin))
+            elif now - last_line >= LINE_S:
+                last_line = now
+                print(f"{now - begin:5.1f} s  {shown.screen.line(shown.sent)}", flush=True)
+    finally:
+        if live is not None:
+            live.stop()
