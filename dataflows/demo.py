@@ -134,7 +134,7 @@ class Demo:
             "HEARTWHEEL_HEARTBEAT_MS": str(HEARTBEAT_MS),
             "HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS),
             "HEARTWHEEL_RECOVERY_DIR": os.path.join(folder, "recovery"),
-            "HEARTWHEEL_KAFKA_LOG_LEVEL": "0",
+            "HEARTWHEEL_KAFKA_LOG__LEVEL": "0",
         }
         self._fleet = Fleet(self._producer, ["console-events", "pc-events"], DEVICES, seed=1)
         for topic in ("console-events", "pc-events", "session-events", "dead-letters"):

@@ -1,6 +1,7 @@
 """What source and sink both ask of a Kafka cluster."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin._metadata import ClusterMetadata
@@ -9,10 +10,22 @@ from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 
 METADATA_TIMEOUT_S = 15
+Client = TypeVar("Client")
 
 
 class _Client(Protocol):
     def list_topics(self, topic: str, timeout: float) -> ClusterMetadata: ...
+
+
+def make_client(kind: Callable[[dict[str, Any]], Client], options: dict[str, Any]) -> Client:
+    """Return a consumer or producer; raises ConfigError for an option that Kafka refuses."""
+    try:
+        return kind(options)
+    except KafkaException as error:
+        msg = (
+            f"a Kafka option is wrong: {error.args[0].str()}; see the settings table in the README"
+        )
+        raise ConfigError(msg) from None
 
 
 def partition_counts(client: _Client, settings: Settings) -> dict[str, int]:

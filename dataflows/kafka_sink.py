@@ -7,7 +7,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, Message, Producer
 
 from dataflows.items import DEAD_LETTER_KEY, DeadLetter, lane_key
-from dataflows.kafka import partition_counts
+from dataflows.kafka import make_client, partition_counts
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError, HeartwheelError
 from session_logic.events import Records
@@ -47,7 +47,7 @@ class _Channel:
                 "message.timeout.ms": str(self._settings.delivery_timeout_ms),
                 "error_cb": self._on_error,
             }
-            self._producer = Producer(options)
+            self._producer = make_client(Producer, options)
         return self._producer
 
     def _on_error(self, error: KafkaError) -> None:

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from dataflows.clock import at_ms, now_ms
 from dataflows.items import Message, Polled
-from dataflows.kafka import partition_counts
+from dataflows.kafka import make_client, partition_counts
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.clock import Report
@@ -128,7 +128,7 @@ class _Hub:
                 # An offset that no longer exists is data lost, not a reason to jump.
                 "auto.offset.reset": "error",
             }
-            self._consumer = Consumer(options)
+            self._consumer = make_client(Consumer, options)
         return self._consumer
 
     def add(self, topic: str, partition: int, offset: int | None) -> _Partition:

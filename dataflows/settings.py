@@ -15,7 +15,8 @@ from session_logic.rules import Rules
 
 PREFIX = "HEARTWHEEL_"
 CONFIG_VARIABLE = "HEARTWHEEL_CONFIG"
-# Tables of librdkafka options; HEARTWHEEL_KAFKA_SASL_PASSWORD is kafka."sasl.password".
+# Tables of librdkafka options; HEARTWHEEL_KAFKA_SASL_PASSWORD is kafka."sasl.password", and
+# HEARTWHEEL_KAFKA_LOG__LEVEL is kafka.log_level.
 OPTION_TABLES = ("kafka", "consumer", "producer")
 SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential")
 
@@ -158,7 +159,7 @@ def _set(values: dict[str, Any], name: str, text: str) -> None:
         key, text = key.removesuffix("_file"), _read_secret(name, text)
     table, _, option = key.partition("_")
     if table in OPTION_TABLES and option:
-        values.setdefault(table, {})[option.replace("_", ".")] = text
+        values.setdefault(table, {})[_option_name(option)] = text
     elif key in OPTION_TABLES:
         msg = f"{name}: give each option a variable of its own, such as {name}_CLIENT_ID"
         raise ConfigError(msg)
@@ -169,6 +170,11 @@ def _set(values: dict[str, Any], name: str, text: str) -> None:
     else:
         msg = f"{name} is not a setting of Heartwheel; see the settings table in the README"
         raise ConfigError(msg)
+
+
+def _option_name(text: str) -> str:
+    """Return a librdkafka option: _ stands for a dot, __ for the few underscores."""
+    return text.replace("__", "\0").replace("_", ".").replace("\0", "_")
 
 
 def _topics(name: str, text: str) -> dict[str, str]:

@@ -57,12 +57,13 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
             "HEARTWHEEL_CONFIG": str(config),
             "HEARTWHEEL_LANES": "16",
             "HEARTWHEEL_PRODUCER_LINGER_MS": "7",
+            "HEARTWHEEL_PRODUCER_LOG__LEVEL": "0",
             "OTHER": "x",
         }
     )
     assert (settings.lanes, settings.heartbeat_ms) == (16, 2000)
     assert settings.input_topics == {"xbox": "console"}
     assert settings.kafka == {"security.protocol": "SASL_SSL", "sasl.password": "hunter2"}
-    assert settings.producer == {"linger.ms": "7"}
+    assert settings.producer == {"linger.ms": "7", "log_level": "0"}
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.masked())

@@ -161,6 +161,7 @@ def test_full_producer_queue_waits_and_loses_nothing(cluster: Cluster) -> None:
         ({"HEARTWHEEL_LANES": "8"}, "has 4 partitions, but HEARTWHEEL_LANES is 8"),
         ({"HEARTWHEEL_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "no answer from Kafka at 127.0.0.1:1"),
         ({"HEARTWHEEL_LANES": "x"}, "HEARTWHEEL_LANES"),
+        ({"HEARTWHEEL_KAFKA_NO_SUCH": "1"}, 'No such configuration property: "no.such"'),
     ],
 )
 def test_wrong_set_up_is_one_clear_line(
