@@ -29,6 +29,8 @@ STEP_S = 0.05
 LINE_S = 2.0  # between the plain lines that are shown without a terminal
 SHOWN = 3
 STOP_TIMEOUT_S = 25
+# The built-in broker answers a fetch only when this is over, data or not.
+FETCH_WAIT_MS = "10"
 KINDS = (
     "SessionActive",
     "Heartbeat",
@@ -135,6 +137,7 @@ class Demo:
             "HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS),
             "HEARTWHEEL_RECOVERY_DIR": os.path.join(folder, "recovery"),
             "HEARTWHEEL_KAFKA_LOG__LEVEL": "0",
+            "HEARTWHEEL_CONSUMER_FETCH_WAIT_MAX_MS": FETCH_WAIT_MS,
         }
         self._fleet = Fleet(self._producer, ["console-events", "pc-events"], DEVICES, seed=1)
         for topic in ("console-events", "pc-events", "session-events", "dead-letters"):
@@ -145,7 +148,12 @@ class Demo:
             start_new_session=True,  # Ctrl-C is for the demo, which then stops the flow
         )
         self._consumer = Consumer(
-            {"bootstrap.servers": address, "group.id": "demo", "log_level": "0"}
+            {
+                "bootstrap.servers": address,
+                "group.id": "demo",
+                "log_level": "0",
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
+            }
         )
         self._consumer.assign(
             [
