@@ -46,6 +46,7 @@ class Screen:
     def __init__(self) -> None:
         """Begin with nothing seen."""
         self.active = 0
+        self._begin_ms = 0
         self.counts: Counter[str] = Counter()
         self.latency_ms: dict[str, deque[int]] = {}
         self.last: dict[str, deque[str]] = {kind: deque(maxlen=SHOWN) for kind in KINDS}
@@ -53,8 +54,10 @@ class Screen:
     def add(self, event: OutputEvent, stamped_ms: int, value: bytes) -> None:
         """Take in a record that Kafka has stamped."""
         kind = type(event).__name__
-        delays = self.latency_ms.setdefault(kind, deque(maxlen=5_000))
-        delays.append(stamped_ms - event.time_ms)
+        self._begin_ms = self._begin_ms or stamped_ms
+        if event.time_ms > self._begin_ms:  # what was sent while the flow started says nothing
+            delays = self.latency_ms.setdefault(kind, deque(maxlen=5_000))
+            delays.append(stamped_ms - event.time_ms)
         if isinstance(event, SessionActive):
             self.active += 1
         elif isinstance(event, SessionEnd):
@@ -105,9 +108,9 @@ class Screen:
         for row in rows:
             numbers.add_row(row[0], Text(row[1], "bold cyan"), row[2], Text(row[3], "bold cyan"))
         records = Table(box=None, padding=(0, 1), show_header=False, expand=True)
-        records.add_column(no_wrap=True, width=14)
-        records.add_column(no_wrap=True, width=7, justify="right")
-        records.add_column(no_wrap=True, overflow="ellipsis")
+        records.add_column(no_wrap=True, min_width=13)
+        records.add_column(no_wrap=True, min_width=6, justify="right")
+        records.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for kind in KINDS:
             label = kind.removeprefix("SessionEnd ").replace("_", " ")
             for index in range(SHOWN):
