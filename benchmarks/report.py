@@ -157,9 +157,15 @@ def check_output(
         elif isinstance(event, SessionActive):
             if state is not None:
                 check.duplicate += 1
-            seen[event.session_id] = Seen()
-        elif state is None or state.end:
+            else:
+                seen[event.session_id] = Seen()
+        elif state is None:
             check.misordered += 1
+        elif state.end:
+            if isinstance(event, Heartbeat) and event.sequence > state.last:
+                check.misordered += 1
+            else:
+                check.duplicate += 1
         elif isinstance(event, Heartbeat):
             if event.sequence <= state.last:
                 check.duplicate += 1
