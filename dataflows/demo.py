@@ -10,7 +10,6 @@ import time
 from collections import Counter, deque
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from msgspec.json import Decoder
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -18,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dataflows.fleet import Fleet
-from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+from session_logic.codec import decode_output
+from session_logic.events import OutputEvent, SessionActive, SessionEnd
 
 LANES = 4  # a topic of the built-in broker has 4 partitions
 HEARTBEAT_MS = 2_000
@@ -165,7 +165,6 @@ class Demo:
                 for partition in range(LANES)
             ]
         )
-        self._decode = Decoder(SessionActive | Heartbeat | SessionEnd).decode
         self.screen = Screen()
 
     @property
@@ -191,7 +190,7 @@ class Demo:
                 self.screen.counts["dead letter"] += 1
             else:
                 value = message.value() or b""
-                self.screen.add(self._decode(value), message.timestamp()[1], value)
+                self.screen.add(decode_output(value), message.timestamp()[1], value)
 
     def stop(self) -> int:
         """Stop the flow cleanly, take in its last records and return its exit code."""

@@ -6,10 +6,23 @@ from collections.abc import Callable
 import msgspec
 
 from session_logic.errors import SnapshotError
-from session_logic.events import Chunk, GameEnd, GameStart, InputEvent, Rejected
+from session_logic.events import (
+    Chunk,
+    GameEnd,
+    GameStart,
+    Heartbeat,
+    InputEvent,
+    OutputEvent,
+    Rejected,
+    SessionActive,
+    SessionEnd,
+)
 from session_logic.rules import Session
 
 encode_output = msgspec.json.Encoder().encode
+decode_output: Callable[[bytes], OutputEvent] = msgspec.json.Decoder(
+    SessionActive | Heartbeat | SessionEnd
+).decode
 
 _decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(GameStart | GameEnd).decode
 _encode = msgspec.msgpack.Encoder().encode

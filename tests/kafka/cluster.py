@@ -10,13 +10,12 @@ from pathlib import Path
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
-from msgspec.json import Decoder
 
-from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+from session_logic.codec import decode_output
+from session_logic.events import Heartbeat, OutputEvent, SessionActive
 from tests.broker import ROOT, create_topics, environment
 
 WAIT_S = 30
-_decode = Decoder(SessionActive | Heartbeat | SessionEnd).decode
 
 
 class Record(Struct, frozen=True):
@@ -120,7 +119,7 @@ class Cluster:
         """Return the output; each record must have its device as key."""
         events = []
         for record in self.read(self.output):
-            event = _decode(record.value or b"")
+            event = decode_output(record.value or b"")
             assert record.key == event.device_id.encode()
             events.append(event)
         return events

@@ -5,17 +5,14 @@ from collections import defaultdict
 from copy import deepcopy
 
 from msgspec import to_builtins
-from msgspec.json import Decoder
 
 from session_logic.clock import Report
+from session_logic.codec import decode_output
 from session_logic.events import (
     Fact,
     Fired,
-    Heartbeat,
     OutputEvent,
     Records,
-    SessionActive,
-    SessionEnd,
 )
 from session_logic.journal import JournalRow, Row
 from session_logic.keys import group_of, lane_of
@@ -29,12 +26,11 @@ BEGIN_MS = 1_700_000_000_000
 DEVICES = [
     name for name in map("d{}".format, range(2_000)) if lane_of(group_of(name), LANES) == LANE
 ][:12]
-_decode = Decoder(SessionActive | Heartbeat | SessionEnd).decode
 
 
 def decoded(records: Records) -> list[OutputEvent]:
     """Return records as events; each key must be its record's device."""
-    events = [_decode(value) for value in records.values]
+    events = [decode_output(value) for value in records.values]
     assert [event.device_id for event in events] == records.keys
     return events
 
