@@ -1,16 +1,58 @@
-"""The wall clock, the only one that the dataflow reads."""
+"""The clock of a run, the only one that the dataflow reads."""
 
+import time
 from datetime import UTC, datetime, timedelta
-from time import time_ns
+from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A step of the wall clock is made up for at this share of the speed of time.
+SLEW = 0.1
 
 
-def now_ms() -> int:
-    """Return the wall clock's time in milliseconds since 1970."""
-    return time_ns() // 1_000_000
+class Clock(Protocol):
+    """Tells the time in milliseconds since 1970, and when that is for Bytewax."""
+
+    def now_ms(self) -> int:
+        """Return the time."""
+        ...
+
+    def at_ms(self, time_ms: int) -> datetime:
+        """Return the moment of Bytewax's own clock at which now_ms will be time_ms."""
+        ...
 
 
-def at_ms(time_ms: int) -> datetime:
-    """Return a time in milliseconds since 1970 as Bytewax wants it."""
+class SteadyClock:
+    """The wall clock without its steps.
+
+    It starts as the wall clock and goes on with the clock that nobody can set (CLOCK_BOOTTIME
+    where there is one). When the wall clock is set, it follows slowly: a step neither skips
+    heartbeats nor stops them.
+    """
+
+    def __init__(self) -> None:
+        """Start at the wall clock's time."""
+        self._steady_s = _steady_s()
+        self._now_s = time.time()
+
+    def now_ms(self) -> int:
+        """Return the time; it never goes back."""
+        steady_s = _steady_s()
+        passed_s = steady_s - self._steady_s
+        self._steady_s = steady_s
+        apart_s = time.time() - self._now_s - passed_s
+        limit_s = SLEW * passed_s
+        self._now_s += passed_s + max(-limit_s, min(limit_s, apart_s))
+        return int(self._now_s * 1000)
+
+    def at_ms(self, time_ms: int) -> datetime:
+        """Return the time by the wall clock as it is now set."""
+        return system_time(time.time() * 1000 + time_ms - self._now_s * 1000)
+
+
+def _steady_s() -> float:
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def system_time(time_ms: float) -> datetime:
+    """Return a time of the wall clock as Bytewax wants it."""
     return _EPOCH + timedelta(milliseconds=time_ms)

@@ -7,7 +7,7 @@ from typing import cast
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from dataflows.clock import at_ms, now_ms
+from dataflows.clock import Clock, system_time
 from dataflows.items import Message, Polled
 from dataflows.kafka import make_client, partition_counts
 from dataflows.settings import Settings
@@ -98,14 +98,15 @@ class _Partition(StatefulSourcePartition[Polled, int]):
 class _Hub:
     """The consumer of this process, shared by its partitions."""
 
-    def __init__(self, settings: Settings, stop: Stop) -> None:
+    def __init__(self, settings: Settings, stop: Stop, clock: Clock) -> None:
         self.stop = stop
         self.parts = 0
         self._settings = settings
+        self._clock = clock
         self._consumer: Consumer | None = None
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._wake_ms = 0
-        self.wake_at = at_ms(0)
+        self.wake_at = system_time(0)
 
     def platform(self, topic: str) -> str:
         return self._settings.input_topics[topic]
@@ -150,7 +151,7 @@ class _Hub:
         """
         if self.stop.is_set():
             raise StopIteration
-        now = now_ms()
+        now = self._clock.now_ms()
         if now < self._wake_ms or self._consumer is None:
             return now
         messages = self._consumer.consume(POLL_MESSAGES, 0)
@@ -170,7 +171,7 @@ class _Hub:
                 raise _source_error(message.topic(), message.partition(), error)
         tick_ms = self._settings.tick_ms
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
-        self.wake_at = at_ms(self._wake_ms)
+        self.wake_at = self._clock.at_ms(self._wake_ms)
         return now
 
     def close(self) -> None:
@@ -193,10 +194,10 @@ def _source_error(topic: str | None, partition: int | None, error: KafkaError) -
 class KafkaSource(FixedPartitionedSource[Polled, int]):
     """Reads every partition of the input topics."""
 
-    def __init__(self, settings: Settings, stop: Stop) -> None:
+    def __init__(self, settings: Settings, stop: Stop, clock: Clock) -> None:
         """Read what the settings name, until stop is set."""
         self._settings = settings
-        self._hub = _Hub(settings, stop)
+        self._hub = _Hub(settings, stop, clock)
 
     def list_parts(self) -> list[str]:
         """Return topic/partition of all input; raises ConfigError if a topic is missing."""

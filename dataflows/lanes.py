@@ -7,7 +7,7 @@ from typing import Any
 from bytewax.operators import StatefulBatchLogic
 from msgspec import to_builtins
 
-from dataflows.clock import at_ms, now_ms
+from dataflows.clock import Clock
 from dataflows.items import Batch
 from dataflows.settings import Settings
 from session_logic.errors import SnapshotError
@@ -26,12 +26,13 @@ StoredLane = list[Any]
 class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
     """Feeds a lane with what arrives and with the time; emits records and rows to store."""
 
-    def __init__(self, settings: Settings, stored: StoredLane | None) -> None:
+    def __init__(self, settings: Settings, clock: Clock, stored: StoredLane | None) -> None:
         """Make the logic of a key; a new one learns from its first item which lane it is."""
         self._settings = settings
+        self._clock = clock
         state = None if stored is None else read_lane_state(stored)
         self._lane = None if state is None else self._make(state.lane, state)
-        self._waits_since_ms = now_ms()
+        self._waits_since_ms = clock.now_ms()
         self._tick_ms = settings.tick_ms
         self._wake_ms: int | None = self._waits_since_ms
 
@@ -40,7 +41,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
 
     def on_batch(self, values: list[Batch | Row]) -> tuple[list[Emitted], bool]:
         """Take in rows, facts and reports."""
-        now = now_ms()
+        now = self._clock.now_ms()
         if self._lane is None:
             self._lane = self._make(values[0].lane, None)
         lane, emitted, facts = self._lane, [], []
@@ -59,7 +60,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
 
     def on_notify(self) -> tuple[list[Emitted], bool]:
         """Fire what is due; raises SnapshotError if a row has not come within the limit."""
-        now = now_ms()
+        now = self._clock.now_ms()
         assert self._lane is not None
         lane = self._lane
         if lane.restoring and now - self._waits_since_ms > self._settings.restore_timeout_ms:
@@ -93,7 +94,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
 
     def notify_at(self) -> datetime | None:
         """Return when to be woken next."""
-        return None if self._wake_ms is None else at_ms(self._wake_ms)
+        return None if self._wake_ms is None else self._clock.at_ms(self._wake_ms)
 
     def snapshot(self) -> StoredLane:
         """Return the lane's own state as plain values; its sessions are in the store."""
@@ -106,9 +107,9 @@ def _emitted(output: LaneOutput) -> list[Emitted]:
     return [output.records, *output.rows] if output.records else list(output.rows)
 
 
-def lane_builder(settings: Settings) -> Callable[[StoredLane | None], LaneLogic]:
+def lane_builder(settings: Settings, clock: Clock) -> Callable[[StoredLane | None], LaneLogic]:
     """Return the builder for Bytewax."""
-    return lambda stored: LaneLogic(settings, stored)
+    return lambda stored: LaneLogic(settings, clock, stored)
 
 
 def is_records(item: tuple[str, Emitted]) -> bool:

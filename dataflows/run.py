@@ -15,6 +15,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from msgspec import Struct
 
+from dataflows.clock import SteadyClock
 from dataflows.kafka_sink import KafkaSink
 from dataflows.kafka_source import KafkaSource
 from dataflows.sessions import build_flow
@@ -38,10 +39,11 @@ def run(settings: Settings, cluster: Cluster) -> None:
     """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
     sink = KafkaSink(settings)
-    source = KafkaSource(settings, STOP)
+    clock = SteadyClock()
+    source = KafkaSource(settings, STOP, clock)
     source.list_parts()
     sink.list_parts()
-    flow = build_flow(source, sink, settings)
+    flow = build_flow(source, sink, settings, clock)
     stop_on_signals(settings.stop_timeout_ms / 1000)
     gc.set_threshold(*GC_THRESHOLDS)
     try:

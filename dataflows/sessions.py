@@ -7,7 +7,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from dataflows.clock import now_ms
+from dataflows.clock import Clock, SteadyClock
 from dataflows.decode import Decode
 from dataflows.items import DeadLetter, Polled
 from dataflows.kafka_sink import KafkaSink
@@ -18,17 +18,20 @@ from dataflows.stop import STOP
 from dataflows.store import Inbox, RestoredSource, StoreSink
 
 
-def build_flow(source: Source[Polled], sink: Sink[Any], settings: Settings) -> Dataflow:
+def build_flow(
+    source: Source[Polled], sink: Sink[Any], settings: Settings, clock: Clock | None = None
+) -> Dataflow:
     """Return the dataflow between a source of polls and a sink of records; for one run only.
 
     Step ids are names in the recovery store: they must stay.
     """
+    clock = clock or SteadyClock()
     inbox: Inbox = Inbox()
     flow = Dataflow("heartwheel")
     polls = op.input("source", flow, source)
     restored = op.input("restored", flow, RestoredSource(inbox))
 
-    decode = Decode(settings.lanes, settings.future_limit_ms, now_ms)
+    decode = Decode(settings.lanes, settings.future_limit_ms, clock.now_ms)
     decoded = op.branch(
         "decoded",
         op.flat_map_batch("decode", polls, decode),
@@ -39,7 +42,7 @@ def build_flow(source: Source[Polled], sink: Sink[Any], settings: Settings) -> D
     sessions = op.stateful_batch(
         "sessions",
         op.merge("lanes", facts, restored),
-        lane_builder(settings),  # type: ignore[arg-type]  # branch does not narrow its streams
+        lane_builder(settings, clock),  # type: ignore[arg-type]  # branch does not narrow its streams
     )
     emitted = op.branch("emitted", sessions, is_records)
     op.output("sink", op.merge("outputs", emitted.trues, dead_letters), sink)
@@ -51,5 +54,6 @@ def __getattr__(name: str) -> Dataflow:
     """Make `flow` from the environment when `python -m bytewax.run` asks for it."""
     if name == "flow":
         settings = load_settings()
-        return build_flow(KafkaSource(settings, STOP), KafkaSink(settings), settings)
+        clock = SteadyClock()
+        return build_flow(KafkaSource(settings, STOP, clock), KafkaSink(settings), settings, clock)
     raise AttributeError(name)

@@ -5,13 +5,14 @@ resume Bytewax builds the rows again, and they put what they held into the inbox
 the restored source brings it to the lanes.
 """
 
+import time
 from collections import deque
 from datetime import datetime
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from dataflows.clock import at_ms, now_ms
+from dataflows.clock import system_time
 from dataflows.items import lane_key
 from session_logic.errors import SnapshotError
 from session_logic.journal import BaseRow, JournalRow, Row, row_names
@@ -126,7 +127,7 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
         return batch
 
     def next_awake(self) -> datetime | None:
-        return None if self._inbox else at_ms(now_ms() + POLL_MS)
+        return None if self._inbox else system_time(time.time() * 1000 + POLL_MS)
 
     def snapshot(self) -> int:
         self._complete = True
