@@ -6,6 +6,7 @@ from functools import partial
 from confluent_kafka import KafkaError, Producer
 
 from dataflows.kafka import make_client
+from dataflows.lease import Lease
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -17,9 +18,10 @@ class DeliveryError(HeartwheelError):
 class Channel:
     """The producer of this process, shared by the parts of its sink."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make the producer on first use."""
+    def __init__(self, settings: Settings, lease: Lease | None) -> None:
+        """Make the producer on first use; with a lease, nothing is sent without it."""
         self._settings = settings
+        self._lease = lease
         self._producer: Producer | None = None
         self.failure: str | None = None
 
@@ -75,7 +77,9 @@ class Channel:
         self.check()
 
     def check(self) -> None:
-        """Raise DeliveryError if a record has been lost."""
+        """Raise DeliveryError if a record has been lost, FencedError if another run writes."""
+        if self._lease is not None:
+            self._lease.check()
         if self.failure is not None:
             msg = (
                 f"output to {self._settings.bootstrap_servers} failed: {self.failure}; the run "

@@ -50,6 +50,7 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
 
     def write_batch(self, items: list[DeadLetter]) -> None:
         """Enqueue what is not there already."""
+        self._channel.check()
         produce = self._channel.open().produce
         for letter in items:
             offset, time_ms, key, value = letter.message
@@ -74,7 +75,6 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
                     headers=headers,
                 )
             )
-        self._channel.check()
 
     def _is_written(self, name: Name) -> bool:
         """Say whether a letter is there; earlier ones of its partition are not asked for again."""

@@ -10,6 +10,7 @@ from dataflows.channel import Channel
 from dataflows.dead_letters import DeadLetterPart, DeadLetterState
 from dataflows.items import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
 from dataflows.kafka import partition_counts
+from dataflows.lease import Lease
 from dataflows.outbox import Name, Outbox, OutboxState, name_of
 from dataflows.settings import Settings
 from dataflows.tails import ReconcileError, Tails
@@ -35,6 +36,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
         self.outbox = outbox
 
     def write_batch(self, items: list[Records]) -> None:
+        self._channel.check()
         self._sink.reconcile()
         for records in items:
             if self._closed_epochs:
@@ -81,10 +83,10 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
 class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLetterState]):
     """Writes the records of a lane to its partition, and dead letters to their topic."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Write to the topics that the settings name."""
+    def __init__(self, settings: Settings, lease: Lease | None = None) -> None:
+        """Write to the topics that the settings name, as long as the lease is held."""
         self.settings = settings
-        self.channel = Channel(settings)
+        self.channel = Channel(settings, lease)
         self._tails = Tails(settings)
         self._resumed: dict[int, _LanePart] = {}
         self._dead_letter_parts = 1
