@@ -6,7 +6,7 @@ the restored source brings it to the lanes.
 """
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from datetime import datetime
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -19,12 +19,35 @@ from session_logic.journal import BaseRow, JournalRow, Row, row_names
 
 ROW_VERSION = 1
 POLL_MS = 5
-BATCH_ROWS = 16
+BATCH_ROWS = 4
 MOST_WORKERS = 32
 
 # (version, "base", lane, group, through, blob) or (version, "journal", lane, slot, segment, chunks)
 StoredRow = tuple[int, str, int, int, int, object]
-Inbox = deque[Row]
+
+
+class Inbox:
+    """What a resume brings back, handed on lane by lane: the first go on while others wait."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._rows: defaultdict[int, deque[Row]] = defaultdict(deque)
+
+    def put(self, row: Row) -> None:
+        """Add a row."""
+        self._rows[row.lane].append(row)
+
+    def __bool__(self) -> bool:
+        """Say whether there is a row."""
+        return bool(self._rows)
+
+    def take(self) -> Row:
+        """Return the next row; raises ValueError if there is none."""
+        lane = min(self._rows)
+        row = self._rows[lane].popleft()
+        if not self._rows[lane]:
+            del self._rows[lane]
+        return row
 
 
 def to_stored(row: Row) -> StoredRow:
@@ -102,7 +125,7 @@ class StoreSink(FixedPartitionedSink[Row, StoredRow]):
         if resume_state is None:
             return _RowPart(None)
         row = from_stored(for_part, resume_state)
-        self._inbox.append(row)
+        self._inbox.put(row)
         return _RowPart(row if isinstance(row, JournalRow) else None)
 
 
@@ -120,7 +143,7 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
     def next_batch(self) -> list[tuple[str, Row]]:
         batch: list[tuple[str, Row]] = []
         while self._inbox and len(batch) < BATCH_ROWS:
-            row = self._inbox.popleft()
+            row = self._inbox.take()
             batch.append((lane_key(row.lane), row))
         if self._complete and not batch:
             raise StopIteration
