@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from threading import Lock
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, Message, Producer
@@ -27,6 +28,8 @@ class _Channel:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer: Producer | None = None
+        # One worker thread at a time serves delivery reports, so that they come in order.
+        self._serving = Lock()
         self.failure: str | None = None
 
     def open(self) -> Producer:
@@ -61,16 +64,22 @@ class _Channel:
             try:
                 return produce()
             except BufferError:
-                self.open().poll(0.01)
+                self.poll(0.01)
                 self.check()
                 if time.monotonic() > deadline:
                     self.failure = (
                         f"the queue stayed full for {self._settings.delivery_timeout_ms} ms"
                     )
 
+    def poll(self, timeout_s: float = 0) -> None:
+        """Serve the delivery reports that have come."""
+        with self._serving:
+            self.open().poll(timeout_s)
+
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
-        left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
+        with self._serving:
+            left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
         if left and self.failure is None:
             self.failure = f"{left} records not acknowledged in time"
         self.check()
@@ -117,7 +126,7 @@ class _LanePart(StatefulSinkPartition[Records, SinkState]):
                     produce, topic, records.values[last], records.keys[last], lane, acknowledged
                 )
             )
-        channel.open().poll(0)
+        channel.poll()
         channel.check()
 
     def _on_delivery(self, sent: int, error: KafkaError | None, message: Message) -> None:

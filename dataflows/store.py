@@ -7,6 +7,7 @@ the restored source brings it to the lanes.
 
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import datetime
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -119,9 +120,10 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
 
     def next_batch(self) -> list[tuple[str, Row]]:
         batch: list[tuple[str, Row]] = []
-        while self._inbox and len(batch) < BATCH_ROWS:
-            row = self._inbox.popleft()
-            batch.append((lane_key(row.lane), row))
+        with suppress(IndexError):  # other worker threads take from it, too
+            while len(batch) < BATCH_ROWS:
+                row = self._inbox.popleft()
+                batch.append((lane_key(row.lane), row))
         if self._complete and not batch:
             raise StopIteration
         return batch

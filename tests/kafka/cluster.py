@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from session_logic.codec import decode_output
-from session_logic.events import Heartbeat, OutputEvent, SessionActive
+from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
 from tests.broker import ROOT, create_topics, environment
 
 WAIT_S = 30
@@ -150,3 +150,18 @@ def kinds(events: list[OutputEvent]) -> list[str]:
         else:
             words.append(f"end {event.reason}")
     return words
+
+
+def check_whole(sessions: dict[str, list[OutputEvent]]) -> None:
+    """Check that each session begins once, beats in sequence, and is silent after its end.
+
+    Records written after the last snapshot of a killed run may be there twice.
+    """
+    for name, events in sessions.items():
+        once = list(dict.fromkeys(kinds(events)))
+        assert once[0] == "active", name
+        beats = [e.sequence for e in events if isinstance(e, Heartbeat)]
+        assert list(dict.fromkeys(beats)) == list(range(1, max(beats, default=0) + 1)), name
+        ends = [n for n, e in enumerate(events) if isinstance(e, SessionEnd)]
+        if ends:
+            assert not any(isinstance(e, Heartbeat) for e in events[ends[0] :]), name

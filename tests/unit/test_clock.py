@@ -23,7 +23,7 @@ NOW_MS = 1_700_000_000_000
     ],
 )
 def test_reports_of_two_partitions_make_one_time(
-    heard: list[tuple[str, int | None]], time_ms: int | None, live: bool
+    heard: list[tuple[str, int | None]], time_ms: int | None, *, live: bool
 ) -> None:
     """No time before all have reported; then the slowest counts, and never more than now."""
     clock = LaneClock()

@@ -24,7 +24,7 @@ def test_times_that_contradict_are_refused(times: tuple[int, ...], text: str) ->
 
 
 @pytest.mark.parametrize(("beside_ms", "due"), [(-1, False), (0, True), (1, True)])
-def test_due_is_at_the_moment_and_after(beside_ms: int, due: bool) -> None:
+def test_due_is_at_the_moment_and_after(beside_ms: int, *, due: bool) -> None:
     """One definition for timer, end and restore."""
     assert is_due(T, T + beside_ms) is due
 
