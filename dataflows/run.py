@@ -30,6 +30,10 @@ GC_THRESHOLDS = (100_000, 100, 1_000_000)
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
+class ClusterError(HeartwheelError):
+    """Another process of the cluster is gone: all stop, and all must be started again."""
+
+
 class Cluster(Struct, frozen=True):
     """Which process of how many this is; one alone has neither id nor addresses."""
 
@@ -158,6 +162,11 @@ def _cause(error: BaseException | None, recovery_dir: Path) -> HeartwheelError |
             return error
         if "SqliteFailure" in str(error):
             return _damaged(recovery_dir, str(error).partition("SqliteFailure")[2])
+        if type(error).__name__ == "PanicException":  # of the threads that talk to the others
+            return ClusterError(
+                f"the connection to another process of the cluster is lost ({error}); start all "
+                "of them again: they resume from the last snapshot"
+            )
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None

@@ -4,10 +4,10 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
@@ -52,12 +52,16 @@ class Cluster:
         }
 
     def start(
-        self, *arguments: str, command: str = "dataflows.cli", **variables: str
+        self,
+        *arguments: str,
+        command: str = "dataflows.cli",
+        before: Sequence[str] = (),
+        **variables: str,
     ) -> subprocess.Popen[str]:
         """Start a process; its standard error goes to a file, for `errors`."""
         log = (self.folder / f"log-{len(self._processes)}").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-m", command, *(arguments or ("run",))],
+            [*before, sys.executable, "-m", command, *(arguments or ("run",))],
             env=environment() | self.variables | variables,
             stderr=log,
             cwd=ROOT,
@@ -98,22 +102,28 @@ class Cluster:
         consumer = Consumer(
             {"bootstrap.servers": self.address, "group.id": "test", "enable.partition.eof": True}
         )
+        unread = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
         records = []
-        for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-            consumer.assign([TopicPartition(topic, partition, 0)])
-            while (message := consumer.poll(10)) is not None and message.error() is None:
-                records.append(
-                    Record(
-                        partition,
-                        message.offset(),
-                        message.timestamp()[1],
-                        message.key(),
-                        message.value(),
-                        dict(message.headers() or []),
-                    )
+        while unread:
+            message = consumer.poll(10)
+            assert message is not None, f"{topic} cannot be read"
+            if message.error() is not None:
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                unread.discard(message.partition())
+                continue
+            records.append(
+                Record(
+                    message.partition(),
+                    message.offset(),
+                    message.timestamp()[1],
+                    message.key(),
+                    message.value(),
+                    dict(message.headers() or []),
                 )
+            )
         consumer.close()
-        return records
+        return sorted(records, key=lambda record: (record.partition, record.offset))
 
     def events(self) -> list[OutputEvent]:
         """Return the output; each record must have its device as key."""

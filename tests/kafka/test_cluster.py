@@ -101,7 +101,8 @@ def test_kill_of_one_process_ends_all_and_the_next_start_resumes(
     send(cluster, "Start", range(DEVICES), "a")
     wait_for(cluster, "beat 1", DEVICES)
     flows[number].kill()
-    assert flows[1 - number].wait(STOP_S) > 0
+    assert flows[1 - number].wait(STOP_S) == 1
+    assert "heartwheel: the connection to another process" in cluster.errors(flows[1 - number])
     start_processes(cluster)
     send(cluster, "End", range(DEVICES), "a")
     wait_for(cluster, "end ended", DEVICES)

@@ -87,6 +87,8 @@ def test_broker_away_for_ten_seconds_loses_nothing(tmp_path: Path, broker: Broke
         sessions = cluster.sessions()
         assert len(sessions) == DEVICES + 1
         check_whole(sessions)
+        (line,) = cluster.errors(flow).splitlines()
+        assert "WARNING kafka: FAIL" in line
     finally:
         cluster.end()
         own.stop()
