@@ -20,6 +20,7 @@ from session_logic.keys import group_of
 from session_logic.rules import (
     Rules,
     Session,
+    drop_ms,
     end_session,
     forget_ms,
     is_due,
@@ -92,8 +93,9 @@ class SessionTable:
         if active is not None and active.session_id == fact.session_id:
             return State.ACTIVE
         for session in group.ended.get(fact.device_id, ()):
-            if session.session_id == fact.session_id and not is_due(
-                forget_ms(session, self._rules), fired.upto_ms
+            if session.session_id == fact.session_id and not (
+                is_due(forget_ms(session, self._rules), fact.time_ms)
+                or is_due(drop_ms(session, self._rules), fired.upto_ms)
             ):
                 return State.ENDED
         return State.IDLE if active is None else State.BUSY
@@ -111,7 +113,7 @@ class SessionTable:
             )
         ]
         if is_due(fact.time_ms + self._rules.heartbeat_ms, fired.upto_ms):
-            missed = Fired(fact.time_ms, newest_only=self._rules.catch_up == "latest")
+            missed = Fired(fact.time_ms)
             due_ms = timeout_ms(session, self._rules)
             if is_due(due_ms, fired.upto_ms):
                 records += self._end(group, session, "timed_out", missed, due_ms)
@@ -254,7 +256,7 @@ class SessionTable:
 
     def _forget(self, session: Session, now_ms: int) -> bool:
         """Drop an ended session that need not be remembered any longer; say whether it was."""
-        if not session.ended_ms or not is_due(forget_ms(session, self._rules), now_ms):
+        if not session.ended_ms or not is_due(drop_ms(session, self._rules), now_ms):
             return False
         ended = self._groups[group_of(session.device_id)].ended
         remembered = [other for other in ended[session.device_id] if other is not session]

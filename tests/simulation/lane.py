@@ -17,7 +17,7 @@ from session_logic.events import (
 )
 from session_logic.journal import JournalRow, Row
 from session_logic.keys import group_of, lane_of
-from session_logic.lane import NEVER_MS, Lane, LaneOutput, read_lane_state
+from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, read_lane_state
 from session_logic.rules import Rules
 from tests.model import Model
 
@@ -197,7 +197,8 @@ class Simulation:
             assert not output.records
             return
         jump = time_ms - before.upto_ms > self.rules.heartbeat_ms
-        outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS)
+        paused = time_ms - before.upto_ms > PAUSE_MS
+        outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS and paused)
         newest_only = self.rules.catch_up == "latest" and outage and jump
         # What is due at once is taken in one step by the model: let the lane come to its end.
         while newest_only and self.lane.fired_ms > before.upto_ms and self.lane.behind(self.now_ms):
