@@ -118,6 +118,11 @@ def load_settings(variables: Mapping[str, str] = os.environ, config: str | None 
         raise ConfigError(_explain(str(error))) from None
 
 
+def environment() -> dict[str, str]:
+    """Return the variables of this process without those that set Heartwheel or Bytewax."""
+    return {k: v for k, v in os.environ.items() if not k.startswith((PREFIX, "BYTEWAX_"))}
+
+
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         values = tomllib.loads(Path(path).read_text())

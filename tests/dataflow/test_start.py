@@ -15,9 +15,9 @@ from bytewax.recovery import init_db_dir
 from dataflows.cli import cluster_of
 from dataflows.kafka import CALM_S, LOG
 from dataflows.run import Cluster, _check_part, prepare_recovery
-from dataflows.settings import Settings
+from dataflows.settings import Settings, environment
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
-from tests.broker import ROOT, environment
+from tests.broker import ROOT
 
 TWO = "127.0.0.1:7001;127.0.0.1:7002"
 NOBODY = 65534

@@ -11,9 +11,10 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
+from dataflows.settings import environment
 from session_logic.codec import decode_output
 from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
-from tests.broker import ROOT, create_topics, environment
+from tests.broker import ROOT, create_topics
 
 WAIT_S = 30
 
@@ -32,23 +33,36 @@ class Record(Struct, frozen=True):
 class Cluster:
     """Topics with names of their own, and the processes that work on them."""
 
-    def __init__(self, address: str, folder: Path, name: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        name: str,
+        *,
+        lanes: int = 4,
+        heartbeat_ms: int = 1_000,
+        topic_config: dict[str, str] | None = None,
+    ) -> None:
         """Make the topics."""
         self.address = address
         self.folder = folder
         self.console, self.pc = f"{name}-console", f"{name}-pc"
         self.output, self.letters = f"{name}-out", f"{name}-letters"
-        self.admin = AdminClient({"bootstrap.servers": address})
-        create_topics(self.admin, {self.console: 2, self.pc: 2, self.output: 4, self.letters: 1})
-        self._producer = Producer({"bootstrap.servers": address, "partitioner": "consistent"})
+        self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
+        partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
+        create_topics(self.admin, partitions, **(topic_config or {}))
+        self._producer = Producer(
+            {"bootstrap.servers": address, "partitioner": "consistent", "log_level": "0"}
+        )
         self._processes: list[subprocess.Popen[str]] = []
         self.variables = {
             "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
             "HEARTWHEEL_INPUT_TOPICS": f"{self.console}=console,{self.pc}=pc",
             "HEARTWHEEL_OUTPUT_TOPIC": self.output,
             "HEARTWHEEL_DEAD_LETTER_TOPIC": self.letters,
+            "HEARTWHEEL_LANES": str(lanes),
             "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
-            "HEARTWHEEL_HEARTBEAT_MS": "1000",
+            "HEARTWHEEL_HEARTBEAT_MS": str(heartbeat_ms),
         }
 
     def start(

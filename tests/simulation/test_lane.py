@@ -11,6 +11,8 @@ from session_logic.journal import JournalRow
 from tests.simulation.lane import Simulation, Store, simulate
 
 HISTORIES = 600
+# The other tests cover session_logic whole; measuring these, too, would take several times as long.
+pytestmark = pytest.mark.no_cover
 
 
 @pytest.fixture(autouse=True)
