@@ -193,8 +193,7 @@ class Lane:
             )
             raise SnapshotError(msg)
         if self._restore.take(row) and isinstance(row, BaseRow):
-            for session in decode_sessions(row.blob):
-                self.table.put(session)
+            self.table.load(row.group, decode_sessions(row.blob))
         output = LaneOutput()
         self._finish_restore()
         if not self.restoring:
