@@ -146,3 +146,27 @@ def test_lane_far_behind_leaps_over_more_than_a_whole_session() -> None:
     assert [type(event).__name__ for event in sent] == ["Heartbeat", "Heartbeat", "SessionEnd"]
     assert lane.fired_ms == T + 10**9
     assert lane.table.active == 0
+
+
+def test_outage_fires_nothing_before_the_log_is_read_to_its_end() -> None:
+    """An end that happened meanwhile is seen first; then only the newest heartbeat is sent."""
+    store = stored(20)
+    before = resumed(store)
+    give(before, list(store.rows.values()))
+    before.hear(Report("t/0", 1, None))
+    before.advance(T + 1_000)
+    store.commit(before)
+    lane = resumed(store)
+    give(lane, list(store.rows.values()))
+    now_ms = T + 300_000
+    lane.hear(Report("t/0", 1, T + 200_000))
+    assert not lane.advance(now_ms).records
+    assert not lane.behind(now_ms)
+    end = Fact(False, DEVICES[0], "s12", "pc", T + 250_000)
+    sent = decoded(lane.apply([end], now_ms).records)
+    assert [type(event).__name__ for event in sent] == ["Heartbeat", "SessionEnd"]
+    lane.hear(Report("t/0", 1, None))
+    beats = decoded(lane.advance(now_ms).records)
+    assert len(beats) == len(DEVICES) - 1
+    assert {type(event).__name__ for event in beats} == {"Heartbeat"}
+    assert all(0 <= now_ms - event.time_ms < 30_000 for event in beats)
