@@ -21,7 +21,7 @@ demo: $(VENV)/run
 	@$(BIN)/heartwheel demo $(ARGS)
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),--cov)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -15,10 +15,12 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
+from benchmarks.load import Plan
 from benchmarks.picture import draw
 from benchmarks.report import Latency, check_output, expected_sessions, percentile
-from dataflows.settings import Settings
-from tests.broker import Broker, create_topics, environment
+from dataflows.settings import Settings, load_settings
+from tests.broker import Broker
+from tests.kafka.cluster import Cluster
 
 HEADLINE_SESSIONS = 4_000_000
 HEADLINE_RATE = 500_000 / 60
@@ -67,153 +69,184 @@ class Cores:
         return {n: sum(s[n] for s in self.samples) / count for n in self._pids}
 
 
-def wait_for_backlog(address: str, settings: Settings, sessions: int) -> float:
-    """Wait until the output holds a SessionActive for every session; return the seconds."""
+class Output:
+    """How many records the output topic has, without reading it."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        """Connect to the broker."""
+        self._consumer = Consumer(
+            {"bootstrap.servers": cluster.address, "group.id": "bench", "log_level": "0"}
+        )
+        self._lanes = [TopicPartition(cluster.output, lane) for lane in range(settings.lanes)]
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return sum(self._consumer.get_watermark_offsets(lane, 10)[1] for lane in self._lanes)
+
+    def wait(self, records: int, step_s: float, limit_s: float) -> float:
+        """Wait until there are so many records, up to limit_s; return the seconds."""
+        begin = time.monotonic()
+        while len(self) < records and time.monotonic() - begin < limit_s:
+            time.sleep(step_s)
+        return time.monotonic() - begin
+
+
+class LoadProcess:
+    """The load as a process of its own."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        """Start it; it begins with the ramp."""
+        path = folder / "plan.json"
+        path.write_bytes(msgspec.json.encode(plan))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.load", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def go(self) -> None:
+        """Let the steady phase begin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def result(self) -> dict[str, int]:
+        """Wait for the end of the phase; return its worst lateness."""
+        assert self.process.stdout is not None
+        worst: dict[str, int] = json.loads(self.process.stdout.readline())
+        return worst
+
+
+def plan_of(arguments: argparse.Namespace, cluster: Cluster) -> Plan:
+    """Return what the load is to send."""
+    sessions = round(HEADLINE_SESSIONS * arguments.scale)
+    return Plan(
+        bootstrap_servers=cluster.address,
+        topics=[cluster.console, cluster.pc],
+        sessions=sessions,
+        ramp_s=max(30.0, 30.0 * -(-sessions // (30 * RAMP_PER_S))),
+        rate=HEADLINE_RATE * arguments.scale,
+        steady_s=arguments.seconds,
+        seed=arguments.seed,
+    )
+
+
+def ramp(load: LoadProcess, plan: Plan, output: Output, flow_pid: int) -> dict[str, object]:
+    """Wait until every session is started; return this phase's part of the report."""
+    print(f"ramp: {plan.sessions} sessions in {plan.ramp_s:.0f} s", flush=True)
+    cores = Cores({"flow": flow_pid})
+    worst = load.result()
+    mean = cores.stop()
+    behind_s = output.wait(plan.sessions, 0.2, 300)
+    time.sleep(SETTLE_S)
+    return {
+        **worst,
+        "ramp_cores": round(mean["flow"], 3),
+        "ramp_behind_s": round(behind_s, 1),
+    }
+
+
+def steady(
+    load: LoadProcess, plan: Plan, pids: dict[str, int]
+) -> tuple[tuple[int, int], dict[str, object]]:
+    """Send the steady load; return when that was in ms, and this phase's part of the report."""
+    print(f"steady: {plan.rate:.0f} events/s", flush=True)
+    begin_ms = time.time_ns() // 1_000_000
+    cores = Cores(pids)
+    load.go()
+    worst = load.result()
+    mean = cores.stop()
+    end_ms = time.time_ns() // 1_000_000
+    time.sleep(1)
+    return (begin_ms, end_ms), {
+        **worst,
+        "cores": {name: round(value, 3) for name, value in mean.items()},
+        "core_series": cores.samples,
+        "flow_gb": round(memory_bytes(pids["flow"]) / 1e9, 3),
+        "broker_gb": round(memory_bytes(pids["broker"]) / 1e9, 3),
+    }
+
+
+def stop(flow: subprocess.Popen[str]) -> dict[str, object]:
+    """Stop the flow; return this phase's part of the report."""
+    assert flow.poll() is None, "the flow has ended"
     begin = time.monotonic()
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "heartwheel-bench"})
-    while time.monotonic() - begin < 300:
-        if output_ends(consumer, settings) >= sessions:
-            break
-        time.sleep(0.2)
-    consumer.close()
-    return time.monotonic() - begin
+    flow.terminate()
+    code = flow.wait(timeout=60)
+    return {"stop_s": round(time.monotonic() - begin, 2), "exit_code": code}
 
 
-def output_ends(consumer: Consumer, settings: Settings) -> int:
-    """Return how many records the output topic has."""
-    lanes = [TopicPartition(settings.output_topic, lane) for lane in range(settings.lanes)]
-    return sum(consumer.get_watermark_offsets(lane, 10)[1] for lane in lanes)
-
-
-def resume(
-    address: str, settings: Settings, variables: dict[str, str]
-) -> tuple[subprocess.Popen[bytes], dict[str, float]]:
-    """Start the flow again after a kill; return it, and when output came."""
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "heartwheel-bench"})
-    before, begin = output_ends(consumer, settings), time.monotonic()
-    flow = subprocess.Popen([sys.executable, "-m", "dataflows.cli", "run"], env=variables)
-    while output_ends(consumer, settings) == before and time.monotonic() - begin < 120:
-        time.sleep(0.02)
-    first_s = time.monotonic() - begin
-    time.sleep(10)
-    consumer.close()
-    return flow, {"resume_first_output_s": round(first_s, 2)}
+def check(
+    cluster: Cluster, settings: Settings, window_ms: tuple[int, int], stopped_ms: int
+) -> dict[str, object]:
+    """Compare the output with the model; return this phase's part of the report."""
+    print("check: reading the topics", flush=True)
+    rules = settings.rules()
+    expected = expected_sessions(cluster.address, settings.input_topics, rules, stopped_ms)
+    found, latency = check_output(
+        cluster.address, cluster.output, expected, rules, window_ms, stopped_ms - 500
+    )
+    begin_ms, end_ms = window_ms
+    beats = latency.total["Heartbeat"].total()
+    return {
+        "latency_ms": _percentiles(latency),
+        "heartbeats_per_s": round(beats * 1000 / (end_ms - begin_ms)),
+        "check": msgspec.to_builtins(found),
+        "series": _series(latency),
+    }
 
 
 def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Run one benchmark in a folder and return its report."""
-    sessions = round(HEADLINE_SESSIONS * arguments.scale)
-    ramp_s = max(30.0, 30.0 * -(-sessions // (30 * RAMP_PER_S)))
-    settings = Settings(lanes=arguments.lanes)
+    changes = dict(pair.split("=", 1) for pair in arguments.set)
     broker = Broker(folder / "kafka", heap="1g")
     broker.start()
     assert broker.process is not None
     stamped = {"message.timestamp.type": "LogAppendTime"}
-    create_topics(
-        broker.admin(),
-        {**dict.fromkeys(settings.input_topics, 2), settings.dead_letter_topic: 1},
-        **stamped,
+    cluster = Cluster(
+        broker.address,
+        folder,
+        "bench",
+        lanes=arguments.lanes,
+        heartbeat_ms=Settings().heartbeat_ms,
+        topic_config=stamped,
     )
-    create_topics(broker.admin(), {settings.output_topic: settings.lanes}, **stamped)
-    plan = folder / "plan.json"
-    plan.write_text(
-        json.dumps(
-            {
-                "bootstrap_servers": broker.address,
-                "sessions": sessions,
-                "ramp_s": ramp_s,
-                "rate": HEADLINE_RATE * arguments.scale,
-                "steady_s": arguments.seconds,
-                "seed": arguments.seed,
-            }
-        )
-    )
-    store = folder / "recovery"
-    variables = environment() | {
-        "HEARTWHEEL_BOOTSTRAP_SERVERS": broker.address,
-        "HEARTWHEEL_LANES": str(settings.lanes),
-        "HEARTWHEEL_RECOVERY_DIR": str(store),
-        **dict(pair.split("=", 1) for pair in arguments.set),
-    }
-    flow = subprocess.Popen([sys.executable, "-m", "dataflows.cli", "run"], env=variables)
+    settings = load_settings(cluster.variables | changes)
+    plan, output = plan_of(arguments, cluster), Output(cluster, settings)
+    flow = cluster.start(**changes)
     time.sleep(3)
-    load = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load", str(plan)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert load.stdin is not None
-    assert load.stdout is not None
+    load = LoadProcess(plan, folder)
     try:
-        idle = Cores({"flow": flow.pid})
-        print(f"ramp: {sessions} sessions in {ramp_s:.0f} s", flush=True)
-        worst = json.loads(load.stdout.readline())
-        ramp_cores = idle.stop()
-        behind_s = wait_for_backlog(broker.address, settings, sessions)
-        time.sleep(SETTLE_S)
-        print(f"steady: {HEADLINE_RATE * arguments.scale:.0f} events/s", flush=True)
-        begin_ms = time.time_ns() // 1_000_000
-        cores = Cores({"flow": flow.pid, "broker": broker.process.pid, "load": load.pid})
-        load.stdin.write("go\n")
-        load.stdin.flush()
-        worst |= json.loads(load.stdout.readline())
-        mean_cores = cores.stop()
-        end_ms = time.time_ns() // 1_000_000
-        time.sleep(1)
-        flow_bytes = memory_bytes(flow.pid)
-        broker_bytes = memory_bytes(broker.process.pid)
-        resumed: dict[str, float] = {}
+        report = ramp(load, plan, output, flow.pid)
+        pids = {"flow": flow.pid, "broker": broker.process.pid, "load": load.process.pid}
+        window_ms, measured = steady(load, plan, pids)
+        report |= measured
         if arguments.kill:
             flow.kill()
             flow.wait()
-            flow, resumed = resume(broker.address, settings, variables)
+            before = len(output)
+            flow = cluster.start(**changes)
+            report["resume_first_output_s"] = round(output.wait(before + 1, 0.02, 120), 2)
+            time.sleep(10)
         stopped_ms = time.time_ns() // 1_000_000
-        assert flow.poll() is None, "the flow has ended"
-        stop_begin = time.monotonic()
-        flow.terminate()
-        code = flow.wait(timeout=60)
-        stop_s = time.monotonic() - stop_begin
-        print("check: reading the topics", flush=True)
-        rules = settings.rules()
-        expected = expected_sessions(broker.address, settings.input_topics, rules, stopped_ms)
-        check, latency = check_output(
-            broker.address,
-            settings.output_topic,
-            expected,
-            rules,
-            (begin_ms, end_ms),
-            stopped_ms - 500,
-        )
+        report |= stop(flow)
+        store = Path(settings.recovery_dir)
         return {
             "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
             "scale": arguments.scale,
-            "sessions": sessions,
-            "events_per_s": round(HEADLINE_RATE * arguments.scale),
+            "sessions": plan.sessions,
+            "events_per_s": round(plan.rate),
             "lanes": settings.lanes,
             "set": arguments.set,
-            "latency_ms": _percentiles(latency),
-            "heartbeats_per_s": round(
-                latency.total["Heartbeat"].total() * 1000 / (end_ms - begin_ms)
-            ),
-            "cores": {name: round(value, 3) for name, value in mean_cores.items()},
-            "ramp_cores": round(ramp_cores["flow"], 3),
-            "ramp_behind_s": round(behind_s, 1),
-            "flow_gb": round(flow_bytes / 1e9, 3),
-            "broker_gb": round(broker_bytes / 1e9, 3),
             "store_mb": round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1),
-            "stop_s": round(stop_s, 2),
-            "exit_code": code,
-            **worst,
-            **resumed,
-            "check": msgspec.to_builtins(check),
-            "series": _series(latency),
-            "core_series": cores.samples,
+            **report,
+            **check(cluster, settings, window_ms, stopped_ms),
         }
     finally:
-        for process in (load, flow):
-            if process.poll() is None:
-                process.kill()
+        print(cluster.errors(flow), end="", file=sys.stderr)
+        load.process.kill()
+        cluster.end()
         broker.stop()
 
 

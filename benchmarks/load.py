@@ -14,7 +14,6 @@ from confluent_kafka import Producer
 from msgspec import Struct
 
 SLICE_MS = 10
-TOPICS = ("console-events", "pc-events")
 # Of a hundred planned events: ends, starts of new sessions on idle devices, replacements of
 # active sessions, and repetitions of an event just sent.
 ENDS, STARTS, REPLACED = 46, 46, 6
@@ -24,6 +23,7 @@ class Plan(Struct):
     """What to send: sessions to start evenly over ramp_s, then rate events/s for steady_s."""
 
     bootstrap_servers: str
+    topics: list[str]
     sessions: int
     ramp_s: float
     rate: float
@@ -58,7 +58,7 @@ class Load:
         value = (
             f'{{"type":"{kind}","device_id":"{name}","session_id":"{self._sessions[device]}"}}'
         ).encode()
-        self._last = (TOPICS[device & 1], value, name)
+        self._last = (self._plan.topics[device & 1], value, name)
         self._produce()
 
     def _produce(self) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from threading import Lock
 
 from confluent_kafka import KafkaError, Producer
 
@@ -23,6 +24,8 @@ class Channel:
         self._settings = settings
         self._lease = lease
         self._producer: Producer | None = None
+        # One worker thread at a time serves delivery reports, so that they come in order.
+        self._serving = Lock()
         self.failure: str | None = None
 
     def open(self) -> Producer:
@@ -57,21 +60,22 @@ class Channel:
             try:
                 return produce()
             except BufferError:
-                self.open().poll(0.01)
-                self.check()
+                self.poll(0.01)
                 if time.monotonic() > deadline:
                     self.failure = (
                         f"the queue stayed full for {self._settings.delivery_timeout_ms} ms"
                     )
 
-    def poll(self) -> None:
+    def poll(self, timeout_s: float = 0) -> None:
         """Take in what has been acknowledged; raises DeliveryError if a record has been lost."""
-        self.open().poll(0)
+        with self._serving:
+            self.open().poll(timeout_s)
         self.check()
 
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
-        left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
+        with self._serving:
+            left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
         if left and self.failure is None:
             self.failure = f"{left} records not acknowledged in time"
         self.check()

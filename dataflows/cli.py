@@ -1,5 +1,6 @@
 """The heartwheel command."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def run_command(
     ] = 1,
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(os.environ, config)
     run(settings, cluster_of(process_id, addresses, workers))
 
@@ -101,9 +103,15 @@ def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> C
         process_id = int(number)
     hostfile = os.environ.get("BYTEWAX_HOSTFILE_PATH")
     if process_id is not None and addresses is None and hostfile:
-        with open(hostfile) as lines:
-            addresses = ";".join(line.strip() for line in lines if line.strip())
+        addresses = ";".join(_lines(hostfile))
     hosts = tuple(host.strip() for host in (addresses or "").split(";") if host.strip())
+    if process_id is None and hosts:
+        msg = "--addresses (or BYTEWAX_ADDRESSES) is given without --process-id: give both"
+        raise ConfigError(msg)
+    wrong = [host for host in hosts if not host.rpartition(":")[2].isdecimal()]
+    if wrong:
+        msg = f"address {wrong[0]!r} is not host:port; correct --addresses or its variable"
+        raise ConfigError(msg)
     if process_id is not None and not 0 <= process_id < len(hosts):
         msg = (
             f"process {process_id} has no address among {len(hosts)}: give --addresses (or "
@@ -111,6 +119,17 @@ def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> C
         )
         raise ConfigError(msg)
     return Cluster(process_id, hosts, workers)
+
+
+def _lines(hostfile: str) -> list[str]:
+    try:
+        return Path(hostfile).read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = (
+            f"BYTEWAX_HOSTFILE_PATH: the file {hostfile} cannot be read: {error}; it must have a "
+            "line host:port for every process"
+        )
+        raise ConfigError(msg) from None
 
 
 def main() -> None:

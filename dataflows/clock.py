@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,18 +32,20 @@ class SteadyClock:
 
     def __init__(self) -> None:
         """Start at the wall clock's time."""
+        self._lock = Lock()
         self._steady_s = _steady_s()
         self._now_s = time.time()
 
     def now_ms(self) -> int:
         """Return the time; it never goes back."""
-        steady_s = _steady_s()
-        passed_s = steady_s - self._steady_s
-        self._steady_s = steady_s
-        apart_s = time.time() - self._now_s - passed_s
-        limit_s = SLEW * passed_s
-        self._now_s += passed_s + max(-limit_s, min(limit_s, apart_s))
-        return int(self._now_s * 1000)
+        with self._lock:  # worker threads share the clock
+            steady_s = _steady_s()
+            passed_s = steady_s - self._steady_s
+            self._steady_s = steady_s
+            apart_s = time.time() - self._now_s - passed_s
+            limit_s = SLEW * passed_s
+            self._now_s += passed_s + max(-limit_s, min(limit_s, apart_s))
+            return int(self._now_s * 1000)
 
     def at_ms(self, time_ms: int) -> datetime:
         """Return the time by the wall clock as it is now set."""

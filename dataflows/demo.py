@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataflows.fleet import Fleet
+from dataflows.settings import environment
 from session_logic.codec import decode_output
 from session_logic.events import OutputEvent, SessionActive, SessionEnd
 
@@ -133,7 +134,7 @@ class Demo:
         )
         broker = next(iter(self._producer.list_topics(timeout=10).brokers.values()))
         address = f"{broker.host}:{broker.port}"
-        variables = {k: v for k, v in os.environ.items() if not k.startswith("HEARTWHEEL_")} | {
+        variables = environment() | {
             "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
             "HEARTWHEEL_LANES": str(LANES),
             "HEARTWHEEL_HEARTBEAT_MS": str(HEARTBEAT_MS),

@@ -17,6 +17,7 @@ class Polled(Struct, frozen=True, gc=False):
     platform: str
     messages: list[Message]
     report: Report | None
+    stop: bool = False  # the run is asked to stop; nothing of this partition follows
 
 
 class Batch(Struct, frozen=True, gc=False):

@@ -1,5 +1,6 @@
-"""What source and sink both ask of a Kafka cluster."""
+"""What source and sink both ask of a Kafka cluster, and what its clients may log."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -10,17 +11,46 @@ from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 
 METADATA_TIMEOUT_S = 15
+# A connection counts as lost anew when this has passed without a line about one.
+CALM_S = 30
 Client = TypeVar("Client")
 
 
 class _Client(Protocol):
     def list_topics(self, topic: str, timeout: float) -> ClusterMetadata: ...
 
+    def poll(self, timeout: float) -> object: ...
+
+
+class _Calm(logging.Filter):
+    """Shows a lost connection once, as a warning, and no retry at all; lets all else pass.
+
+    librdkafka logs each attempt of each of its threads as an error. It goes on by itself, and
+    what it gives up comes as an error of the client.
+    """
+
+    _last_s = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        facility, text = str(record.args[0]), record.getMessage()  # type: ignore[index]
+        if facility == "GETPID" and "retrying" in text:
+            return False
+        if facility in ("FAIL", "ERROR", "REQTMOUT"):
+            calm = record.created - self._last_s > CALM_S
+            self._last_s = record.created
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            return calm
+        return True
+
+
+LOG = logging.getLogger("kafka")
+LOG.addFilter(_Calm())
+
 
 def make_client(kind: Callable[[dict[str, Any]], Client], options: dict[str, Any]) -> Client:
     """Return a consumer or producer; raises ConfigError for an option that Kafka refuses."""
     try:
-        return kind(options)
+        return kind(options | {"logger": LOG})
     except KafkaException as error:
         msg = (
             f"a Kafka option is wrong: {error.args[0].str()}; see the settings table in the README"
@@ -39,6 +69,7 @@ def partition_counts(client: _Client, settings: Settings) -> dict[str, int]:
         try:
             metadata = client.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic]
         except KafkaException as error:
+            client.poll(0)  # brings out what the client has logged: the cause may be there
             msg = (
                 f"no answer from Kafka at {settings.bootstrap_servers} ({error.args[0].str()}); "
                 "check HEARTWHEEL_BOOTSTRAP_SERVERS and that the broker runs"

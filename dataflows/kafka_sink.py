@@ -1,6 +1,7 @@
 """Kafka as a Bytewax sink: one partition per lane, one producer per process."""
 
 from functools import partial
+from threading import Lock
 
 import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -89,6 +90,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
         self.channel = Channel(settings, lease)
         self._tails = Tails(settings)
         self._resumed: dict[int, _LanePart] = {}
+        self._reconciling = Lock()
         self._dead_letter_parts = 1
 
     def list_parts(self) -> list[str]:
@@ -144,9 +146,14 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
 
     def reconcile(self) -> None:
         """Let the resumed parts learn, all at once, what is in their partitions already."""
-        if not self._resumed:
-            return
-        resumed, self._resumed = self._resumed, {}
+        if self._resumed:
+            with self._reconciling:  # other worker threads wait until their parts have learned, too
+                resumed = dict(self._resumed)
+                self._reconcile(resumed)
+                for lane in resumed:
+                    del self._resumed[lane]
+
+    def _reconcile(self, resumed: dict[int, _LanePart]) -> None:
         topic = self.settings.output_topic
         written: dict[int, dict[Name, int]] = {lane: {} for lane in resumed}
 

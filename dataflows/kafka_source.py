@@ -2,6 +2,7 @@
 
 from collections import deque
 from datetime import datetime
+from threading import Lock
 from typing import cast
 from uuid import uuid4
 
@@ -60,16 +61,16 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         self.confirmed = False  # whether the end has been seen since the last doubt
         self._reported: bool | None = None  # live or not, None before the first report
         self._reported_at_ms = 0
+        self._told_stop = False
 
     def next_batch(self) -> list[Polled]:
         hub = self._hub
+        if hub.stop.is_set():
+            return self._stop()
         now = hub.poll()
         pending = self.pending
-        if len(pending) <= BATCH_MESSAGES:
-            messages = list(pending)
-            pending.clear()
-        else:
-            messages = [pending.popleft() for _ in range(BATCH_MESSAGES)]
+        # Another worker thread may be adding to it.
+        messages = [pending.popleft() for _ in range(min(len(pending), BATCH_MESSAGES))]
         if messages:
             self._next_offset = messages[-1][0] + 1
             self._through_ms = max(self._through_ms, min(now, messages[-1][1]))
@@ -79,6 +80,14 @@ class _Partition(StatefulSourcePartition[Polled, int]):
             if report is None:
                 return []
         return [Polled(self.topic, self.partition, hub.platform(self.topic), messages, report)]
+
+    def _stop(self) -> list[Polled]:
+        """Tell every process of the cluster to stop, then end."""
+        if self._told_stop:
+            raise StopIteration
+        self._told_stop = True
+        platform = self._hub.platform(self.topic)
+        return [Polled(self.topic, self.partition, platform, [], None, stop=True)]
 
     def _report(self, now: int) -> Report | None:
         """Return what there is to tell the lanes, if anything."""
@@ -119,6 +128,8 @@ class _Hub:
         self._clock = clock
         self._consumer: Consumer | None = None
         self._partitions: dict[tuple[str, int], _Partition] = {}
+        # One worker thread polls for all, so that the messages of a partition keep their order.
+        self._polling = Lock()
         self.name = uuid4().hex
         self._polled_ms = clock.now_ms()
         self._renewed_ms = 0
@@ -163,15 +174,18 @@ class _Hub:
         return part
 
     def poll(self) -> int:
-        """Move what has arrived to the partitions, once a tick or when there is more; return now.
-
-        Raises StopIteration when the run is asked to stop.
-        """
-        if self.stop.is_set():
-            raise StopIteration
+        """Move what has come to the partitions, once a tick or when there is more; return now."""
         now = self._clock.now_ms()
-        if now < self._wake_ms or self._consumer is None:
-            return now
+        if now >= self._wake_ms and self._polling.acquire(blocking=False):
+            try:
+                self._move(now)
+            finally:
+                self._polling.release()
+        return now
+
+    def _move(self, now: int) -> None:
+        if self._consumer is None:
+            return
         if now - self._polled_ms > PAUSE_MS:
             self._doubt()
         self._polled_ms = now
@@ -199,7 +213,6 @@ class _Hub:
         tick_ms = self._settings.tick_ms
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
-        return now
 
     def _doubt(self) -> None:
         """Ask for the ends of all partitions anew: Kafka says when they are reached."""
@@ -219,9 +232,10 @@ class _Hub:
 
     def close(self) -> None:
         """Close the consumer once; partitions of one process share it."""
-        if self._consumer is not None:
-            consumer, self._consumer = self._consumer, None
-            consumer.close()
+        with self._polling:
+            if self._consumer is not None:
+                consumer, self._consumer = self._consumer, None
+                consumer.close()
 
 
 def _source_error(topic: str | None, partition: int | None, error: KafkaError) -> SourceError:

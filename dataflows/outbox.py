@@ -118,7 +118,7 @@ class Outbox:
             self._stored_offset = self.end_offset
         keys = list(self._waiting.keys)
         values = list(self._waiting.values)
-        for _, records in self._sent:
+        for _, records in tuple(self._sent):  # another worker thread may be taking from it
             keys += records.keys
             values += records.values
         return SINK_VERSION, self._stored_offset, keys, values

@@ -3,12 +3,14 @@
 import gc
 import os
 import signal
+import sqlite3
 import sys
+import tempfile
 import threading
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
@@ -23,10 +25,15 @@ from dataflows.lock import StoreLock
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
-from session_logic.errors import ConfigError, HeartwheelError
+from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 
 # Sessions make no reference cycles; a full collection would walk all of them for nothing.
 GC_THRESHOLDS = (100_000, 100, 1_000_000)
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+
+
+class ClusterError(HeartwheelError):
+    """Another process of the cluster is gone: all stop, and all must be started again."""
 
 
 class Cluster(Struct, frozen=True):
@@ -39,6 +46,7 @@ class Cluster(Struct, frozen=True):
 
 def run(settings: Settings, cluster: Cluster) -> None:
     """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
+    stop_on_signals(settings.stop_timeout_ms / 1000)
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
     process_id = cluster.process_id or 0
     lock = StoreLock(recovery_dir, process_id)
@@ -50,7 +58,6 @@ def run(settings: Settings, cluster: Cluster) -> None:
     source.list_parts()
     sink.list_parts()
     flow = build_flow(source, sink, settings, clock)
-    stop_on_signals(settings.stop_timeout_ms / 1000)
     gc.set_threshold(*GC_THRESHOLDS)
     if lease is not None:
         lease.acquire()
@@ -59,7 +66,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         if lease is not None:
             lease.release()
     except BaseException as error:
-        known = _cause(error)
+        known = _cause(error, recovery_dir)
         if known is not None:
             raise known from None
         raise
@@ -87,10 +94,18 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
     wanted = [folder / f"part-{index}.sqlite3" for index in range(settings.recovery_parts)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if first and not any(folder.glob("part-*.sqlite3")):
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # it can be written to
+        found = sorted(folder.glob("part-*.sqlite3"))
+        if first and not found:
             init_db_dir(folder, settings.recovery_parts)  # type: ignore[no-untyped-call]
+        for part in found:
+            _check_part(part)
     except OSError as error:
-        msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be made: {error.strerror}"
+        msg = (
+            f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be used: {error.strerror}; it must be a "
+            "directory that this user can write to"
+        )
         raise ConfigError(msg) from None
     deadline = time.monotonic() + settings.restore_timeout_ms / 1000
     while not first and not all(part.exists() for part in wanted):
@@ -101,18 +116,42 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
     return folder
 
 
+def _check_part(part: Path) -> None:
+    """Raise OSError if a partition cannot be written to, SnapshotError if it is not one."""
+    part.open("r+b").close()
+    try:
+        with closing(sqlite3.connect(part)) as store:
+            if store.execute("SELECT part_index FROM parts").fetchone() is not None:
+                return
+            problem = "it is empty"
+    except sqlite3.Error as error:
+        problem = str(error)
+    raise _damaged(part, problem)
+
+
+def _damaged(where: Path, problem: str) -> SnapshotError:
+    return SnapshotError(
+        f"recovery store {where} cannot be used: {problem}; put back a whole copy of the "
+        "recovery directory"
+    )
+
+
 def stop_on_signals(timeout_s: float) -> None:
-    """End the sources on SIGTERM or SIGINT; exit with 1 if that takes longer than timeout_s."""
+    """Stop on SIGTERM or SIGINT; exit with 1 if a stop takes longer than timeout_s.
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if STOP.is_set():
-            os._exit(128 + number)
+    A thread waits for the signals: a handler would not run while Bytewax waits for other
+    processes, nor, in a container, before it is set.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    def listen() -> None:
+        signal.sigwait(STOP_SIGNALS)
         STOP.set()
-        watchdog = threading.Timer(timeout_s, give_up)
-        watchdog.daemon = True
-        watchdog.start()
+        os._exit(128 + signal.sigwait(STOP_SIGNALS))  # asked twice: at once
 
-    def give_up() -> None:
+    def watch() -> None:
+        STOP.wait()
+        time.sleep(timeout_s)
         print(
             f"heartwheel: not stopped within {timeout_s:g} s; exiting, the next start resumes "
             "from the last snapshot",
@@ -121,16 +160,23 @@ def stop_on_signals(timeout_s: float) -> None:
         )
         os._exit(1)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for target in (listen, watch):
+        threading.Thread(target=target, daemon=True).start()
 
 
-def _cause(error: BaseException | None) -> HeartwheelError | None:
-    """Return the error of ours that Bytewax has wrapped, if there is one."""
+def _cause(error: BaseException | None, recovery_dir: Path) -> HeartwheelError | None:
+    """Return the error of ours that Bytewax has wrapped, or one for a store that broke."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, HeartwheelError):
             return error
+        if "SqliteFailure" in str(error):
+            return _damaged(recovery_dir, str(error).partition("SqliteFailure")[2])
+        if type(error).__name__ == "PanicException":  # of the threads that talk to the others
+            return ClusterError(
+                f"the connection to another process of the cluster is lost ({error}); start all "
+                "of them again: they resume from the last snapshot"
+            )
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None

@@ -17,6 +17,10 @@ from dataflows.settings import Settings, load_settings
 from dataflows.stop import STOP
 from dataflows.store import Inbox, RestoredSource, StoreSink
 
+# A stop that one process is asked for is a stop of all. Bytewax has no broadcast, but deals at
+# random: of so many copies each of up to 32 workers gets one, but for one run in 10^12.
+STOP_COPIES = 1_000
+
 
 def build_flow(
     source: Source[Polled], sink: Sink[Any], settings: Settings, clock: Clock | None = None
@@ -29,6 +33,8 @@ def build_flow(
     inbox: Inbox = Inbox()
     flow = Dataflow("heartwheel")
     polls = op.input("source", flow, source)
+    stops = op.flat_map("stop", polls, lambda poll: [None] * STOP_COPIES if poll.stop else [])
+    op.inspect("stopped", op.redistribute("stops", stops), lambda _step_id, _stop: STOP.set())
     restored = op.input("restored", flow, RestoredSource(inbox))
 
     decode = Decode(settings.lanes, settings.future_limit_ms, clock.now_ms)

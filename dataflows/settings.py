@@ -1,10 +1,11 @@
 """Everything that can be set, from one TOML file and HEARTWHEEL_* variables, checked as a whole."""
 
+import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -117,6 +118,11 @@ def load_settings(variables: Mapping[str, str] = os.environ, config: str | None 
         raise ConfigError(_explain(str(error))) from None
 
 
+def environment() -> dict[str, str]:
+    """Return the variables of this process without those that set Heartwheel or Bytewax."""
+    return {k: v for k, v in os.environ.items() if not k.startswith((PREFIX, "BYTEWAX_"))}
+
+
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         values = tomllib.loads(Path(path).read_text())
@@ -126,6 +132,9 @@ def _read_toml(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"settings file {path} is not TOML: {error}"
         raise ConfigError(msg) from None
+    for key in values:
+        if key not in Settings.__struct_fields__:
+            raise _unknown(f"{key} in {path}", key)
     for table in OPTION_TABLES:
         if isinstance(options := values.get(table), dict):
             values[table] = _options(table, options)
@@ -169,8 +178,15 @@ def _set(values: dict[str, Any], name: str, text: str) -> None:
     elif key in Settings.__struct_fields__:
         values[key] = text
     else:
-        msg = f"{name} is not a setting of Heartwheel; see the settings table in the README"
-        raise ConfigError(msg)
+        raise _unknown(name, key, lambda near: PREFIX + near.upper())
+
+
+def _unknown(where: str, key: str, shown: Callable[[str], str] = str) -> ConfigError:
+    nearest = difflib.get_close_matches(key, (*Settings.__struct_fields__, "config"), n=1)
+    hint = f"did you mean {shown(nearest[0])}? " if nearest else ""
+    return ConfigError(
+        f"{where} is not a setting of Heartwheel; {hint}see the settings table in the README"
+    )
 
 
 def _option_name(text: str) -> str:
@@ -193,5 +209,7 @@ def _explain(message: str) -> str:
     what, _, where = message.partition(" - at `$.")
     if where:
         key = where.removesuffix("`").partition(".")[0].partition("[")[0]
+        if what.startswith("Invalid enum value"):
+            what += f"; it must be {' or '.join(get_args(Settings.__annotations__[key]))}"
         return f"{PREFIX}{key.upper()}: {what}"
     return f"settings: {what}; see the settings table in the README"

@@ -8,6 +8,7 @@ the restored source brings it to the lanes.
 import time
 from collections import defaultdict, deque
 from datetime import datetime
+from threading import Lock
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -31,23 +32,28 @@ class Inbox:
 
     def __init__(self) -> None:
         """Begin empty."""
+        self._lock = Lock()  # worker threads share it
         self._rows: defaultdict[int, deque[Row]] = defaultdict(deque)
 
     def put(self, row: Row) -> None:
         """Add a row."""
-        self._rows[row.lane].append(row)
+        with self._lock:
+            self._rows[row.lane].append(row)
 
     def __bool__(self) -> bool:
         """Say whether there is a row."""
         return bool(self._rows)
 
-    def take(self) -> Row:
-        """Return the next row; raises ValueError if there is none."""
-        lane = min(self._rows)
-        row = self._rows[lane].popleft()
-        if not self._rows[lane]:
-            del self._rows[lane]
-        return row
+    def take(self, count: int) -> list[Row]:
+        """Return the next rows, up to count of them."""
+        taken: list[Row] = []
+        with self._lock:
+            while self._rows and len(taken) < count:
+                lane = min(self._rows)
+                taken.append(self._rows[lane].popleft())
+                if not self._rows[lane]:
+                    del self._rows[lane]
+        return taken
 
 
 def to_stored(row: Row) -> StoredRow:
@@ -141,10 +147,7 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
         self._complete = False
 
     def next_batch(self) -> list[tuple[str, Row]]:
-        batch: list[tuple[str, Row]] = []
-        while self._inbox and len(batch) < BATCH_ROWS:
-            row = self._inbox.take()
-            batch.append((lane_key(row.lane), row))
+        batch = [(lane_key(row.lane), row) for row in self._inbox.take(BATCH_ROWS)]
         if self._complete and not batch:
             raise StopIteration
         return batch

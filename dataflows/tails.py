@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from threading import Lock
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -27,6 +28,7 @@ class Tails:
         """Connect on first use."""
         self._settings = settings
         self._consumer: Consumer | None = None
+        self._reading = Lock()
 
     def _open(self) -> Consumer:
         if self._consumer is None:
@@ -61,6 +63,12 @@ class Tails:
 
         Raises ReconcileError if a partition no longer has its start, or cannot be read.
         """
+        with self._reading:  # worker threads share the consumer
+            return self._read(topic, starts, take)
+
+    def _read(
+        self, topic: str, starts: dict[int, int], take: Callable[[Message], None]
+    ) -> dict[int, int]:
         began_s = time.monotonic()
         for partition, start in starts.items():
             self._check(topic, partition, start)

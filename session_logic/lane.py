@@ -14,7 +14,7 @@ from session_logic.codec import (
 )
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.events import Chunk, Fact, Fired, OutputEvent, Records
-from session_logic.journal import BaseRow, Journal, JournalState, Restore, Row
+from session_logic.journal import BaseRow, Journal, JournalRow, JournalState, Restore, Row
 from session_logic.keys import group_of, groups_of
 from session_logic.rules import Rules
 from session_logic.table import SessionTable
@@ -28,13 +28,17 @@ FIRE_LIMIT = 20_000
 
 
 class LaneState(Struct, frozen=True, gc=False, array_like=True):
-    """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names."""
+    """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names.
+
+    waiting is how many of the last stored chunks were not acted on yet, as rows were missing.
+    """
 
     version: int
     lanes: int
     lane: int
     fired_ms: int
     journal: JournalState
+    waiting: int = 0
 
 
 class LaneOutput(Struct, gc=False):
@@ -71,7 +75,8 @@ class Lane:
         self._outage = state is not None and state.fired_ms != NEVER_MS
         self._outage_end_ms: int | None = None
         self._restore: Restore | None = None
-        self._waiting: list[Fact] = []
+        self._waiting: list[list[Fact]] = []
+        self._stored_waiting = 0 if state is None else state.waiting
         if state is not None:
             self._restore = Restore(lane, state.journal, self._journal.oldest)
             self._finish_restore()
@@ -104,7 +109,7 @@ class Lane:
         chunk = Chunk(self.fired(), facts)
         output.rows.append(self._journal.append(encode_chunk(chunk)))
         if self.restoring:
-            self._waiting += facts
+            self._waiting.append(facts)
         else:
             self._act(facts, output)
         return output
@@ -169,12 +174,19 @@ class Lane:
     def state(self) -> LaneState:
         """Return the lane's snapshot at the end of an epoch."""
         return LaneState(
-            STATE_VERSION, self._lanes, self.lane, self.fired_ms, self._journal.state()
+            STATE_VERSION,
+            self._lanes,
+            self.lane,
+            self.fired_ms,
+            self._journal.state(),
+            self._stored_waiting + len(self._waiting),
         )
 
     def restore(self, row: Row) -> LaneOutput:
         """Take in a row of the store; after the last one, act on the facts that waited."""
         if self._restore is None:
+            if isinstance(row, JournalRow) and row.segment < self._journal.oldest:
+                return LaneOutput()  # the ring has rows that are needed no more
             msg = (
                 f"recovery store, lane {self.lane}: row {row.row} is there but the lane's own "
                 "state is not; put back a whole copy of the recovery directory"
@@ -185,20 +197,24 @@ class Lane:
         output = LaneOutput()
         self._finish_restore()
         if not self.restoring:
-            self._act(self._waiting, output)
-            self._waiting = []
+            for facts in self._waiting:
+                self._act(facts, output)
+            self._waiting, self._stored_waiting = [], 0
         return output
 
     def _finish_restore(self) -> None:
         """Once every row is there, replay the facts that the bases do not have yet."""
         if self._restore is None or not self._restore.done():
             return
-        for segment, row in sorted(self._restore.journal.items()):
-            for data in row.chunks:
-                chunk = decode_chunk(data)
-                for fact in chunk.facts:
-                    if segment > self._journal.through.get(group_of(fact.device_id), -1):
-                        self.table.apply(fact, chunk.fired)
+        rows = sorted(self._restore.journal.items())
+        chunks = [(segment, data) for segment, row in rows for data in row.chunks]
+        acted = len(chunks) - self._stored_waiting
+        for segment, data in chunks[:acted]:
+            chunk = decode_chunk(data)
+            for fact in chunk.facts:
+                if segment > self._journal.through.get(group_of(fact.device_id), -1):
+                    self.table.apply(fact, chunk.fired)
+        self._waiting[:0] = [decode_chunk(data).facts for _, data in chunks[acted:]]
         # A timeout that was fired after the base was written is not announced again.
         self.table.leap(Fired(self.fired_ms), self.fired_ms, timeouts_only=True)
         self.table.counts.clear()

@@ -1,6 +1,5 @@
 """A real Kafka for tests and benchmarks: one KRaft broker on loopback, got from Maven."""
 
-import os
 import shutil
 import signal
 import socket
@@ -135,8 +134,3 @@ def create_topics(admin: AdminClient, partitions: dict[str, int], **config: str)
         while len(admin.list_topics(name, timeout=5).topics[name].partitions) != count:
             assert time.monotonic() < deadline, f"topic {name} did not appear"
             time.sleep(0.05)
-
-
-def environment() -> dict[str, str]:
-    """Return the variables of this process without those of Heartwheel and Bytewax."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("HEARTWHEEL_", "BYTEWAX_"))}

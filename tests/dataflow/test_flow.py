@@ -1,4 +1,4 @@
-"""The dataflow under Bytewax, with a testing source and sink, aborted and resumed everywhere."""
+"""The dataflow under Bytewax, with a testing source and sink."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,16 +9,14 @@ import pytest
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
 
-from dataflows.decode import Decode
-from dataflows.items import Batch, DeadLetter, Polled
+from dataflows.items import DeadLetter, Polled
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from session_logic import journal
 from session_logic.clock import Report
-from session_logic.events import Fired, Records, SessionActive
+from session_logic.events import Records
 from session_logic.keys import group_of, lane_of
-from tests.model import Model
-from tests.simulation.lane import by_device, decoded
+from tests.simulation.lane import decoded
 
 LANES = 4
 SETTINGS = Settings(lanes=LANES, heartbeat_ms=1_000, max_session_ms=3_600_000)
@@ -62,49 +60,6 @@ def folder(tmp_path: Path) -> Path:
     """Return a recovery directory with one partition."""
     init_db_dir(tmp_path, 1)
     return tmp_path
-
-
-def expected(polls: list[Polled]) -> dict[str, list[Any]]:
-    """Return what the model makes of the polls, heartbeats left out."""
-    model = Model(SETTINGS.rules())
-    decode = Decode(1, 10**13, lambda: T)
-    batches = [item for _, item in decode(polls) if isinstance(item, Batch)]
-    facts = [fact for batch in batches for fact in batch.facts]
-    events = [event for fact in facts for event in model.apply(fact, Fired(-1))]
-    return by_device([event for event in events if not _is_beat(event)])
-
-
-@pytest.mark.parametrize("position", range(0, 41, 4))
-def test_abort_anywhere_then_resume_gives_the_same_sessions(
-    position: int, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What comes out over both runs is what one run gives; nothing is lost or changed."""
-    monkeypatch.setattr(journal, "SEGMENT_BYTES", 150)  # merges, too, are crossed
-    polls = history(40)
-    whole: list[Any] = []
-    (folder / "whole").mkdir()
-    init_db_dir(folder / "whole", 1)
-    run(polls, folder / "whole", whole)
-
-    items: list[Any] = [*polls[:position], TestingSource.ABORT(), *polls[position:]]
-    out: list[Any] = []
-    run(items, folder, out)
-    run(items, folder, out)
-    only = [
-        {device: [e for e in found if not _is_beat(e)] for device, found in by_device(e).items()}
-        for e in (_once(sent(whole)), _once(sent(out)))
-    ]
-    assert only[0] == only[1] == expected(polls)
-    assert sum(isinstance(e, SessionActive) for e in _once(sent(out))) > 20
-
-
-def _is_beat(event: Any) -> bool:
-    return type(event).__name__ == "Heartbeat"
-
-
-def _once(events: list[Any]) -> list[Any]:
-    seen: set[str] = set()
-    return [e for e in events if not (repr(e) in seen or seen.add(repr(e)))]  # type: ignore[func-returns-value]
 
 
 def test_lanes_get_their_devices_and_rejected_input_goes_apart(folder: Path) -> None:

@@ -8,14 +8,25 @@ from dataflows.settings import Settings, load_settings
 from session_logic.errors import ConfigError
 
 WRONG = {
-    "unknown name": ({"HEARTWHEEL_LANE": "4"}, "HEARTWHEEL_LANE is not a setting"),
+    "unknown name": (
+        {"HEARTWHEEL_LANE": "4"},
+        "HEARTWHEEL_LANE is not a setting of Heartwheel; did you mean HEARTWHEEL_LANES?",
+    ),
+    "name like no other": (
+        {"HEARTWHEEL_Q": "4"},
+        "HEARTWHEEL_Q is not a setting of Heartwheel; s",
+    ),
     "no number": ({"HEARTWHEEL_LANES": "four"}, "HEARTWHEEL_LANES"),
     "no power of two": ({"HEARTWHEEL_LANES": "6"}, "power of two"),
     "too many lanes": ({"HEARTWHEEL_LANES": "512"}, "power of two"),
     "zero": ({"HEARTWHEEL_HEARTBEAT_MS": "0"}, "HEARTWHEEL_HEARTBEAT_MS"),
     "session shorter than beat": ({"HEARTWHEEL_MAX_SESSION_MS": "100"}, "max_session_ms"),
     "tick": ({"HEARTWHEEL_TICK_MS": "7"}, "must divide"),
-    "policy": ({"HEARTWHEEL_CATCH_UP": "some"}, "HEARTWHEEL_CATCH_UP"),
+    "policy": (
+        {"HEARTWHEEL_CATCH_UP": "typo"},
+        "HEARTWHEEL_CATCH_UP: Invalid enum value 'typo'; it must be latest or all",
+    ),
+    "start": ({"HEARTWHEEL_START": "End"}, "it must be earliest or latest"),
     "topics": ({"HEARTWHEEL_INPUT_TOPICS": "a,b"}, "topic=platform"),
     "same topic twice": ({"HEARTWHEEL_OUTPUT_TOPIC": "pc-events"}, "no topic twice"),
     "no file": ({"HEARTWHEEL_CONFIG": "/nowhere.toml"}, "cannot be read"),
@@ -67,3 +78,13 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     assert settings.producer == {"linger.ms": "7", "log_level": "0"}
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.masked())
+
+
+def test_unknown_key_in_the_file_suggests_the_nearest(tmp_path: Path) -> None:
+    """The line names file and key."""
+    config = tmp_path / "heartwheel.toml"
+    config.write_text("lanes = 4\nheartbeat = 5\n")
+    with pytest.raises(ConfigError) as error:
+        load_settings({}, str(config))
+    assert f"heartbeat in {config}" in str(error.value)
+    assert "did you mean heartbeat_ms?" in str(error.value)

@@ -4,16 +4,17 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
+from dataflows.settings import environment
 from session_logic.codec import decode_output
-from session_logic.events import Heartbeat, OutputEvent, SessionActive
-from tests.broker import ROOT, create_topics, environment
+from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+from tests.broker import ROOT, create_topics
 
 WAIT_S = 30
 
@@ -32,32 +33,49 @@ class Record(Struct, frozen=True):
 class Cluster:
     """Topics with names of their own, and the processes that work on them."""
 
-    def __init__(self, address: str, folder: Path, name: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        name: str,
+        *,
+        lanes: int = 4,
+        heartbeat_ms: int = 1_000,
+        topic_config: dict[str, str] | None = None,
+    ) -> None:
         """Make the topics."""
         self.address = address
         self.folder = folder
         self.console, self.pc = f"{name}-console", f"{name}-pc"
         self.output, self.letters = f"{name}-out", f"{name}-letters"
-        self.admin = AdminClient({"bootstrap.servers": address})
-        create_topics(self.admin, {self.console: 2, self.pc: 2, self.output: 4, self.letters: 1})
-        self._producer = Producer({"bootstrap.servers": address, "partitioner": "consistent"})
+        self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
+        partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
+        create_topics(self.admin, partitions, **(topic_config or {}))
+        self._producer = Producer(
+            {"bootstrap.servers": address, "partitioner": "consistent", "log_level": "0"}
+        )
         self._processes: list[subprocess.Popen[str]] = []
         self.variables = {
             "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
             "HEARTWHEEL_INPUT_TOPICS": f"{self.console}=console,{self.pc}=pc",
             "HEARTWHEEL_OUTPUT_TOPIC": self.output,
             "HEARTWHEEL_DEAD_LETTER_TOPIC": self.letters,
+            "HEARTWHEEL_LANES": str(lanes),
             "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
-            "HEARTWHEEL_HEARTBEAT_MS": "1000",
+            "HEARTWHEEL_HEARTBEAT_MS": str(heartbeat_ms),
         }
 
     def start(
-        self, *arguments: str, command: str = "dataflows.cli", **variables: str
+        self,
+        *arguments: str,
+        command: str = "dataflows.cli",
+        before: Sequence[str] = (),
+        **variables: str,
     ) -> subprocess.Popen[str]:
         """Start a process; its standard error goes to a file, for `errors`."""
         log = (self.folder / f"log-{len(self._processes)}").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-m", command, *(arguments or ("run",))],
+            [*before, sys.executable, "-m", command, *(arguments or ("run",))],
             env=environment() | self.variables | variables,
             stderr=log,
             cwd=ROOT,
@@ -98,22 +116,28 @@ class Cluster:
         consumer = Consumer(
             {"bootstrap.servers": self.address, "group.id": "test", "enable.partition.eof": True}
         )
+        unread = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
         records = []
-        for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-            consumer.assign([TopicPartition(topic, partition, 0)])
-            while (message := consumer.poll(10)) is not None and message.error() is None:
-                records.append(
-                    Record(
-                        partition,
-                        message.offset(),
-                        message.timestamp()[1],
-                        message.key(),
-                        message.value(),
-                        dict(message.headers() or []),
-                    )
+        while unread:
+            message = consumer.poll(10)
+            assert message is not None, f"{topic} cannot be read"
+            if message.error() is not None:
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                unread.discard(message.partition())
+                continue
+            records.append(
+                Record(
+                    message.partition(),
+                    message.offset(),
+                    message.timestamp()[1],
+                    message.key(),
+                    message.value(),
+                    dict(message.headers() or []),
                 )
+            )
         consumer.close()
-        return records
+        return sorted(records, key=lambda record: (record.partition, record.offset))
 
     def events(self) -> list[OutputEvent]:
         """Return the output; each record must have its device as key."""
@@ -150,3 +174,18 @@ def kinds(events: list[OutputEvent]) -> list[str]:
         else:
             words.append(f"end {event.reason}")
     return words
+
+
+def check_whole(sessions: dict[str, list[OutputEvent]]) -> None:
+    """Check that each session begins once, beats in sequence, and is silent after its end.
+
+    Records written after the last snapshot of a killed run may be there twice.
+    """
+    for name, events in sessions.items():
+        once = list(dict.fromkeys(kinds(events)))
+        assert once[0] == "active", name
+        beats = [e.sequence for e in events if isinstance(e, Heartbeat)]
+        assert list(dict.fromkeys(beats)) == list(range(1, max(beats, default=0) + 1)), name
+        ends = [n for n, e in enumerate(events) if isinstance(e, SessionEnd)]
+        if ends:
+            assert not any(isinstance(e, Heartbeat) for e in events[ends[0] :]), name

@@ -6,28 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+from session_logic.events import SessionActive, SessionEnd
 from tests.broker import Broker
-from tests.kafka.cluster import Cluster, kinds
+from tests.kafka.cluster import Cluster, check_whole, kinds
 
 DEVICES = 2_000
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
-
-
-def check_whole(sessions: dict[str, list[OutputEvent]]) -> None:
-    """Check that each session begins once, beats in sequence, and is silent after its end.
-
-    Records written after the last snapshot of a killed run may be there twice.
-    """
-    for name, events in sessions.items():
-        once = list(dict.fromkeys(kinds(events)))
-        assert once[0] == "active", name
-        beats = [e.sequence for e in events if isinstance(e, Heartbeat)]
-        assert list(dict.fromkeys(beats)) == list(range(1, max(beats, default=0) + 1)), name
-        ends = [n for n, e in enumerate(events) if isinstance(e, SessionEnd)]
-        if ends:
-            assert not any(isinstance(e, Heartbeat) for e in events[ends[0] :]), name
 
 
 def start_devices(cluster: Cluster) -> None:
@@ -102,6 +87,8 @@ def test_broker_away_for_ten_seconds_loses_nothing(tmp_path: Path, broker: Broke
         sessions = cluster.sessions()
         assert len(sessions) == DEVICES + 1
         check_whole(sessions)
+        (line,) = cluster.errors(flow).splitlines()
+        assert "WARNING kafka: FAIL" in line
     finally:
         cluster.end()
         own.stop()

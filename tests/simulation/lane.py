@@ -10,9 +10,10 @@ from session_logic.clock import Report
 from session_logic.codec import decode_output
 from session_logic.events import (
     Fact,
-    Fired,
+    Heartbeat,
     OutputEvent,
     Records,
+    SessionActive,
 )
 from session_logic.journal import JournalRow, Row
 from session_logic.keys import group_of, lane_of
@@ -26,6 +27,7 @@ BEGIN_MS = 1_700_000_000_000
 DEVICES = [
     name for name in map("d{}".format, range(2_000)) if lane_of(group_of(name), LANES) == LANE
 ][:12]
+PARTS = ("topic/0", "topic/1")
 
 
 def decoded(records: Records) -> list[OutputEvent]:
@@ -41,6 +43,32 @@ def by_device(events: list[OutputEvent]) -> dict[str, list[OutputEvent]]:
     for event in events:
         sorted_events[event.device_id].append(event)
     return dict(sorted_events)
+
+
+def check_contract(events: list[OutputEvent], rules: Rules) -> None:
+    """Check a device's output without any model: sessions whole, in order, one at a time."""
+    active: SessionActive | None = None
+    beat = 0
+    for event in events:
+        if isinstance(event, SessionActive):
+            assert active is None
+            assert event.time_ms == event.started_ms
+            active, beat = event, 0
+            continue
+        assert active is not None
+        assert (event.session_id, event.started_ms) == (active.session_id, active.started_ms)
+        if isinstance(event, Heartbeat):
+            assert event.sequence > beat
+            assert rules.catch_up == "latest" or event.sequence == beat + 1
+            beat = event.sequence
+            assert event.time_ms == event.started_ms + beat * rules.heartbeat_ms
+            assert event.time_ms < event.started_ms + rules.max_session_ms
+        else:
+            timed_out = event.time_ms == event.started_ms + rules.max_session_ms
+            assert timed_out is (event.reason == "timed_out")
+            assert event.duration_ms == max(0, event.time_ms - event.started_ms)
+            active = None
+    assert active is None
 
 
 class Store:
@@ -92,9 +120,12 @@ class Simulation:
         self.model = Model(self.rules)
         self.store = Store()
         self.saved = deepcopy(self.model)
-        self.live = False
+        self.reports: dict[str, int | None] = {}
         self.waiting: list[Fact] = []
+        self.saved_waiting: list[Fact] = []
         self.to_restore: list[Row] = []
+        self.history: defaultdict[str, list[OutputEvent]] = defaultdict(list)
+        self.saved_history: dict[str, int] = {}
         self.sent = 0
 
     def run(self, steps: int) -> None:
@@ -109,20 +140,24 @@ class Simulation:
         """Restore what is left, let every session time out, and look for leaks."""
         while self.to_restore:
             self.restore_row()
-        self._report(None)
-        for _ in range(3):
-            self.now_ms += self.rules.max_session_ms + self.rules.remember_ended_ms
-            self.now_ms += 2 * self.rules.heartbeat_ms
+        for part in PARTS:
+            self._report(part, None)
+        life_ms = self.rules.max_session_ms + self.rules.remember_ended_ms
+        for step_ms in (life_ms, life_ms, life_ms, self.rules.heartbeat_ms):
+            self.now_ms += 2 * step_ms
             self.advance()
-        self.now_ms += self.rules.heartbeat_ms
-        self.advance()
+            while self.lane.behind(self.now_ms):
+                self.advance()
         assert self.lane.table.active == 0
         assert not self.lane.table.wheel
+        for events in self.history.values():
+            check_contract(events, self.rules)
 
     def a_fact(self) -> Fact:
         """Return a fact for a few devices and sessions, stamped at or beside a boundary."""
         choose, rules = self.random.choice, self.rules
-        time_ms = self.now_ms + choose([0, 0, 0, -1, 1, -3, 5])
+        late_ms, ahead_ms = -2 * rules.heartbeat_ms, rules.heartbeat_ms
+        time_ms = self.now_ms + choose([0, 0, 0, -1, 1, -3, 5, late_ms, ahead_ms, 2 * ahead_ms + 1])
         device = choose(DEVICES)
         lives = self.model.lives.get(device)
         if lives and self.random.random() < 0.4:
@@ -136,7 +171,7 @@ class Simulation:
         facts = [self.a_fact() for _ in range(self.random.randrange(1, 5))]
         output = self.lane.apply(facts, self.now_ms)
         self.store.write(output.rows)
-        if self.to_restore:
+        if self.lane.restoring:
             self.waiting += facts
             assert not output.records
         else:
@@ -154,39 +189,57 @@ class Simulation:
         self.advance()
 
     def advance(self) -> None:
-        """Advance lane and model to now."""
+        """Advance lane and model to now, or to where the lane has left the rest for later."""
         before = self.lane.fired()
-        time_ms = self.lane.clock.time_ms(self.now_ms)
+        time_ms = self.time_ms()
         output = self.lane.advance(self.now_ms)
-        after_ms = self.lane.fired_ms
-        if self.to_restore or time_ms is None:
+        if self.lane.restoring or time_ms is None:
             assert not output.records
             return
         jump = time_ms - before.upto_ms > self.rules.heartbeat_ms
         paused = time_ms - before.upto_ms > PAUSE_MS
         outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS and paused)
         newest_only = self.rules.catch_up == "latest" and outage and jump
+        # What is due at once is taken in one step by the model: let the lane come to its end.
+        while newest_only and self.lane.fired_ms > before.upto_ms and self.lane.behind(self.now_ms):
+            more = self.lane.advance(self.now_ms)
+            output.records.keys += more.records.keys
+            output.records.values += more.records.values
+        after_ms = self.lane.fired_ms
         if after_ms > before.upto_ms:
-            assert after_ms == time_ms
+            assert after_ms == time_ms or (after_ms < time_ms and output.records)
             want = self.model.advance(before.upto_ms, after_ms, newest_only=newest_only)
             self._compare(want, output)
         else:
             assert not output.records
 
-    def report(self) -> None:
-        """Let the only partition go live or fall behind."""
-        behind_ms = self.now_ms - self.random.choice([0, 1, 5 * self.rules.heartbeat_ms])
-        self._report(self.random.choice([None, None, behind_ms]))
+    @property
+    def live(self) -> bool:
+        """Whether every partition has been read to its end."""
+        return [self.reports.get(part, 0) for part in PARTS] == [None] * len(PARTS)
 
-    def _report(self, through_ms: int | None) -> None:
-        self.live = through_ms is None
-        self.lane.hear(Report("topic/0", 1, through_ms))
+    def time_ms(self) -> int | None:
+        """Return the lane's time by the rule: the wall clock, or the least of those behind."""
+        if len(self.reports) < len(PARTS):
+            return None
+        return min([self.now_ms, *(ms for ms in self.reports.values() if ms is not None)])
+
+    def report(self) -> None:
+        """Let a partition go live or fall behind."""
+        behind_ms = self.now_ms - self.random.choice([0, 1, 5 * self.rules.heartbeat_ms])
+        choices = [None, None, None, behind_ms]
+        self._report(self.random.choice(PARTS), self.random.choice(choices))
+
+    def _report(self, part: str, through_ms: int | None) -> None:
+        self.reports[part] = through_ms
+        self.lane.hear(Report(part, len(PARTS), through_ms))
 
     def commit(self) -> None:
         """End an epoch."""
         self.store.commit(self.lane)
         self.saved = deepcopy(self.model)
         self.saved_waiting = list(self.waiting)
+        self.saved_history = {device: len(events) for device, events in self.history.items()}
 
     def crash(self) -> None:
         """Go back to the last epoch, with nothing but what is stored."""
@@ -194,34 +247,32 @@ class Simulation:
             return
         self.store.crash()
         self.model = deepcopy(self.saved)
-        self.waiting = []
-        self.live = False
+        self.waiting = list(self.saved_waiting)
+        self.reports = {}
+        for device, events in self.history.items():
+            del events[self.saved_history.get(device, 0) :]
         self.lane = Lane(LANE, LANES, self.rules, read_lane_state(self.store.state))
-        rows = list(self.store.rows.values())
-        self.random.shuffle(rows)
-        self.to_restore = rows if self.lane.restoring else []
-        # Facts that waited when the epoch ended are in the journal now, for the model too.
-        for fact in self.saved_waiting:
-            self.model.apply(fact, self._stored_fired())
-        self.saved = deepcopy(self.model)
-        self.saved_waiting = []
-
-    def _stored_fired(self) -> Fired:
-        return Fired(self.lane.fired_ms, self.rules.catch_up == "latest")
+        self.to_restore = list(self.store.rows.values())
+        self.random.shuffle(self.to_restore)
+        assert self.lane.restoring is bool(self.to_restore)
 
     def restore_row(self) -> None:
         """Give the lane one of its rows back."""
         if not self.to_restore:
             return
+        restoring = self.lane.restoring
         output = self.lane.restore(self.to_restore.pop())
-        if not self.lane.restoring:
-            self.to_restore = []
+        if self.lane.restoring:
+            assert not output.records
+        elif restoring:
             self._compare_facts(self.waiting, output)
             self.waiting = []
 
     def _compare(self, want: list[OutputEvent], output: LaneOutput) -> None:
         got = decoded(output.records)
         assert by_device(got) == by_device(want)
+        for event in got:
+            self.history[event.device_id].append(event)
         self.sent += len(got)
 
 

@@ -5,17 +5,20 @@ from itertools import count
 
 import pytest
 
-from session_logic import journal, table
+from session_logic import journal, lane, table
 from session_logic.errors import SnapshotError
 from session_logic.journal import JournalRow
 from tests.simulation.lane import Simulation, Store, simulate
 
 HISTORIES = 600
+# The other tests cover session_logic whole; measuring these, too, would take several times as long.
+pytestmark = pytest.mark.no_cover
 
 
 @pytest.fixture(autouse=True)
-def _small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
+    monkeypatch.setattr(lane, "FIRE_LIMIT", 6)
 
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, 100))

@@ -1,9 +1,10 @@
 """The session table: every outcome is counted, and time costs what is due, not what is there."""
 
 import pytest
+from msgspec.structs import replace
 
 from session_logic.events import Fact, Fired, Records
-from session_logic.keys import GROUPS
+from session_logic.keys import GROUPS, group_of
 from session_logic.rules import Rules, Session, owed_heartbeats
 from session_logic.table import Input, SessionTable, State
 from tests.simulation.lane import decoded
@@ -118,3 +119,60 @@ def test_timeout_off_the_beat_comes_at_its_own_moment() -> None:
     table.fire(T + 69_999, T + 70_000, records, 10)
     end = decoded(records)[-1]
     assert (type(end).__name__, end.time_ms) == ("SessionEnd", T + 70_000)
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "kinds"),
+    [
+        (29_999, ["SessionActive"]),
+        (30_000, ["SessionActive", "Heartbeat"]),
+        (69_999, ["SessionActive", "Heartbeat", "Heartbeat"]),
+        (70_000, ["SessionActive", "Heartbeat", "Heartbeat", "SessionEnd"]),
+        (99_999, ["SessionActive", "Heartbeat", "Heartbeat", "SessionEnd"]),
+    ],
+)
+def test_session_opened_late_gets_what_was_due_at_once(late_ms: int, kinds: list[str]) -> None:
+    """The wheel has passed its moments already; the timeout, too."""
+    table = SessionTable(Rules(30_000, 70_000), range(GROUPS))
+    got = table.apply(fact("start", "s", T - late_ms), FIRED)
+    assert [type(event).__name__ for event in got] == kinds
+    assert table.active == (kinds[-1] != "SessionEnd")
+    records = Records([], [])
+    table.fire(T, T + 30_000, records, 10)
+    assert len(records) == table.active + (kinds[-1] != "SessionEnd" and late_ms > 40_000)
+
+
+def test_leap_sends_what_is_due_of_sessions_that_end_and_that_live_on() -> None:
+    """One pass over all sessions gives what the wheel would have given, session by session."""
+
+    def filled() -> SessionTable:
+        table = SessionTable(Rules(30_000, 70_000), range(GROUPS))
+        for number, started_ms in enumerate([T, T + 500_000, T + 570_000, T + 629_999]):
+            table.put(Session(f"d{number}", "s", "pc", started_ms))
+        return table
+
+    leapt = filled().leap(Fired(T), T + 630_000, timeouts_only=False)
+    fired = Records([], [])
+    filled().fire(T, T + 630_000, fired, 100)
+    assert sorted(map(repr, leapt)) == sorted(map(repr, decoded(fired)))
+    assert [type(event).__name__ for event in leapt].count("SessionEnd") == 2
+    ends = filled().leap(Fired(T), T + 630_000, timeouts_only=True)
+    assert {event.device_id for event in ends} == {"d0", "d1"}
+
+
+def test_sessions_loaded_in_bulk_are_those_put_one_by_one() -> None:
+    """The fast way of a restore makes the same table, ended sessions and odd timeouts included."""
+    rules = Rules(30_000, 70_000)
+    stored = [Session("d", "s1", "pc", T, T + 5), Session("d", "s2", "pc", T + 9)]
+    (group,) = {group_of(session.device_id) for session in stored}
+    loaded, put = SessionTable(rules, range(GROUPS)), SessionTable(rules, range(GROUPS))
+    loaded.load(group, [replace(session) for session in stored])
+    for session in stored:
+        put.put(session)
+    assert loaded.sessions(group) == put.sessions(group)
+    found = [Records([], []), Records([], [])]
+    for table, records in zip((loaded, put), found, strict=True):
+        table.fire(T, T + 300_000, records, 100)
+        assert not table.wheel
+    assert found[0].values == found[1].values
+    assert len(found[0]) == 3

@@ -1,0 +1,246 @@
+"""What is checked before the start: one line that says what, where and what to do next."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bytewax.recovery import init_db_dir
+
+from dataflows.cli import cluster_of
+from dataflows.kafka import CALM_S, LOG
+from dataflows.run import Cluster, _check_part, prepare_recovery
+from dataflows.settings import Settings, environment
+from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
+from tests.broker import ROOT
+
+TWO = "127.0.0.1:7001;127.0.0.1:7002"
+NOBODY = 65534
+
+
+@pytest.fixture(autouse=True)
+def _no_bytewax_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("BYTEWAX_")]:
+        monkeypatch.delenv(name)
+
+
+def one_line(error: pytest.ExceptionInfo[HeartwheelError], *words: str) -> None:
+    """Check that the error is one line with these words in it."""
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def hostfile(monkeypatch: pytest.MonkeyPatch, path: Path) -> Path:
+    """Let the host file be at this path."""
+    monkeypatch.setenv("BYTEWAX_HOSTFILE_PATH", str(path))
+    return path
+
+
+def test_host_file_gives_the_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for every process; empty lines and spaces do not count."""
+    hostfile(monkeypatch, tmp_path / "hosts").write_text("\n a:1 \nb:2\n\n")
+    assert cluster_of(1, None, 1) == Cluster(1, ("a:1", "b:2"), 1)
+
+
+def test_host_file_that_is_missing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file may not be there yet, or be spelled wrong."""
+    path = hostfile(monkeypatch, tmp_path / "hosts")
+    with pytest.raises(ConfigError) as error:
+        cluster_of(0, None, 1)
+    one_line(error, "BYTEWAX_HOSTFILE_PATH", str(path), "No such file", "host:port")
+
+
+@pytest.mark.parametrize("unreadable", [Path.mkdir, lambda path: path.write_bytes(b"\xff\xfe:1")])
+def test_host_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: Callable[[Path], object]
+) -> None:
+    """A folder, or bytes that are no text."""
+    path = hostfile(monkeypatch, tmp_path / "hosts")
+    unreadable(path)
+    with pytest.raises(ConfigError) as error:
+        cluster_of(0, None, 1)
+    one_line(error, "BYTEWAX_HOSTFILE_PATH", str(path), "cannot be read")
+
+
+@pytest.mark.parametrize("text", ["", "a:1\nb:2\n"])
+def test_host_file_with_too_few_lines_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Process 2 is the third one."""
+    hostfile(monkeypatch, tmp_path / "hosts").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        cluster_of(2, None, 1)
+    one_line(error, "process 2 has no address", "BYTEWAX_HOSTFILE_PATH")
+
+
+@pytest.mark.parametrize(
+    ("number", "addresses", "text"),
+    [
+        (2, TWO, "process 2 has no address among 2"),
+        (-1, TWO, "process -1 has no address among 2"),
+        (None, TWO, "without --process-id"),
+        (0, "127.0.0.1;127.0.0.1:7002", "'127.0.0.1' is not host:port"),
+        (0, "127.0.0.1:x", "is not host:port"),
+    ],
+)
+def test_wrong_cluster_is_one_line(number: int | None, addresses: str, text: str) -> None:
+    """Nothing that would wait for ever for a process that cannot come."""
+    with pytest.raises(ConfigError) as error:
+        cluster_of(number, addresses, 1)
+    one_line(error, text)
+
+
+def test_pod_name_gives_the_process_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a StatefulSet, the number at the end of the name counts; without one it is an error."""
+    monkeypatch.setenv("BYTEWAX_STATEFULSET_NAME", "wheel")
+    monkeypatch.setenv("BYTEWAX_POD_NAME", "wheel-1")
+    assert cluster_of(None, TWO, 1).process_id == 1
+    monkeypatch.setenv("BYTEWAX_POD_NAME", "other-1")
+    with pytest.raises(ConfigError) as error:
+        cluster_of(None, TWO, 1)
+    one_line(error, "BYTEWAX_POD_NAME", "wheel- and a number")
+
+
+def a_file(folder: Path) -> Path:
+    """Return a path at which there is a file."""
+    path = folder / "file"
+    path.touch()
+    return path
+
+
+def a_folder_as_part(folder: Path) -> Path:
+    """Return a store whose only partition is a folder."""
+    (folder / "part-0.sqlite3").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "make", [a_file, lambda folder: a_file(folder) / "below", a_folder_as_part]
+)
+def test_recovery_dir_that_cannot_be_one_is_one_line(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    """A file in the place of a directory, or a directory in the place of a file."""
+    with pytest.raises(ConfigError) as error:
+        prepare_recovery(Settings(recovery_dir=str(make(tmp_path))), first=True)
+    one_line(error, "HEARTWHEEL_RECOVERY_DIR", str(tmp_path), "can write to")
+
+
+def test_command_with_a_file_as_recovery_dir_exits_with_2_and_one_line(tmp_path: Path) -> None:
+    """The whole way through the command; no broker is asked before."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dataflows.cli", "run"],
+        env=environment() | {"HEARTWHEEL_RECOVERY_DIR": str(a_file(tmp_path))},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("heartwheel: HEARTWHEEL_RECOVERY_DIR")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def others_folder() -> Iterator[Path]:
+    """Return a store that this user may read; root becomes another user for that."""
+    folder = Path(tempfile.mkdtemp())
+    init_db_dir(folder, 1)
+    folder.chmod(0o555)
+    (folder / "part-0.sqlite3").chmod(0o444)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    yield folder
+    if root:
+        os.seteuid(0)
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def test_read_only_recovery_dir_is_one_line(others_folder: Path) -> None:
+    """A store can be read but not written to."""
+    with pytest.raises(ConfigError) as error:
+        prepare_recovery(Settings(recovery_dir=str(others_folder)), first=True)
+    one_line(error, "HEARTWHEEL_RECOVERY_DIR", "Permission denied", "can write to")
+
+
+def test_read_only_partition_is_one_line(others_folder: Path) -> None:
+    """A store whose partition belongs to somebody else."""
+    with pytest.raises(PermissionError):
+        _check_part(others_folder / "part-0.sqlite3")
+
+
+@pytest.mark.parametrize("damage", [lambda _data: b"", lambda data: data[:6_000], bytes.swapcase])
+def test_damaged_partition_is_one_line(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """Empty, cut off or garbage: never taken for a new store."""
+    init_db_dir(tmp_path, 1)
+    part = tmp_path / "part-0.sqlite3"
+    part.write_bytes(damage(part.read_bytes()))
+    with pytest.raises(SnapshotError) as error:
+        prepare_recovery(Settings(recovery_dir=str(tmp_path)), first=True)
+    one_line(error, str(part), "put back a whole copy")
+
+
+def test_whole_store_is_left_as_it_is(tmp_path: Path) -> None:
+    """The check changes nothing, and makes what is missing."""
+    folder = tmp_path / "new" / "recovery"
+    settings = Settings(recovery_dir=str(folder), recovery_parts=2)
+    assert prepare_recovery(settings, first=True) == folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(before) == ["part-0.sqlite3", "part-1.sqlite3"]
+    prepare_recovery(settings, first=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_other_process_without_partitions_waits_and_says_so(tmp_path: Path) -> None:
+    """Only process 0 makes them."""
+    settings = Settings(recovery_dir=str(tmp_path), restore_timeout_ms=200)
+    with pytest.raises(ConfigError) as error:
+        prepare_recovery(settings, first=False)
+    one_line(error, "no recovery partitions", "start process 0")
+
+
+def logged(caplog: pytest.LogCaptureFixture, *lines: tuple[float, int, str, str]) -> list[str]:
+    """Return what is shown of lines that librdkafka logs: (time in s, level, facility, text)."""
+    caplog.clear()
+    caplog.set_level(logging.DEBUG)
+    for created, level, facility, text in lines:
+        record = LOG.makeRecord(
+            LOG.name, level, "", 0, "%s [%s] %s", (facility, "rdkafka#consumer-1", text), None
+        )
+        record.created = created
+        LOG.handle(record)
+    return [f"{record.levelname} {record.args[0]}" for record in caplog.records]  # type: ignore[index]
+
+
+def test_lost_connection_is_shown_once_and_again_after_a_calm(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each thread of each client logs each attempt; an operator needs to know once."""
+    lost = "127.0.0.1:1/bootstrap: Connect failed: Connection refused"
+    begin = 1e9
+    attempts = [(begin + s, logging.ERROR, "FAIL", lost) for s in range(0, 300, 10)]
+    assert logged(caplog, *attempts, (begin + 1, logging.ERROR, "ERROR", "1/1 brokers are down"))
+    assert len(caplog.records) == 1
+    assert caplog.records[0].levelname == "WARNING"
+    later = begin + 300 + CALM_S
+    assert logged(caplog, (later, logging.INFO, "FAIL", lost)) == ["WARNING FAIL"]
+
+
+def test_retry_is_not_shown_and_anything_else_is(caplog: pytest.LogCaptureFixture) -> None:
+    """What librdkafka does again by itself is no news; what it cannot do is."""
+    lines = [
+        (1.0, logging.WARNING, "GETPID", "Failed to acquire idempotence PID: retrying"),
+        (1.0, logging.ERROR, "GETPID", "Failed to acquire idempotence PID: fatal"),
+        (1.0, logging.WARNING, "CONFWARN", "option is deprecated"),
+    ]
+    assert logged(caplog, *lines) == ["ERROR GETPID", "WARNING CONFWARN"]

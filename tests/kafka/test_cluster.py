@@ -1,0 +1,121 @@
+"""Several workers on a real Kafka: threads, processes, and stops of all or of one of them."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from session_logic.events import OutputEvent
+from tests.broker import free_port
+from tests.kafka.cluster import Cluster, check_whole, kinds
+
+DEVICES = 500
+STOP_S = 20
+# While a process is away, heartbeats become due: with this, every one of them is sent.
+ALL = {"HEARTWHEEL_CATCH_UP": "all"}
+Flow = subprocess.Popen[str]
+
+
+def start_threads(cluster: Cluster) -> list[Flow]:
+    """Start one process with two worker threads."""
+    return [cluster.start("run", "-w", "2", **ALL)]
+
+
+def start_processes(cluster: Cluster) -> list[Flow]:
+    """Start two processes."""
+    addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
+    return [cluster.start("run", "-i", str(number), "-a", addresses, **ALL) for number in range(2)]
+
+
+def send(cluster: Cluster, kind: str, devices: range, session: str) -> None:
+    """Send an event for every device, half of them on each platform."""
+    for number in devices:
+        cluster.send(kind, f"{'cp'[number % 2]}{number}", f"{session}-{number}")
+    cluster.flush()
+
+
+def wait_for(cluster: Cluster, what: str, count: int) -> None:
+    """Wait until so many sessions have had this record."""
+
+    def found() -> bool:
+        return sum(what in kinds(events) for events in cluster.sessions().values()) >= count
+
+    cluster.wait(f"{count} times {what}", found)
+
+
+def check_once(sessions: dict[str, list[OutputEvent]]) -> None:
+    """Check that every session is whole, and no record there twice."""
+    check_whole(sessions)
+    for name, events in sessions.items():
+        assert len(kinds(events)) == len(set(kinds(events))), name
+
+
+@pytest.mark.parametrize("start", [start_threads, start_processes])
+def test_stop_of_all_and_start_again_loses_and_doubles_nothing(
+    cluster: Cluster, start: Callable[[Cluster], list[Flow]]
+) -> None:
+    """Two workers do what one does, stop cleanly under load, and go on where they ended."""
+    for turn in range(2):
+        flows = start(cluster)
+        send(cluster, "Start", range(DEVICES), f"a{turn}")
+        wait_for(cluster, "beat 2", DEVICES * (turn + 1))
+        send(cluster, "End", range(0, DEVICES, 5), f"a{turn}")
+        for flow in flows:
+            flow.send_signal(signal.SIGTERM)
+        assert [flow.wait(STOP_S) for flow in flows] == [0] * len(flows), cluster.errors(flows[0])
+    start(cluster)
+    wait_for(cluster, "end ended", 2 * DEVICES // 5)
+    sessions = cluster.sessions()
+    assert len(sessions) == 2 * DEVICES
+    check_once(sessions)
+    for number in range(DEVICES):
+        last = "end ended" if number % 5 == 0 else "end replaced"
+        assert kinds(sessions[f"a0-{number}"])[-1] == last
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_stop_of_one_process_is_a_stop_of_all(
+    cluster: Cluster, number: int, sign: signal.Signals
+) -> None:
+    """Nobody goes on with half of the input: all exit with 0, and the next start goes on."""
+    flows = start_processes(cluster)
+    send(cluster, "Start", range(DEVICES), "a")
+    wait_for(cluster, "beat 1", DEVICES)
+    flows[number].send_signal(sign)
+    assert [flow.wait(STOP_S) for flow in flows] == [0, 0], cluster.errors(flows[number])
+    start_processes(cluster)
+    send(cluster, "End", range(DEVICES), "a")
+    wait_for(cluster, "end ended", DEVICES)
+    check_once(cluster.sessions())
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_kill_of_one_process_ends_all_and_the_next_start_resumes(
+    cluster: Cluster, number: int
+) -> None:
+    """A member that is gone takes the others with it, so that a supervisor restarts them all."""
+    flows = start_processes(cluster)
+    send(cluster, "Start", range(DEVICES), "a")
+    wait_for(cluster, "beat 1", DEVICES)
+    flows[number].kill()
+    assert flows[1 - number].wait(STOP_S) == 1
+    assert "heartwheel: the connection to another process" in cluster.errors(flows[1 - number])
+    start_processes(cluster)
+    send(cluster, "End", range(DEVICES), "a")
+    wait_for(cluster, "end ended", DEVICES)
+    check_whole(cluster.sessions())
+
+
+def test_stop_while_another_process_is_awaited_exits_within_the_limit(cluster: Cluster) -> None:
+    """A process whose peer never comes can still be stopped; there is nothing to save yet."""
+    addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
+    variables = ALL | {"HEARTWHEEL_STOP_TIMEOUT_MS": "2000"}
+    flow = cluster.start("run", "-i", "0", "-a", addresses, **variables)
+    time.sleep(3)
+    assert flow.poll() is None
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(10) == 1
+    assert "heartwheel: not stopped within 2 s" in cluster.errors(flow)
