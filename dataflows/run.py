@@ -59,7 +59,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         if lease is not None:
             lease.release()
     except BaseException as error:
-        known = _cause(error)
+        known = own_error(error)
         if known is not None:
             raise known from None
         raise
@@ -125,7 +125,7 @@ def stop_on_signals(timeout_s: float) -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _cause(error: BaseException | None) -> HeartwheelError | None:
+def own_error(error: BaseException | None) -> HeartwheelError | None:
     """Return the error of ours that Bytewax has wrapped, if there is one."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
