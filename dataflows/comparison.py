@@ -3,8 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +21,7 @@ LOOK_AHEAD = 50
 ROWS = 8
 # An outage is looked for in stretches of this part of a heartbeat interval.
 STRETCHES = 8
+HEARTBEAT = '{"type":"Heartbeat"'
 
 
 class Letter(Struct, frozen=True):
@@ -36,6 +36,7 @@ class Letter(Struct, frozen=True):
 Item = bytes | Letter
 Event = OutputEvent | Letter | None
 # In both, what was replayed comes first and what was recorded second.
+REPLAYED, RECORDED = 0, 1
 Queues = tuple[deque[Item], deque[Item]]
 Row = tuple[Item | None, Item | None]
 
@@ -76,21 +77,31 @@ class Reach(Struct):
 def read_reach(recording: Recording) -> Reach:
     """Return how far the recorded run has come."""
     reach = Reach(max(1, recording.settings["heartbeat_ms"] // STRETCHES))
-    latest_ms = -1
     for name in recording.partitions([recording.settings["output_topic"]]):
+        beat = None
+        reach.written_ms = max(reach.written_ms, recording.manifest.partitions[name].latest_ms)
         lines = (line for _, some in recording.read(name) for line in some)
-        for _, group in groupby(lines, key=_name):
-            first, *more = group
-            for line in (first, *more):
-                reach.written_ms = max(reach.written_ms, line.timestamp_ms)
-                if isinstance(event := _decode(line.value_bytes() or b""), OutputEvent):
-                    latest_ms = max(latest_ms, min(event.time_ms, line.timestamp_ms))
-            if not more and isinstance(event, Heartbeat):
-                reach.beating.add(first.timestamp_ms // reach.stretch_ms)
-                reach.reached_ms = max(reach.reached_ms, event.time_ms)
+        for line, before, after in _with_neighbours(lines):
+            alone = line.key not in (before, after)
+            if alone and line.value is not None and line.value.startswith(HEARTBEAT):
+                reach.beating.add(line.timestamp_ms // reach.stretch_ms)
+                beat = line
+        if beat is not None and isinstance(event := _decode(beat.value_bytes() or b""), Heartbeat):
+            reach.reached_ms = max(reach.reached_ms, event.time_ms)
     if not reach.beating:
-        reach.reached_ms = latest_ms
+        reach.reached_ms = reach.written_ms
     return reach
+
+
+def _with_neighbours(lines: Iterator[Line]) -> Iterator[tuple[Line, str | None, str | None]]:
+    """Yield (record, key before, key after); "" where there is none."""
+    before, line = "", next(lines, None)
+    for after in lines:
+        assert line is not None
+        yield line, before, after.key
+        before, line = line.key or "", after
+    if line is not None:
+        yield line, before, ""
 
 
 def _name(line: Line) -> str:
@@ -114,24 +125,18 @@ def letter_name(position: Position) -> str:
 def recorded_output(recording: Recording) -> Iterator[tuple[str, Item]]:
     """Yield (device, record) of the recorded output and dead letters, about by time."""
     settings = recording.settings
-    names = recording.partitions([settings["output_topic"], settings["dead_letter_topic"]])
     letters = settings["dead_letter_topic"]
-    for _, line in merge(*(_by_time(recording, name) for name in names), key=itemgetter(0)):
-        if line.topic != letters:
-            yield _name(line), line.value_bytes() or b""
-            continue
-        position, time_ms, reason = read_letter(line)
-        if reason != BY_CLOCK:
-            letter = Letter(time_ms, reason, line.key_bytes(), line.value_bytes())
-            yield letter_name(position), letter
-
-
-def _by_time(recording: Recording, name: str) -> Iterator[tuple[int, Line]]:
-    latest_ms = -1
-    for _, lines in recording.read(name):
+    names = recording.partitions([settings["output_topic"], letters])
+    chunks = merge(*map(recording.read, names), key=lambda read: read[0].least_ms)
+    for _, lines in chunks:
         for line in lines:
-            latest_ms = max(latest_ms, line.timestamp_ms)
-            yield latest_ms, line
+            if line.topic != letters:
+                yield _name(line), line.value_bytes() or b""
+                continue
+            position, time_ms, reason = read_letter(line)
+            if reason != BY_CLOCK:
+                letter = Letter(time_ms, reason, line.key_bytes(), line.value_bytes())
+                yield letter_name(position), letter
 
 
 class Comparison:
@@ -153,35 +158,38 @@ class Comparison:
         self._raced_ms: dict[str, int] = {}
         self._parted: set[str] = set()
         self.counts: Counter[str] = Counter()
-        self.taken = 0
 
     def take(self, item: Records | DeadLetter) -> None:
         """Take in output of the replay."""
-        if isinstance(item, DeadLetter):
-            if item.reason == BY_CLOCK:
-                return
-            _, time_ms, key, value = item.message
-            position = item.topic, item.partition, item.message[0]
-            self._add(0, letter_name(position), Letter(time_ms, item.reason, key, value))
-            count = 1
-        else:
-            for name, value in zip(item.keys, item.values, strict=True):
-                self._add(0, name, value)
-            count = len(item)
-        self.taken += count
-        self._read(islice(self._recorded, count))
+        items: list[tuple[str, Item]] = []
+        if isinstance(item, Records):
+            items += zip(item.keys, item.values, strict=True)
+        elif item.reason != BY_CLOCK:
+            offset, time_ms, key, value = item.message
+            name = letter_name((item.topic, item.partition, offset))
+            items.append((name, Letter(time_ms, item.reason, key, value)))
+        self._add(REPLAYED, items)
+        self._add(RECORDED, islice(self._recorded, len(items)))
 
-    def _read(self, items: Iterable[tuple[str, Item]]) -> None:
+    def _add(self, side: int, items: Iterable[tuple[str, Item]]) -> None:
+        waiting, equal = self._waiting, 0
         for name, item in items:
-            self._add(1, name, item)
-
-    def _add(self, side: int, name: str, item: Item) -> None:
-        queues = self._waiting.setdefault(name, (deque(), deque()))
-        queues[side].append(item)
-        if queues[1 - side] and name not in self._parted:
-            self._settle(name, *queues)
+            queues = waiting.get(name)
+            if queues is None:
+                queues = waiting[name] = (deque(), deque())
+                queues[side].append(item)
+                continue
+            other = queues[1 - side]
+            if other and other[0] == item and not queues[side]:
+                equal += 1
+                other.popleft()
+            else:
+                queues[side].append(item)
+                if name not in self._parted:
+                    self._settle(name, *queues)
             if not queues[0] and not queues[1]:
-                del self._waiting[name]
+                del waiting[name]
+        self.counts["equal"] += equal
 
     def _settle(self, name: str, replayed: deque[Item], recorded: deque[Item]) -> None:
         """Take away what is equal or excused at the heads of both queues."""
@@ -243,7 +251,7 @@ class Comparison:
 
     def finish(self) -> list[Difference]:
         """Read the rest of the recording; return every difference, the earliest first."""
-        self._read(self._recorded)
+        self._add(RECORDED, self._recorded)
         found = [self._part(name, *queues) for name, queues in self._waiting.items()]
         found = [difference for difference in found if difference.count]
         self.counts["differences"] = sum(difference.count for difference in found)
