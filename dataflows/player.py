@@ -6,8 +6,8 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
+from dataflows.channel import DeliveryError
 from dataflows.kafka import METADATA_TIMEOUT_S, make_client, partition_counts
-from dataflows.kafka_sink import DeliveryError
 from dataflows.recording import Recording
 from dataflows.replay import recorded_input
 from dataflows.settings import Settings
