@@ -222,7 +222,7 @@ def _text(item: "Item | None") -> str:
 
 def _speed(recording: "Recording", begin_s: float) -> str:
     events, seconds = _input_records(recording), time.monotonic() - begin_s
-    return f"{events} events in {seconds:.1f} s ({events / seconds:.0f} events/s)"
+    return f"{events} events in {seconds:.2f} s ({events / seconds:.0f} events/s)"
 
 
 def _input_records(recording: "Recording") -> int:

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import islice
+from itertools import chain, islice, pairwise
 
 import msgspec
 from msgspec import Struct
@@ -59,13 +59,21 @@ class Reach(Struct):
     """How far the recorded run has come: its lanes' time, its last output, and its silences.
 
     beating holds the stretches of time (timestamp // stretch_ms) in which the wheel has sent
-    heartbeats. A record beside another one of its device does not count: that one has caused it.
+    heartbeats; one sent with another record of its device does not count.
     """
 
     stretch_ms: int
     reached_ms: int = -1
-    written_ms: int = -1
+    written_ms: int = 0
     beating: set[int] = msgspec.field(default_factory=set)
+
+    def caused(self, line: Line, other: Line | None) -> bool:
+        """Say whether a record was sent with one beside it, by what that is about."""
+        return (
+            other is not None
+            and other.key == line.key
+            and abs(other.timestamp_ms - line.timestamp_ms) < self.stretch_ms
+        )
 
     def was_silent(self, due_ms: int, heartbeat_ms: int) -> bool:
         """Say whether no heartbeat was sent in the interval after due_ms, as in an outage."""
@@ -81,27 +89,20 @@ def read_reach(recording: Recording) -> Reach:
         beat = None
         reach.written_ms = max(reach.written_ms, recording.manifest.partitions[name].latest_ms)
         lines = (line for _, some in recording.read(name) for line in some)
-        for line, before, after in _with_neighbours(lines):
-            alone = line.key not in (before, after)
-            if alone and line.value is not None and line.value.startswith(HEARTBEAT):
+        before: Line | None = None
+        for line, after in pairwise(chain(lines, [None])):
+            assert line is not None
+            caused = reach.caused(line, before) or reach.caused(line, after)
+            if not caused and (line.value or "").startswith(HEARTBEAT):
                 reach.beating.add(line.timestamp_ms // reach.stretch_ms)
                 beat = line
+            before = line
         if beat is not None and isinstance(event := _decode(beat.value_bytes() or b""), Heartbeat):
             reach.reached_ms = max(reach.reached_ms, event.time_ms)
     if not reach.beating:
-        reach.reached_ms = reach.written_ms
+        # Without any output there is nothing that could excuse its absence.
+        reach.reached_ms = reach.written_ms or recording.manifest.complete_ms
     return reach
-
-
-def _with_neighbours(lines: Iterator[Line]) -> Iterator[tuple[Line, str | None, str | None]]:
-    """Yield (record, key before, key after); "" where there is none."""
-    before, line = "", next(lines, None)
-    for after in lines:
-        assert line is not None
-        yield line, before, after.key
-        before, line = line.key or "", after
-    if line is not None:
-        yield line, before, ""
 
 
 def _name(line: Line) -> str:

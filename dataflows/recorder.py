@@ -181,7 +181,8 @@ class Recorder:
         return self._writer.finish(max(self._complete_ms, written_ms))
 
     def close(self) -> None:
-        """Leave Kafka."""
+        """Leave Kafka and the file."""
+        self._writer.close()
         self._consumer.close()
 
 

@@ -159,10 +159,10 @@ def tail(manifest_at: int) -> bytes:
 
 @contextmanager
 def damage(path: Path, at: int) -> Iterator[None]:
-    """Raise RecordingError, with file and place, for whatever cannot be read."""
+    """Raise RecordingError, with file and place, for whatever cannot be read there."""
     try:
         yield
-    except (zstd.ZstdError, EOFError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (zstd.ZstdError, msgspec.MsgspecError, OSError, MemoryError) as error:
         msg = (
             f"recording {path} is damaged at byte {at} ({error}); put back a whole copy of it, "
             "or record again under another name"
@@ -218,13 +218,13 @@ class Recording:
         """Open it; raises RecordingError if it is none, not complete, or damaged."""
         self.path = path
         try:
-            self._file = path.open("rb")
-            size = self._file.seek(0, 2)
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                self._check_first(file)
+                manifest_at = self._manifest_at(file, size)
         except OSError as error:
             msg = f"recording {path} cannot be read: {error.strerror}"
             raise RecordingError(msg) from None
-        self._check_first()
-        manifest_at = self._manifest_at(size)
         data = self._read(manifest_at, size - TAIL.size - manifest_at)
         with damage(path, manifest_at):
             self.manifest = _decode_manifest(data)
@@ -232,17 +232,16 @@ class Recording:
         for chunk in self.manifest.chunks:
             self._chunks[chunk.partition].append(chunk)
 
-    def _check_first(self) -> None:
-        self._file.seek(0)
+    def _check_first(self, file: BinaryIO) -> None:
         try:
-            _, _, data = next(frames(self._file, self.path))
+            _, _, data = next(frames(file, self.path))
         except (StopIteration, RecordingError):
             raise not_a_recording(self.path) from None
         read_preface(self.path, data)
 
-    def _manifest_at(self, size: int) -> int:
-        self._file.seek(max(0, size - TAIL.size))
-        data = self._file.read()
+    def _manifest_at(self, file: BinaryIO, size: int) -> int:
+        file.seek(max(0, size - TAIL.size))
+        data = file.read()
         if len(data) == TAIL.size:
             magic, length, at = TAIL.unpack(data)
             if (magic, length) == (TAIL_MAGIC, TAIL.size - 8) and at < size:
@@ -254,9 +253,9 @@ class Recording:
         raise RecordingError(msg)
 
     def _read(self, at: int, size: int) -> bytes:
-        self._file.seek(at)
-        with damage(self.path, at):
-            return zstd.decompress(self._file.read(size))
+        with damage(self.path, at), self.path.open("rb") as file:
+            file.seek(at)
+            return zstd.decompress(file.read(size))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def in_time_order(recording: Recording, name: str) -> Iterator[tuple[int, Line]]
     chunks = [chunk for chunk in recording.manifest.chunks if chunk.partition == name]
     later_ms = list(accumulate((chunk.least_ms for chunk in chunks[:0:-1]), min, initial=END_MS))
     for (_, lines), rest_ms in zip(
-        recording.read(name), later_ms[::-1][-len(chunks) :], strict=True
+        recording.read(name), later_ms[::-1][: len(chunks)], strict=True
     ):
         times = (line.timestamp_ms for line in reversed(lines))
         least_ms = list(accumulate(times, min, initial=rest_ms))

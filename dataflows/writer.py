@@ -26,7 +26,7 @@ from dataflows.recording import (
     read_preface,
     tail,
 )
-from session_logic.errors import ConfigError
+from session_logic.errors import ConfigError, HeartwheelError
 
 # Lines of all partitions together that wait to be written as frames.
 BUFFER_BYTES = 16 << 20
@@ -51,12 +51,17 @@ class Writer:
             if not path.exists():
                 self._make(wanted())
             self._file: BinaryIO = path.open("r+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another `heartwheel record` writes to {path}") from None
         except OSError as error:
             raise ConfigError(f"recording {path} cannot be made: {error.strerror}") from None
-        self._resume(settings)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._resume(settings)
+        except BlockingIOError:
+            self.close()
+            raise ConfigError(f"another `heartwheel record` writes to {path}") from None
+        except HeartwheelError:
+            self.close()
+            raise
 
     def _make(self, preface: Preface) -> None:
         """Make the file at once with its preface, so that one without is never ours."""
@@ -129,8 +134,12 @@ class Writer:
         at, _ = self._write(pack(encode_line(manifest) + b"\n"))
         self._write(tail(at))
         os.fsync(self._file.fileno())
-        self._file.close()
+        self.close()
         return manifest
+
+    def close(self) -> None:
+        """Leave the file as it is, for another writer to go on with."""
+        self._file.close()
 
     def _write(self, frame: bytes) -> tuple[int, int]:
         """Append a frame; return its place and size."""
