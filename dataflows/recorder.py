@@ -94,13 +94,19 @@ class Recorder:
         if unknown:
             msg = f"there is no partition {', '.join(sorted(unknown))} to begin at an offset of"
             raise ConfigError(msg)
-        starts = {name: self._begin.offsets.get(name, self._start(name)) for name in self._names}
+        starts = {name: self._start(name) for name in self._names}
         plain = to_builtins(self._settings)
         settings = {name: plain[name] for name in SETTINGS}
         return Preface(FORMAT, version("heartwheel"), settings, starts, self._begin.from_ms)
 
     def _start(self, name: str) -> int:
         low, high = self._watermarks(name)
+        given = self._begin.offsets.get(name)
+        if given is not None:
+            if not low <= given <= high:
+                msg = f"{name} cannot begin at offset {given}: it has {low} to {high}"
+                raise ConfigError(msg)
+            return given
         if self._begin.from_ms is None:
             return low
         where = _where(name, self._begin.from_ms)
