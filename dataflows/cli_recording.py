@@ -200,6 +200,7 @@ def _check(recording: "Recording", changes: dict[str, str], show: int, last_ms: 
 def _show(console: "Console", difference: "Difference") -> None:
     """Show replayed and recorded side by side, or in lines where there is no terminal."""
     from rich.table import Table
+    from rich.text import Text
 
     rows = [tuple(_text(item) for item in row) for row in difference.rows]
     title = f"{difference.name}: {difference.count} differences"
@@ -208,10 +209,12 @@ def _show(console: "Console", difference: "Difference") -> None:
         for replayed, recorded in rows:
             print(f"  replayed {replayed}\n  recorded {recorded}")
         return
-    table = Table("replayed", "recorded", title=title, title_justify="left", show_lines=True)
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for side in ("replayed", "recorded"):
+        table.add_column(side, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def _text(item: "Item | None") -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 
 from dataflows.channel import DeliveryError
 from dataflows.kafka import METADATA_TIMEOUT_S, make_client, partition_counts
@@ -16,6 +18,7 @@ from session_logic.errors import ConfigError
 FLUSH_S = 60
 # The longest that acknowledgements wait for while nothing is to be sent.
 PAUSE_S = 0.1
+SHOWN_RECORDS = 1_000
 
 
 class Player:
@@ -26,6 +29,8 @@ class Player:
         self._recording = recording
         self._settings = settings
         options = {
+            "linger.ms": "20",
+            "compression.type": "lz4",
             **settings.kafka,
             **settings.producer,
             "bootstrap.servers": settings.bootstrap_servers,
@@ -35,7 +40,7 @@ class Player:
         self._failure: KafkaError | None = None
 
     def check(self, *, append: bool) -> None:
-        """Raise ConfigError unless the topics are as recorded, and empty unless append."""
+        """Raise ConfigError unless the topics are as recorded, keep it, and are empty or append."""
         address = self._settings.bootstrap_servers
         counts = partition_counts(self._producer, self._settings)
         names = self._recording.partitions(list(self._settings.input_topics))
@@ -47,6 +52,7 @@ class Player:
                     f"{recorded} in the recording; create it with as many"
                 )
                 raise ConfigError(msg)
+            self._check_config(topic)
         options = {**self._settings.kafka, "bootstrap.servers": address, "group.id": "heartwheel"}
         consumer = make_client(Consumer, options)
         for name in () if append else names:
@@ -60,6 +66,29 @@ class Player:
                 )
                 raise ConfigError(msg)
         consumer.close()
+
+    def _check_config(self, topic: str) -> None:
+        """Raise ConfigError if a topic would change the timestamps, or delete old records."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        options = {**self._settings.kafka, "bootstrap.servers": self._settings.bootstrap_servers}
+        admin = make_client(AdminClient, options)
+        config = admin.describe_configs([resource])[resource].result(METADATA_TIMEOUT_S)
+        if config["message.timestamp.type"].value != "CreateTime":
+            msg = (
+                f"topic {topic} does not keep timestamps; set its message.timestamp.type=CreateTime"
+            )
+            raise ConfigError(msg)
+        chunks = self._recording.manifest.chunks
+        oldest_ms = min(
+            (c.least_ms for c in chunks if c.partition.rpartition("/")[0] == topic), default=None
+        )
+        kept_ms = int(config["retention.ms"].value)
+        if oldest_ms is not None and 0 <= kept_ms < time.time() * 1000 - oldest_ms:
+            msg = (
+                f"topic {topic} keeps records for {kept_ms} ms (retention.ms), but the recorded "
+                "ones are older and would be deleted; set its retention.ms=-1"
+            )
+            raise ConfigError(msg)
 
     def play(self, speed: float, shown: Callable[[int], None]) -> int:
         """Send all input, spaced as it was stamped, speed times as fast; return how many records.
@@ -85,7 +114,8 @@ class Player:
                 )
             )
             sent += 1
-            shown(sent)
+            if sent % SHOWN_RECORDS == 0:
+                shown(sent)
         left = self._producer.flush(FLUSH_S)
         self._check_delivery(left)
         return sent

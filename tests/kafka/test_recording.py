@@ -168,6 +168,11 @@ def test_played_recording_is_run_to_the_same_output(cluster: Cluster, tmp_path: 
         future.result()
     refused = heartwheel(cluster, "replay", str(path), *to_broker, code=2)
     assert "has 0 partitions" in refused
+    create_topics(cluster.admin, {cluster.console: 2}, **{"retention.ms": "1000"})
+    refused = heartwheel(cluster, "replay", str(path), *to_broker, code=2)
+    assert "retention.ms" in refused
+    for future in cluster.admin.delete_topics([cluster.console]).values():
+        future.result()
     create_topics(cluster.admin, topics)
     begin_s = time.monotonic()
     heartwheel(cluster, "replay", str(path), *to_broker, "--speed", "2")
@@ -189,7 +194,7 @@ def test_played_recording_is_run_to_the_same_output(cluster: Cluster, tmp_path: 
 
 
 def test_wrong_options_are_one_clear_line(cluster: Cluster, tmp_path: Path) -> None:
-    """Nothing is written for a wrong time, offset, topic or broker."""
+    """Nothing is written for a wrong time, offset or topic."""
     path = str(tmp_path / "recording")
     for options, text in (
         (("--from", "yesterday"), "--from yesterday: write it as"),
@@ -202,6 +207,4 @@ def test_wrong_options_are_one_clear_line(cluster: Cluster, tmp_path: Path) -> N
         assert "Traceback" not in said
     cluster.variables["HEARTWHEEL_DEAD_LETTER_TOPIC"] = "nowhere"
     assert "topic nowhere does not exist" in heartwheel(cluster, "record", path, code=2)
-    cluster.variables["HEARTWHEEL_BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
-    assert "no answer from Kafka at 127.0.0.1:1" in heartwheel(cluster, "record", path, code=2)
     assert not Path(path).exists()
