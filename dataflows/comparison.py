@@ -225,13 +225,13 @@ class Comparison:
 
     def _has_raced(self, name: str, want: SessionEnd, got: OutputEvent) -> bool:
         """Say whether a heartbeat or timeout was due after the end but sent before it was read."""
+        if want.reason == "timed_out" or got.time_ms <= want.time_ms:
+            return False
         if isinstance(got, Heartbeat):
             again = got.time_ms <= self._raced_ms.get(name, -1)
             self._raced_ms[name] = got.time_ms
-            return want.time_ms < got.time_ms and not again
-        return (
-            isinstance(got, SessionEnd) and got.reason == "timed_out" and want.time_ms < got.time_ms
-        )
+            return not again
+        return isinstance(got, SessionEnd) and got.reason == "timed_out"
 
     def _is_skipped(self, want: Heartbeat, got: OutputEvent) -> bool:
         """Say whether an outage, in which only the newest heartbeat counts, hid this one."""

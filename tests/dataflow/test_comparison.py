@@ -35,12 +35,14 @@ INPUT = [
 ]
 
 
-def compared(recording: Recording, last_ms: int = 100) -> tuple[dict[str, int], list[Difference]]:
+def compared(
+    recording: Recording, last_ms: int = 100, changes: dict[str, str] | None = None
+) -> tuple[dict[str, int], list[Difference]]:
     """Return the counts that are not 0, without the equal ones, and the differences."""
     reach = read_reach(recording)
     comparison = Comparison(recording, reach, last_ms)
     until_ms = reach.written_ms + last_ms
-    replay(recording, replay_settings(recording, {}), comparison.take, until_ms)
+    replay(recording, replay_settings(recording, changes or {}), comparison.take, until_ms)
     differences = comparison.finish()
     counts = {kind: n for kind, n in comparison.counts.items() if n and kind != "equal"}
     return counts, differences
@@ -104,6 +106,14 @@ def test_timeout_before_an_end_stamped_earlier_has_raced(tmp_path: Path) -> None
     output = [line for line in lines_of(whole) if is_output(whole, line)]
     recording = write(path, whole.manifest.preface, [*late, *output], END_MS)
     assert compared(recording) == ({"raced": 1}, [])
+
+
+def test_late_timeout_and_heartbeats_before_it_have_not_raced(tmp_path: Path) -> None:
+    """A timeout is not read, so nothing can come before it."""
+    recording = recorded_run(tmp_path / "r", ALL, INPUT, END_MS)
+    counts, differences = compared(recording, changes={"max_session_ms": "7000"})
+    assert counts == {"differences": 2}  # a heartbeat in place of the timeout, and a late one
+    assert [difference.name for difference in differences] == ["c2"]
 
 
 def test_heartbeats_left_out_in_an_outage_are_skipped_under_latest_only(tmp_path: Path) -> None:
