@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dataflows.cli_recording import record_command, replay_command
 from dataflows.run import Cluster, run
 from dataflows.settings import load_settings
 from session_logic.errors import ConfigError, HeartwheelError
@@ -22,6 +23,10 @@ app = typer.Typer(
 ConfigOption = Annotated[
     str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables win over it.")
 ]
+
+
+app.command("record")(record_command)
+app.command("replay")(replay_command)
 
 
 @app.callback()

@@ -55,13 +55,15 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         for value in values:
             if isinstance(value, Batch):
                 facts += value.facts
-                if value.report is not None:
-                    lane.hear(value.report)
             else:
                 self._waits_since_ms = now
                 emitted += _emitted(lane.restore(value))
         if facts:
             emitted += _emitted(lane.apply(facts, now))
+        # A report lets time pass, to a moment that these facts may be before.
+        for value in values:
+            if isinstance(value, Batch) and value.report is not None:
+                lane.hear(value.report)
         self._schedule(now, 0)
         return emitted, False
 

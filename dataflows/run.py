@@ -66,7 +66,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         if lease is not None:
             lease.release()
     except BaseException as error:
-        known = _cause(error, recovery_dir)
+        known = own_error(error, recovery_dir)
         if known is not None:
             raise known from None
         raise
@@ -164,13 +164,15 @@ def stop_on_signals(timeout_s: float) -> None:
         threading.Thread(target=target, daemon=True).start()
 
 
-def _cause(error: BaseException | None, recovery_dir: Path) -> HeartwheelError | None:
+def own_error(
+    error: BaseException | None, recovery_dir: Path | None = None
+) -> HeartwheelError | None:
     """Return the error of ours that Bytewax has wrapped, or one for a store that broke."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, HeartwheelError):
             return error
-        if "SqliteFailure" in str(error):
+        if recovery_dir is not None and "SqliteFailure" in str(error):
             return _damaged(recovery_dir, str(error).partition("SqliteFailure")[2])
         if type(error).__name__ == "PanicException":  # of the threads that talk to the others
             return ClusterError(

@@ -114,7 +114,13 @@ class Cluster:
     def read(self, topic: str) -> list[Record]:
         """Return every record of a topic, partition by partition."""
         consumer = Consumer(
-            {"bootstrap.servers": self.address, "group.id": "test", "enable.partition.eof": True}
+            {
+                "bootstrap.servers": self.address,
+                "group.id": "test",
+                "enable.partition.eof": True,
+                # Heartbeats that come faster than this would keep the end from being seen.
+                "fetch.wait.max.ms": 10,
+            }
         )
         unread = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
