@@ -15,24 +15,30 @@ from session_logic.codec import (
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.events import Chunk, Fact, Fired, OutputEvent, Records
 from session_logic.journal import BaseRow, Journal, JournalState, Restore, Row
-from session_logic.keys import group_of, groups_of
-from session_logic.rules import Rules
+from session_logic.keys import GROUPS, group_of, groups_of
+from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 NEVER_MS = -1
 # One call fires at most about this many records, so that input is read and sent in between.
 FIRE_LIMIT = 20_000
 
 
 class LaneState(Struct, frozen=True, gc=False, array_like=True):
-    """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names."""
+    """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names.
+
+    late_ms is how far time has come for the groups that were moved here from a lane that was
+    behind this one: what they owe from then to fired_ms is sent when they are restored.
+    """
 
     version: int
     lanes: int
     lane: int
     fired_ms: int
     journal: JournalState
+    groups: int = GROUPS
+    late_ms: dict[int, int] = {}
 
 
 class LaneOutput(Struct, gc=False):
@@ -54,17 +60,18 @@ class Lane:
     def __init__(self, lane: int, lanes: int, rules: Rules, state: LaneState | None = None) -> None:
         """Make a lane, new or from its state; then it first wants its rows.
 
-        Raises ConfigError if the state was stored for another number of lanes.
+        Raises ConfigError if the state was stored for another number of lanes or groups.
         """
         if state is not None:
-            _check(state, lanes)
+            check_state(state, lanes)
         self.lane = lane
-        self._lanes = lanes
+        self.lanes = lanes
         self._rules = rules
         self.table = SessionTable(rules, groups_of(lane, lanes))
         self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.fired_ms = NEVER_MS if state is None else state.fired_ms
+        self._late_ms = {} if state is None else dict(state.late_ms)
         # After an outage, nothing is fired before the lane's time has come to its end.
         self._outage = state is not None and state.fired_ms != NEVER_MS
         self._outage_end_ms: int | None = None
@@ -159,7 +166,13 @@ class Lane:
     def state(self) -> LaneState:
         """Return the lane's snapshot at the end of an epoch."""
         return LaneState(
-            STATE_VERSION, self._lanes, self.lane, self.fired_ms, self._journal.state()
+            STATE_VERSION,
+            self.lanes,
+            self.lane,
+            self.fired_ms,
+            self._journal.state(),
+            GROUPS,
+            dict(self._late_ms),
         )
 
     def restore(self, row: Row) -> LaneOutput:
@@ -170,15 +183,28 @@ class Lane:
                 "state is not; put back a whole copy of the recovery directory"
             )
             raise SnapshotError(msg)
-        if self._restore.take(row) and isinstance(row, BaseRow):
-            for session in decode_sessions(row.blob):
-                self.table.put(session)
         output = LaneOutput()
+        if self._restore.take(row) and isinstance(row, BaseRow):
+            sessions = decode_sessions(row.blob)
+            output.add(self._make_up(row.group, sessions))
+            for session in sessions:
+                self.table.put(session)
         self._finish_restore()
         if not self.restoring:
             self._act(self._waiting, output)
             self._waiting = []
         return output
+
+    def _make_up(self, group: int, sessions: list[Session]) -> list[OutputEvent]:
+        """Return what a group that was moved here from a lane behind this one still owes."""
+        late_ms = self._late_ms.pop(group, None)
+        if late_ms is None:
+            return []
+        table = SessionTable(self._rules, [group])
+        for session in sessions:
+            table.put(session)
+        fired = Fired(late_ms, newest_only=self._rules.catch_up == "latest")
+        return table.leap(fired, self.fired_ms, timeouts_only=False)
 
     def _finish_restore(self) -> None:
         """Once every row is there, replay the facts that the bases do not have yet."""
@@ -214,10 +240,18 @@ def read_lane_state(stored: list[Any]) -> LaneState:
         raise SnapshotError(msg) from None
 
 
-def _check(state: LaneState, lanes: int) -> None:
+def check_state(state: LaneState, lanes: int) -> None:
+    """Raise ConfigError if a state was stored for another number of lanes or groups."""
+    if state.groups != GROUPS:
+        msg = (
+            f"the recovery store was made for {state.groups} groups of devices, this program has "
+            f"{GROUPS}; run the version of Heartwheel that wrote it"
+        )
+        raise ConfigError(msg)
     if state.lanes != lanes:
         msg = (
             f"HEARTWHEEL_LANES is {lanes}, but the recovery store was made for {state.lanes}; set "
-            f"it back to {state.lanes}, or start with a new recovery directory and output topic"
+            f"it back to {state.lanes}, or move to {lanes} lanes with `heartwheel store migrate "
+            f"--lanes {lanes}` and a new output topic"
         )
         raise ConfigError(msg)
