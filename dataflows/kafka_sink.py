@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from dataflows.items import DEAD_LETTER_KEY, DeadLetter, lane_key
 from dataflows.kafka import make_client, partition_counts
 from dataflows.settings import Settings
-from session_logic.errors import ConfigError, HeartwheelError
+from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from session_logic.events import Records
 from session_logic.keys import GROUPS
 
@@ -218,8 +218,19 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, SinkState]):
         self, step_id: str, for_part: str, resume_state: SinkState | None
     ) -> _LanePart | _DeadLetterPart:
         """Build the part of a lane or of the dead letters."""
+        check_sink_state(for_part, resume_state)
         if for_part == DEAD_LETTER_KEY:
             return _DeadLetterPart(self._channel, self._settings.dead_letter_topic)
         lane = self.part_fn(for_part)
         end_offset = -1 if resume_state is None else resume_state[1]
         return _LanePart(self._channel, self._settings.output_topic, lane, end_offset)
+
+
+def check_sink_state(part: str, stored: SinkState | None) -> None:
+    """Raise SnapshotError if a part's stored state was written by a newer program."""
+    if stored is not None and stored[0] > SINK_VERSION:
+        msg = (
+            f"recovery store, sink {part}: version {stored[0]} is newer than this program knows "
+            f"({SINK_VERSION}); run the version of Heartwheel that wrote it, or a later one"
+        )
+        raise SnapshotError(msg)
