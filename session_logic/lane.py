@@ -14,7 +14,7 @@ from session_logic.codec import (
 )
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.events import Chunk, Fact, Fired, OutputEvent, Records
-from session_logic.journal import BaseRow, Journal, JournalState, Restore, Row
+from session_logic.journal import BaseRow, Journal, JournalRow, JournalState, Restore, Row
 from session_logic.keys import GROUPS, group_of, groups_of
 from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
@@ -178,6 +178,8 @@ class Lane:
     def restore(self, row: Row) -> LaneOutput:
         """Take in a row of the store; after the last one, act on the facts that waited."""
         if self._restore is None:
+            if isinstance(row, JournalRow) and row.segment < self._journal.oldest:
+                return LaneOutput()  # no longer needed, so nothing has waited for it
             msg = (
                 f"recovery store, lane {self.lane}: row {row.row} is there but the lane's own "
                 "state is not; put back a whole copy of the recovery directory"
