@@ -40,6 +40,13 @@ class Part(Struct):
     count: int
     committed: int
 
+    def rows(self, query: str, *values: int) -> list[Any]:
+        """Return the rows of a query; raises SnapshotError if the file is damaged there."""
+        try:
+            return self.db.execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            _refuse(self, f"cannot be read ({error})")
+
     @property
     def bytes(self) -> int:
         """The size on disk, with what has not been moved from the log into the file yet."""
@@ -65,9 +72,7 @@ class Entry(Struct, frozen=True):
     def value(self) -> Any:
         """Return the stored value; raises SnapshotError if it cannot be read."""
         try:
-            (data,) = self.part.db.execute(
-                "SELECT ser_change FROM snaps WHERE rowid = ?", (self.row,)
-            ).fetchone()
+            ((data,),) = self.part.rows("SELECT ser_change FROM snaps WHERE rowid = ?", self.row)
             return _PlainUnpickler(BytesIO(data)).load()
         except Exception as error:  # noqa: BLE001  # damaged pickles raise anything
             raise SnapshotError(f"the stored value cannot be read: {error}") from None
@@ -140,29 +145,27 @@ class Recovery:
                 raise SnapshotError(msg)
             if other.count != first.count:
                 _refuse(other, f"is of a store of {other.count} parts, {first.path.name} is not")
-        missing = sorted(set(range(first.count)) - {part.index for part in self.parts})
-        if missing:
-            files = ", ".join(str(self.folder / f"part-{index}.sqlite3") for index in missing)
-            msg = (
-                f"{files} missing: the recovery store has {first.count} parts; put back a "
-                "whole copy of the recovery directory"
-            )
-            raise SnapshotError(msg)
+        for index, part in enumerate(self.parts):
+            if part.index != index or (part is self.parts[-1] and index + 1 < first.count):
+                lost = index if part.index != index else index + 1
+                _refuse(self.folder / f"part-{lost}.sqlite3", f"of {first.count} is missing")
 
     def _resume(self) -> tuple[int, int, int]:
         """Return number of executions, workers of the last one, and the epoch to resume from."""
-        last: tuple[int, int, int] = (-1, 0, 1)
+        executions = [(-1, 0, 1)]
         for part in self.parts:
-            rows = part.db.execute("SELECT ex_num, worker_count, resume_epoch FROM exs")
-            last = max(last, *rows, (-1, 0, 0))
-        execution, workers, epoch = last
-        frontiers = dict.fromkeys(range(workers), epoch)
-        for part in self.parts:
-            for worker, frontier in part.db.execute(
-                "SELECT worker_index, worker_frontier FROM fronts WHERE ex_num = ?", (execution,)
-            ):
-                frontiers[worker] = max(frontiers.get(worker, 0), frontier)
-        return execution + 1, workers, min(frontiers.values(), default=epoch)
+            executions += part.rows("SELECT ex_num, worker_count, resume_epoch FROM exs")
+        execution, workers, epoch = max(executions)
+        frontiers = [
+            max(frontier, epoch)
+            for part in self.parts
+            for (frontier,) in part.rows(
+                "SELECT worker_frontier FROM fronts WHERE ex_num = ?", execution
+            )
+        ]
+        if len(frontiers) < workers:
+            frontiers.append(epoch)
+        return execution + 1, workers, min(frontiers, default=epoch)
 
     def _check_moments(self) -> None:
         """Raise SnapshotError if the parts were not copied at the same moment."""
@@ -179,10 +182,10 @@ class Recovery:
         """Return where the last value of each step and key before the resume epoch is."""
         found: dict[tuple[str, str], Entry] = {}
         for part in self.parts:
-            rows = part.db.execute(
+            rows = part.rows(
                 "SELECT step_id, state_key, MAX(snap_epoch), LENGTH(ser_change), rowid FROM snaps "
                 "WHERE snap_epoch < ? GROUP BY step_id, state_key",
-                (self.resume_epoch,),
+                self.resume_epoch,
             )
             for step, key, epoch, size, row in rows:
                 other = found.get((step, key))
@@ -192,20 +195,17 @@ class Recovery:
 
     def last_epoch(self) -> int:
         """Return the last epoch of which anything is stored, complete or not."""
-        epochs = [
-            part.db.execute("SELECT MAX(snap_epoch) FROM snaps").fetchone() for part in self.parts
-        ]
-        return max(epoch or 0 for (epoch,) in epochs)
+        found = [part.rows("SELECT MAX(snap_epoch) FROM snaps") for part in self.parts]
+        return max(epoch or 0 for ((epoch,),) in found)
 
     def faults(self) -> Iterator[str]:
         """Yield what SQLite finds wrong in the files, which it reads whole."""
         for part in self.parts:
             try:
-                for (line,) in part.db.execute("PRAGMA integrity_check"):
-                    if line != "ok":
-                        yield f"{part.path}: {' '.join(line.split())}"
-            except sqlite3.DatabaseError as error:
-                yield f"{part.path}: {error}"
+                lines = [line for (line,) in part.rows("PRAGMA integrity_check")]
+            except SnapshotError as error:
+                lines = [str(error)]
+            yield from (f"{part.path}: {' '.join(line.split())}" for line in lines if line != "ok")
 
 
 def _open_part(path: Path, *, alone: bool) -> Part:
@@ -222,7 +222,8 @@ def _open_part(path: Path, *, alone: bool) -> Part:
         db.execute("BEGIN")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version != TABLES_VERSION:
-            _refuse(path, f"has tables of version {version}, and Bytewax 0.21 {TABLES_VERSION}")
+            what = "is of a newer Bytewax" if version > TABLES_VERSION else "is no part of a store"
+            _refuse(path, f"{what} (tables of version {version}, not {TABLES_VERSION})")
         ((index, count),) = db.execute("SELECT part_index, part_count FROM parts").fetchall()
         (committed,) = db.execute("SELECT MAX(commit_epoch) FROM commits").fetchone()
         return Part(path, db, index, count, committed or 0)

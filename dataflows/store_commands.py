@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from msgspec import structs, to_builtins
+from msgspec import to_builtins
 
 from dataflows.settings import Settings, load_settings
 
@@ -87,7 +87,7 @@ def migrate_command(
     """Write the sessions of a stopped run as a new store with another number of lanes."""
     from dataflows.transfer import migrate_store, was_killed
 
-    settings = structs.replace(load_settings(os.environ, config), lanes=lanes)
+    settings = load_settings({**os.environ, "HEARTWHEEL_LANES": str(lanes)}, config)
     if was_killed(source):
         print(
             f"heartwheel: {source} is of a run that was killed: records that it sent after its "
@@ -160,14 +160,14 @@ def _moment(time_ms: int) -> str:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     """Print rows as a table on a terminal, else as columns of plain text."""
-    from rich.box import ROUNDED
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    table = Table(box=ROUNDED if console.is_terminal else None)
+    table = Table(box=SIMPLE if console.is_terminal else None)
     for name in rows[0]:
         table.add_column(name)
     for row in rows:
