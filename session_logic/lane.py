@@ -99,8 +99,9 @@ class Lane:
         output = LaneOutput()
         if not self.restoring:
             self._catch_time(now_ms)
-            if self._journal.full():
-                self._turn(output)
+        # A moved lane has bases to restore before its first segment has begun.
+        if self._journal.full() and (not self.restoring or self._journal.segment < 0):
+            self._turn(output)
         chunk = Chunk(self.fired(), facts)
         output.rows.append(self._journal.append(encode_chunk(chunk)))
         if self.restoring:

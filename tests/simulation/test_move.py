@@ -46,19 +46,29 @@ class Run:
     def facts(self) -> None:
         """Give each lane some facts."""
         for lane, store in zip(self.lanes, self.stores, strict=True):
-            devices = self.devices(lane)
-            for _ in range(self.random.randrange(4) if devices else 0):
-                device = self.random.choice(devices)
-                session = f"{device}-{self.random.randrange(4)}"
-                is_start = self.random.random() < 0.7
-                fact = Fact(is_start, device, session, "pc", lane.fired_ms + 1)
+            for fact in self.some_facts(lane):
                 output = lane.apply([fact], self.now_ms)
                 store.write(output.rows)
                 self.got += decoded(output.records)
-                self.want += self.models[device].apply(fact, lane.fired())
-                # Time has passed at once for a lane without sessions.
-                for other in devices:
-                    self.fired_ms[other] = max(self.fired_ms.get(other, NEVER_MS), lane.fired_ms)
+                self.expect_facts(lane, [fact])
+
+    def some_facts(self, lane: Lane) -> list[Fact]:
+        """Return up to three facts for devices of a lane."""
+        devices = self.devices(lane)
+        facts = []
+        for _ in range(self.random.randrange(4) if devices else 0):
+            device = self.random.choice(devices)
+            session = f"{device}-{self.random.randrange(4)}"
+            is_start = self.random.random() < 0.7
+            facts.append(Fact(is_start, device, session, "pc", lane.fired_ms + 1))
+        return facts
+
+    def expect_facts(self, lane: Lane, facts: list[Fact]) -> None:
+        """Expect what facts cause; time has passed at once for a lane without sessions."""
+        for fact in facts:
+            self.want += self.models[fact.device_id].apply(fact, lane.fired())
+        for device in self.devices(lane):
+            self.fired_ms[device] = max(self.fired_ms.get(device, NEVER_MS), lane.fired_ms)
 
     def pass_time(self, *, apart: bool = False) -> None:
         """Let time pass, for some lanes only if they are to be apart."""
@@ -101,9 +111,7 @@ class Run:
         for store in self.stores:
             if self.random.random() < 0.5:
                 self.cut_restore(store)
-            self.lanes.append(self.restored(store, self.got))
-        for lane in self.lanes:
-            self.expect_due(lane, newest_only=self.rules.catch_up == "latest")
+            self.lanes.append(self.resumed(store))
         self.live()
 
     def cut_restore(self, store: Store) -> None:
@@ -121,16 +129,29 @@ class Run:
         state = read_lane_state(store.state)
         return Lane(state.lane, state.lanes, self.rules, state)
 
-    def restored(self, store: Store, got: list[OutputEvent] | None = None) -> Lane:
-        """Return a lane with all its rows back, in any order."""
+    def restored(self, store: Store) -> Lane:
+        """Return a lane with all its rows back."""
+        lane = self.lane(store)
+        for row in store.rows.values():
+            if lane.restoring:
+                lane.restore(row)
+        assert not lane.restoring
+        return lane
+
+    def resumed(self, store: Store) -> Lane:
+        """Let a lane go on, with its rows back in any order, and facts that come before them."""
         lane = self.lane(store)
         rows = list(store.rows.values())
         self.random.shuffle(rows)
-        for row in rows if lane.restoring else []:
-            records = decoded(lane.restore(row).records)
-            if got is not None:
-                got += records
+        facts = self.some_facts(lane) if lane.restoring else []
+        if facts:
+            store.write(lane.apply(facts, self.now_ms).rows)
+        for row in rows:
+            if lane.restoring:
+                self.got += decoded(lane.restore(row).records)
         assert not lane.restoring
+        self.expect_due(lane, newest_only=self.rules.catch_up == "latest")
+        self.expect_facts(lane, facts)
         return lane
 
 
