@@ -21,20 +21,17 @@ from msgspec import structs
 
 from dataflows.cli import main
 from dataflows.contents import Contents
-from dataflows.decode import Decode
-from dataflows.items import Batch
 from dataflows.recovery import Recovery, StoreInUseError
 from dataflows.run import prepare_recovery
 from dataflows.transfer import copy_store
 from session_logic import journal
 from session_logic.codec import encode_sessions
 from session_logic.errors import HeartwheelError, SnapshotError
-from session_logic.events import Fired
 from session_logic.keys import group_of, groups_of
 from session_logic.rules import Session
 from tests.broker import ROOT
-from tests.dataflow.test_flow import SETTINGS, T, history, run, sent
-from tests.model import Model
+from tests.dataflow.test_flow import SETTINGS, history, run, sent
+from tests.fixtures.make import sessions
 from tests.simulation.lane import by_device
 
 
@@ -379,26 +376,11 @@ def test_inspect_says_what_is_there(store: Path, command: Command) -> None:
     summary = json.loads(output)
     assert (summary["lane_count"], summary["groups"], summary["resume_epoch"]) == (4, 256, 42)
     assert summary["source"] == {"iterable": 40}
-    want = expected_sessions()
-    assert sum(lane["active"] for lane in summary["lanes"]) == len(want)
+    assert sum(lane["active"] for lane in summary["lanes"]) == len(sessions())
     code, output = command("store", "inspect", store)
     assert code == 0
     for lane in summary["lanes"]:
         assert re.search(rf"{lane['lane']} +{lane['active']} +{lane['remembered']} ", output)
-
-
-def expected_sessions() -> dict[str, str]:
-    """Return what the model has active at the end of the history, by device."""
-    decode = Decode(1, 10**13, lambda: T)
-    facts = [f for _, b in decode(history(40)) if isinstance(b, Batch) for f in b.facts]
-    model = Model(SETTINGS.rules())
-    for fact in facts:
-        model.apply(fact, Fired(-1))
-    return {
-        device: lives[-1].fact.session_id
-        for device, lives in model.lives.items()
-        if lives[-1].ended_ms is None
-    }
 
 
 def active(store: Path) -> dict[str, str]:
@@ -424,7 +406,7 @@ def test_migrated_store_has_the_same_sessions_and_offsets(
     code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", lanes)
     assert code == 0
     assert f"output topic with {lanes} partitions" in output
-    assert active(tmp_path / "new") == active(store) == expected_sessions()
+    assert active(tmp_path / "new") == active(store) == sessions()
     out: list[Any] = []
     run(history(60), tmp_path / "new", out, settings=structs.replace(SETTINGS, lanes=lanes))
     whole: list[Any] = []
