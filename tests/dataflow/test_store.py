@@ -1,5 +1,6 @@
 """The tools for recovery stores: a store that is not whole is named before anything starts."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -432,3 +433,21 @@ def test_empty_directory_holds_no_store(tmp_path: Path, command: Command) -> Non
         code, output = command("store", name, tmp_path)
         assert code == 2
         assert "holds no recovery store" in output
+
+
+@pytest.mark.parametrize("wait_s", [0.3, 0.6, 0.8, 1.0])
+def test_killed_migration_leaves_the_source_whole_and_no_half_target(
+    wait_s: float, store: Path, tmp_path: Path, command: Command
+) -> None:
+    """Whenever it is killed, the target is there whole or not at all."""
+    target = tmp_path / "new"
+    arguments = ["store", "migrate", str(store), str(target), "--lanes", "2"]
+    with subprocess.Popen([sys.executable, "-m", "dataflows.cli", *arguments], cwd=ROOT) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+        process.kill()
+    assert active(store) == sessions()
+    if target.exists():
+        assert active(target) == sessions()
+    else:
+        assert command(*arguments)[0] == 0
