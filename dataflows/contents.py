@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
-from dataflows.items import lane_key
-from dataflows.kafka_sink import check_sink_state
+from dataflows.dead_letters import starts_of
+from dataflows.items import DEAD_LETTER_KEY, lane_key
+from dataflows.outbox import Outbox
 from dataflows.recovery import TABLES_VERSION, Entry, Recovery
 from dataflows.store import from_stored
 from session_logic.codec import decode_chunk, decode_sessions
@@ -43,6 +44,14 @@ class FileSummary(Struct):
     committed_epoch: int
 
 
+class SinkSummary(Struct):
+    """Where output goes on, by partition, and how many records are not acknowledged."""
+
+    version: int
+    end_offsets: dict[int, int]
+    waiting: int = 0
+
+
 class Summary(Struct):
     """What a store holds, in plain values: epochs, versions, offsets, rows, lanes."""
 
@@ -60,7 +69,7 @@ class Summary(Struct):
     files: list[FileSummary]
     values: dict[str, int]
     source: dict[str, Any]
-    sink: dict[str, Any]
+    sink: dict[str, SinkSummary]
     lanes: list[LaneSummary]
 
 
@@ -88,6 +97,10 @@ class Contents:
             (entry for entry in self._entries.values() if entry.step == f"{FLOW}.{name}"),
             key=lambda entry: entry.key,
         )
+
+    def waiting(self) -> int:
+        """Count the records of which the store does not know that Kafka has them."""
+        return sum(_sink_summary(entry).waiting for entry in self.step("sink"))
 
     @property
     def lanes(self) -> int:
@@ -133,10 +146,10 @@ class Contents:
             try:
                 value = entry.value()
                 if entry.step.endswith("sink"):
-                    check_sink_state(entry.key, value)
+                    _sink_summary(entry)
                 elif not isinstance(value, int):
                     yield f"{entry.where}: {value!r} is no offset"
-            except (HeartwheelError, TypeError, LookupError) as error:
+            except HeartwheelError as error:
                 yield f"{entry.where}: {error}"
 
     def summary(self) -> Summary:
@@ -150,7 +163,7 @@ class Contents:
             TABLES_VERSION,
             sorted({state.version for state in self.states.values()}),
             sorted({entry.value()[0] for entry in self.step("store")}),
-            sorted({entry.value()[0] for entry in self.step("sink")}),
+            sorted({_sink_summary(entry).version for entry in self.step("sink")}),
             self.lanes,
             next((state.groups for state in self.states.values()), GROUPS),
             recovery.executions,
@@ -160,7 +173,7 @@ class Contents:
             [FileSummary(part.path.name, part.bytes, part.committed) for part in recovery.parts],
             counts,
             {entry.key: entry.value() for entry in self.step("source")},
-            {entry.key: to_builtins(entry.value()) for entry in self.step("sink")},
+            {entry.key: _sink_summary(entry) for entry in self.step("sink")},
             [self._lane_summary(lane) for lane in sorted(self.states)],
         )
 
@@ -205,6 +218,19 @@ def lane_states(entries: list[Entry]) -> tuple[list[LaneState], list[str]]:
         else:
             states.append(state)
     return states, faults
+
+
+def _sink_summary(entry: Entry) -> SinkSummary:
+    """Return what a sink's state says; raises SnapshotError if it cannot be read."""
+    value = entry.value()
+    try:
+        if entry.key == DEAD_LETTER_KEY:
+            return SinkSummary(value[0], starts_of(value))
+        lane = int(entry.key.removeprefix("lane-"))
+        outbox = Outbox.of_state(lane, value)
+        return SinkSummary(value[0], {lane: outbox.end_offset}, len(outbox.release()))
+    except (TypeError, ValueError, LookupError) as error:
+        raise SnapshotError(f"it is no state of a sink ({error})") from None
 
 
 def _lane_of(entry: Entry, lanes: int) -> int:

@@ -1,197 +1,106 @@
 """Kafka as a Bytewax sink: one partition per lane, one producer per process."""
 
-import time
 from functools import partial
 
+import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Message
 
-from dataflows.items import DEAD_LETTER_KEY, DeadLetter, lane_key
-from dataflows.kafka import make_client, partition_counts
+from dataflows.channel import Channel
+from dataflows.dead_letters import DeadLetterPart, DeadLetterState
+from dataflows.items import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
+from dataflows.kafka import partition_counts
+from dataflows.lease import Lease
+from dataflows.outbox import Name, Outbox, OutboxState, name_of
 from dataflows.settings import Settings
-from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
+from dataflows.stop import STOP
+from dataflows.tails import ReconcileError, Tails
+from session_logic.codec import decode_output
+from session_logic.errors import ConfigError
 from session_logic.events import Records
-from session_logic.keys import GROUPS
-
-SINK_VERSION = 1
-SinkState = tuple[int, int]  # version, offset after the last acknowledged record (-1: none yet)
+from session_logic.keys import GROUPS, group_of, lane_of
 
 
-class DeliveryError(HeartwheelError):
-    """A record was not accepted by Kafka: the run stops and resumes from the last snapshot."""
-
-
-class _Channel:
-    """The producer of this process, shared by its partitions."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._producer: Producer | None = None
-        self.failure: str | None = None
-
-    def open(self) -> Producer:
-        """Return the producer, made on first use."""
-        if self._producer is None:
-            options = {
-                "linger.ms": "1",
-                "compression.type": "lz4",
-                "queue.buffering.max.messages": "500000",
-                "queue.buffering.max.kbytes": "262144",
-                **self._settings.kafka,
-                **self._settings.producer,
-                "bootstrap.servers": self._settings.bootstrap_servers,
-                # Each record once and in order, whatever the connection does.
-                "enable.idempotence": "true",
-                "acks": "all",
-                # A record is given up with the whole run, never alone.
-                "message.timeout.ms": str(self._settings.delivery_timeout_ms),
-                "error_cb": self._on_error,
-            }
-            self._producer = make_client(Producer, options)
-        return self._producer
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self.failure = f"{error.str()} ({error.name()})"
-
-    def send(self, produce: partial[None]) -> None:
-        """Enqueue a record; on a full queue wait for room, up to the delivery timeout."""
-        deadline = time.monotonic() + self._settings.delivery_timeout_ms / 1000
-        while True:
-            try:
-                return produce()
-            except BufferError:
-                self.open().poll(0.01)
-                self.check()
-                if time.monotonic() > deadline:
-                    self.failure = (
-                        f"the queue stayed full for {self._settings.delivery_timeout_ms} ms"
-                    )
-
-    def flush(self) -> None:
-        """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
-        left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
-        if left and self.failure is None:
-            self.failure = f"{left} records not acknowledged in time"
-        self.check()
-
-    def check(self) -> None:
-        """Raise DeliveryError if a record has been lost."""
-        if self.failure is not None:
-            msg = (
-                f"output to {self._settings.bootstrap_servers} failed: {self.failure}; the run "
-                "stops and resumes from its last snapshot when it is started again"
-            )
-            raise DeliveryError(msg)
-
-
-class _LanePart(StatefulSinkPartition[Records, SinkState]):
+class _LanePart(StatefulSinkPartition[Records, OutboxState]):
     """The output partition of one lane.
 
     Only the last record of a batch has a delivery callback. That is enough: this run alone
     writes to the partition, so the offset of a record tells whether all before it arrived.
     """
 
-    def __init__(self, channel: _Channel, topic: str, lane: int, end_offset: int) -> None:
-        self._channel = channel
-        self._topic = topic
+    def __init__(self, sink: "KafkaSink", lane: int, outbox: Outbox, closed_epochs: int) -> None:
+        self._sink = sink
+        self._channel = sink.channel
+        self._topic = sink.settings.output_topic
         self._lane = lane
-        self._end_offset = end_offset
-        self._sent = 0
-        self._first_offset: int | None = None
+        self._closed_epochs = closed_epochs
+        self.outbox = outbox
 
     def write_batch(self, items: list[Records]) -> None:
+        self._channel.check()
+        self._sink.reconcile()
+        for records in items:
+            if self._closed_epochs:
+                self.outbox.hold(records)
+            else:
+                self.send(self.outbox.admit(records))
+        self._channel.poll()
+
+    def send(self, records: Records) -> None:
+        """Enqueue records."""
+        last = len(records) - 1
+        if last < 0:
+            return
         channel, topic, lane = self._channel, self._topic, self._lane
         produce = channel.open().produce
-        for records in items:
-            last = len(records) - 1
-            for key, value in zip(records.keys[:last], records.values[:last], strict=True):
-                try:
-                    produce(topic, value, key, lane)
-                except BufferError:
-                    channel.send(partial(produce, topic, value, key, lane))
-            self._sent += last + 1
-            acknowledged = partial(self._on_delivery, self._sent)
-            channel.send(
-                partial(
-                    produce, topic, records.values[last], records.keys[last], lane, acknowledged
-                )
-            )
-        channel.open().poll(0)
-        channel.check()
+        for key, value in zip(records.keys[:last], records.values[:last], strict=True):
+            try:
+                produce(topic, value, key, lane)
+            except BufferError:
+                channel.send(partial(produce, topic, value, key, lane))
+        acknowledged = partial(self._on_delivery, self.outbox.send(records))
+        key, value = records.keys[last], records.values[last]
+        channel.send(partial(produce, topic, value, key, lane, acknowledged))
 
-    def _on_delivery(self, sent: int, error: KafkaError | None, message: Message) -> None:
+    def _on_delivery(self, expected: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._channel.failure = f"{self._topic}/{self._lane}: {error.str()} ({error.name()})"
-            return
-        offset = message.offset()
-        assert offset is not None  # a delivered record has one
-        self._end_offset = offset + 1
-        first_offset = self._end_offset - sent
-        if self._first_offset is None:
-            self._first_offset = first_offset
-        elif first_offset != self._first_offset:
+        elif not self.outbox.acknowledge(expected, message.offset() or 0):
             self._channel.failure = (
-                f"{self._topic}/{self._lane}: offset {offset} instead of "
-                f"{self._first_offset + sent - 1}: a record was lost, or another program writes "
-                "to this partition"
+                f"{self._topic}/{self._lane}: offset {message.offset()} instead of {expected}: a "
+                "record was lost, or another program writes to this partition"
             )
 
-    def snapshot(self) -> SinkState:
-        self._channel.flush()
-        return (SINK_VERSION, self._end_offset)
+    def snapshot(self) -> OutboxState:
+        self._sink.reconcile()
+        self._channel.poll()
+        if self._closed_epochs:
+            self._closed_epochs -= 1
+            if not self._closed_epochs:
+                self.send(self.outbox.release())
+        if STOP.is_set():  # this is the last snapshot
+            self._channel.flush()
+        return self.outbox.state()
 
 
-class _DeadLetterPart(StatefulSinkPartition[DeadLetter, SinkState]):
-    """The dead-letter topic: bytes untouched, and in headers where they came from and why."""
-
-    def __init__(self, channel: _Channel, topic: str) -> None:
-        self._channel = channel
-        self._topic = topic
-
-    def write_batch(self, items: list[DeadLetter]) -> None:
-        produce = self._channel.open().produce
-        for letter in items:
-            offset, time_ms, key, value = letter.message
-            headers: dict[str, str | bytes | None] = {
-                "heartwheel.topic": letter.topic,
-                "heartwheel.partition": str(letter.partition),
-                "heartwheel.offset": str(offset),
-                "heartwheel.timestamp": str(time_ms),
-                "heartwheel.reason": letter.reason,
-                "heartwheel.detail": letter.detail,
-            }
-            self._channel.send(
-                partial(
-                    produce, self._topic, value, key, headers=headers, on_delivery=self._on_delivery
-                )
-            )
-        self._channel.check()
-
-    def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self._channel.failure = f"{self._topic}: {error.str()} ({error.name()})"
-
-    def snapshot(self) -> SinkState:
-        self._channel.flush()
-        return (SINK_VERSION, -1)
-
-
-class KafkaSink(FixedPartitionedSink[Records | DeadLetter, SinkState]):
+class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLetterState]):
     """Writes the records of a lane to its partition, and dead letters to their topic."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Write to the topics that the settings name."""
-        self._settings = settings
-        self._channel = _Channel(settings)
+    def __init__(self, settings: Settings, lease: Lease | None = None) -> None:
+        """Write to the topics that the settings name, as long as the lease is held."""
+        self.settings = settings
+        self.channel = Channel(settings, lease)
+        self._tails = Tails(settings)
+        self._resumed: dict[int, _LanePart] = {}
+        self._dead_letter_parts = 1
 
     def list_parts(self) -> list[str]:
         """Return a part for every possible lane and one for dead letters, so names never go.
 
         Raises ConfigError if a topic is missing or has not as many partitions as lanes.
         """
-        settings = self._settings
-        counts = partition_counts(self._channel.open(), settings)
+        settings = self.settings
+        counts = partition_counts(self.channel.open(), settings)
         for topic, variable in (
             (settings.output_topic, "HEARTWHEEL_OUTPUT_TOPIC"),
             (settings.dead_letter_topic, "HEARTWHEEL_DEAD_LETTER_TOPIC"),
@@ -208,6 +117,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, SinkState]):
                 f"but HEARTWHEEL_LANES is {settings.lanes}; they must be equal"
             )
             raise ConfigError(msg)
+        self._dead_letter_parts = counts[settings.dead_letter_topic]
         return [*map(lane_key, range(GROUPS)), DEAD_LETTER_KEY]
 
     def part_fn(self, item_key: str) -> int:
@@ -215,22 +125,57 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, SinkState]):
         return GROUPS if item_key == DEAD_LETTER_KEY else int(item_key.rpartition("-")[2])
 
     def build_part(  # type: ignore[override]  # each part gets only its own kind of item
-        self, step_id: str, for_part: str, resume_state: SinkState | None
-    ) -> _LanePart | _DeadLetterPart:
+        self, step_id: str, for_part: str, resume_state: OutboxState | DeadLetterState | None
+    ) -> _LanePart | DeadLetterPart:
         """Build the part of a lane or of the dead letters."""
-        check_sink_state(for_part, resume_state)
+        topic = self.settings.output_topic
         if for_part == DEAD_LETTER_KEY:
-            return _DeadLetterPart(self._channel, self._settings.dead_letter_topic)
+            return DeadLetterPart(
+                self.settings.dead_letter_topic,
+                self._dead_letter_parts,
+                self.channel,
+                self._tails,
+                resume_state,
+            )
         lane = self.part_fn(for_part)
-        end_offset = -1 if resume_state is None else resume_state[1]
-        return _LanePart(self._channel, self._settings.output_topic, lane, end_offset)
+        if resume_state is None:
+            outbox = Outbox(self._tails.bounds(topic, lane)[1])
+            return _LanePart(self, lane, outbox, OPENING_EPOCHS)
+        part = _LanePart(self, lane, Outbox.of_state(lane, resume_state), 0)
+        self._resumed[lane] = part
+        return part
 
+    def reconcile(self) -> None:
+        """Let the resumed parts learn, all at once, what is in their partitions already."""
+        if not self._resumed:
+            return
+        resumed, self._resumed = self._resumed, {}
+        topic = self.settings.output_topic
+        written: dict[int, dict[Name, int]] = {lane: {} for lane in resumed}
 
-def check_sink_state(part: str, stored: SinkState | None) -> None:
-    """Raise SnapshotError if a part's stored state was written by a newer program."""
-    if stored is not None and stored[0] > SINK_VERSION:
-        msg = (
-            f"recovery store, sink {part}: version {stored[0]} is newer than this program knows "
-            f"({SINK_VERSION}); run the version of Heartwheel that wrote it, or a later one"
-        )
-        raise SnapshotError(msg)
+        def take(message: Message) -> None:
+            lane = message.partition()
+            assert lane is not None
+            try:
+                event = decode_output(message.value() or b"")
+                foreign = lane_of(group_of(event.device_id), self.settings.lanes) != lane
+            except msgspec.DecodeError:
+                foreign = True
+            if foreign:
+                msg = (
+                    f"{topic}/{lane}: the record at offset {message.offset()} is not Heartwheel's: "
+                    "nothing else may write to the output topic; stop what does, and start with "
+                    "a new topic and recovery directory"
+                )
+                raise ReconcileError(msg)
+            written[lane][name_of(event)] = event.time_ms
+
+        starts = {
+            lane: part.outbox.end_offset
+            if part.outbox.end_offset >= 0
+            else self._tails.bounds(topic, lane)[1]
+            for lane, part in resumed.items()
+        }
+        ends = self._tails.read(topic, starts, take)
+        for lane, part in resumed.items():
+            part.send(part.outbox.reconcile(ends[lane], written[lane]))

@@ -3,6 +3,7 @@
 from collections import deque
 from datetime import datetime
 from typing import cast
+from uuid import uuid4
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -12,15 +13,18 @@ from dataflows.items import Message, Polled
 from dataflows.kafka import make_client, partition_counts
 from dataflows.settings import Settings
 from dataflows.stop import Stop
-from session_logic.clock import Report
+from session_logic.clock import LEASE_MS, Report
 from session_logic.errors import ConfigError, HeartwheelError
 
 POLL_MESSAGES = 5_000
 BATCH_MESSAGES = 2_000
 # A partition with more to read is behind when what it has read is older than this.
 BEHIND_MS = 1_000
-# How often a partition that is behind tells the lanes how far it has come.
+# How often a partition that is behind tells the lanes how far it has come, and the consumer that
+# those which are not still are not.
 REPORT_MS = 200
+# After a pause so long, or when the broker was away, what was read to its end may not be any more.
+PAUSE_MS = LEASE_MS // 2
 
 _TRANSIENT = {
     KafkaError._TRANSPORT,
@@ -50,8 +54,10 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         self.partition = partition
         self.pending: deque[Message] = deque()
         self.at_end = False
+        self.fetched_offset = offset  # of what comes next, after what is pending
         self._next_offset = offset
         self._through_ms = 0
+        self.confirmed = False  # whether the end has been seen since the last doubt
         self._reported: bool | None = None  # live or not, None before the first report
         self._reported_at_ms = 0
 
@@ -69,21 +75,29 @@ class _Partition(StatefulSourcePartition[Polled, int]):
             self._through_ms = max(self._through_ms, min(now, messages[-1][1]))
         report = self._report(now)
         if not messages and report is None:
-            return []
+            report = hub.renewal(now)
+            if report is None:
+                return []
         return [Polled(self.topic, self.partition, hub.platform(self.topic), messages, report)]
 
     def _report(self, now: int) -> Report | None:
         """Return what there is to tell the lanes, if anything."""
         live = (self.at_end and not self.pending) or (
-            self._reported is True and now - self._through_ms <= BEHIND_MS
+            self._reported is True and self.confirmed and now - self._through_ms <= BEHIND_MS
         )
         if live is self._reported and (live or now - self._reported_at_ms < REPORT_MS):
             return None
         if not live and not self._through_ms:
             return None  # nothing is known yet
         self._reported, self._reported_at_ms = live, now
-        through_ms = None if live else self._through_ms
-        return Report(f"{self.topic}/{self.partition}", self._hub.parts, through_ms)
+        part, through_ms = f"{self.topic}/{self.partition}", None if live else self._through_ms
+        return Report(part, self._hub.parts, through_ms, self._hub.name, now)
+
+    def doubt(self, as_of_ms: int) -> TopicPartition:
+        """Take back that the end is reached, as it was as_of_ms; return where to look for it."""
+        self.at_end = self.confirmed = False
+        self._through_ms = max(self._through_ms, as_of_ms)
+        return TopicPartition(self.topic, self.partition, self.fetched_offset)
 
     def next_awake(self) -> datetime | None:
         return self._hub.wake_at
@@ -105,6 +119,10 @@ class _Hub:
         self._clock = clock
         self._consumer: Consumer | None = None
         self._partitions: dict[tuple[str, int], _Partition] = {}
+        self.name = uuid4().hex
+        self._polled_ms = clock.now_ms()
+        self._renewed_ms = 0
+        self._away = False
         self._wake_ms = 0
         self.wake_at = system_time(0)
 
@@ -154,6 +172,9 @@ class _Hub:
         now = self._clock.now_ms()
         if now < self._wake_ms or self._consumer is None:
             return now
+        if now - self._polled_ms > PAUSE_MS:
+            self._doubt()
+        self._polled_ms = now
         messages = self._consumer.consume(POLL_MESSAGES, 0)
         for message in messages:
             error = message.error()
@@ -162,17 +183,39 @@ class _Hub:
                 part = self._partitions[where]
                 part.at_end = False
                 offset = cast("int", message.offset())
+                part.fetched_offset = offset + 1
                 part.pending.append(
                     (offset, message.timestamp()[1], message.key(), message.value())
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._partitions[where].at_end = True
+                part = self._partitions[where]
+                part.at_end = part.confirmed = True
+                self._away = False
             elif error.code() not in _TRANSIENT:
                 raise _source_error(message.topic(), message.partition(), error)
+            elif not self._away:
+                self._away = True
+                self._doubt()
         tick_ms = self._settings.tick_ms
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
         return now
+
+    def _doubt(self) -> None:
+        """Ask for the ends of all partitions anew: Kafka says when they are reached."""
+        assert self._consumer is not None
+        confirmed = [part for part in self._partitions.values() if part.confirmed]
+        where = [part.doubt(self._polled_ms) for part in confirmed]
+        if where:
+            self._consumer.incremental_unassign(where)
+            self._consumer.incremental_assign(where)
+
+    def renewal(self, now: int) -> Report | None:
+        """Return from time to time the word that partitions read to their end still are."""
+        if now - self._renewed_ms < REPORT_MS:
+            return None
+        self._renewed_ms = now
+        return Report("", self.parts, None, self.name, now)
 
     def close(self) -> None:
         """Close the consumer once; partitions of one process share it."""

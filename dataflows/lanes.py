@@ -8,10 +8,10 @@ from bytewax.operators import StatefulBatchLogic
 from msgspec import to_builtins
 
 from dataflows.clock import Clock
-from dataflows.items import Batch
+from dataflows.items import OPENING_EPOCHS, Batch
 from dataflows.settings import Settings
 from session_logic.errors import SnapshotError
-from session_logic.events import Records
+from session_logic.events import Fact, Records
 from session_logic.journal import Row
 from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
 
@@ -35,6 +35,11 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         self._waits_since_ms = clock.now_ms()
         self._tick_ms = settings.tick_ms
         self._wake_ms: int | None = self._waits_since_ms
+        self._settled = False
+        # In how many more epochs the sink is to be written to, records or not. A moved lane, which
+        # has no segment yet, is new to its sink as well.
+        self._openings = OPENING_EPOCHS if state is None or state.journal.segment < 0 else 0
+        self._epoch_opened = False
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
         return Lane(number, self._settings.lanes, self._settings.rules(), state)
@@ -42,9 +47,12 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
     def on_batch(self, values: list[Batch | Row]) -> tuple[list[Emitted], bool]:
         """Take in rows, facts and reports."""
         now = self._clock.now_ms()
+        emitted: list[Emitted] = []
         if self._lane is None:
             self._lane = self._make(values[0].lane, None)
-        lane, emitted, facts = self._lane, [], []
+        emitted += self._open()
+        lane = self._lane
+        facts: list[Fact] = []
         for value in values:
             if isinstance(value, Batch):
                 facts += value.facts
@@ -71,7 +79,23 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
             raise SnapshotError(msg)
         output = lane.advance(now)
         self._schedule(now, len(output.records))
-        return _emitted(output), False
+        emitted = _emitted(output) or self._open()
+        if not self._settled and output.records.settled_ms >= 0:
+            self._settled = True
+            emitted = emitted or [output.records]
+        return emitted, False
+
+    def on_eof(self) -> tuple[list[Emitted], bool]:
+        """Write to the sink once more, so that its last snapshot has every acknowledgement."""
+        return [Records([], [])], False
+
+    def _open(self) -> list[Emitted]:
+        """Return something for the sink of a new lane, once an epoch."""
+        if self._epoch_opened or not self._openings:
+            return []
+        self._openings -= 1
+        self._epoch_opened = True
+        return [Records([], [])]
 
     def _schedule(self, now: int, fired: int) -> None:
         """Wake at the next tick if anything can become due, at once if something is left.
@@ -87,7 +111,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         tick_ms = self._tick_ms
         if self._lane.behind(now) and self._lane.table.wheel:
             self._wake_ms = now
-        elif self._lane.table.wheel or self._lane.restoring:
+        elif self._lane.table.wheel or self._lane.resuming or self._openings:
             self._wake_ms = (now // tick_ms + 1) * tick_ms
         else:
             self._wake_ms = None
@@ -99,6 +123,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
     def snapshot(self) -> StoredLane:
         """Return the lane's own state as plain values; its sessions are in the store."""
         assert self._lane is not None
+        self._epoch_opened = False
         stored: StoredLane = to_builtins(self._lane.state())
         return stored
 

@@ -18,13 +18,13 @@ from typing import Any, NoReturn, Self
 
 from msgspec import Struct
 
+from dataflows.lock import LOCK_FILE
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 
 # The `user_version` of the tables that Bytewax 0.21 makes.
 TABLES_VERSION = 5
 # All parts are committed at every epoch; parts further apart were not copied together.
 APART_EPOCHS = 100
-LOCK_FILE = "heartwheel.lock"
 
 
 class StoreInUseError(HeartwheelError):

@@ -20,6 +20,8 @@ from dataflows.clock import SteadyClock
 from dataflows.contents import FLOW, lane_states
 from dataflows.kafka_sink import KafkaSink
 from dataflows.kafka_source import KafkaSource
+from dataflows.lease import Lease
+from dataflows.lock import StoreLock
 from dataflows.recovery import Recovery
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
@@ -42,7 +44,11 @@ class Cluster(Struct, frozen=True):
 def run(settings: Settings, cluster: Cluster) -> None:
     """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
-    sink = KafkaSink(settings)
+    process_id = cluster.process_id or 0
+    lock = StoreLock(recovery_dir, process_id)
+    # The other processes of a cluster live and die with the first.
+    lease = Lease(settings, lock.store) if settings.fencing and not process_id else None
+    sink = KafkaSink(settings, lease)
     clock = SteadyClock()
     source = KafkaSource(settings, STOP, clock)
     source.list_parts()
@@ -50,8 +56,12 @@ def run(settings: Settings, cluster: Cluster) -> None:
     flow = build_flow(source, sink, settings, clock)
     stop_on_signals(settings.stop_timeout_ms / 1000)
     gc.set_threshold(*GC_THRESHOLDS)
+    if lease is not None:
+        lease.acquire()
     try:
         _execute(flow, settings, cluster, recovery_dir)
+        if lease is not None:
+            lease.release()
     except BaseException as error:
         known = _cause(error)
         if known is not None:

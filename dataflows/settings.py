@@ -51,6 +51,7 @@ class Settings(
     recovery_dir: Name = "recovery"
     recovery_parts: Positive = 1
     restore_timeout_ms: Positive = 60_000
+    fencing: bool = True
     delivery_timeout_ms: Positive = 120_000
     stop_timeout_ms: Positive = 20_000
     kafka: dict[str, str] = {}

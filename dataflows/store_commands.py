@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,16 +84,9 @@ def migrate_command(
     config: ConfigOption = None,
 ) -> None:
     """Write the sessions of a stopped run as a new store with another number of lanes."""
-    from dataflows.transfer import migrate_store, was_killed
+    from dataflows.transfer import migrate_store
 
     settings = load_settings({**os.environ, "HEARTWHEEL_LANES": str(lanes)}, config)
-    if was_killed(source):
-        print(
-            f"heartwheel: {source} is of a run that was killed: records that it sent after its "
-            "last snapshot will come again in the new topic; start it and stop it with SIGTERM "
-            "first to avoid that",
-            file=sys.stderr,
-        )
     count = migrate_store(source, target, settings.lanes, settings.rules())
     print(f"migrated {count} sessions from {source} to {target}")
     print(
@@ -143,7 +135,14 @@ def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
             for lane in summary.lanes
         ],
         [{"source": part, "next offset": state} for part, state in summary.source.items()],
-        [{"sink": part, "version, offset": _list(state)} for part, state in summary.sink.items()],
+        [
+            {
+                "sink": part,
+                "end offset": _list(list(state.end_offsets.values())),
+                "not acknowledged": state.waiting,
+            }
+            for part, state in summary.sink.items()
+        ],
     ]
 
 

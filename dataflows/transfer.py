@@ -48,13 +48,15 @@ def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
     """Write the sessions of a stopped store as a new one of another number of lanes; count them.
 
     Source offsets stay, and so does the state of the dead letters; the output topic is another,
-    so nothing is known of it. Raises StoreInUseError for a running store, ConfigError if there is
-    something at the target, SnapshotError if the store is not whole.
+    so nothing is known of it. Raises StoreInUseError for a running store, ConfigError if it was not
+    stopped cleanly or there is something at the target, SnapshotError if it is not whole.
     """
+    # A clean stop leaves no log.
+    killed = any(log.stat().st_size for log in source.glob("*.sqlite3-wal"))
     with _new_folder(target) as folder:
         with Recovery(source, alone=True) as store:
             contents = Contents(store, rules)
-            _check_movable(contents)
+            _check_movable(contents, killed=killed)
             move, inbox, count = Move(lanes), Inbox(), 0
             for number in sorted(contents.states):
                 lane, _ = contents.restore(number)
@@ -76,12 +78,7 @@ def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
     return count
 
 
-def was_killed(source: Path) -> bool:
-    """Say whether a log was left behind: a clean stop leaves none."""
-    return any(log.stat().st_size for log in source.glob("*.sqlite3-wal"))
-
-
-def _check_movable(contents: Contents) -> None:
+def _check_movable(contents: Contents, *, killed: bool) -> None:
     folder = contents.recovery.folder
     if not contents.states:
         msg = f"{folder} holds no sessions yet; set HEARTWHEEL_LANES and start with a new directory"
@@ -95,6 +92,12 @@ def _check_movable(contents: Contents) -> None:
     fault = next(contents.faults(), None)
     if fault is not None:
         raise SnapshotError(f"{fault}; see `heartwheel store check`")
+    if killed or contents.waiting():
+        msg = (
+            f"{folder} is of a run that was killed: what it sent last is not known; start it once "
+            "more and stop it with SIGTERM, then migrate"
+        )
+        raise ConfigError(msg)
 
 
 def _check_moved(folder: Path, rules: Rules, count: int) -> None:

@@ -98,10 +98,15 @@ class Rejected(Struct, frozen=True, gc=False):
 
 
 class Records(Struct, gc=False):
-    """Output records of one lane in order, as parallel lists: Kafka keys and JSON values."""
+    """Output records of one lane in order, as parallel lists: Kafka keys and JSON values.
+
+    settled_ms: with these, everything is out that was due by then, and all that follows from
+    the input there was; -1 while the lane is behind.
+    """
 
     keys: list[str] = []
     values: list[bytes] = []
+    settled_ms: int = -1
 
     def __len__(self) -> int:
         """Count the records."""

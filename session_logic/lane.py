@@ -21,6 +21,8 @@ from session_logic.table import SessionTable
 
 STATE_VERSION = 2
 NEVER_MS = -1
+# A lane that stood still for longer, though it runs, has had an outage.
+PAUSE_MS = 10_000
 # One call fires at most about this many records, so that input is read and sent in between.
 FIRE_LIMIT = 20_000
 
@@ -86,6 +88,11 @@ class Lane:
         """Whether rows are still missing; facts wait until then."""
         return self._restore is not None
 
+    @property
+    def resuming(self) -> bool:
+        """Whether the lane has not yet made up for the time before its start."""
+        return self.restoring or self._outage
+
     def missing_rows(self) -> list[str]:
         """Name the rows that the lane still waits for."""
         return [] if self._restore is None else self._restore.missing()
@@ -143,13 +150,16 @@ class Lane:
         self._leap(output, time_ms)
         if time_ms > self.fired_ms:
             self.fired_ms = self.table.fire(self.fired_ms, time_ms, output.records, FIRE_LIMIT)
+        if self.clock.live:
+            output.records.settled_ms = self.fired_ms
         return output
 
     def _leap(self, output: LaneOutput, time_ms: int) -> None:
         """Pass over a step of time that is not to be gone through moment by moment."""
         step_ms = time_ms - self.fired_ms
         beat_ms = self._rules.heartbeat_ms
-        outage = self._outage or (self.clock.live and self.fired_ms != NEVER_MS)
+        paused = self.clock.live and self.fired_ms != NEVER_MS and step_ms > PAUSE_MS
+        outage = self._outage or paused
         if outage and self._rules.catch_up == "latest" and step_ms > beat_ms:
             fired = Fired(self.fired_ms, newest_only=True)
             output.add(self.table.leap(fired, time_ms, timeouts_only=True))
@@ -190,8 +200,7 @@ class Lane:
         if self._restore.take(row) and isinstance(row, BaseRow):
             sessions = decode_sessions(row.blob)
             output.add(self._make_up(row.group, sessions))
-            for session in sessions:
-                self.table.put(session)
+            self.table.load(row.group, sessions)
         self._finish_restore()
         if not self.restoring:
             self._act(self._waiting, output)
@@ -204,8 +213,7 @@ class Lane:
         if late_ms is None:
             return []
         table = SessionTable(self._rules, [group])
-        for session in sessions:
-            table.put(session)
+        table.load(group, sessions)
         fired = Fired(late_ms, newest_only=self._rules.catch_up == "latest")
         return table.leap(fired, self.fired_ms, timeouts_only=False)
 

@@ -53,14 +53,19 @@ def timeout_ms(session: Session, rules: Rules) -> int:
 
 
 def forget_ms(session: Session, rules: Rules) -> int:
-    """Return the moment at which an ended session is forgotten.
+    """Return the moment from which a fact so stamped no longer knows of an ended session.
 
     It is the first turn of the session's wheel slot at which it has been ended for
-    remember_ended_ms: the wheel forgets it in passing.
+    remember_ended_ms. A replay decides alike, as the moment of processing plays no part.
     """
     age_ms = session.ended_ms + rules.remember_ended_ms - session.started_ms
     turns = -(-age_ms // rules.heartbeat_ms)
     return session.started_ms + turns * rules.heartbeat_ms
+
+
+def drop_ms(session: Session, rules: Rules) -> int:
+    """Return the turn at which an ended session is dropped: one later, for facts that come late."""
+    return forget_ms(session, rules) + rules.heartbeat_ms
 
 
 def owed_heartbeats(

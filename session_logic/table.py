@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from itertools import chain, product
 from sys import intern
 
@@ -20,6 +20,7 @@ from session_logic.keys import group_of
 from session_logic.rules import (
     Rules,
     Session,
+    drop_ms,
     end_session,
     forget_ms,
     is_due,
@@ -29,7 +30,7 @@ from session_logic.rules import (
 from session_logic.wheel import Wheel
 
 
-class State(Enum):
+class State(IntEnum):
     """What a device is doing, as seen from the session that a fact speaks of."""
 
     IDLE = auto()  # no session is active, and this one is unknown
@@ -38,7 +39,7 @@ class State(Enum):
     ENDED = auto()  # this session ended a short while ago, whatever is active now
 
 
-class Input(Enum):
+class Input(IntEnum):
     """What a fact says; what time does, `fire` and `skip` do."""
 
     START = auto()
@@ -91,9 +92,10 @@ class SessionTable:
     def _state_of(self, fact: Fact, group: "_Group", active: Session | None, fired: Fired) -> State:
         if active is not None and active.session_id == fact.session_id:
             return State.ACTIVE
-        for session in group.ended.get(fact.device_id, ()):
-            if session.session_id == fact.session_id and not is_due(
-                forget_ms(session, self._rules), fired.upto_ms
+        for session in group.ended.get(fact.device_id, ()) if group.ended else ():
+            if session.session_id == fact.session_id and not (
+                is_due(forget_ms(session, self._rules), fact.time_ms)
+                or is_due(drop_ms(session, self._rules), fired.upto_ms)
             ):
                 return State.ENDED
         return State.IDLE if active is None else State.BUSY
@@ -103,7 +105,7 @@ class SessionTable:
     ) -> list[OutputEvent]:
         """Make the fact's session the active one; one opened late owes what it has missed."""
         session = Session(fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms)
-        self.put(session)
+        self._put(group, session)
         self.counts["started"] += 1
         records: list[OutputEvent] = [
             SessionActive(
@@ -111,7 +113,7 @@ class SessionTable:
             )
         ]
         if is_due(fact.time_ms + self._rules.heartbeat_ms, fired.upto_ms):
-            missed = Fired(fact.time_ms, newest_only=self._rules.catch_up == "latest")
+            missed = Fired(fact.time_ms)
             due_ms = timeout_ms(session, self._rules)
             if is_due(due_ms, fired.upto_ms):
                 records += self._end(group, session, "timed_out", missed, due_ms)
@@ -243,18 +245,25 @@ class SessionTable:
         heartbeats of the sessions that live on are left to `fire`.
         """
         records: list[OutputEvent] = []
+        # A session that started later does not time out: the same rule, asked once for all.
+        latest_ms = upto_ms - self._rules.max_session_ms
         for group in self._groups.values():
-            for session in list(group.active.values()):
+            sessions = group.active.values()
+            if timeouts_only:
+                passed = [session for session in sessions if is_due(session.started_ms, latest_ms)]
+            else:
+                passed = list(sessions)
+            for session in passed:
                 due_ms = timeout_ms(session, self._rules)
                 if is_due(due_ms, upto_ms):
                     records += self._end(group, session, "timed_out", fired, due_ms)
-                elif not timeouts_only:
+                else:
                     records += self._owed(session, fired, upto_ms)
         return records
 
     def _forget(self, session: Session, now_ms: int) -> bool:
         """Drop an ended session that need not be remembered any longer; say whether it was."""
-        if not session.ended_ms or not is_due(forget_ms(session, self._rules), now_ms):
+        if not session.ended_ms or not is_due(drop_ms(session, self._rules), now_ms):
             return False
         ended = self._groups[group_of(session.device_id)].ended
         remembered = [other for other in ended[session.device_id] if other is not session]
@@ -268,7 +277,9 @@ class SessionTable:
 
     def put(self, session: Session) -> None:
         """Add a session, active or ended."""
-        group = self._groups[group_of(session.device_id)]
+        self._put(self._groups[group_of(session.device_id)], session)
+
+    def _put(self, group: "_Group", session: Session) -> None:
         self.wheel.add(session)
         if session.ended_ms:
             group.ended.setdefault(session.device_id, []).append(session)
@@ -276,6 +287,19 @@ class SessionTable:
         group.active[session.device_id] = session
         if self.timeouts is not None:
             self.timeouts.add(session)
+
+    def load(self, group: int, sessions: list[Session]) -> None:
+        """Add the stored sessions of a group: `put` for many, at a third of the cost."""
+        found = self._groups[group]
+        active = [session for session in sessions if not session.ended_ms]
+        found.active.update(zip([session.device_id for session in active], active, strict=True))
+        self.wheel.extend(sessions)
+        if self.timeouts is not None:
+            self.timeouts.extend(active)
+        if len(active) < len(sessions):
+            for session in sessions:
+                if session.ended_ms:
+                    found.ended.setdefault(session.device_id, []).append(session)
 
     def sessions(self, group: int) -> list[Session]:
         """Return the sessions of a group, active and ended."""

@@ -36,6 +36,16 @@ class Wheel:
         else:
             slot.append(session)
 
+    def extend(self, sessions: list[Session]) -> None:
+        """Put many sessions into their slots."""
+        slots, interval_ms, offset_ms = self._slots, self._interval_ms, self._offset_ms
+        for session in sessions:
+            index = (session.started_ms + offset_ms) % interval_ms
+            if index in slots:
+                slots[index].append(session)
+            else:
+                slots[index] = [session]
+
     def turn(self, after_ms: int, upto_ms: int) -> Iterator[tuple[int, list[Session]]]:
         """Yield (moment, slot) for the moments after after_ms, up to and with upto_ms, in order.
 

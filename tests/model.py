@@ -46,23 +46,25 @@ class Model:
             if not fact.is_start:
                 records += self._end(active, "ended", fact.time_ms, fired)
             return records
-        if not fact.is_start or self._remembered(lives, fact.session_id, fired.upto_ms):
+        if not fact.is_start or self._remembered(
+            lives, fact.session_id, fact.time_ms, fired.upto_ms
+        ):
             return records
         if active is not None:
             records += self._end(active, "replaced", fact.time_ms, fired)
         return records + self._open(lives, fact, fired.upto_ms)
 
-    def _remembered(self, lives: list[Life], session_id: str, fired_ms: int) -> bool:
+    def _remembered(self, lives: list[Life], session_id: str, time_ms: int, fired_ms: int) -> bool:
         for life in lives:
             if life.fact.session_id == session_id and life.ended_ms is not None:
-                # Forgotten on the session's own beat, the first that is late enough.
+                # Until the session's own beat, the first that is late enough.
                 turn_ms = life.fact.time_ms
                 late_ms = life.ended_ms + self.rules.remember_ended_ms
                 while turn_ms < late_ms:
                     turn_ms += self.rules.heartbeat_ms
                 while turn_ms - self.rules.heartbeat_ms >= late_ms:
                     turn_ms -= self.rules.heartbeat_ms
-                if turn_ms > fired_ms:
+                if turn_ms > time_ms and turn_ms + self.rules.heartbeat_ms > fired_ms:
                     return True
         return False
 
@@ -70,8 +72,7 @@ class Model:
         life = Life(fact)
         lives.append(life)
         active = SessionActive(*_names(fact), fact.time_ms, fact.time_ms)
-        newest_only = self.rules.catch_up == "latest"
-        return [active, *self._due(life, fact.time_ms, fired_ms, newest_only=newest_only)]
+        return [active, *self._due(life, fact.time_ms, fired_ms, newest_only=False)]
 
     def _end(self, life: Life, reason: EndReason, time_ms: int, fired: Fired) -> list[OutputEvent]:
         fact = life.fact

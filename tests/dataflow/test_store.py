@@ -234,6 +234,12 @@ DEVICE = next(name for name in map("d{}".format, range(9_999)) if group_of(name)
 TWO_ACTIVE = encode_sessions([Session(DEVICE, name, "pc", 1) for name in "st"])
 
 
+def sink(key: str, *state: Any) -> Callable[[Path], None]:
+    """Return what puts the state of a sink into a store."""
+    statement = "INSERT INTO snaps VALUES (CURRENT_TIMESTAMP, 'heartwheel.sink', ?, 1, ?)"
+    return lambda store: execute(store / "part-0.sqlite3", statement, key, pickle.dumps(state))
+
+
 class Shell:
     """A pickle that would run a command."""
 
@@ -265,6 +271,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no plain value": (lambda s: change(s, "base-001", lambda _: Shell()), "is no plain value"),
     "no pickle": (lambda store: change(store, "lane-002", lambda _: b"x"), "lane-002 .* cannot be"),
     "no row": (lambda store: change(store, "base-001", lambda _: None), "base-001 .* cannot be"),
+    "newer sink": (sink("lane-001", 3, 7, [], []), "sink lane-001 .* version 3 is newer"),
+    "newer letters": (sink("rejected", 3, {}), "sink rejected .* version 3 is newer"),
+    "no sink": (sink("lane-001", 2), "sink lane-001 .* cannot be read"),
+    "no letters": (sink("rejected", 2), "sink rejected .* it is no state of a sink"),
     "no offset": (lambda store: change(store, "iterable", lambda _: "x"), "'x' is no offset"),
 }
 
@@ -414,6 +424,33 @@ def test_migrated_store_has_the_same_sessions_and_offsets(
     run(history(60), store, whole)
     assert by_device(sent(out)) == by_device(sent(whole))
     assert sent(out)
+
+
+def test_killed_run_is_not_migrated(store: Path, tmp_path: Path, command: Command) -> None:
+    """What it sent last is known only after one more run: nothing is to be lost or doubled."""
+    sink("lane-001", 2, 7, ["d1"], [b"{}"])(store)
+    sink("lane-002", 2, 7, [], [])(store)
+    sink("rejected", 2, {0: 5})(store)
+    summary = json.loads(command("store", "inspect", store, "--json")[1])
+    assert summary["sink"]["lane-001"] == {"version": 2, "end_offsets": {"1": 7}, "waiting": 1}
+    assert summary["sink"]["rejected"]["end_offsets"] == {"0": 5}
+    code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", 2)
+    assert code == 2
+    assert "was killed" in output
+    execute(
+        store / "part-0.sqlite3",
+        "DELETE FROM snaps WHERE state_key = 'lane-001' AND snap_epoch = 1",
+    )
+    with closing(sqlite3.connect(store / "part-0.sqlite3")) as db:
+        with db:
+            db.execute("UPDATE parts SET created_at = 'in the log'")
+        shutil.copytree(store, tmp_path / "killed")
+    code, output = command("store", "migrate", tmp_path / "killed", tmp_path / "new", "--lanes", 2)
+    assert code == 2
+    assert "was killed" in output
+    assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
+    summary = json.loads(command("store", "inspect", tmp_path / "new", "--json")[1])
+    assert list(summary["sink"]) == ["rejected"]
 
 
 @pytest.mark.parametrize("lanes", [0, 3, 512, "x"])

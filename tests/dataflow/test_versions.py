@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dataflows.contents import Contents
-from dataflows.kafka_sink import SINK_VERSION, KafkaSink
+from dataflows.dead_letters import DEAD_LETTER_VERSION, starts_of
+from dataflows.outbox import SINK_VERSION, Outbox
 from dataflows.recovery import Recovery
-from dataflows.settings import Settings
 from dataflows.store import ROW_VERSION, Inbox, StoreSink
 from session_logic.errors import SnapshotError
 from session_logic.events import SessionEnd
@@ -51,8 +51,8 @@ NEWER: dict[str, Callable[[], object]] = {
     "row": lambda: StoreSink(Inbox()).build_part(
         "store", "base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")
     ),
-    "sink": lambda: KafkaSink(Settings()).build_part("sink", "lane-000", (SINK_VERSION + 1, 0)),
-    "letters": lambda: KafkaSink(Settings()).build_part("sink", "rejected", (SINK_VERSION + 1, 0)),
+    "sink": lambda: Outbox.of_state(0, (SINK_VERSION + 1, 0, [], [])),
+    "letters": lambda: starts_of((DEAD_LETTER_VERSION + 1, {})),
 }
 
 

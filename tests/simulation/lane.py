@@ -16,7 +16,7 @@ from session_logic.events import (
 )
 from session_logic.journal import JournalRow, Row
 from session_logic.keys import group_of, lane_of
-from session_logic.lane import NEVER_MS, Lane, LaneOutput, read_lane_state
+from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, read_lane_state
 from session_logic.rules import Rules
 from tests.model import Model
 
@@ -163,7 +163,8 @@ class Simulation:
             assert not output.records
             return
         jump = time_ms - before.upto_ms > self.rules.heartbeat_ms
-        outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS)
+        paused = time_ms - before.upto_ms > PAUSE_MS
+        outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS and paused)
         newest_only = self.rules.catch_up == "latest" and outage and jump
         if after_ms > before.upto_ms:
             assert after_ms == time_ms

@@ -82,7 +82,7 @@ class Run:
     def expect(self, lane: Lane, before: Fired) -> None:
         """Let the models of a lane go where the lane is."""
         long = lane.fired_ms - before.upto_ms > self.rules.heartbeat_ms
-        newest_only = self.rules.catch_up == "latest" and long
+        newest_only = before.newest_only and long
         self.expect_due(lane, newest_only=newest_only)
 
     def expect_due(self, lane: Lane, *, newest_only: bool) -> None:

@@ -1,0 +1,88 @@
+"""The producer of a process: how records are enqueued, and what happens when one fails."""
+
+import time
+from functools import partial
+
+from confluent_kafka import KafkaError, Producer
+
+from dataflows.kafka import make_client
+from dataflows.lease import Lease
+from dataflows.settings import Settings
+from session_logic.errors import HeartwheelError
+
+
+class DeliveryError(HeartwheelError):
+    """A record was not accepted by Kafka: the run stops and resumes from the last snapshot."""
+
+
+class Channel:
+    """The producer of this process, shared by the parts of its sink."""
+
+    def __init__(self, settings: Settings, lease: Lease | None) -> None:
+        """Make the producer on first use; with a lease, nothing is sent without it."""
+        self._settings = settings
+        self._lease = lease
+        self._producer: Producer | None = None
+        self.failure: str | None = None
+
+    def open(self) -> Producer:
+        """Return the producer, made on first use."""
+        if self._producer is None:
+            options = {
+                "linger.ms": "1",
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": "500000",
+                "queue.buffering.max.kbytes": "262144",
+                **self._settings.kafka,
+                **self._settings.producer,
+                "bootstrap.servers": self._settings.bootstrap_servers,
+                # Each record once and in order, whatever the connection does.
+                "enable.idempotence": "true",
+                "acks": "all",
+                # A record is given up with the whole run, never alone.
+                "message.timeout.ms": str(self._settings.delivery_timeout_ms),
+                "error_cb": self._on_error,
+            }
+            self._producer = make_client(Producer, options)
+        return self._producer
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self.failure = f"{error.str()} ({error.name()})"
+
+    def send(self, produce: partial[None]) -> None:
+        """Enqueue a record; on a full queue wait for room, up to the delivery timeout."""
+        deadline = time.monotonic() + self._settings.delivery_timeout_ms / 1000
+        while True:
+            try:
+                return produce()
+            except BufferError:
+                self.open().poll(0.01)
+                self.check()
+                if time.monotonic() > deadline:
+                    self.failure = (
+                        f"the queue stayed full for {self._settings.delivery_timeout_ms} ms"
+                    )
+
+    def poll(self) -> None:
+        """Take in what has been acknowledged; raises DeliveryError if a record has been lost."""
+        self.open().poll(0)
+        self.check()
+
+    def flush(self) -> None:
+        """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
+        left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
+        if left and self.failure is None:
+            self.failure = f"{left} records not acknowledged in time"
+        self.check()
+
+    def check(self) -> None:
+        """Raise DeliveryError if a record has been lost, FencedError if another run writes."""
+        if self._lease is not None:
+            self._lease.check()
+        if self.failure is not None:
+            msg = (
+                f"output to {self._settings.bootstrap_servers} failed: {self.failure}; the run "
+                "stops and resumes from its last snapshot when it is started again"
+            )
+            raise DeliveryError(msg)

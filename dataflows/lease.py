@@ -1,0 +1,147 @@
+"""The lease on an output topic: one run at a time writes there, and an old one is fenced off.
+
+The lease is the committed offset of a consumer group named after the topic: it is renewed every
+second in a transaction under a fixed transactional id, which Kafka grants to the newest producer
+only. Nothing is done per record.
+"""
+
+import json
+import threading
+import time
+from uuid import uuid4
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from dataflows.kafka import make_client
+from dataflows.settings import Settings
+from session_logic.errors import HeartwheelError
+
+RENEW_S = 1.0
+# A lease not renewed for so long is over; a run that could not renew it writes nothing more.
+LEASE_S = 5.0
+TIMEOUT_S = 30.0
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+
+
+class FencedError(HeartwheelError):
+    """Another run writes to the output topic: only one may."""
+
+
+class Lease:
+    """The right of this run to write to its output topic."""
+
+    def __init__(self, settings: Settings, store: str) -> None:
+        """Prepare; `acquire` takes it."""
+        self._settings = settings
+        self._store = store
+        self._run = uuid4().hex
+        self._topic = settings.output_topic
+        options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
+        group = f"heartwheel-{settings.output_topic}"
+        self._consumer = make_client(
+            Consumer, {**options, "group.id": group, "enable.auto.commit": "false"}
+        )
+        self._producer = make_client(Producer, {**options, "transactional.id": group})
+        self._renewed_s = 0.0
+        self._renewals = 0
+        self._fenced = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def acquire(self) -> None:
+        """Take the lease and keep it; raises FencedError if another store's run has it.
+
+        A run of the same store is known to be over, as this one has the lock of the store.
+        """
+        held = self._held()
+        if held is not None and held["store"] != self._store and not held["released"]:
+            deadline_s = time.monotonic() + LEASE_S
+            while time.monotonic() < deadline_s:
+                time.sleep(RENEW_S / 4)
+                if (now := self._held()) != held and now is not None and not now["released"]:
+                    msg = (
+                        f"output topic {self._topic} is being written to by another run (store "
+                        f"{held['store']}); stop that one, or use another output topic"
+                    )
+                    raise FencedError(msg)
+        try:
+            self._producer.init_transactions(TIMEOUT_S)
+            self._renew(released=False)
+        except KafkaException as error:
+            msg = (
+                f"the lease on output topic {self._topic} cannot be taken: "
+                f"{error.args[0].str()}; the broker must allow transactions (or set "
+                "HEARTWHEEL_FENCING=false and see to it that only one run writes)"
+            )
+            raise FencedError(msg) from None
+        self._thread.start()
+
+    def _where(self) -> TopicPartition:
+        return TopicPartition(self._topic, 0)
+
+    def _held(self) -> dict[str, object] | None:
+        """Return what the lease says now."""
+        (found,) = self._consumer.committed([self._where()], TIMEOUT_S)
+        if found.offset < 0 or not found.metadata:
+            return None
+        held: dict[str, object] = json.loads(found.metadata)
+        return held
+
+    def _renew(self, *, released: bool) -> None:
+        self._renewals += 1
+        begin_s = time.monotonic()
+        said = {
+            "store": self._store,
+            "run": self._run,
+            "renewal": self._renewals,
+            "released": released,
+        }
+        lease = TopicPartition(self._topic, 0, 0, json.dumps(said))
+        self._producer.begin_transaction()
+        self._producer.send_offsets_to_transaction(
+            [lease], self._consumer.consumer_group_metadata(), LEASE_S
+        )
+        self._producer.commit_transaction(LEASE_S)
+        self._renewed_s = begin_s
+
+    def _keep(self) -> None:
+        """Renew the lease until it is released or lost; what fails is tried again."""
+        while not self._fenced and not self._over.wait(RENEW_S):
+            try:
+                self._renew(released=False)
+            except KafkaException as error:
+                self._recover(error.args[0])
+
+    def _recover(self, error: KafkaError) -> None:
+        if error.code() in _FENCED or error.fatal():
+            self._fenced = True
+            return
+        try:
+            self._producer.abort_transaction(LEASE_S)
+        except KafkaException as again:
+            self._fenced = again.args[0].code() in _FENCED or again.args[0].fatal()
+
+    def check(self) -> None:
+        """Return if this run may write; waits while that is not known. Raises FencedError."""
+        while self._fenced or time.monotonic() - self._renewed_s > LEASE_S:
+            if self._fenced:
+                msg = (
+                    f"another run has taken over output topic {self._topic}: this one writes "
+                    "nothing more and stops; run only one"
+                )
+                raise FencedError(msg)
+            time.sleep(0.01)
+
+    def release(self) -> None:
+        """Give the lease back, after everything has been written."""
+        self._over.set()
+        self._thread.join()
+        if not self._fenced:
+            try:
+                self._renew(released=True)
+            except KafkaException as error:
+                self._recover(error.args[0])

@@ -1,0 +1,45 @@
+"""The lock on a recovery directory: one run at a time uses a store, and a store has a name."""
+
+import fcntl
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from session_logic.errors import ConfigError
+
+LOCK_FILE = "heartwheel.lock"
+
+
+class StoreLock:
+    """Held by a process for as long as it lives, however it ends.
+
+    Every process of a run holds the file's shared lock, so that tools see that the store is in
+    use, and the byte of its own number alone, so that no second run gets it.
+    """
+
+    def __init__(self, folder: Path, process_id: int) -> None:
+        """Take the lock; raises ConfigError if another process has it."""
+        path = folder / LOCK_FILE
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, process_id)
+        except BlockingIOError:
+            msg = (
+                f"HEARTWHEEL_RECOVERY_DIR {folder} is in use by another run (process "
+                f"{process_id} of it is alive); stop that one, or use another directory"
+            )
+            raise ConfigError(msg) from None
+        except OSError as error:
+            msg = f"HEARTWHEEL_RECOVERY_DIR {folder}: {path} cannot be locked: {error.strerror}"
+            raise ConfigError(msg) from None
+        self.store = self._name()
+
+    def _name(self) -> str:
+        """Return the name of the store, made on first use."""
+        name = os.pread(self._file, 64, 0).decode()
+        if not name:
+            name = uuid4().hex
+            os.pwrite(self._file, name.encode(), 0)
+            os.fsync(self._file)
+        return name

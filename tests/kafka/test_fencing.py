@@ -1,0 +1,59 @@
+"""Two runs on one output: only one of them writes."""
+
+import signal
+import time
+from pathlib import Path
+
+from tests.kafka.cluster import Cluster
+
+
+def test_second_run_on_the_same_store_is_refused(cluster: Cluster) -> None:
+    """The lock of the recovery directory keeps it out, with what to do."""
+    first = cluster.start()
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    cluster.wait("a session", lambda: "s" in cluster.sessions())
+    second = cluster.start()
+    assert second.wait(20) == 2
+    assert "is in use by another run" in cluster.errors(second)
+    assert first.poll() is None
+
+
+def test_second_run_with_another_store_is_refused_while_the_first_lives(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The lease on the output topic keeps it out; after a clean stop it may write at once."""
+    first = cluster.start()
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    cluster.wait("a session", lambda: "s" in cluster.sessions())
+    other = str(tmp_path / "other")
+    second = cluster.start(HEARTWHEEL_RECOVERY_DIR=other, HEARTWHEEL_START="latest")
+    assert second.wait(30) == 1
+    assert "is being written to by another run" in cluster.errors(second)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0
+    third = cluster.start(HEARTWHEEL_RECOVERY_DIR=other, HEARTWHEEL_START="latest")
+    time.sleep(3)
+    cluster.send("Start", "p2", "later")
+    cluster.flush()
+    cluster.wait("a session of the other run", lambda: "later" in cluster.sessions())
+    third.send_signal(signal.SIGTERM)
+    assert third.wait(20) == 0
+
+
+def test_old_run_that_comes_back_is_fenced_off(cluster: Cluster, tmp_path: Path) -> None:
+    """A paused run whose place another has taken writes nothing more, and ends with an error."""
+    first = cluster.start()
+    for number in range(50):
+        cluster.send("Start", f"c{number}", f"s{number}")
+    cluster.flush()
+    cluster.wait("the sessions", lambda: len(cluster.sessions()) == 50)
+    first.send_signal(signal.SIGSTOP)
+    second = cluster.start(HEARTWHEEL_RECOVERY_DIR=str(tmp_path / "other"))
+    time.sleep(10)  # the lease of the first has run out
+    assert second.poll() is None, cluster.errors(second)
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(20) == 1
+    assert "another run has taken over" in cluster.errors(first)
+    assert second.poll() is None, cluster.errors(second)
