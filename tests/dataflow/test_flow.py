@@ -40,9 +40,15 @@ def history(count: int) -> list[Polled]:
     return polls
 
 
-def run(items: list[Any], folder: Path, out: list[Any], epoch_ms: int = 0) -> None:
+def run(
+    items: list[Any],
+    folder: Path,
+    out: list[Any],
+    epoch_ms: int = 0,
+    settings: Settings = SETTINGS,
+) -> None:
     """Run the flow over the items once, from what the folder holds."""
-    flow = build_flow(TestingSource(items), TestingSink(out), SETTINGS)
+    flow = build_flow(TestingSource(items), TestingSink(out), settings)
     run_main(
         flow,
         epoch_interval=timedelta(milliseconds=epoch_ms),

@@ -145,10 +145,10 @@ class Cluster:
         consumer.close()
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
-    def events(self) -> list[OutputEvent]:
-        """Return the output; each record must have its device as key."""
+    def events(self, topic: str | None = None) -> list[OutputEvent]:
+        """Return the output, or that of another topic; each record has its device as key."""
         events = []
-        for record in self.read(self.output):
+        for record in self.read(topic or self.output):
             event = decode_output(record.value or b"")
             assert record.key == event.device_id.encode()
             events.append(event)
