@@ -116,19 +116,11 @@ def a_file(folder: Path) -> Path:
     return path
 
 
-def a_folder_as_part(folder: Path) -> Path:
-    """Return a store whose only partition is a folder."""
-    (folder / "part-0.sqlite3").mkdir()
-    return folder
-
-
-@pytest.mark.parametrize(
-    "make", [a_file, lambda folder: a_file(folder) / "below", a_folder_as_part]
-)
+@pytest.mark.parametrize("make", [a_file, lambda folder: a_file(folder) / "below"])
 def test_recovery_dir_that_cannot_be_one_is_one_line(
     tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    """A file in the place of a directory, or a directory in the place of a file."""
+    """A file in the place of a directory, or of one above it."""
     with pytest.raises(ConfigError) as error:
         prepare_recovery(Settings(recovery_dir=str(make(tmp_path))), first=True)
     one_line(error, "HEARTWHEEL_RECOVERY_DIR", str(tmp_path), "can write to")
