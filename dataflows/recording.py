@@ -84,10 +84,9 @@ class Line(Struct, omit_defaults=True, gc=False, frozen=True):
 
 
 class Preface(Struct, frozen=True):
-    """The first line: the format, and what was asked for.
+    """The first line: what was asked for.
 
-    starts is the first offset wanted of each "topic/partition"; from_ms the time from which on
-    records were wanted, if not from the beginning.
+    starts is the first offset of each "topic/partition"; from_ms the time to begin at, if any.
     """
 
     heartwheel_recording: int
@@ -246,11 +245,10 @@ class Recording:
             magic, length, at = TAIL.unpack(data)
             if (magic, length) == (TAIL_MAGIC, TAIL.size - 8) and at < size:
                 return int(at)
-        msg = (
+        raise RecordingError(
             f"recording {self.path} is not complete: it was cut off, or is still being made; "
             "`heartwheel record` with the same file and settings completes it"
         )
-        raise RecordingError(msg)
 
     def _read(self, at: int, size: int) -> bytes:
         with damage(self.path, at), self.path.open("rb") as file:

@@ -15,8 +15,8 @@ from bytewax.run import cli_main
 
 from dataflows.clock import system_time
 from dataflows.items import DeadLetter, Message, Polled
-from dataflows.recording import Line, Recording
-from dataflows.run import GC_THRESHOLDS, own_error
+from dataflows.recording import Line, Recording, RecordingError
+from dataflows.run import GC_THRESHOLDS
 from dataflows.sessions import build_flow
 from dataflows.settings import PREFIX, Settings, load_settings
 from session_logic.clock import Report
@@ -111,9 +111,15 @@ class _Tape(StatefulSourcePartition[Polled, int]):
         self._platforms = settings.input_topics
         self._clock = clock
         self._at_end = False
+        self.failure: RecordingError | None = None
 
     def next_batch(self) -> list[Polled]:
-        batch = list(islice(self._input, BATCH_MESSAGES))
+        try:
+            batch = list(islice(self._input, BATCH_MESSAGES))
+        except RecordingError as error:
+            # Raised in here, it would come with a trace of Bytewax around its one line.
+            self.failure = error
+            raise StopIteration from None
         if batch:
             return self._polled(batch)
         if not self._at_end:
@@ -153,7 +159,7 @@ class RecordingSource(FixedPartitionedSource[Polled, int]):
         self, recording: Recording, settings: Settings, clock: StandingClock, until_ms: int | None
     ) -> None:
         """Read this recording, then let time go to until_ms or to the clock's, the flow's."""
-        self._tape = _Tape(recording, settings, clock, until_ms)
+        self.tape = _Tape(recording, settings, clock, until_ms)
 
     def list_parts(self) -> list[str]:
         """Return the only part."""
@@ -161,7 +167,7 @@ class RecordingSource(FixedPartitionedSource[Polled, int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Tape:
         """Return the only part."""
-        return self._tape
+        return self.tape
 
 
 class _Collector(StatelessSinkPartition[tuple[str, Records | DeadLetter]]):
@@ -216,10 +222,7 @@ def replay(
     gc.set_threshold(*GC_THRESHOLDS)
     try:
         cli_main(flow, epoch_interval=timedelta(0))  # type: ignore[no-untyped-call]
-    except BaseException as error:
-        known = own_error(error)
-        if known is not None:
-            raise known from None
-        raise
     finally:
         gc.set_threshold(*thresholds)
+    if source.tape.failure is not None:
+        raise source.tape.failure

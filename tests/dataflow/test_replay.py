@@ -132,7 +132,9 @@ def test_what_the_run_rejected_as_in_the_future_stays_rejected() -> None:
     assert len(sessions) > 3
 
 
-def test_damage_found_while_replaying_is_the_recordings_error(tmp_path: Path) -> None:
+def test_damage_found_while_replaying_is_the_recordings_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """An error inside of the dataflow comes out as the one line that names the file."""
     path = tmp_path / "r"
     recording = write(path, preface(SETTINGS), history(0), BEGIN_MS)
@@ -141,3 +143,4 @@ def test_damage_found_while_replaying_is_the_recordings_error(tmp_path: Path) ->
     path.write_bytes(data)
     with pytest.raises(RecordingError, match=f"recording {path} is damaged at byte"):
         replayed(recording)
+    assert capfd.readouterr().err == ""
