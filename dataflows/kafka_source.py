@@ -58,6 +58,7 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         self._next_offset = offset
         self._through_ms = 0
         self.confirmed = False  # whether the end has been seen since the last doubt
+        self.outdated = False  # whether the next word of the end may be from before it
         self._reported: bool | None = None  # live or not, None before the first report
         self._reported_at_ms = 0
 
@@ -97,6 +98,10 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         """Take back that the end is reached, as it was as_of_ms; return where to look for it."""
         self.at_end = self.confirmed = False
         self._through_ms = max(self._through_ms, as_of_ms)
+        return self.where()
+
+    def where(self) -> TopicPartition:
+        """Return what is to be fetched next."""
         return TopicPartition(self.topic, self.partition, self.fetched_offset)
 
     def next_awake(self) -> datetime | None:
@@ -120,7 +125,7 @@ class _Hub:
         self._consumer: Consumer | None = None
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self.name = uuid4().hex
-        self._polled_ms = clock.now_ms()
+        self._polled_ms = 0
         self._renewed_ms = 0
         self._away = False
         self._wake_ms = 0
@@ -172,10 +177,11 @@ class _Hub:
         now = self._clock.now_ms()
         if now < self._wake_ms or self._consumer is None:
             return now
-        if now - self._polled_ms > PAUSE_MS:
+        if self._polled_ms and now - self._polled_ms > PAUSE_MS:
             self._doubt()
         self._polled_ms = now
         messages = self._consumer.consume(POLL_MESSAGES, 0)
+        lost, outdated = False, []
         for message in messages:
             error = message.error()
             where = cast("tuple[str, int]", (message.topic(), message.partition()))
@@ -188,14 +194,21 @@ class _Hub:
                     (offset, message.timestamp()[1], message.key(), message.value())
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
-                part = self._partitions[where]
-                part.at_end = part.confirmed = True
                 self._away = False
+                part = self._partitions[where]
+                if part.outdated:
+                    part.outdated = False
+                    outdated.append(part)
+                else:
+                    part.at_end = part.confirmed = True
             elif error.code() not in _TRANSIENT:
                 raise _source_error(message.topic(), message.partition(), error)
             elif not self._away:
-                self._away = True
-                self._doubt()
+                self._away = lost = True
+        # Only now, as what is asked for anew begins after the messages that have come.
+        self._ask_anew([part.where() for part in outdated])
+        if lost:
+            self._doubt()
         tick_ms = self._settings.tick_ms
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
@@ -203,9 +216,13 @@ class _Hub:
 
     def _doubt(self) -> None:
         """Ask for the ends of all partitions anew: Kafka says when they are reached."""
-        assert self._consumer is not None
         confirmed = [part for part in self._partitions.values() if part.confirmed]
-        where = [part.doubt(self._polled_ms) for part in confirmed]
+        for part in self._partitions.values():
+            part.outdated = not part.confirmed
+        self._ask_anew([part.doubt(self._polled_ms) for part in confirmed])
+
+    def _ask_anew(self, where: list[TopicPartition]) -> None:
+        assert self._consumer is not None
         if where:
             self._consumer.incremental_unassign(where)
             self._consumer.incremental_assign(where)
