@@ -11,7 +11,7 @@ from dataflows.dead_letters import DeadLetterPart, DeadLetterState
 from dataflows.items import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
 from dataflows.kafka import partition_counts
 from dataflows.lease import Lease
-from dataflows.outbox import Name, Outbox, OutboxState, name_of
+from dataflows.outbox import Outbox, OutboxState, Written
 from dataflows.settings import Settings
 from dataflows.tails import ReconcileError, Tails
 from session_logic.codec import decode_output
@@ -148,7 +148,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
             return
         resumed, self._resumed = self._resumed, {}
         topic = self.settings.output_topic
-        written: dict[int, dict[Name, int]] = {lane: {} for lane in resumed}
+        written = {lane: Written() for lane in resumed}
 
         def take(message: Message) -> None:
             lane = message.partition()
@@ -165,7 +165,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
                     "a new topic and recovery directory"
                 )
                 raise ReconcileError(msg)
-            written[lane][name_of(event)] = event.time_ms
+            written[lane].add(event)
 
         starts = {
             lane: part.outbox.end_offset
