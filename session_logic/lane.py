@@ -19,7 +19,7 @@ from session_logic.keys import group_of, groups_of
 from session_logic.rules import Rules
 from session_logic.table import SessionTable
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 NEVER_MS = -1
 # A lane that stood still for longer, though it runs, has had an outage.
 PAUSE_MS = 10_000
@@ -28,13 +28,17 @@ FIRE_LIMIT = 20_000
 
 
 class LaneState(Struct, frozen=True, gc=False, array_like=True):
-    """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names."""
+    """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names.
+
+    waiting counts the chunks at the end of the journal that have not been acted on.
+    """
 
     version: int
     lanes: int
     lane: int
     fired_ms: int
     journal: JournalState
+    waiting: int = 0
 
 
 class LaneOutput(Struct, gc=False):
@@ -72,6 +76,8 @@ class Lane:
         self._outage_end_ms: int | None = None
         self._restore: Restore | None = None
         self._waiting: list[Fact] = []
+        # Chunks of the facts that wait: those of the state, and all.
+        self._stored_chunks = self._waiting_chunks = 0 if state is None else state.waiting
         if state is not None:
             self._restore = Restore(lane, state.journal, self._journal.oldest)
             self._finish_restore()
@@ -105,6 +111,7 @@ class Lane:
         output.rows.append(self._journal.append(encode_chunk(chunk)))
         if self.restoring:
             self._waiting += facts
+            self._waiting_chunks += 1
         else:
             self._act(facts, output)
         return output
@@ -169,7 +176,12 @@ class Lane:
     def state(self) -> LaneState:
         """Return the lane's snapshot at the end of an epoch."""
         return LaneState(
-            STATE_VERSION, self._lanes, self.lane, self.fired_ms, self._journal.state()
+            STATE_VERSION,
+            self._lanes,
+            self.lane,
+            self.fired_ms,
+            self._journal.state(),
+            self._waiting_chunks,
         )
 
     def restore(self, row: Row) -> LaneOutput:
@@ -188,21 +200,29 @@ class Lane:
         if not self.restoring:
             self._act(self._waiting, output)
             self._waiting = []
+            self._waiting_chunks = 0
         return output
 
     def _finish_restore(self) -> None:
         """Once every row is there, replay the facts that the bases do not have yet."""
         if self._restore is None or not self._restore.done():
             return
+        stored: list[Fact] = []
         for segment, row in sorted(self._restore.journal.items()):
-            for data in row.chunks:
+            last = segment == self._journal.segment
+            acted = len(row.chunks) - (self._stored_chunks if last else 0)
+            for index, data in enumerate(row.chunks):
                 chunk = decode_chunk(data)
+                if index >= acted:
+                    stored += chunk.facts
+                    continue
                 for fact in chunk.facts:
                     if segment > self._journal.through.get(group_of(fact.device_id), -1):
                         self.table.apply(fact, chunk.fired)
         # A timeout that was fired after the base was written is not announced again.
         self.table.leap(Fired(self.fired_ms), self.fired_ms, timeouts_only=True)
         self.table.counts.clear()
+        self._waiting = stored + self._waiting
         self._restore = None
 
 

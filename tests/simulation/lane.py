@@ -10,7 +10,6 @@ from session_logic.clock import Report
 from session_logic.codec import decode_output
 from session_logic.events import (
     Fact,
-    Fired,
     OutputEvent,
     Records,
 )
@@ -194,20 +193,12 @@ class Simulation:
             return
         self.store.crash()
         self.model = deepcopy(self.saved)
-        self.waiting = []
+        self.waiting = list(self.saved_waiting)
         self.live = False
         self.lane = Lane(LANE, LANES, self.rules, read_lane_state(self.store.state))
         rows = list(self.store.rows.values())
         self.random.shuffle(rows)
         self.to_restore = rows if self.lane.restoring else []
-        # Facts that waited when the epoch ended are in the journal now, for the model too.
-        for fact in self.saved_waiting:
-            self.model.apply(fact, self._stored_fired())
-        self.saved = deepcopy(self.model)
-        self.saved_waiting = []
-
-    def _stored_fired(self) -> Fired:
-        return Fired(self.lane.fired_ms, self.rules.catch_up == "latest")
 
     def restore_row(self) -> None:
         """Give the lane one of its rows back."""
