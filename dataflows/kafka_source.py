@@ -59,7 +59,7 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         self._through_ms = 0
         self.confirmed = False  # whether the end has been seen since the last doubt
         self.outdated = False  # whether the next word of the end may be from before it
-        self._reported: bool | None = None  # live or not, None before the first report
+        self.reported: bool | None = None  # live or not, None before the first report
         self._reported_at_ms = 0
 
     def next_batch(self) -> list[Polled]:
@@ -74,23 +74,21 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         if messages:
             self._next_offset = messages[-1][0] + 1
             self._through_ms = max(self._through_ms, min(now, messages[-1][1]))
-        report = self._report(now)
+        report = self._report(now) or hub.renewal(now)
         if not messages and report is None:
-            report = hub.renewal(now)
-            if report is None:
-                return []
+            return []
         return [Polled(self.topic, self.partition, hub.platform(self.topic), messages, report)]
 
     def _report(self, now: int) -> Report | None:
         """Return what there is to tell the lanes, if anything."""
         live = (self.at_end and not self.pending) or (
-            self._reported is True and self.confirmed and now - self._through_ms <= BEHIND_MS
+            self.reported is True and self.confirmed and now - self._through_ms <= BEHIND_MS
         )
-        if live is self._reported and (live or now - self._reported_at_ms < REPORT_MS):
+        if live is self.reported and (live or now - self._reported_at_ms < REPORT_MS):
             return None
         if not live and not self._through_ms:
             return None  # nothing is known yet
-        self._reported, self._reported_at_ms = live, now
+        self.reported, self._reported_at_ms = live, now
         part, through_ms = f"{self.topic}/{self.partition}", None if live else self._through_ms
         return Report(part, self._hub.parts, through_ms, self._hub.name, now)
 
@@ -181,7 +179,8 @@ class _Hub:
             self._doubt()
         self._polled_ms = now
         messages = self._consumer.consume(POLL_MESSAGES, 0)
-        lost, outdated = False, []
+        lost = False
+        outdated: list[_Partition] = []
         for message in messages:
             error = message.error()
             where = cast("tuple[str, int]", (message.topic(), message.partition()))
@@ -196,16 +195,17 @@ class _Hub:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._away = False
                 part = self._partitions[where]
-                if part.outdated:
-                    part.outdated = False
-                    outdated.append(part)
-                else:
+                if not part.outdated:
                     part.at_end = part.confirmed = True
+                elif part not in outdated:
+                    outdated.append(part)
             elif error.code() not in _TRANSIENT:
                 raise _source_error(message.topic(), message.partition(), error)
             elif not self._away:
                 self._away = lost = True
         # Only now, as what is asked for anew begins after the messages that have come.
+        for part in outdated:
+            part.outdated = False
         self._ask_anew([part.where() for part in outdated])
         if lost:
             self._doubt()
@@ -228,8 +228,14 @@ class _Hub:
             self._consumer.incremental_assign(where)
 
     def renewal(self, now: int) -> Report | None:
-        """Return from time to time the word that partitions read to their end still are."""
-        if now - self._renewed_ms < REPORT_MS:
+        """Return from time to time the word that partitions read to their end still are.
+
+        Not while one of them has something else to say: its turn may be some way off.
+        """
+        if now - self._renewed_ms < REPORT_MS or any(
+            part.reported and (part.pending or not part.confirmed)
+            for part in self._partitions.values()
+        ):
             return None
         self._renewed_ms = now
         return Report("", self.parts, None, self.name, now)
