@@ -4,7 +4,7 @@ from functools import partial
 
 import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflows.channel import Channel
 from dataflows.dead_letters import DeadLetterPart, DeadLetterState
@@ -36,7 +36,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
         self.outbox = outbox
 
     def write_batch(self, items: list[Records]) -> None:
-        self._channel.check()
+        self._channel.poll()
         self._sink.reconcile()
         for records in items:
             if self._closed_epochs:
@@ -55,7 +55,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
         for key, value in zip(records.keys[:last], records.values[:last], strict=True):
             try:
                 produce(topic, value, key, lane)
-            except BufferError:
+            except (BufferError, KafkaException):
                 channel.send(partial(produce, topic, value, key, lane))
         acknowledged = partial(self._on_delivery, self.outbox.send(records))
         key, value = records.keys[last], records.values[last]
