@@ -61,7 +61,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
                     reports.append(value.report)
             else:
                 self._waits_since_ms = now
-                emitted += _emitted(lane.restore(value))
+                emitted += _emitted(lane.restore(value, now))
         if facts:
             emitted += _emitted(lane.apply(facts, now))
         for report in reports:  # which speak of the time after the facts

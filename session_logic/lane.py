@@ -113,7 +113,7 @@ class Lane:
             self._waiting += facts
             self._waiting_chunks += 1
         else:
-            self._act(facts, output)
+            self._act(facts, output, now_ms)
         return output
 
     def _turn(self, output: LaneOutput) -> None:
@@ -122,10 +122,12 @@ class Lane:
             blob = encode_sessions(self.table.sessions(group))
             output.rows.append(self._journal.base(group, blob))
 
-    def _act(self, facts: list[Fact], output: LaneOutput) -> None:
+    def _act(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
         fired = self.fired()
+        after_outage = Fired(self.fired_ms)
         for fact in facts:
-            output.add(self.table.apply(fact, fired))
+            # What is stamped ahead of now ends after the outage: no heartbeat is left out.
+            output.add(self.table.apply(fact, fired if fact.time_ms <= now_ms else after_outage))
 
     def fired(self) -> Fired:
         """Say how far time has come, as facts are applied by it."""
@@ -184,7 +186,7 @@ class Lane:
             self._waiting_chunks,
         )
 
-    def restore(self, row: Row) -> LaneOutput:
+    def restore(self, row: Row, now_ms: int) -> LaneOutput:
         """Take in a row of the store; after the last one, act on the facts that waited."""
         if self._restore is None:
             msg = (
@@ -198,7 +200,7 @@ class Lane:
         output = LaneOutput()
         self._finish_restore()
         if not self.restoring:
-            self._act(self._waiting, output)
+            self._act(self._waiting, output, now_ms)
             self._waiting = []
             self._waiting_chunks = 0
         return output
