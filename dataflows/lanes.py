@@ -10,7 +10,6 @@ from msgspec import to_builtins
 from dataflows.clock import Clock
 from dataflows.items import OPENING_EPOCHS, Batch
 from dataflows.settings import Settings
-from session_logic.clock import Report
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, Records
 from session_logic.journal import Row
@@ -53,19 +52,17 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
             emitted += self._open()
         lane = self._lane
         facts: list[Fact] = []
-        reports: list[Report] = []
         for value in values:
             if isinstance(value, Batch):
                 facts += value.facts
-                if value.report is not None:
-                    reports.append(value.report)
             else:
                 self._waits_since_ms = now
                 emitted += _emitted(lane.restore(value, now))
         if facts:
             emitted += _emitted(lane.apply(facts, now))
-        for report in reports:  # which speak of the time after the facts
-            lane.hear(report)
+        for value in values:  # only now, as reports speak of the time after the facts
+            if isinstance(value, Batch) and value.report is not None:
+                lane.hear(value.report)
         self._schedule(now, 0)
         return emitted, False
 

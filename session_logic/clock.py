@@ -47,9 +47,7 @@ class LaneClock:
         self.live = len(self._live) == report.parts
         self._known = len(self._live) + len(self._behind) == report.parts
         held = [
-            known.as_of_ms + LEASE_MS
-            for known in self._live.values()
-            if known.as_of_ms is not None
+            known.as_of_ms + LEASE_MS for known in self._live.values() if known.as_of_ms is not None
         ]
         self._least_ms = min([*self._behind.values(), *held], default=None)
 
