@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SCALE ?= 0.1
+N ?= 10000
 ARGS ?=
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test simulate check bench lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +23,9 @@ demo: $(VENV)/run
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest $(or $(ARGS),--cov)
+
+simulate: $(VENV)/dev
+	$(BIN)/python -m tests.simulation.flow $(N) $(ARGS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

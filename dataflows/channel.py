@@ -4,7 +4,7 @@ import time
 from functools import partial
 from threading import Lock
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dataflows.kafka import make_client
 from dataflows.lease import Lease
@@ -27,6 +27,7 @@ class Channel:
         # One worker thread at a time serves delivery reports, so that they come in order.
         self._serving = Lock()
         self.failure: str | None = None
+        self._waits_since_s = 0.0
 
     def open(self) -> Producer:
         """Return the producer, made on first use."""
@@ -42,8 +43,10 @@ class Channel:
                 # Each record once and in order, whatever the connection does.
                 "enable.idempotence": "true",
                 "acks": "all",
-                # A record is given up with the whole run, never alone.
-                "message.timeout.ms": str(self._settings.delivery_timeout_ms),
+                # A record is given up with the whole run, never alone: no later one may arrive
+                # in its stead. So librdkafka's own limit, which leaves a gap, is off.
+                "enable.gapless.guarantee": "true",
+                "message.timeout.ms": "0",
                 "error_cb": self._on_error,
             }
             self._producer = make_client(Producer, options)
@@ -54,22 +57,30 @@ class Channel:
             self.failure = f"{error.str()} ({error.name()})"
 
     def send(self, produce: partial[None]) -> None:
-        """Enqueue a record; on a full queue wait for room, up to the delivery timeout."""
-        deadline = time.monotonic() + self._settings.delivery_timeout_ms / 1000
+        """Enqueue a record; on a full queue wait for room. Raises DeliveryError as `poll` does."""
         while True:
             try:
                 return produce()
             except BufferError:
                 self.poll(0.01)
-                if time.monotonic() > deadline:
-                    self.failure = (
-                        f"the queue stayed full for {self._settings.delivery_timeout_ms} ms"
-                    )
+            except KafkaException as error:
+                self._on_error(error.args[0])
+                self.check()
+                raise
 
-    def poll(self, timeout_s: float = 0) -> None:
-        """Take in what has been acknowledged; raises DeliveryError if a record has been lost."""
+    def poll(self, wait_s: float = 0) -> None:
+        """Take in what has been acknowledged.
+
+        Raises DeliveryError if a record has been lost, or nothing was acknowledged for the
+        delivery timeout.
+        """
+        producer = self.open()
         with self._serving:
-            self.open().poll(timeout_s)
+            served = producer.poll(wait_s)
+        if served or not len(producer):
+            self._waits_since_s = time.monotonic()
+        elif time.monotonic() - self._waits_since_s > self._settings.delivery_timeout_ms / 1000:
+            self.failure = f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms"
         self.check()
 
     def flush(self) -> None:

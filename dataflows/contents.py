@@ -119,7 +119,7 @@ class Contents:
             try:
                 row = from_stored(entry.key, entry.value())
                 _check_row(row, entry.key, self.lanes)
-                restored.restore(row)
+                restored.restore(row, restored.fired_ms)
             except HeartwheelError as error:
                 faults.append(f"{entry.where}: {error}")
             except Exception as error:  # noqa: BLE001  # garbage raises anything

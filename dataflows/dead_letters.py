@@ -50,7 +50,7 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
 
     def write_batch(self, items: list[DeadLetter]) -> None:
         """Enqueue what is not there already."""
-        self._channel.check()
+        self._channel.poll()
         produce = self._channel.open().produce
         for letter in items:
             offset, time_ms, key, value = letter.message

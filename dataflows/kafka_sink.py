@@ -5,14 +5,14 @@ from threading import Lock
 
 import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflows.channel import Channel
 from dataflows.dead_letters import DeadLetterPart, DeadLetterState
 from dataflows.items import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
 from dataflows.kafka import partition_counts
 from dataflows.lease import Lease
-from dataflows.outbox import Name, Outbox, OutboxState, name_of
+from dataflows.outbox import Outbox, OutboxState, Written
 from dataflows.settings import Settings
 from dataflows.stop import STOP
 from dataflows.tails import ReconcileError, Tails
@@ -38,7 +38,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
         self.outbox = outbox
 
     def write_batch(self, items: list[Records]) -> None:
-        self._channel.check()
+        self._channel.poll()
         self._sink.reconcile()
         for records in items:
             if self._closed_epochs:
@@ -57,7 +57,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
         for key, value in zip(records.keys[:last], records.values[:last], strict=True):
             try:
                 produce(topic, value, key, lane)
-            except BufferError:
+            except (BufferError, KafkaException):
                 channel.send(partial(produce, topic, value, key, lane))
         acknowledged = partial(self._on_delivery, self.outbox.send(records))
         key, value = records.keys[last], records.values[last]
@@ -158,7 +158,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
 
     def _reconcile(self, resumed: dict[int, _LanePart]) -> None:
         topic = self.settings.output_topic
-        written: dict[int, dict[Name, int]] = {lane: {} for lane in resumed}
+        written = {lane: Written() for lane in resumed}
 
         def take(message: Message) -> None:
             lane = message.partition()
@@ -175,7 +175,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
                     "a new topic and recovery directory"
                 )
                 raise ReconcileError(msg)
-            written[lane][name_of(event)] = event.time_ms
+            written[lane].add(event)
 
         starts = {
             lane: part.outbox.end_offset

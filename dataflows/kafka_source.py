@@ -59,7 +59,8 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         self._next_offset = offset
         self._through_ms = 0
         self.confirmed = False  # whether the end has been seen since the last doubt
-        self._reported: bool | None = None  # live or not, None before the first report
+        self.outdated = False  # whether the next word of the end may be from before it
+        self.reported: bool | None = None  # live or not, None before the first report
         self._reported_at_ms = 0
         self._told_stop = False
 
@@ -74,11 +75,9 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         if messages:
             self._next_offset = messages[-1][0] + 1
             self._through_ms = max(self._through_ms, min(now, messages[-1][1]))
-        report = self._report(now)
+        report = self._report(now) or hub.renewal(now)
         if not messages and report is None:
-            report = hub.renewal(now)
-            if report is None:
-                return []
+            return []
         return [Polled(self.topic, self.partition, hub.platform(self.topic), messages, report)]
 
     def _stop(self) -> list[Polled]:
@@ -92,13 +91,13 @@ class _Partition(StatefulSourcePartition[Polled, int]):
     def _report(self, now: int) -> Report | None:
         """Return what there is to tell the lanes, if anything."""
         live = (self.at_end and not self.pending) or (
-            self._reported is True and self.confirmed and now - self._through_ms <= BEHIND_MS
+            self.reported is True and self.confirmed and now - self._through_ms <= BEHIND_MS
         )
-        if live is self._reported and (live or now - self._reported_at_ms < REPORT_MS):
+        if live is self.reported and (live or now - self._reported_at_ms < REPORT_MS):
             return None
         if not live and not self._through_ms:
             return None  # nothing is known yet
-        self._reported, self._reported_at_ms = live, now
+        self.reported, self._reported_at_ms = live, now
         part, through_ms = f"{self.topic}/{self.partition}", None if live else self._through_ms
         return Report(part, self._hub.parts, through_ms, self._hub.name, now)
 
@@ -106,6 +105,10 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         """Take back that the end is reached, as it was as_of_ms; return where to look for it."""
         self.at_end = self.confirmed = False
         self._through_ms = max(self._through_ms, as_of_ms)
+        return self.where()
+
+    def where(self) -> TopicPartition:
+        """Return what is to be fetched next."""
         return TopicPartition(self.topic, self.partition, self.fetched_offset)
 
     def next_awake(self) -> datetime | None:
@@ -131,7 +134,7 @@ class _Hub:
         # One worker thread polls for all, so that the messages of a partition keep their order.
         self._polling = Lock()
         self.name = uuid4().hex
-        self._polled_ms = clock.now_ms()
+        self._polled_ms = 0
         self._renewed_ms = 0
         self._away = False
         self._wake_ms = 0
@@ -186,10 +189,12 @@ class _Hub:
     def _move(self, now: int) -> None:
         if self._consumer is None:
             return
-        if now - self._polled_ms > PAUSE_MS:
+        if self._polled_ms and now - self._polled_ms > PAUSE_MS:
             self._doubt()
         self._polled_ms = now
         messages = self._consumer.consume(POLL_MESSAGES, 0)
+        lost = False
+        outdated: list[_Partition] = []
         for message in messages:
             error = message.error()
             where = cast("tuple[str, int]", (message.topic(), message.partition()))
@@ -202,30 +207,48 @@ class _Hub:
                     (offset, message.timestamp()[1], message.key(), message.value())
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
-                part = self._partitions[where]
-                part.at_end = part.confirmed = True
                 self._away = False
+                part = self._partitions[where]
+                if not part.outdated:
+                    part.at_end = part.confirmed = True
+                elif part not in outdated:
+                    outdated.append(part)
             elif error.code() not in TRANSIENT:
                 raise _source_error(message.topic(), message.partition(), error)
             elif not self._away:
-                self._away = True
-                self._doubt()
+                self._away = lost = True
+        # Only now, as what is asked for anew begins after the messages that have come.
+        for part in outdated:
+            part.outdated = False
+        self._ask_anew([part.where() for part in outdated])
+        if lost:
+            self._doubt()
         tick_ms = self._settings.tick_ms
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
 
     def _doubt(self) -> None:
         """Ask for the ends of all partitions anew: Kafka says when they are reached."""
-        assert self._consumer is not None
         confirmed = [part for part in self._partitions.values() if part.confirmed]
-        where = [part.doubt(self._polled_ms) for part in confirmed]
+        for part in self._partitions.values():
+            part.outdated = not part.confirmed
+        self._ask_anew([part.doubt(self._polled_ms) for part in confirmed])
+
+    def _ask_anew(self, where: list[TopicPartition]) -> None:
+        assert self._consumer is not None
         if where:
             self._consumer.incremental_unassign(where)
             self._consumer.incremental_assign(where)
 
     def renewal(self, now: int) -> Report | None:
-        """Return from time to time the word that partitions read to their end still are."""
-        if now - self._renewed_ms < REPORT_MS:
+        """Return from time to time the word that partitions read to their end still are.
+
+        Not while one of them has something else to say: its turn may be some way off.
+        """
+        if now - self._renewed_ms < REPORT_MS or any(
+            part.reported and (part.pending or not part.confirmed)
+            for part in self._partitions.values()
+        ):
             return None
         self._renewed_ms = now
         return Report("", self.parts, None, self.name, now)

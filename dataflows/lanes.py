@@ -58,11 +58,10 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
                 facts += value.facts
             else:
                 self._waits_since_ms = now
-                emitted += _emitted(lane.restore(value))
+                emitted += _emitted(lane.restore(value, now))
         if facts:
             emitted += _emitted(lane.apply(facts, now))
-        # A report lets time pass, to a moment that these facts may be before.
-        for value in values:
+        for value in values:  # only now: a report lets time pass, beyond these facts
             if isinstance(value, Batch) and value.report is not None:
                 lane.hear(value.report)
         self._schedule(now, 0)

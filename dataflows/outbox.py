@@ -2,25 +2,51 @@
 
 A snapshot holds the end offset that the acknowledgements vouch for, and the records enqueued but
 not acknowledged. On resume the partition is read from that offset to its end: records found there
-are not sent a second time, whether they were in the snapshot or are produced again.
+are not sent a second time, whether they were in the snapshot or are produced again. Nor is what
+comes before them in their session: the crashed run has passed it over, and it would be out of
+order now.
 """
 
 from collections import deque
 
 from session_logic.codec import decode_output
 from session_logic.errors import SnapshotError
-from session_logic.events import Heartbeat, OutputEvent, Records
+from session_logic.events import Heartbeat, OutputEvent, Records, SessionActive
 
 SINK_VERSION = 2
 # (version, offset after the last acknowledged record, keys and values of those not acknowledged)
 OutboxState = tuple[int, int, list[str], list[bytes]]
-Name = tuple[str, str, str, int]
+# Device, session and start: a session's id alone may come back after its end.
+Name = tuple[str, str, int]
+LAST = float("inf")
 
 
-def name_of(event: OutputEvent) -> Name:
-    """Return the name of a record: everything else about it follows from the input."""
-    sequence = event.sequence if isinstance(event, Heartbeat) else 0
-    return event.device_id, event.session_id, type(event).__name__, sequence
+def place_of(event: OutputEvent) -> tuple[Name, float]:
+    """Return the session of a record, and its place there."""
+    place = 0.0 if isinstance(event, SessionActive) else LAST
+    if isinstance(event, Heartbeat):
+        place = event.sequence
+    return (event.device_id, event.session_id, event.started_ms), place
+
+
+class Written:
+    """What a partition holds: how far each session has come, and the time of the newest record."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.places: dict[Name, float] = {}
+        self.newest_ms = -1
+
+    def add(self, event: OutputEvent) -> None:
+        """Take a record in; those of a session come in order."""
+        name, place = place_of(event)
+        self.places[name] = place
+        self.newest_ms = max(self.newest_ms, event.time_ms)
+
+    def has(self, event: OutputEvent) -> bool:
+        """Say whether a record is there, or one that comes after it in its session."""
+        name, place = place_of(event)
+        return place <= self.places.get(name, -1)
 
 
 class Outbox:
@@ -32,8 +58,7 @@ class Outbox:
         self._waiting = waiting or Records([], [])
         self._next_offset = end_offset
         self._sent: deque[tuple[int, Records]] = deque()
-        self._written: set[Name] = set()
-        self._written_ms = -1
+        self._written: Written | None = None  # until it is settled
         self._stored_offset = end_offset
         self.dropped = 0
 
@@ -58,32 +83,30 @@ class Outbox:
             )
             raise SnapshotError(msg) from None
 
-    def reconcile(self, end_offset: int, written: dict[Name, int]) -> Records:
-        """Take in what the partition holds from the known offset to its end, by name and time.
+    def reconcile(self, end_offset: int, written: Written) -> Records:
+        """Take in what the partition holds from the known offset to its end.
 
         Returns what is to be sent now: what waited and is not there.
         """
         self._next_offset = end_offset
-        self._written = set(written)
-        self._written_ms = max(written.values(), default=-1)
+        self._written = written if written.places else None
         self.end_offset = end_offset
         return self.admit(self.release())
 
     def admit(self, records: Records) -> Records:
         """Return the records without those that are there already; settled ones are forgotten."""
-        if not self._written:
+        written = self._written
+        if written is None:
             return records
         admitted = Records([], [], records.settled_ms)
         for key, value in zip(records.keys, records.values, strict=True):
-            name = name_of(decode_output(value))
-            if name in self._written:
-                self._written.remove(name)
+            if written.has(decode_output(value)):
                 self.dropped += 1
             else:
                 admitted.keys.append(key)
                 admitted.values.append(value)
-        if records.settled_ms >= self._written_ms:
-            self._written.clear()
+        if records.settled_ms >= written.newest_ms:
+            self._written = None
         return admitted
 
     def hold(self, records: Records) -> None:
@@ -114,7 +137,7 @@ class Outbox:
 
         While what was found at the start is not settled, that is still to be found again.
         """
-        if not self._written:
+        if self._written is None:
             self._stored_offset = self.end_offset
         keys = list(self._waiting.keys)
         values = list(self._waiting.values)

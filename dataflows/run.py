@@ -26,6 +26,7 @@ from dataflows.recovery import Recovery
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
+from dataflows.unfinished import forget_unfinished
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from session_logic.lane import check_state
 
@@ -52,6 +53,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
     process_id = cluster.process_id or 0
     lock = StoreLock(recovery_dir, process_id)
+    if not process_id:
+        forget_unfinished(recovery_dir)  # before the others, which wait for this one, read it
     # The other processes of a cluster live and die with the first.
     lease = Lease(settings, lock.store) if settings.fencing and not process_id else None
     sink = KafkaSink(settings, lease)

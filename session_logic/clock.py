@@ -26,9 +26,8 @@ class LaneClock:
 
     def __init__(self) -> None:
         """Make a clock that has heard of no partition."""
-        self._live: dict[str, str] = {}
+        self._live: dict[str, Report] = {}
         self._behind: dict[str, int] = {}
-        self._as_of: dict[str, int] = {}
         self._least_ms: int | None = None
         self._known = False
         self.live = False  # whether every partition has read to its end
@@ -40,13 +39,15 @@ class LaneClock:
             self._behind[report.part] = report.through_ms
         elif report.part:
             self._behind.pop(report.part, None)
-            self._live[report.part] = report.source
-        if report.as_of_ms is not None:
-            self._as_of[report.source] = report.as_of_ms
+            self._live[report.part] = report
+        else:
+            for part, known in self._live.items():
+                if known.source == report.source:
+                    self._live[part] = report
         self.live = len(self._live) == report.parts
         self._known = len(self._live) + len(self._behind) == report.parts
         held = [
-            self._as_of[name] + LEASE_MS for name in set(self._live.values()) & set(self._as_of)
+            known.as_of_ms + LEASE_MS for known in self._live.values() if known.as_of_ms is not None
         ]
         self._least_ms = min([*self._behind.values(), *held], default=None)
 

@@ -117,7 +117,7 @@ class Lane:
         if self.restoring:
             self._waiting.append(facts)
         else:
-            self._act(facts, output)
+            self._act(facts, output, now_ms)
         return output
 
     def _turn(self, output: LaneOutput) -> None:
@@ -126,10 +126,12 @@ class Lane:
             blob = encode_sessions(self.table.sessions(group))
             output.rows.append(self._journal.base(group, blob))
 
-    def _act(self, facts: list[Fact], output: LaneOutput) -> None:
+    def _act(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
         fired = self.fired()
+        after_outage = Fired(self.fired_ms)
         for fact in facts:
-            output.add(self.table.apply(fact, fired))
+            # What is stamped ahead of now ends after the outage: no heartbeat is left out.
+            output.add(self.table.apply(fact, fired if fact.time_ms <= now_ms else after_outage))
 
     def fired(self) -> Fired:
         """Say how far time has come, as facts are applied by it."""
@@ -190,7 +192,7 @@ class Lane:
             dict(self._late_ms),
         )
 
-    def restore(self, row: Row) -> LaneOutput:
+    def restore(self, row: Row, now_ms: int) -> LaneOutput:
         """Take in a row of the store; after the last one, act on the facts that waited."""
         if self._restore is None:
             if isinstance(row, JournalRow) and row.segment < self._journal.oldest:
@@ -208,7 +210,7 @@ class Lane:
         self._finish_restore()
         if not self.restoring:
             for facts in self._waiting:
-                self._act(facts, output)
+                self._act(facts, output, now_ms)
             self._waiting, self._stored_waiting = [], 0
         return output
 

@@ -10,6 +10,7 @@ from session_logic.clock import Report
 from session_logic.codec import decode_output
 from session_logic.events import (
     Fact,
+    Fired,
     Heartbeat,
     OutputEvent,
     Records,
@@ -178,8 +179,11 @@ class Simulation:
             self._compare_facts(facts, output)
 
     def _compare_facts(self, facts: list[Fact], output: LaneOutput) -> None:
-        fired = self.lane.fired()
-        self._compare([e for fact in facts for e in self.model.apply(fact, fired)], output)
+        fired, want = self.lane.fired(), []
+        for fact in facts:
+            ahead = fact.time_ms > self.now_ms
+            want += self.model.apply(fact, Fired(fired.upto_ms) if ahead else fired)
+        self._compare(want, output)
 
     def pass_time(self) -> None:
         """Let time pass, often to a boundary."""
@@ -261,7 +265,7 @@ class Simulation:
         if not self.to_restore:
             return
         restoring = self.lane.restoring
-        output = self.lane.restore(self.to_restore.pop())
+        output = self.lane.restore(self.to_restore.pop(), self.now_ms)
         if self.lane.restoring:
             assert not output.records
         elif restoring:

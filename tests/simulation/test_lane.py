@@ -86,5 +86,5 @@ def test_old_row_that_comes_last_is_passed_over(monkeypatch: pytest.MonkeyPatch)
     old = min((r for r in rows if isinstance(r, JournalRow)), key=lambda row: row.segment)
     lane = Lane(LANE, LANES, simulation.rules, state)
     for row in [*(row for row in rows if row is not old), old]:
-        lane.restore(row)
+        lane.restore(row, simulation.now_ms)
     assert not lane.restoring

@@ -119,7 +119,7 @@ class Run:
         lane = self.lane(store)
         rows = list(store.rows.values())
         for row in self.random.sample(rows, max(0, len(rows) - 1)):
-            self.got += decoded(lane.restore(row).records)
+            self.got += decoded(lane.restore(row, self.now_ms).records)
         if lane.restoring:
             store.commit(lane)
 
@@ -134,7 +134,7 @@ class Run:
         lane = self.lane(store)
         for row in store.rows.values():
             if lane.restoring:
-                lane.restore(row)
+                lane.restore(row, self.now_ms)
         assert not lane.restoring
         return lane
 
@@ -148,7 +148,7 @@ class Run:
             store.write(lane.apply(facts, self.now_ms).rows)
         for row in rows:
             if lane.restoring:
-                self.got += decoded(lane.restore(row).records)
+                self.got += decoded(lane.restore(row, self.now_ms).records)
         assert not lane.restoring
         self.expect_due(lane, newest_only=self.rules.catch_up == "latest")
         self.expect_facts(lane, facts)
@@ -194,7 +194,7 @@ def test_owed_records_are_sent_once_and_stored_until_then() -> None:
     lane = Lane(0, 1, rules, state)
     sent = []
     for row in rows:
-        sent += decoded(lane.restore(row).records)
+        sent += decoded(lane.restore(row, BEGIN_MS).records)
     assert [(e.device_id, e.time_ms - BEGIN_MS) for e in sent] == [(devices[0], 2_000)]
     assert lane.state().late_ms == {}
 

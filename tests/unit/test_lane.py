@@ -46,7 +46,7 @@ def resumed(store: Store) -> Lane:
 
 def give(lane: Lane, rows: list[Row]) -> list[OutputEvent]:
     """Restore rows; return what is sent."""
-    return [event for row in rows for event in decoded(lane.restore(row).records)]
+    return [event for row in rows for event in decoded(lane.restore(row, T).records)]
 
 
 def by_age(store: Store) -> list[JournalRow]:
@@ -82,14 +82,14 @@ def test_row_of_another_moment_is_refused(kind: type, change: Callable[[Row], Ro
     store = stored(20)
     row = next(row for row in store.rows.values() if isinstance(row, kind))
     with pytest.raises(SnapshotError, match=f"{row.row} is from another moment"):
-        resumed(store).restore(change(row))
+        resumed(store).restore(change(row), T)
 
 
 def test_row_for_a_lane_without_state_is_refused() -> None:
     """Rows without the lane's own state are half a store."""
     for row in stored(3).rows.values():
         with pytest.raises(SnapshotError, match=f"{row.row} is there but the lane's own"):
-            Lane(LANE, LANES, RULES).restore(row)
+            Lane(LANE, LANES, RULES).restore(row, T)
 
 
 def test_row_that_comes_twice_is_refused_once_all_are_there() -> None:
@@ -99,7 +99,7 @@ def test_row_that_comes_twice_is_refused_once_all_are_there() -> None:
     rows = list(store.rows.values())
     give(lane, rows)
     with pytest.raises(SnapshotError):
-        lane.restore(by_age(store)[-1])
+        lane.restore(by_age(store)[-1], T)
 
 
 def test_missing_rows_are_named_until_they_come() -> None:
@@ -110,7 +110,7 @@ def test_missing_rows_are_named_until_they_come() -> None:
     assert len(lane.missing_rows()) == len(needed)
     for left, row in enumerate(needed):
         assert len(lane.missing_rows()) == len(needed) - left
-        lane.restore(row)
+        lane.restore(row, T)
     assert lane.missing_rows() == []
 
 
@@ -122,7 +122,7 @@ def test_fact_that_waited_for_rows_is_acted_on_after_any_number_of_crashes(crash
     for fact in waiting:
         lane = resumed(store)
         first, *_ = store.rows.values()
-        lane.restore(first)
+        lane.restore(first, T)
         output = lane.apply([fact], T + 500)
         assert not output.records
         store.write(output.rows)

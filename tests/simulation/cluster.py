@@ -1,0 +1,236 @@
+"""A run of the whole dataflow: its real steps in simulated processes, and what delays them."""
+
+import random
+from collections import defaultdict, deque
+from typing import Any
+from zlib import crc32
+
+from msgspec import Struct
+
+from dataflows.clock import system_time
+from dataflows.decode import Decode
+from dataflows.items import DEAD_LETTER_KEY, DeadLetter
+from dataflows.kafka_sink import KafkaSink
+from dataflows.kafka_source import KafkaSource
+from dataflows.lanes import LaneLogic
+from dataflows.settings import Settings
+from dataflows.stop import Stop
+from dataflows.store import Inbox, RestoredSource, StoreSink
+from session_logic.events import Records
+from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
+from tests.simulation.kafka import Consumer, Log, Producer, Where
+
+
+class World(Struct):
+    """What outlives a run: time, the log, the recovery store."""
+
+    now_ms: int
+    log: Log
+    database: Database
+    settings: Settings
+    random: random.Random
+
+
+class SimulatedClock:
+    """The world's time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now_ms(self) -> int:
+        return self._world.now_ms
+
+    def at_ms(self, time_ms: int) -> Any:
+        return system_time(time_ms)
+
+
+class Process:
+    """The steps of the dataflow in one process, wired as dataflows.sessions does."""
+
+    def __init__(self, world: World, inputs: list[str], index: int, parts: int) -> None:
+        settings, database = world.settings, world.database
+        clock = SimulatedClock(world)
+        self.stop = Stop()
+        source = KafkaSource(settings, self.stop, clock)
+        self.hub = source._hub
+        self.consumer = self.hub._consumer = Consumer(world.log, clock.now_ms)
+        self.hub.parts = parts
+        sink = KafkaSink(settings)
+        self.producer = Producer(world.log, world.random, clock.now_ms)
+        sink.channel._producer = self.producer
+        sink._tails._consumer = Consumer(world.log, clock.now_ms)
+        sink.list_parts()
+        inbox: Inbox = Inbox()
+        store, restored = StoreSink(inbox), RestoredSource(inbox)
+        stored = database.load("source"), database.load("restored")
+        self.decode = Decode(settings.lanes, settings.future_limit_ms, clock.now_ms)
+        self.source = SourceStep(
+            "source",
+            database,
+            {key: source.build_part("source", key, stored[0].get(key)) for key in inputs},
+            world.now_ms,
+        )
+        names = [f"restored-{2 * index + n:02}" for n in range(2)]
+        self.restored = SourceStep(
+            "restored",
+            database,
+            {key: restored.build_part("restored", key, stored[1].get(key)) for key in names},
+            world.now_ms,
+        )
+        self.lanes = StatefulStep(
+            "sessions", database, lambda _, state: LaneLogic(settings, clock, state)
+        )
+        self.sink = SinkStep("sink", database, lambda k, state: sink.build_part("sink", k, state))
+        self.store = SinkStep(
+            "store", database, lambda k, state: store.build_part("store", k, state)
+        )
+        self.frontiers: dict[str, int | None] = dict.fromkeys(
+            ("lanes", "sink", "store"), database.front
+        )
+        self.probe = database.front
+
+
+class Run:
+    """Processes from the last committed epoch on, until a crash or a stop."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = world.random
+        self.began_ms = world.now_ms
+        settings = world.settings
+        names = [
+            f"{topic}/{partition}"
+            for topic in settings.input_topics
+            for partition in range(len(world.log.topics[topic]))
+        ]
+        count = self._random.choice([1, 1, 2])
+        self._shift = self._random.randrange(100)
+        owners = {name: self._owner(name, count) for name in names}
+        self.processes = [
+            Process(world, [n for n in names if owners[n] == index], index, len(names))
+            for index in range(count)
+        ]
+        self.hub_of: dict[Where, Process] = {
+            (name.rpartition("/")[0], int(name.rpartition("/")[2])): self.processes[owner]
+            for name, owner in owners.items()
+        }
+        for step in ("lanes", "sink", "store"):
+            for index, process in enumerate(self.processes):
+                loads = getattr(process, step)._loads
+                mine = [load for load in loads if self._owner(load[0], count) == index]
+                loads.clear()
+                loads.extend(mine)
+        # (step, from, to) -> items in order
+        self.channels: defaultdict[tuple[str, int, int], deque[tuple[int, str, Any]]] = defaultdict(
+            deque
+        )
+
+    def _owner(self, key: str, count: int) -> int:
+        return (crc32(key.encode()) + self._shift) % count
+
+    def _send(self, step: str, origin: int, epoch: int, key: str, item: Any) -> None:
+        target = self._owner(key, len(self.processes))
+        self.channels[step, origin, target].append((epoch, key, item))
+
+    def source(self, index: int) -> None:
+        """Activate a process's source, and decode what it brings."""
+        process, now_ms = self.processes[index], self._world.now_ms
+
+        def polled(epoch: int, _part: str, poll: Any) -> None:
+            for key, item in process.decode([poll]):
+                step = "sink" if isinstance(item, DeadLetter) else "lanes"
+                assert (step == "sink") == (key == DEAD_LETTER_KEY)
+                self._send(step, index, epoch, key, item)
+
+        process.source.activate(now_ms, process.probe, polled)
+
+    def restored(self, index: int) -> None:
+        """Activate a process's source of rows."""
+        process = self.processes[index]
+        process.restored.activate(
+            self._world.now_ms,
+            process.probe,
+            lambda epoch, _, item: self._send("lanes", index, epoch, *item),
+        )
+
+    def deliver(self, channel: tuple[str, int, int], count: int) -> None:
+        """Bring some items to their step."""
+        waiting = self.channels[channel]
+        step = getattr(self.processes[channel[2]], channel[0])
+        for _ in range(min(count, len(waiting))):
+            step.take(*waiting.popleft())
+
+    def lanes(self, index: int) -> None:
+        """Activate a process's lanes."""
+        process = self.processes[index]
+
+        def emitted(epoch: int, key: str, item: Any) -> None:
+            if isinstance(item, Records):
+                self._send("sink", index, epoch, key, item)
+            else:
+                self._send("store", index, epoch, item.row, item)
+
+        if process.lanes.load(self._random.randint(0, 40)):
+            process.lanes.activate(self._world.now_ms, self._frontier("lanes", process), emitted)
+
+    def sink(self, index: int) -> None:
+        """Activate a process's sink."""
+        process = self.processes[index]
+        if process.sink.load(self._random.randint(0, 40)):
+            process.sink.activate(self._frontier("sink", process))
+
+    def store(self, index: int) -> None:
+        """Activate a process's store."""
+        process = self.processes[index]
+        if process.store.load(self._random.randint(0, 40)):
+            process.store.activate(self._frontier("store", process))
+
+    def _frontier(self, step: str, process: Process) -> int | None:
+        """Return how far a process knows the input of a step to have come."""
+        if self._random.random() < 0.8:
+            process.frontiers[step] = self._true_frontier(step)
+        return process.frontiers[step]
+
+    def _true_frontier(self, step: str) -> int | None:
+        epochs = [epoch for process in self.processes for epoch in process.source.epochs()]
+        epochs += [epoch for process in self.processes for epoch in process.restored.epochs()]
+        for (of_step, _, _), waiting in self.channels.items():
+            if of_step in ("lanes", step):
+                epochs += [epoch for epoch, _, _ in waiting]
+        if step != "lanes":
+            epochs += [p.lanes.cap for p in self.processes if p.lanes.cap is not None]
+        return min(epochs, default=None)
+
+    def commit(self) -> None:
+        """Record how far all steps have come, and let a process know of it."""
+        database = self._world.database
+        caps = [
+            cap
+            for p in self.processes
+            for cap in (*p.source.epochs(), *p.restored.epochs(), *self._caps(p))
+        ]
+        if caps:
+            if min(caps) > database.front:
+                database.commit(min(caps))
+        elif not self._ended:
+            self._ended = True
+            database.commit(database.front + 1)
+        self._random.choice(self.processes).probe = database.front
+
+    _ended = False
+
+    @staticmethod
+    def _caps(process: Process) -> list[int]:
+        steps = (process.lanes, process.sink, process.store)
+        return [step.cap for step in steps if step.cap is not None]
+
+    @property
+    def ended(self) -> bool:
+        """Whether a stop has come to its end."""
+        return self._ended
+
+    def crash(self) -> None:
+        """End all processes at once."""
+        self._world.database.crash(self._random)
+        for process in self.processes:
+            process.producer.crash()

@@ -1,0 +1,355 @@
+"""A seeded simulation of the whole dataflow: random histories, delays, outages and crashes.
+
+`python -m tests.simulation.flow 5000` runs that many histories.
+"""
+
+import random
+import sys
+import time
+from collections import Counter, defaultdict
+from itertools import chain
+
+from msgspec import Struct
+
+from dataflows.channel import DeliveryError
+from dataflows.fleet import BAD_INPUT
+from dataflows.settings import Settings
+from session_logic import journal
+from session_logic.lane import PAUSE_MS
+from tests.simulation.cluster import Run, World
+from tests.simulation.engine import Database
+from tests.simulation.judge import Judge, Letter, Past, Skip, letter_of
+from tests.simulation.kafka import Log, Record
+
+BEGIN_MS = 1_700_000_000_000
+TOPICS = {"console-events": "console", "pc-events": "pc"}
+OUTPUT, LETTERS = "out", "letters"
+LANES = 2
+DEVICES = [f"d{number}" for number in range(9)]
+
+
+class Seen(Struct):
+    """A session that a device may still have, for input that knows about it."""
+
+    session: str
+    started_ms: int
+
+
+class Simulation:
+    """One history; `run` raises AssertionError where the output is not what the model says."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        choose = self.random.choice
+        heartbeat_ms = choose([400, 1_000, 2_000])
+        settings = Settings(
+            input_topics=TOPICS,
+            output_topic=OUTPUT,
+            dead_letter_topic=LETTERS,
+            lanes=LANES,
+            heartbeat_ms=heartbeat_ms,
+            max_session_ms=heartbeat_ms * choose([1, 3, 6]) + choose([0, 0, 1, heartbeat_ms // 2]),
+            remember_ended_ms=choose([heartbeat_ms, 4 * heartbeat_ms]),
+            tick_ms=5,
+            catch_up=choose(["latest", "all"]),
+            restore_timeout_ms=10**9,
+        )
+        topics = dict.fromkeys(TOPICS, 2) | {OUTPUT: LANES, LETTERS: choose([1, 2])}
+        self.world = World(BEGIN_MS, Log(topics), Database(), settings, self.random)
+        self._segment_bytes = choose([1, 200, 4_000])
+        self._stalled: defaultdict[object, int] = defaultdict(int)
+        self._starts: set[tuple[str, str, int]] = set()
+        self._seen: dict[str, Seen] = {}
+        self._pasts: list[Past] = []
+        self._skips: defaultdict[int, list[Skip]] = defaultdict(list)
+        self._doubled_letters: Counter[Letter] = Counter()
+        self._lane_ms: dict[int, tuple[int, bool]] = {}
+        self.counts: Counter[str] = Counter()
+        self.active: Run | None = None
+        self._start()
+
+    @property
+    def _active(self) -> Run:
+        assert self.active is not None
+        return self.active
+
+    # What happens.
+
+    def run(self, steps: int) -> None:
+        """Take random steps, then let everything come to its end and compare."""
+        names = ["pass_time", "events", "stall", "crash", "lose_broker", "fail_delivery", "stop"]
+        weights = [70, 18, 4, 3, 1, 0.5, 0.5]
+        small, journal.SEGMENT_BYTES = self._segment_bytes, journal.SEGMENT_BYTES
+        small, journal.SEGMENT_BYTES = journal.SEGMENT_BYTES, small
+        try:
+            for _ in range(steps):
+                getattr(self, self.random.choices(names, weights)[0])()
+            self.finish()
+        finally:
+            journal.SEGMENT_BYTES = small
+        rules = self.world.settings.rules()
+        assert rules.catch_up == "latest" or not self._skips
+        judge = Judge(
+            rules, self.world.log, TOPICS, self._pasts, self._skips, self._doubled_letters
+        )
+        judge.check(OUTPUT, LETTERS, self.world.now_ms)
+        self.counts += judge.counts
+
+    def events(self) -> None:
+        """Append some input."""
+        for _ in range(self.random.randint(1, 4)):
+            device = self.random.choice(DEVICES)
+            number = int(device[1:])
+            topic = list(TOPICS)[number % 2]
+            value = self._value(device)
+            record = Record(self._stamp(device), device.encode(), value, None, self.world.now_ms)
+            if self.random.random() < 0.03:
+                record.value = self.random.choice([*BAD_INPUT, None])
+            self._append((topic, number // 2 % 2), device, record)
+
+    def _append(self, where: tuple[str, int], device: str, record: Record) -> None:
+        if b"GameStart" in (record.value or b""):
+            # A start names its session for ever: no two in the same millisecond.
+            session = str(record.value)
+            while (device, session, record.time_ms) in self._starts:
+                record.time_ms += 1
+            self._starts.add((device, session, record.time_ms))
+        self.world.log.at(where).append(record)
+
+    def _stamp(self, device: str) -> int:
+        """Return a time about now, or at or beside a moment that matters to the device."""
+        heartbeat_ms = self.world.settings.heartbeat_ms
+        now_ms = self.world.now_ms
+        seen = self._seen.get(device)
+        if seen is not None and self.random.random() < 0.3:
+            edge_ms = seen.started_ms + self.random.choice([-1, 0, 1])
+            edge_ms += heartbeat_ms * self.random.randint(1, 3)
+            if -2 * heartbeat_ms < now_ms - edge_ms < 2 * heartbeat_ms:
+                return edge_ms
+        late_ms = self.random.choice([0, 0, 0, 1, 5, 40, heartbeat_ms, 2 * heartbeat_ms, -200])
+        return now_ms - late_ms
+
+    def _value(self, device: str) -> bytes:
+        seen = self._seen.get(device)
+        session = f"{device}-{self.random.randrange(5)}"
+        kind = "Start"
+        if seen is not None and self.random.random() < 0.6:
+            session = seen.session
+        if seen is not None and self.random.random() < 0.5:
+            kind = "End"
+        else:
+            self._seen[device] = Seen(session, self.world.now_ms)
+        return f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'.encode()
+
+    def pass_time(self) -> None:
+        """Let some time pass and everything go on that is not held up."""
+        heartbeat_ms = self.world.settings.heartbeat_ms
+        self.world.now_ms += self.random.choice(
+            [0, 1, 2, 5, 5, 10, 10, 20, 20, 50, 100, 300, heartbeat_ms - 1, heartbeat_ms]
+        )
+        self.go_on(0.7)
+
+    def stall(self) -> None:
+        """Hold one thing up for a while."""
+        process = self.random.randrange(len(self._active.processes))
+        kinds = ["source", "restored", "lanes", "sink", "store"]
+        channels = list(self._active.channels)
+        what: object = self.random.choice(
+            [
+                (self.random.choice(kinds), process),
+                ("process", process),
+                ("broker",),
+                ("fetch", self.random.choice(list(self._active.hub_of))),
+                ("take", process),
+                ("commit",),
+                self.random.choice(channels) if channels else ("process", process),
+            ]
+        )
+        for_ms = self.random.choice([5, 50, 300, 700, 1_500, 4_000, 12_000])
+        self._stalled[what] = self.world.now_ms + for_ms
+
+    def crash(self) -> None:
+        """End the run at once, be away for a while, and begin again; sometimes twice in a row."""
+        self._end_run()
+        heartbeat_ms = self.world.settings.heartbeat_ms
+        away_ms = [0, 20, 500, heartbeat_ms, 3 * heartbeat_ms, 11_000]
+        while True:
+            self.world.now_ms += self.random.choice(away_ms)
+            if self.random.random() < 0.5:
+                self.events()
+            self._start()
+            for _ in range(self.random.choice([0, 1, 2, 5])):
+                self.pass_time()
+            if self.random.random() < 0.7:
+                return
+            self._end_run()
+
+    def lose_broker(self) -> None:
+        """Let the broker be away, and the clients know."""
+        for_ms = self.random.choice([300, 1_500, 4_000])
+        self._stalled["broker",] = self.world.now_ms + for_ms
+        for process in self._active.processes:
+            process.consumer.lose_broker()
+
+    def fail_delivery(self) -> None:
+        """Let Kafka refuse what is on its way; the run ends of it."""
+        self.random.choice(self._active.processes).producer.fail()
+
+    def stop(self) -> None:
+        """Stop cleanly and start again."""
+        self._drain()
+        self._end_run()
+        self.world.now_ms += self.random.choice([20, 500, 3_000])
+        self._start()
+
+    # How it goes on.
+
+    def go_on(self, share: float) -> None:
+        """Give everything that is not held up a turn with this probability, in any order."""
+        try:
+            self._go_on(share)
+        except DeliveryError:
+            self.counts["failed runs"] += 1
+            self._end_run()
+            self._start()
+
+    def _go_on(self, share: float) -> None:
+        active, chance, stalled = self._active, self.random.random, self._stalled
+        now_ms = self.world.now_ms
+        turns: list[tuple[str, object]] = [
+            (kind, index)
+            for kind in ("source", "restored", "lanes", "sink", "store", "take")
+            for index in range(len(active.processes))
+        ]
+        turns += [("fetch", where) for where in active.hub_of]
+        turns += [("deliver", channel) for channel, waiting in active.channels.items() if waiting]
+        turns.append(("commit", 0))
+        self.random.shuffle(turns)
+        for kind, which in turns:
+            if chance() > share:
+                continue
+            if kind == "deliver":
+                held_ms = max(stalled[which], stalled["process", which[2]])  # type: ignore[index]
+            elif kind in ("fetch", "take"):
+                held_ms = max(stalled[kind, which], stalled["broker",])
+            elif kind == "commit":
+                held_ms = stalled["commit",]
+            else:
+                held_ms = max(stalled[kind, which], stalled["process", which])
+            if held_ms <= now_ms:
+                getattr(self, f"_{kind}", getattr(active, kind, None))(which)
+
+    def _commit(self, _which: int) -> None:
+        self._active.commit()
+
+    def _deliver(self, channel: tuple[str, int, int]) -> None:
+        self._active.deliver(channel, self.random.choice([1, 3, 1_000]))
+
+    def _fetch(self, where: tuple[str, int]) -> None:
+        self._active.hub_of[where].consumer.fetch(where, self.random.choice([1, 5, 1_000]))
+
+    def _take(self, index: int) -> None:
+        producer = self._active.processes[index].producer
+        for where in list(producer.flying):
+            producer.take(where, self.random.choice([0, 1, 5, 1_000]))
+
+    def _lanes(self, index: int) -> None:
+        """Turn a process's lanes, and note which time each made up for at once."""
+        self._active.lanes(index)
+        latest = self.world.settings.catch_up == "latest"
+        for logic in self._active.processes[index].lanes.logics.values():
+            lane = logic._lane
+            fired_ms, resuming = self._lane_ms.get(lane.lane, (lane.fired_ms, lane.resuming))
+            step_ms = lane.fired_ms - fired_ms
+            if latest and step_ms > 0 and (resuming or step_ms > PAUSE_MS):
+                self._skips[lane.lane].append(Skip(fired_ms, lane.fired_ms, self.world.now_ms))
+            self._lane_ms[lane.lane] = lane.fired_ms, lane.resuming
+
+    # Runs.
+
+    def _start(self) -> None:
+        database = self.world.database
+        database.forget_unfinished()
+        self.active = Run(self.world)
+        self._stalled.clear()
+        self._lane_ms = {
+            state[2]: (state[3], state[3] >= 0) for state in database.load("sessions").values()
+        }
+        self.counts["runs"] += 1
+
+    def _end_run(self) -> None:
+        active, self.active = self._active, None
+        active.crash()
+        if "rejected" not in self.world.database.load("sink"):
+            # The very first letters: a run that has no snapshot of them sends them again.
+            records = chain(*self.world.log.topics[LETTERS])
+            self._doubled_letters += Counter({letter_of(record) for record in records})
+        self._pasts.append(
+            Past(
+                active.began_ms,
+                self.world.now_ms,
+                {where: p.consumer.reading for where, p in active.hub_of.items()},
+            )
+        )
+
+    def _drain(self) -> None:
+        """Stop the sources and wait for the end."""
+        active = self._active
+        self._stalled.clear()
+        for process in active.processes:
+            process.stop.set()
+        for _ in range(2_000):
+            if active.ended or active is not self.active:
+                return
+            self.world.now_ms += 5
+            self.go_on(0.9)
+        msg = "a stop does not come to its end"
+        raise AssertionError(msg)
+
+    def finish(self) -> None:
+        """Let everything arrive and every session time out, stop, and look for leaks."""
+        self._stalled.clear()
+        settings = self.world.settings
+        end_ms = self.world.now_ms + settings.max_session_ms + 4 * settings.heartbeat_ms
+        while self.world.now_ms < end_ms:
+            self.world.now_ms += 400
+            self.go_on(0.9)
+        for _ in range(40):
+            self.world.now_ms += 20
+            self.go_on(0.9)
+        for process in self._active.processes:
+            for logic in process.lanes.logics.values():
+                assert logic._lane.table.active == 0, "a session never ends"
+        self._drain()
+        for process in self._active.processes:
+            for part in process.sink.logics.values():
+                assert not getattr(part, "_sent", None)
+        self._end_run()
+
+
+def simulate(seed: int, steps: int = 100) -> Simulation:
+    """Run one history; an error names the seed."""
+    simulation = Simulation(seed)
+    try:
+        simulation.run(steps)
+    except Exception as error:
+        error.add_note(f"seed={seed} steps={steps} {simulation.world.settings.rules()}")
+        raise
+    return simulation
+
+
+def main() -> None:
+    """Run as many histories as the command line says, from the seed it says on."""
+    count = int(sys.argv[1])
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    began_s = time.monotonic()
+    counts: Counter[str] = Counter()
+    for seed in range(first, first + count):
+        counts += simulate(seed).counts
+        if (seed - first + 1) % 100 == 0 or seed == first + count - 1:
+            took_s = time.monotonic() - began_s
+            print(f"{seed - first + 1} histories in {took_s:.0f} s: {dict(counts)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

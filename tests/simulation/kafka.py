@@ -1,0 +1,239 @@
+"""Kafka in memory, slow on purpose: what source, sink and tails call of their clients.
+
+Nothing moves by itself: the simulation says when a record is taken in, fetched or acknowledged.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from msgspec import Struct
+
+from dataflows.kafka_source import PAUSE_MS
+
+Where = tuple[str, int]
+EOF = KafkaError(KafkaError._PARTITION_EOF)
+FATAL = KafkaError(KafkaError._GAPLESS_GUARANTEE, "a record was refused", fatal=True)
+AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+
+
+class Record(Struct):
+    """A record in the log; appended_ms is when the broker took it in."""
+
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, Any] | None
+    appended_ms: int
+
+
+class Log:
+    """The topics of the broker."""
+
+    def __init__(self, partitions: dict[str, int]) -> None:
+        self.topics = {name: [[] for _ in range(count)] for name, count in partitions.items()}
+
+    def at(self, where: Where) -> list[Record]:
+        return self.topics[where[0]][where[1]]
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        known = SimpleNamespace(error=None, partitions=self.topics[topic])
+        return SimpleNamespace(topics={topic: known})
+
+
+class Message:
+    """A record, or an error, as a client sees it."""
+
+    def __init__(self, where: Where | None, offset: int, record: Record | None, error: Any = None):
+        self._where, self._offset, self._record, self._error = where, offset, record, error
+
+    def topic(self) -> str | None:
+        return self._where[0] if self._where else None
+
+    def partition(self) -> int | None:
+        return self._where[1] if self._where else None
+
+    def offset(self) -> int:
+        return self._offset
+
+    def error(self) -> Any:
+        return self._error
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self._record.time_ms
+
+    def key(self) -> bytes | None:
+        return self._record.key
+
+    def value(self) -> bytes | None:
+        return self._record.value
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return [(name, str(v).encode()) for name, v in (self._record.headers or {}).items()]
+
+
+class Producer:
+    """Idempotent and in order; a record is in the log when `take` says so, known of by `poll`."""
+
+    def __init__(self, log: Log, choice: random.Random, now_ms: Callable[[], int]) -> None:
+        self._log = log
+        self._random = choice
+        self._now_ms = now_ms
+        self._failed = False
+        self._limit = choice.choice([3, 40, 100_000])
+        self.flying: dict[Where, deque[tuple[Record, Callable[..., None] | None]]] = {}
+        self._reports: deque[Callable[[], None]] = deque()
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        return self._log.list_topics(topic, timeout)
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | str | None,
+        partition: int,
+        on_delivery: Callable[..., None] | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        if self._failed:
+            raise KafkaException(FATAL)
+        queue = self.flying.setdefault((topic, partition), deque())
+        if len(queue) >= self._limit:
+            raise BufferError
+        key = key.encode() if isinstance(key, str) else key
+        queue.append((Record(0, key, value, headers, 0), on_delivery))
+
+    def take(self, where: Where, count: int) -> None:
+        """Put the first records that are on their way to a partition into the log."""
+        queue, log = self.flying[where], self._log.at(where)
+        for _ in range(min(count, len(queue))):
+            record, on_delivery = queue.popleft()
+            record.time_ms = record.appended_ms = self._now_ms()
+            log.append(record)
+            if on_delivery is not None:
+                message = Message(where, len(log) - 1, record)
+                self._reports.append(lambda f=on_delivery, m=message: f(None, m))
+
+    def fail(self) -> None:
+        """Give up what is on its way, and take nothing any more."""
+        self._failed = True
+        for where, queue in self.flying.items():
+            for _, on_delivery in queue:
+                if on_delivery is not None:
+                    message = Message(where, -1, None)
+                    self._reports.append(lambda f=on_delivery, m=message: f(FATAL, m))
+        self.flying = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.flying.values())) + len(self._reports)
+
+    def poll(self, timeout: float) -> int:
+        if timeout:  # the caller waits for room
+            self._take_all()
+        count = len(self._reports) if timeout else self._random.randint(0, len(self._reports))
+        for _ in range(count):
+            self._reports.popleft()()
+        return count
+
+    def _take_all(self) -> None:
+        for where, queue in self.flying.items():
+            self.take(where, len(queue))
+
+    def flush(self, timeout: float) -> int:
+        self._take_all()
+        while self._reports:
+            self._reports.popleft()()
+        return 0
+
+    def crash(self) -> None:
+        """Lose what is on its way, but for as much as may have got through."""
+        for where, queue in self.flying.items():
+            self.take(where, self._random.choice([0, len(queue), self._random.randint(0, 3)]))
+        self.flying, self._reports = {}, deque()
+
+
+class Reading:
+    """What a source has been given in a run: when each record, and when it had to doubt."""
+
+    def __init__(self) -> None:
+        self.given_ms: dict[tuple[Where, int], int] = {}
+        self.doubts: list[tuple[int, int]] = []  # (last it was sure, first it may be again)
+        self._polled_ms: int | None = None
+
+    def note(self, messages: list[Message], now_ms: int) -> None:
+        """Note a poll and what it gave."""
+        if self._polled_ms is not None and now_ms - self._polled_ms > PAUSE_MS:
+            self.doubts.append((self._polled_ms, now_ms))
+        self._polled_ms = now_ms
+        for message in messages:
+            if message.error() is AWAY:
+                self.doubts.append((now_ms, now_ms))
+            elif message.error() is None:
+                where = message.topic(), message.partition()
+                self.given_ms.setdefault((where, message.offset()), now_ms)
+
+
+class Consumer:
+    """Reads what `fetch` has brought; says once when the end was there."""
+
+    def __init__(self, log: Log, now_ms: Callable[[], int]) -> None:
+        self._log = log
+        self._now_ms = now_ms
+        self.reading = Reading()
+        self.next: dict[Where, int] = {}
+        self._end_told: dict[Where, int] = {}
+        self._queue: deque[Message] = deque()
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        return self._log.list_topics(topic, timeout)
+
+    def get_watermark_offsets(self, part: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, len(self._log.at((part.topic, part.partition)))
+
+    def incremental_assign(self, parts: list[TopicPartition]) -> None:
+        for part in parts:
+            where = part.topic, part.partition
+            self.next[where] = max(0, part.offset)  # OFFSET_BEGINNING is below 0
+            self._end_told.pop(where, None)
+
+    def incremental_unassign(self, parts: list[TopicPartition]) -> None:
+        gone = {(part.topic, part.partition) for part in parts}
+        for where in gone:
+            del self.next[where]
+        self._queue = deque(m for m in self._queue if (m.topic(), m.partition()) not in gone)
+
+    assign = incremental_assign
+
+    def unassign(self) -> None:
+        self.next.clear()
+        self._queue.clear()
+
+    def fetch(self, where: Where, count: int) -> None:
+        """Bring some records of a partition, and the word that its end is there if it is."""
+        log, offset = self._log.at(where), self.next[where]
+        for record in log[offset : offset + count]:
+            self._queue.append(Message(where, offset, record))
+            offset += 1
+        self.next[where] = offset
+        if offset == len(log) and self._end_told.get(where) != offset:
+            self._end_told[where] = offset
+            self._queue.append(Message(where, offset, None, EOF))
+
+    def lose_broker(self) -> None:
+        """Tell that no broker can be reached."""
+        self._queue.append(Message(None, -1, None, AWAY))
+
+    def consume(self, count: int, timeout: float) -> list[Message]:
+        if timeout:  # the caller waits
+            for where in list(self.next):
+                self.fetch(where, 1_000_000)
+        messages = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
+        self.reading.note(messages, self._now_ms())
+        return messages
+
+    def close(self) -> None:
+        self.unassign()

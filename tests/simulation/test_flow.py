@@ -1,0 +1,165 @@
+"""The whole dataflow against the slow model, through delays and crashes, and planted faults."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dataflows import kafka_source, outbox
+from dataflows.outbox import Outbox, OutboxState, Written
+from session_logic import clock, lane, table
+from session_logic.errors import HeartwheelError
+from session_logic.events import Records
+from tests.simulation import engine
+from tests.simulation.flow import simulate
+
+HISTORIES = 1_000
+# A fault must be found in fewer histories than this.
+SEARCH = 300
+
+
+@pytest.mark.parametrize("first", range(0, HISTORIES, 250))
+def test_random_histories_of_the_whole_flow_match_the_model(first: int) -> None:
+    """The output topic holds each record once and in order, whatever crashes in between."""
+    counts: Counter[str] = Counter()
+    for seed in range(first, first + 250):
+        counts += simulate(seed).counts
+    assert counts["records"] > 10_000
+    assert counts["runs"] > 1_000
+    rare = ("raced heartbeats", "raced starts and timeouts", "skipped heartbeats", "failed runs")
+    assert all(counts[name] for name in rare), counts
+
+
+def find(seeds: int = SEARCH) -> None:
+    """Run histories until one is wrong, and raise its error."""
+    for seed in range(seeds):
+        simulate(seed)
+
+
+def drop_journal_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose a row of the store at a resume."""
+    load = engine.Database.load
+
+    def lossy(self: engine.Database, step: str) -> dict[str, Any]:
+        loaded = load(self, step)
+        if step == "store":
+            rows = [name for name in loaded if name.startswith("journal")]
+            if len(rows) > 1:
+                del loaded[rows[-1]]
+        return loaded
+
+    monkeypatch.setattr(engine.Database, "load", lossy)
+
+
+def forget_a_reconciled_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose one of the sessions that were found in the partition."""
+    reconcile = Outbox.reconcile
+
+    def forgetful(self: Outbox, end_offset: int, written: Written) -> Records:
+        if written.places:
+            written.places.popitem()
+        return reconcile(self, end_offset, written)
+
+    monkeypatch.setattr(Outbox, "reconcile", forgetful)
+
+
+def miss_due_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what is due now for not due yet."""
+    monkeypatch.setattr(table, "is_due", lambda due_ms, now_ms: due_ms < now_ms)
+
+
+def store_no_waiting_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshot the end offset without what is not acknowledged."""
+    state = Outbox.state
+
+    def short(self: Outbox) -> OutboxState:
+        version, offset, _, _ = state(self)
+        return version, offset, [], []
+
+    monkeypatch.setattr(Outbox, "state", short)
+
+
+def move_the_offset_before_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshot the end of the partition before all that was found there has come again."""
+    state = Outbox.state
+
+    def hasty(self: Outbox) -> OutboxState:
+        self._stored_offset = self.end_offset
+        return state(self)
+
+    monkeypatch.setattr(Outbox, "state", hasty)
+
+
+def settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what was found in the partition with the first records that come."""
+    monkeypatch.setattr(Written, "add", lambda self, e: self.places.update([outbox.place_of(e)]))
+
+
+def send_before_the_offset_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a new lane send in its first epoch."""
+    monkeypatch.setattr("dataflows.kafka_sink.OPENING_EPOCHS", 0)
+
+
+def act_on_no_fact_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take facts that came during a restore for done when it is interrupted."""
+    monkeypatch.setattr(lane.LaneState, "waiting", 0)
+    init = lane.Lane.__init__
+
+    def forgetful(self: lane.Lane, *arguments: Any) -> None:
+        init(self, *arguments)
+        self._stored_chunks = 0
+
+    monkeypatch.setattr(lane.Lane, "__init__", forgetful)
+
+
+def vouch_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the word that a partition is read to its end hold for long."""
+    monkeypatch.setattr(clock, "LEASE_MS", 60_000)
+
+
+def never_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a source that was paused go on as if nothing had been."""
+    monkeypatch.setattr(kafka_source._Hub, "_doubt", lambda _: None)
+
+
+def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let snapshots of an epoch that was not finished stay in the store."""
+    monkeypatch.setattr(engine.Database, "forget_unfinished", lambda _: None)
+
+
+def swap_two_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send what waited in another order."""
+
+    def reversed_release(self: Outbox) -> Records:
+        waiting, self._waiting = self._waiting, Records([], [])
+        return Records(waiting.keys[::-1], waiting.values[::-1])
+
+    monkeypatch.setattr(Outbox, "release", reversed_release)
+
+
+FAULTS = [
+    drop_journal_row,
+    forget_a_reconciled_record,
+    miss_due_by_one,
+    store_no_waiting_records,
+    move_the_offset_before_settled,
+    settle_at_once,
+    send_before_the_offset_is_stored,
+    act_on_no_fact_that_waited,
+    vouch_for_ever,
+    never_doubt,
+    keep_unfinished_snapshots,
+    swap_two_records,
+]
+
+
+@pytest.mark.parametrize("plant", FAULTS)
+def test_planted_fault_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulation finds each of these faults, and names the seed."""
+    plant(monkeypatch)
+    with pytest.raises((AssertionError, HeartwheelError, KeyError)) as found:
+        find()
+    assert any(note.startswith("seed=") for note in found.value.__notes__)
