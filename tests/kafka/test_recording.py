@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dataflows.recording import Recording, RecordingError
+from dataflows.settings import environment
 from session_logic.events import SessionEnd
-from tests.broker import ROOT, create_topics, environment
+from tests.broker import ROOT, create_topics
 from tests.kafka.cluster import Cluster
 from tests.recordings.edit import lines_of
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.broker import ROOT, Broker, environment
+from dataflows.settings import environment
+from tests.broker import ROOT, Broker
 from tests.kafka.cluster import Cluster
 
 FOLDER = Path(__file__).parent
