@@ -22,6 +22,10 @@ class _Client(Protocol):
     def poll(self, timeout: float) -> object: ...
 
 
+# What librdkafka, or the lease, does again by itself.
+_RETRIED = {"METADATAUPDATE", "ADDOFFSETS", "TXNOFFSETS", "ENDTXN", "TXNERR", "COORD"}
+
+
 class _Calm(logging.Filter):
     """Shows a lost connection once, as a warning, and no retry at all; lets all else pass.
 
@@ -33,7 +37,7 @@ class _Calm(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         facility, text = str(record.args[0]), record.getMessage()  # type: ignore[index]
-        if facility == "GETPID" and "retrying" in text:
+        if facility in _RETRIED or "retrying" in text or "enable.gapless.guarantee" in text:
             return False
         if facility in ("FAIL", "ERROR", "REQTMOUT"):
             calm = record.created - self._last_s > CALM_S

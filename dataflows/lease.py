@@ -40,17 +40,21 @@ class Lease:
         self._store = store
         self._run = uuid4().hex
         self._topic = settings.output_topic
-        options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
-        group = f"heartwheel-{settings.output_topic}"
+        self._options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
+        self._group = f"heartwheel-{settings.output_topic}"
         self._consumer = make_client(
-            Consumer, {**options, "group.id": group, "enable.auto.commit": "false"}
+            Consumer, {**self._options, "group.id": self._group, "enable.auto.commit": "false"}
         )
-        self._producer = make_client(Producer, {**options, "transactional.id": group})
+        self._producer = self._make_producer()
         self._renewed_s = 0.0
         self._renewals = 0
+        self._lost = False  # whether Kafka has refused the producer
         self._fenced = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def _make_producer(self) -> Producer:
+        return make_client(Producer, {**self._options, "transactional.id": self._group})
 
     def acquire(self) -> None:
         """Take the lease and keep it; raises FencedError if another store's run has it.
@@ -112,18 +116,35 @@ class Lease:
         """Renew the lease until it is released or lost; what fails is tried again."""
         while not self._fenced and not self._over.wait(RENEW_S):
             try:
+                if self._lost:
+                    self._take_again()
+                if self._fenced:
+                    return
                 self._renew(released=False)
             except KafkaException as error:
                 self._recover(error.args[0])
 
     def _recover(self, error: KafkaError) -> None:
-        if error.code() in _FENCED or error.fatal():
+        self._lost = self._lost or error.code() in _FENCED or error.fatal()
+        if not self._lost:
+            try:
+                self._producer.abort_transaction(LEASE_S)
+            except KafkaException as again:
+                self._lost = again.args[0].code() in _FENCED or again.args[0].fatal()
+
+    def _take_again(self) -> None:
+        """Begin anew after Kafka has refused this producer, unless another run has the lease.
+
+        A broker that was away may refuse a producer that nobody has fenced off.
+        """
+        held = self._held()
+        if held is None or held["run"] != self._run:
             self._fenced = True
+            self._over.set()
             return
-        try:
-            self._producer.abort_transaction(LEASE_S)
-        except KafkaException as again:
-            self._fenced = again.args[0].code() in _FENCED or again.args[0].fatal()
+        self._producer = self._make_producer()
+        self._producer.init_transactions(LEASE_S)
+        self._lost = False
 
     def check(self) -> None:
         """Return if this run may write; waits while that is not known. Raises FencedError."""
