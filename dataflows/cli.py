@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from dataflows.cli_recording import record_command, replay_command
 from dataflows.run import Cluster, run
 from dataflows.settings import load_settings
+from dataflows.store_commands import store_app
 from session_logic.errors import ConfigError, HeartwheelError
 
 app = typer.Typer(
@@ -18,10 +20,15 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(store_app, name="store")
 
 ConfigOption = Annotated[
     str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables win over it.")
 ]
+
+
+app.command("record")(record_command)
+app.command("replay")(replay_command)
 
 
 @app.callback()

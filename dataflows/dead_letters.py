@@ -38,7 +38,7 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
             self._stored = {p: tails.bounds(topic, p)[1] for p in range(partitions)}
             self._ends = dict(self._stored)
         else:
-            self._stored = _starts(state)
+            self._stored = starts_of(state)
             self._ends = tails.read(topic, self._stored, self._remember)
 
     def _remember(self, message: Message) -> None:
@@ -96,7 +96,7 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
         return DEAD_LETTER_VERSION, self._stored
 
 
-def _starts(state: tuple[object, ...]) -> dict[int, int]:
+def starts_of(state: tuple[object, ...]) -> dict[int, int]:
     """Return the end offsets of a snapshot; version 1 did not have them."""
     version, ends = state
     if not isinstance(version, int) or version > DEAD_LETTER_VERSION:

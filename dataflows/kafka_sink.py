@@ -14,6 +14,7 @@ from dataflows.kafka import partition_counts
 from dataflows.lease import Lease
 from dataflows.outbox import Name, Outbox, OutboxState, name_of
 from dataflows.settings import Settings
+from dataflows.stop import STOP
 from dataflows.tails import ReconcileError, Tails
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
@@ -78,6 +79,8 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
             self._closed_epochs -= 1
             if not self._closed_epochs:
                 self.send(self.outbox.release())
+        if STOP.is_set():  # this is the last snapshot
+            self._channel.flush()
         return self.outbox.state()
 
 

@@ -27,7 +27,7 @@ REPORT_MS = 200
 # After a pause so long, or when the broker was away, what was read to its end may not be any more.
 PAUSE_MS = LEASE_MS // 2
 
-_TRANSIENT = {
+TRANSIENT = {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
@@ -205,7 +205,7 @@ class _Hub:
                 part = self._partitions[where]
                 part.at_end = part.confirmed = True
                 self._away = False
-            elif error.code() not in _TRANSIENT:
+            elif error.code() not in TRANSIENT:
                 raise _source_error(message.topic(), message.partition(), error)
             elif not self._away:
                 self._away = True

@@ -36,7 +36,9 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         self._tick_ms = settings.tick_ms
         self._wake_ms: int | None = self._waits_since_ms
         self._settled = False
-        self._openings = 0  # in how many more epochs the sink is to be written to, records or not
+        # In how many more epochs the sink is to be written to, records or not. A moved lane, which
+        # has no segment yet, is new to its sink as well.
+        self._openings = OPENING_EPOCHS if state is None or state.journal.segment < 0 else 0
         self._epoch_opened = False
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
@@ -48,20 +50,21 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         emitted: list[Emitted] = []
         if self._lane is None:
             self._lane = self._make(values[0].lane, None)
-            self._openings = OPENING_EPOCHS
-            emitted += self._open()
+        emitted += self._open()
         lane = self._lane
         facts: list[Fact] = []
         for value in values:
             if isinstance(value, Batch):
                 facts += value.facts
-                if value.report is not None:
-                    lane.hear(value.report)
             else:
                 self._waits_since_ms = now
                 emitted += _emitted(lane.restore(value))
         if facts:
             emitted += _emitted(lane.apply(facts, now))
+        # A report lets time pass, to a moment that these facts may be before.
+        for value in values:
+            if isinstance(value, Batch) and value.report is not None:
+                lane.hear(value.report)
         self._schedule(now, 0)
         return emitted, False
 
@@ -83,6 +86,10 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
             self._settled = True
             emitted = emitted or [output.records]
         return emitted, False
+
+    def on_eof(self) -> tuple[list[Emitted], bool]:
+        """Write to the sink once more, so that its last snapshot has every acknowledgement."""
+        return [Records([], [])], False
 
     def _open(self) -> list[Emitted]:
         """Return something for the sink of a new lane, once an epoch."""

@@ -3,14 +3,13 @@
 import gc
 import os
 import signal
-import sqlite3
 import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
@@ -18,14 +17,17 @@ from bytewax.run import cli_main
 from msgspec import Struct
 
 from dataflows.clock import SteadyClock
+from dataflows.contents import FLOW, lane_states
 from dataflows.kafka_sink import KafkaSink
 from dataflows.kafka_source import KafkaSource
 from dataflows.lease import Lease
 from dataflows.lock import StoreLock
+from dataflows.recovery import Recovery
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
+from session_logic.lane import check_state
 
 # Sessions make no reference cycles; a full collection would walk all of them for nothing.
 GC_THRESHOLDS = (100_000, 100, 1_000_000)
@@ -66,7 +68,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         if lease is not None:
             lease.release()
     except BaseException as error:
-        known = _cause(error, recovery_dir)
+        known = own_error(error, recovery_dir)
         if known is not None:
             raise known from None
         raise
@@ -88,45 +90,59 @@ def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir:
 def prepare_recovery(settings: Settings, *, first: bool) -> Path:
     """Return the recovery directory, with partitions made if there are none.
 
-    In a cluster the first process makes them, and the others wait for it.
+    In a cluster the first process makes them, and the others wait for it. Raises SnapshotError
+    for a store that is not whole, and ConfigError for one of another number of lanes.
     """
     folder = Path(settings.recovery_dir)
-    wanted = [folder / f"part-{index}.sqlite3" for index in range(settings.recovery_parts)]
+    deadline = time.monotonic() + settings.restore_timeout_ms / 1000
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass  # it can be written to
-        found = sorted(folder.glob("part-*.sqlite3"))
-        if first and not found:
-            init_db_dir(folder, settings.recovery_parts)  # type: ignore[no-untyped-call]
-        for part in found:
-            _check_part(part)
+            pass  # it can be written to, and so can what is in it
+        for part in folder.glob("*.sqlite3"):
+            if part.is_file():
+                part.open("r+b").close()
+        if first and not any(folder.glob("*.sqlite3")):
+            _make_parts(folder, settings.recovery_parts)
     except OSError as error:
         msg = (
             f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be used: {error.strerror}; it must be a "
             "directory that this user can write to"
         )
         raise ConfigError(msg) from None
-    deadline = time.monotonic() + settings.restore_timeout_ms / 1000
-    while not first and not all(part.exists() for part in wanted):
-        if time.monotonic() > deadline:
-            msg = f"HEARTWHEEL_RECOVERY_DIR {folder}: no recovery partitions; start process 0"
-            raise ConfigError(msg)
-        time.sleep(0.1)
-    return folder
+    while True:
+        try:
+            _check_recovery(folder, settings.lanes)
+        except HeartwheelError:
+            if first:
+                raise
+            if time.monotonic() > deadline:
+                if any(folder.glob("*.sqlite3")):
+                    raise
+                msg = f"HEARTWHEEL_RECOVERY_DIR {folder}: no recovery partitions; start process 0"
+                raise ConfigError(msg) from None
+            time.sleep(0.1)
+        else:
+            return folder
 
 
-def _check_part(part: Path) -> None:
-    """Raise OSError if a partition cannot be written to, SnapshotError if it is not one."""
-    part.open("r+b").close()
-    try:
-        with closing(sqlite3.connect(part)) as store:
-            if store.execute("SELECT part_index FROM parts").fetchone() is not None:
-                return
-            problem = "it is empty"
-    except sqlite3.Error as error:
-        problem = str(error)
-    raise _damaged(part, problem)
+def _make_parts(folder: Path, count: int) -> None:
+    """Make new partitions aside, so that none is seen, or left by a kill, before it is whole."""
+    with TemporaryDirectory(dir=folder) as aside:
+        init_db_dir(Path(aside), count)  # type: ignore[no-untyped-call]
+        for part in Path(aside).iterdir():
+            part.rename(folder / part.name)
+
+
+def _check_recovery(folder: Path, lanes: int) -> None:
+    """Raise an error that says what to do where Bytewax would panic, or a lane after a while."""
+    with Recovery(folder) as recovery:
+        entries = recovery.entries().values()
+        states, faults = lane_states([e for e in entries if e.step == f"{FLOW}.sessions"])
+    for state in states:
+        check_state(state, lanes)
+    if faults:
+        raise SnapshotError(faults[0])
 
 
 def _damaged(where: Path, problem: str) -> SnapshotError:
@@ -164,13 +180,15 @@ def stop_on_signals(timeout_s: float) -> None:
         threading.Thread(target=target, daemon=True).start()
 
 
-def _cause(error: BaseException | None, recovery_dir: Path) -> HeartwheelError | None:
+def own_error(
+    error: BaseException | None, recovery_dir: Path | None = None
+) -> HeartwheelError | None:
     """Return the error of ours that Bytewax has wrapped, or one for a store that broke."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, HeartwheelError):
             return error
-        if "SqliteFailure" in str(error):
+        if recovery_dir is not None and "SqliteFailure" in str(error):
             return _damaged(recovery_dir, str(error).partition("SqliteFailure")[2])
         if type(error).__name__ == "PanicException":  # of the threads that talk to the others
             return ClusterError(

@@ -6,9 +6,9 @@ the restored source brings it to the lanes.
 """
 
 import time
-from collections import deque
-from contextlib import suppress
+from collections import defaultdict, deque
 from datetime import datetime
+from threading import Lock
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -20,12 +20,40 @@ from session_logic.journal import BaseRow, JournalRow, Row, row_names
 
 ROW_VERSION = 1
 POLL_MS = 5
-BATCH_ROWS = 16
+BATCH_ROWS = 4
 MOST_WORKERS = 32
 
 # (version, "base", lane, group, through, blob) or (version, "journal", lane, slot, segment, chunks)
 StoredRow = tuple[int, str, int, int, int, object]
-Inbox = deque[Row]
+
+
+class Inbox:
+    """What a resume brings back, handed on lane by lane: the first go on while others wait."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._lock = Lock()  # worker threads share it
+        self._rows: defaultdict[int, deque[Row]] = defaultdict(deque)
+
+    def put(self, row: Row) -> None:
+        """Add a row."""
+        with self._lock:
+            self._rows[row.lane].append(row)
+
+    def __bool__(self) -> bool:
+        """Say whether there is a row."""
+        return bool(self._rows)
+
+    def take(self, count: int) -> list[Row]:
+        """Return the next rows, up to count of them."""
+        taken: list[Row] = []
+        with self._lock:
+            while self._rows and len(taken) < count:
+                lane = min(self._rows)
+                taken.append(self._rows[lane].popleft())
+                if not self._rows[lane]:
+                    del self._rows[lane]
+        return taken
 
 
 def to_stored(row: Row) -> StoredRow:
@@ -103,7 +131,7 @@ class StoreSink(FixedPartitionedSink[Row, StoredRow]):
         if resume_state is None:
             return _RowPart(None)
         row = from_stored(for_part, resume_state)
-        self._inbox.append(row)
+        self._inbox.put(row)
         return _RowPart(row if isinstance(row, JournalRow) else None)
 
 
@@ -119,11 +147,7 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
         self._complete = False
 
     def next_batch(self) -> list[tuple[str, Row]]:
-        batch: list[tuple[str, Row]] = []
-        with suppress(IndexError):  # other worker threads take from it, too
-            while len(batch) < BATCH_ROWS:
-                row = self._inbox.popleft()
-                batch.append((lane_key(row.lane), row))
+        batch = [(lane_key(row.lane), row) for row in self._inbox.take(BATCH_ROWS)]
         if self._complete and not batch:
             raise StopIteration
         return batch

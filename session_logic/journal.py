@@ -9,7 +9,7 @@ turn once in as many segments as there are groups, so segments can share a fixed
 from msgspec import Struct
 
 from session_logic.errors import SnapshotError
-from session_logic.keys import GROUPS, groups_of
+from session_logic.keys import GROUPS, groups_of, lane_of
 
 SEGMENT_BYTES = 256 * 1024
 SEGMENT_EPOCHS = 8
@@ -155,3 +155,14 @@ def row_names() -> list[str]:
     """Return every name that a row can have, whatever the number of lanes."""
     bases = [f"base-{group:03}" for group in range(GROUPS)]
     return bases + [f"journal-{slot:03}" for slot in range(2 * GROUPS)]
+
+
+def lane_of_row(name: str, lanes: int) -> int:
+    """Return the lane that a row belongs to by its name; raises ValueError if it is none."""
+    kind, _, number = name.partition("-")
+    slots = GROUPS // lanes + 1
+    lane = lane_of(int(number), lanes) if kind == "base" else int(number) // slots
+    if kind not in {"base", "journal"} or lane >= lanes or name not in row_names():
+        msg = f"{name} is no row of a store with {lanes} lanes"
+        raise ValueError(msg)
+    return lane

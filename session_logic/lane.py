@@ -15,11 +15,11 @@ from session_logic.codec import (
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.events import Chunk, Fact, Fired, OutputEvent, Records
 from session_logic.journal import BaseRow, Journal, JournalRow, JournalState, Restore, Row
-from session_logic.keys import group_of, groups_of
-from session_logic.rules import Rules
+from session_logic.keys import GROUPS, group_of, groups_of
+from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 NEVER_MS = -1
 # A lane that stood still for longer, though it runs, has had an outage.
 PAUSE_MS = 10_000
@@ -31,6 +31,8 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names.
 
     waiting is how many of the last stored chunks were not acted on yet, as rows were missing.
+    late_ms is how far time has come for the groups that were moved here from a lane that was
+    behind this one: what they owe from then to fired_ms is sent when they are restored.
     """
 
     version: int
@@ -39,6 +41,8 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     fired_ms: int
     journal: JournalState
     waiting: int = 0
+    groups: int = GROUPS
+    late_ms: dict[int, int] = {}
 
 
 class LaneOutput(Struct, gc=False):
@@ -60,17 +64,18 @@ class Lane:
     def __init__(self, lane: int, lanes: int, rules: Rules, state: LaneState | None = None) -> None:
         """Make a lane, new or from its state; then it first wants its rows.
 
-        Raises ConfigError if the state was stored for another number of lanes.
+        Raises ConfigError if the state was stored for another number of lanes or groups.
         """
         if state is not None:
-            _check(state, lanes)
+            check_state(state, lanes)
         self.lane = lane
-        self._lanes = lanes
+        self.lanes = lanes
         self._rules = rules
         self.table = SessionTable(rules, groups_of(lane, lanes))
         self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.fired_ms = NEVER_MS if state is None else state.fired_ms
+        self._late_ms = {} if state is None else dict(state.late_ms)
         # After an outage, nothing is fired before the lane's time has come to its end.
         self._outage = state is not None and state.fired_ms != NEVER_MS
         self._outage_end_ms: int | None = None
@@ -104,8 +109,9 @@ class Lane:
         output = LaneOutput()
         if not self.restoring:
             self._catch_time(now_ms)
-            if self._journal.full():
-                self._turn(output)
+        # A moved lane has bases to restore before its first segment has begun.
+        if self._journal.full() and (not self.restoring or self._journal.segment < 0):
+            self._turn(output)
         chunk = Chunk(self.fired(), facts)
         output.rows.append(self._journal.append(encode_chunk(chunk)))
         if self.restoring:
@@ -175,32 +181,46 @@ class Lane:
         """Return the lane's snapshot at the end of an epoch."""
         return LaneState(
             STATE_VERSION,
-            self._lanes,
+            self.lanes,
             self.lane,
             self.fired_ms,
             self._journal.state(),
             self._stored_waiting + len(self._waiting),
+            GROUPS,
+            dict(self._late_ms),
         )
 
     def restore(self, row: Row) -> LaneOutput:
         """Take in a row of the store; after the last one, act on the facts that waited."""
         if self._restore is None:
             if isinstance(row, JournalRow) and row.segment < self._journal.oldest:
-                return LaneOutput()  # the ring has rows that are needed no more
+                return LaneOutput()  # no longer needed, so nothing has waited for it
             msg = (
                 f"recovery store, lane {self.lane}: row {row.row} is there but the lane's own "
                 "state is not; put back a whole copy of the recovery directory"
             )
             raise SnapshotError(msg)
-        if self._restore.take(row) and isinstance(row, BaseRow):
-            self.table.load(row.group, decode_sessions(row.blob))
         output = LaneOutput()
+        if self._restore.take(row) and isinstance(row, BaseRow):
+            sessions = decode_sessions(row.blob)
+            output.add(self._make_up(row.group, sessions))
+            self.table.load(row.group, sessions)
         self._finish_restore()
         if not self.restoring:
             for facts in self._waiting:
                 self._act(facts, output)
             self._waiting, self._stored_waiting = [], 0
         return output
+
+    def _make_up(self, group: int, sessions: list[Session]) -> list[OutputEvent]:
+        """Return what a group that was moved here from a lane behind this one still owes."""
+        late_ms = self._late_ms.pop(group, None)
+        if late_ms is None:
+            return []
+        table = SessionTable(self._rules, [group])
+        table.load(group, sessions)
+        fired = Fired(late_ms, newest_only=self._rules.catch_up == "latest")
+        return table.leap(fired, self.fired_ms, timeouts_only=False)
 
     def _finish_restore(self) -> None:
         """Once every row is there, replay the facts that the bases do not have yet."""
@@ -239,10 +259,18 @@ def read_lane_state(stored: list[Any]) -> LaneState:
         raise SnapshotError(msg) from None
 
 
-def _check(state: LaneState, lanes: int) -> None:
+def check_state(state: LaneState, lanes: int) -> None:
+    """Raise ConfigError if a state was stored for another number of lanes or groups."""
+    if state.groups != GROUPS:
+        msg = (
+            f"the recovery store was made for {state.groups} groups of devices, this program has "
+            f"{GROUPS}; run the version of Heartwheel that wrote it"
+        )
+        raise ConfigError(msg)
     if state.lanes != lanes:
         msg = (
             f"HEARTWHEEL_LANES is {lanes}, but the recovery store was made for {state.lanes}; set "
-            f"it back to {state.lanes}, or start with a new recovery directory and output topic"
+            f"it back to {state.lanes}, or move to {lanes} lanes with `heartwheel store migrate "
+            f"--lanes {lanes}` and a new output topic"
         )
         raise ConfigError(msg)

@@ -19,6 +19,10 @@ class Wheel:
         self._offset_ms = offset_ms
         self._slots: dict[int, list[Session]] = {}
 
+    def __len__(self) -> int:
+        """Count the sessions in the slots, the ended but not yet forgotten ones included."""
+        return sum(map(len, self._slots.values()))
+
     def __bool__(self) -> bool:
         """Say whether there is any session in it."""
         return bool(self._slots)

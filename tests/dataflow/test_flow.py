@@ -40,9 +40,15 @@ def history(count: int) -> list[Polled]:
     return polls
 
 
-def run(items: list[Any], folder: Path, out: list[Any], epoch_ms: int = 0) -> None:
+def run(
+    items: list[Any],
+    folder: Path,
+    out: list[Any],
+    epoch_ms: int = 0,
+    settings: Settings = SETTINGS,
+) -> None:
     """Run the flow over the items once, from what the folder holds."""
-    flow = build_flow(TestingSource(items), TestingSink(out), SETTINGS)
+    flow = build_flow(TestingSource(items), TestingSink(out), settings)
     run_main(
         flow,
         epoch_interval=timedelta(milliseconds=epoch_ms),
@@ -80,6 +86,16 @@ def test_lanes_get_their_devices_and_rejected_input_goes_apart(folder: Path) -> 
         if isinstance(item, Records):
             for event in decoded(item):
                 assert key == f"lane-{lane_of(group_of(event.device_id), LANES):03}"
+
+
+def test_backlog_in_one_poll_gives_no_heartbeat_after_an_end(folder: Path) -> None:
+    """What a poll says of the time holds after its messages, also for a lane without sessions."""
+    some = [message(0, "Start", "d", "s1"), message(3, "End", "d", "s1")]
+    last = message(60, "Start", "d", "s2")
+    out: list[Any] = []
+    run([Polled("t", 0, "pc", [*some, last], Report("t/0", 1, last[1]))], folder, out)
+    first = [e for e in sent(out) if e.session_id == "s1"]
+    assert [e.time_ms - T for e in first] == [0, 1_000, 2_000, 3_000, 3_000]
 
 
 def test_stored_keys_stay_few_whatever_the_number_of_devices(folder: Path) -> None:

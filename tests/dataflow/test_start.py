@@ -14,7 +14,7 @@ from bytewax.recovery import init_db_dir
 
 from dataflows.cli import cluster_of
 from dataflows.kafka import CALM_S, LOG
-from dataflows.run import Cluster, _check_part, prepare_recovery
+from dataflows.run import Cluster, prepare_recovery
 from dataflows.settings import Settings, environment
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from tests.broker import ROOT
@@ -116,19 +116,11 @@ def a_file(folder: Path) -> Path:
     return path
 
 
-def a_folder_as_part(folder: Path) -> Path:
-    """Return a store whose only partition is a folder."""
-    (folder / "part-0.sqlite3").mkdir()
-    return folder
-
-
-@pytest.mark.parametrize(
-    "make", [a_file, lambda folder: a_file(folder) / "below", a_folder_as_part]
-)
+@pytest.mark.parametrize("make", [a_file, lambda folder: a_file(folder) / "below"])
 def test_recovery_dir_that_cannot_be_one_is_one_line(
     tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    """A file in the place of a directory, or a directory in the place of a file."""
+    """A file in the place of a directory, or of one above it."""
     with pytest.raises(ConfigError) as error:
         prepare_recovery(Settings(recovery_dir=str(make(tmp_path))), first=True)
     one_line(error, "HEARTWHEEL_RECOVERY_DIR", str(tmp_path), "can write to")
@@ -174,9 +166,14 @@ def test_read_only_recovery_dir_is_one_line(others_folder: Path) -> None:
 
 
 def test_read_only_partition_is_one_line(others_folder: Path) -> None:
-    """A store whose partition belongs to somebody else."""
-    with pytest.raises(PermissionError):
-        _check_part(others_folder / "part-0.sqlite3")
+    """A directory that anybody may write to, with a partition that belongs to somebody else."""
+    euid = os.geteuid()
+    os.seteuid(os.getuid())
+    others_folder.chmod(0o777)
+    os.seteuid(euid)
+    with pytest.raises(ConfigError) as error:
+        prepare_recovery(Settings(recovery_dir=str(others_folder)), first=True)
+    one_line(error, "HEARTWHEEL_RECOVERY_DIR", "Permission denied", "can write to")
 
 
 @pytest.mark.parametrize("damage", [lambda _data: b"", lambda data: data[:6_000], bytes.swapcase])
@@ -195,10 +192,10 @@ def test_whole_store_is_left_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "recovery"
     settings = Settings(recovery_dir=str(folder), recovery_parts=2)
     assert prepare_recovery(settings, first=True) == folder
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.glob("*.sqlite3")}
     assert sorted(before) == ["part-0.sqlite3", "part-1.sqlite3"]
     prepare_recovery(settings, first=False)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.glob("*.sqlite3")} == before
 
 
 def test_other_process_without_partitions_waits_and_says_so(tmp_path: Path) -> None:

@@ -115,7 +115,13 @@ class Cluster:
     def read(self, topic: str) -> list[Record]:
         """Return every record of a topic, partition by partition."""
         consumer = Consumer(
-            {"bootstrap.servers": self.address, "group.id": "test", "enable.partition.eof": True}
+            {
+                "bootstrap.servers": self.address,
+                "group.id": "test",
+                "enable.partition.eof": True,
+                # Heartbeats that come faster than this would keep the end from being seen.
+                "fetch.wait.max.ms": 10,
+            }
         )
         unread = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
@@ -140,10 +146,10 @@ class Cluster:
         consumer.close()
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
-    def events(self) -> list[OutputEvent]:
-        """Return the output; each record must have its device as key."""
+    def events(self, topic: str | None = None) -> list[OutputEvent]:
+        """Return the output, or that of another topic; each record has its device as key."""
         events = []
-        for record in self.read(self.output):
+        for record in self.read(topic or self.output):
             event = decode_output(record.value or b"")
             assert record.key == event.device_id.encode()
             events.append(event)

@@ -6,9 +6,11 @@ from itertools import count
 import pytest
 
 from session_logic import journal, lane, table
+from session_logic.clock import Report
 from session_logic.errors import SnapshotError
 from session_logic.journal import JournalRow
-from tests.simulation.lane import Simulation, Store, simulate
+from session_logic.lane import Lane, read_lane_state
+from tests.simulation.lane import LANE, LANES, Simulation, Store, simulate
 
 HISTORIES = 600
 # The other tests cover session_logic whole; measuring these, too, would take several times as long.
@@ -69,3 +71,20 @@ def test_forgotten_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises((AssertionError, SnapshotError)):
         for seed in seeds():
             simulate(seed)
+
+
+def test_old_row_that_comes_last_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come from several processes in any order: one no longer needed may come after all."""
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 1)
+    simulation = Simulation(0)
+    simulation.lane.hear(Report("topic/0", 1, None))
+    for _ in range(20):
+        simulation.facts()
+        simulation.commit()
+    state = read_lane_state(simulation.store.state or [])
+    rows = sorted(simulation.store.rows.values(), key=lambda row: row.row)
+    old = min((r for r in rows if isinstance(r, JournalRow)), key=lambda row: row.segment)
+    lane = Lane(LANE, LANES, simulation.rules, state)
+    for row in [*(row for row in rows if row is not old), old]:
+        lane.restore(row)
+    assert not lane.restoring

@@ -1,0 +1,210 @@
+"""Recording a real Kafka, replaying what a killed run did, and playing it to a broker again."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dataflows.recording import Recording, RecordingError
+from session_logic.events import SessionEnd
+from tests.broker import ROOT, create_topics, environment
+from tests.kafka.cluster import Cluster
+from tests.recordings.edit import lines_of
+
+DEVICES = 300
+ALL = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_HEARTBEAT_MS": "500"}
+
+
+def heartwheel(cluster: Cluster, *arguments: str, code: int = 0) -> str:
+    """Run a command to its end; return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dataflows.cli", *arguments],
+        env=environment() | cluster.variables | ALL,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def stop(cluster: Cluster, process: subprocess.Popen[str], sign: signal.Signals) -> None:
+    """Stop or kill a process."""
+    process.send_signal(sign)
+    assert process.wait(30) == (-sign if sign == signal.SIGKILL else 0), cluster.errors(process)
+
+
+def check_whole(cluster: Cluster, recording: Recording) -> None:
+    """Check that a recording has every record of every topic once, byte for byte."""
+    for topic in (cluster.console, cluster.pc, cluster.output, cluster.letters):
+        recorded = [
+            (
+                line.partition, line.offset, line.timestamp_ms, line.key_bytes(),
+                line.value_bytes(), dict(line.header_bytes()),
+            )
+            for line in lines_of(recording) if line.topic == topic
+        ]  # fmt: skip
+        there = cluster.read(topic)
+        assert recorded == [
+            (r.partition, r.offset, r.time_ms, r.key, r.value, r.headers) for r in there
+        ]
+
+
+def test_killed_and_resumed_run_is_replayed_to_the_same_output(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Three kills under load, with ends and starts while it is down: nothing is different."""
+    flow = cluster.start(**ALL)
+    for number in range(DEVICES):
+        cluster.send("Start", f"c{number}", f"s{number}")
+    cluster.flush()
+    cluster.wait("all sessions", lambda: len(cluster.sessions()) == DEVICES)
+    for turn in range(3):
+        time.sleep(0.9)
+        stop(cluster, flow, signal.SIGKILL)
+        for number in range(turn, DEVICES, 10):
+            cluster.send("End", f"c{number}", f"s{number}")
+            cluster.send("Start", f"p{number}", f"new{number}")
+        cluster.send_raw(b"bad", "p1")
+        cluster.flush()
+        time.sleep(1)
+        flow = cluster.start(**ALL)
+        cluster.wait("what came meanwhile", lambda t=turn: f"new{t}" in cluster.sessions())
+    time.sleep(2)
+    stop(cluster, flow, signal.SIGTERM)
+    path = tmp_path / "recording"
+    said = heartwheel(cluster, "record", str(path))
+    assert said.splitlines()[-1].startswith(f"{path}: ")
+    check_whole(cluster, Recording(path))
+    assert sum(isinstance(e, SessionEnd) for e in cluster.events()) == DEVICES * 3 // 10
+    said = heartwheel(cluster, "replay", str(path), "--check", "--last-ms", "300")
+    assert "differences 0" in said
+    assert "skipped 0" in said
+
+
+def test_killed_recorder_goes_on_without_loss_or_double(cluster: Cluster, tmp_path: Path) -> None:
+    """Killed again and again while a run beats; at last Ctrl-C completes the recording."""
+    path = tmp_path / "recording"
+    flow = cluster.start(**ALL)
+    for turn in range(4):
+        for number in range(DEVICES):
+            cluster.send("Start", f"c{number}", f"s{turn}-{number}")
+        cluster.flush()
+        recorder = cluster.start("record", str(path), "--follow", **ALL)
+        if turn < 3:
+            time.sleep(1.5 + turn / 3)
+            stop(cluster, recorder, signal.SIGKILL)
+            if turn:
+                with pytest.raises(RecordingError, match="is not complete"):
+                    Recording(path)
+    time.sleep(3)
+    second = heartwheel(cluster, "record", str(path), code=2)
+    assert f"another `heartwheel record` writes to {path}" in second
+    stop(cluster, flow, signal.SIGTERM)
+    stop(cluster, recorder, signal.SIGINT)
+    check_whole(cluster, Recording(path))
+    assert "is complete already" in heartwheel(cluster, "record", str(path), code=2)
+    heartwheel(cluster, "replay", str(path), "--check")
+
+
+def test_recording_from_the_middle_excuses_what_began_before(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """From a time or an offset on; sessions that began earlier are counted apart."""
+    flow = cluster.start(**ALL)
+    cluster.send("Start", "c1", "before")
+    cluster.flush()
+    cluster.wait("the session", lambda: "before" in cluster.sessions())
+    time.sleep(1)
+    from_ms = int(time.time() * 1000)
+    cluster.send("Start", "p1", "after")
+    cluster.send("End", "c1", "before")
+    cluster.flush()
+    time.sleep(2)
+    stop(cluster, flow, signal.SIGTERM)
+    path = tmp_path / "recording"
+    heartwheel(cluster, "record", str(path), "--from", str(from_ms))
+    lines = lines_of(Recording(path))
+    assert 6 < len(lines) < 20
+    assert min(line.timestamp_ms for line in lines) >= from_ms
+    said = heartwheel(cluster, "replay", str(path), "--check")
+    assert "differences 0" in said
+    assert "earlier 0" not in said
+    where = next(line for line in lines if line.topic == cluster.output)
+    name = f"{where.topic}/{where.partition}"
+    other = tmp_path / "other"
+    heartwheel(cluster, "record", str(other), "--from-offset", f"{name}={where.offset}")
+    assert Recording(other).manifest.preface.starts[name] == where.offset
+    assert Recording(other).manifest.partitions[name].first == where.offset
+
+
+def test_played_recording_is_run_to_the_same_output(cluster: Cluster, tmp_path: Path) -> None:
+    """Keys, values, timestamps, headers and partitions come back; a real run makes the same."""
+    path, again = tmp_path / "recording", tmp_path / "again"
+    flow = cluster.start(**ALL)
+    for number in range(20):
+        cluster.send("Start", f"c{number}", f"s{number}")
+        cluster.send("Start", f"p{number}", f"s{number}")
+        cluster.send_raw(b"\xff\x00", f"p{number}")
+        cluster.flush()
+        time.sleep(0.1)
+    for number in range(0, 20, 2):
+        cluster.send("End", f"c{number}", f"s{number}")
+    cluster.flush()
+    time.sleep(1)
+    stop(cluster, flow, signal.SIGTERM)
+    heartwheel(cluster, "record", str(path))
+    to_broker = ("--to-broker", cluster.address)
+    refused = heartwheel(cluster, "replay", str(path), *to_broker, code=2)
+    assert "is not empty" in refused
+    topics = {cluster.console: 2, cluster.pc: 2, cluster.output: 4, cluster.letters: 1}
+    for future in cluster.admin.delete_topics(list(topics)).values():
+        future.result()
+    refused = heartwheel(cluster, "replay", str(path), *to_broker, code=2)
+    assert "has 0 partitions" in refused
+    create_topics(cluster.admin, {cluster.console: 2}, **{"retention.ms": "1000"})
+    refused = heartwheel(cluster, "replay", str(path), *to_broker, code=2)
+    assert "retention.ms" in refused
+    for future in cluster.admin.delete_topics([cluster.console]).values():
+        future.result()
+    create_topics(cluster.admin, topics)
+    begin_s = time.monotonic()
+    heartwheel(cluster, "replay", str(path), *to_broker, "--speed", "2")
+    assert time.monotonic() - begin_s > 1  # half of the two seconds that sending took
+    cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(tmp_path / "other-recovery")
+    flow = cluster.start(**ALL)
+    cluster.wait("the last", lambda: "s19" in cluster.sessions())
+    time.sleep(2)
+    stop(cluster, flow, signal.SIGTERM)
+    heartwheel(cluster, "record", str(again))
+    inputs = [cluster.console, cluster.pc]
+    assert [line for line in lines_of(Recording(again)) if line.topic in inputs] == [
+        line for line in lines_of(Recording(path)) if line.topic in inputs
+    ]
+    for file in (path, again):
+        assert "differences 0" in heartwheel(cluster, "replay", str(file), "--check")
+    heartwheel(cluster, "replay", str(path), *to_broker, "--speed", "0", "--append")
+    assert len(cluster.read(cluster.pc)) == 80
+
+
+def test_wrong_options_are_one_clear_line(cluster: Cluster, tmp_path: Path) -> None:
+    """Nothing is written for a wrong time, offset or topic."""
+    path = str(tmp_path / "recording")
+    for options, text in (
+        (("--from", "yesterday"), "--from yesterday: write it as"),
+        (("--from-offset", "x"), "--from-offset x: write it as"),
+        (("--from-offset", "nowhere/0=1"), "there is no partition nowhere/0"),
+        (("--from-offset", f"{cluster.pc}/0=9"), "cannot begin at offset 9: it has 0 to 0"),
+    ):
+        said = heartwheel(cluster, "record", path, *options, code=2)
+        assert text in said
+        assert "Traceback" not in said
+    cluster.variables["HEARTWHEEL_DEAD_LETTER_TOPIC"] = "nowhere"
+    assert "topic nowhere does not exist" in heartwheel(cluster, "record", path, code=2)
+    assert not Path(path).exists()

@@ -1,0 +1,105 @@
+"""Other numbers of processes and of lanes on a real Kafka, under load, between clean stops."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from session_logic.rules import Rules
+from tests.broker import ROOT, create_topics, environment, free_port
+from tests.kafka.cluster import Cluster
+from tests.kafka.load import Load, check_against_model, wait_for_beats
+
+RULES = Rules(1_000, 20_000, catch_up="all")
+VARIABLES = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_MAX_SESSION_MS": "20000"}
+RUN_S = 4
+
+
+def start(cluster: Cluster, count: int, **variables: str) -> list[subprocess.Popen[str]]:
+    """Start a run of some processes."""
+    addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(count))
+    return [
+        cluster.start("run", *(("-i", str(n), "-a", addresses) if count > 1 else ()), **variables)
+        for n in range(count)
+    ]
+
+
+def stop(cluster: Cluster, processes: list[subprocess.Popen[str]]) -> None:
+    """Stop a run cleanly."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        assert process.wait(30) == 0, cluster.errors(process)
+
+
+@pytest.mark.parametrize("parts", ["1", "3"])
+def test_other_number_of_processes_loses_and_doubles_nothing(cluster: Cluster, parts: str) -> None:
+    """One process, then two, three and one, on the same recovery partitions."""
+    variables = VARIABLES | {"HEARTWHEEL_RECOVERY_PARTS": parts}
+    with Load(cluster, seed=int(parts)):
+        for count in (1, 2, 3):
+            run = start(cluster, count, **variables)
+            time.sleep(RUN_S + count)
+            stop(cluster, run)
+        run = start(cluster, 1, **variables)
+        time.sleep(RUN_S)
+    wait_for_beats(cluster, RULES)
+    stop(cluster, run)
+    assert check_against_model(cluster, [cluster.output], RULES) > 2_000
+    assert store(cluster, "check", str(cluster.folder / "recovery")) == (
+        f"{cluster.folder}/recovery: no fault in {parts} files and 4 lanes\n"
+    )
+
+
+def store(cluster: Cluster, *arguments: str) -> str:
+    """Run a store command and return what it prints."""
+    command = [sys.executable, "-m", "dataflows.cli", "store", *arguments]
+    variables = environment() | cluster.variables | VARIABLES
+    done = subprocess.run(
+        command, env=variables, cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> None:
+    """Four lanes, then eight, then two, each with a new store and a new output topic."""
+    topics = [cluster.output]
+    variables = VARIABLES | {"HEARTWHEEL_RECOVERY_PARTS": "2"}
+    folder = cluster.folder / "recovery"
+    with Load(cluster, seed=7):
+        for lanes in (8, 2):
+            run = start(cluster, 1, **variables)
+            time.sleep(RUN_S)
+            stop(cluster, run)
+            moved = cluster.folder / f"recovery-{lanes}"
+            store(cluster, "migrate", str(folder), str(moved), "--lanes", str(lanes))
+            folder = moved
+            topics.append(f"{topics[0]}-{lanes}")
+            create_topics(cluster.admin, {topics[-1]: lanes})
+            cluster.output = topics[-1]
+            cluster.variables |= {
+                "HEARTWHEEL_LANES": str(lanes),
+                "HEARTWHEEL_RECOVERY_DIR": str(folder),
+                "HEARTWHEEL_OUTPUT_TOPIC": topics[-1],
+            }
+        run = start(cluster, 2, **variables)
+        time.sleep(RUN_S)
+    wait_for_beats(cluster, RULES)
+    stop(cluster, run)
+    assert check_against_model(cluster, topics, RULES) > 1_500
+
+
+def test_run_with_other_lanes_than_the_store_names_the_command(cluster: Cluster) -> None:
+    """Exit code 2 before anything is connected to; the store stays as it is."""
+    run = start(cluster, 1)
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    cluster.wait("a session", lambda: "s" in cluster.sessions())
+    stop(cluster, run)
+    (run,) = start(cluster, 1, HEARTWHEEL_LANES="2", HEARTWHEEL_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert run.wait(10) == 2
+    assert "heartwheel store migrate --lanes 2" in cluster.errors(run)
+    assert len(cluster.errors(run).splitlines()) == 1

@@ -1,0 +1,197 @@
+"""Makes the recordings of the regression suite, each on a real Kafka.
+
+`python -m tests.recordings.make` makes all, with names only those. Each run is stopped cleanly
+before it is recorded.
+"""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.broker import ROOT, Broker, environment
+from tests.kafka.cluster import Cluster
+
+FOLDER = Path(__file__).parent
+HEARTBEAT_S = 0.5
+SETTINGS = {
+    "HEARTWHEEL_HEARTBEAT_MS": "500",
+    "HEARTWHEEL_MAX_SESSION_MS": "60000",
+    "HEARTWHEEL_REMEMBER_ENDED_MS": "1000",
+}
+BAD = [
+    None,
+    b"hello",
+    b'{"type":"GameStart"',
+    bytes(range(256)),
+    b'{"type":"GamePause","device_id":"c1","session_id":"s"}',
+    b'{"type":"GameStart","device_id":"","session_id":"s"}',
+]
+
+
+class Run:
+    """A run of the dataflow that a scenario sends events to."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.go()
+
+    def go(self) -> None:
+        """Start the dataflow, anew or from its last snapshot."""
+        self._process = self._cluster.start()
+
+    def end(self, sign: signal.Signals) -> None:
+        """Stop or kill it."""
+        self._process.send_signal(sign)
+        assert self._process.wait(30) == (0 if sign == signal.SIGTERM else -sign)
+
+    def send(self, *events: str) -> None:
+        """Send events such as `Start c1 s1`, then wait until they are there."""
+        for event in events:
+            self._cluster.send(*event.split())
+        self._cluster.flush()
+
+    def send_raw(self, value: bytes | None, key: str, time_ms: int = 0) -> None:
+        """Send any bytes."""
+        self._cluster.send_raw(value, key, time_ms)
+
+    def beat(self, beats: float) -> None:
+        """Let some heartbeat intervals pass."""
+        time.sleep(beats * HEARTBEAT_S)
+
+    def await_session(self, session: str) -> None:
+        """Wait until a session is in the output."""
+        self._cluster.wait(session, lambda: session in self._cluster.sessions())
+
+
+def begin(run: Run) -> None:
+    """Start sessions that beat through the whole recording, so that outages and its end show."""
+    run.send("Start c-through s-c")
+    run.beat(0.5)
+    run.send("Start p-through s-p")
+    run.await_session("s-p")
+
+
+def start(run: Run) -> None:
+    """Starts, duplicates, replacements at once and after heartbeats, a late duplicate."""
+    run.send("Start c1 a", "Start c2 b", "Start p1 c", "Start p1 c", "Start p2 d", "Start p2 e")
+    run.beat(2.5)
+    run.send("Start c1 f", "Start c1 a", "Start p1 c", "Start c2 g")
+    run.beat(4.2)
+    run.send("Start c1 a")
+    run.beat(1.5)
+
+
+def heartbeat(run: Run) -> None:
+    """Heartbeats of sessions that started at any time, without any other input."""
+    for number in range(6):
+        run.send(f"Start c{number} a{number}", f"Start p{number} b{number}")
+        run.beat(0.3)
+    run.beat(5)
+
+
+def end(run: Run) -> None:
+    """Ends at once, after heartbeats, of idle devices and of other sessions; a new start."""
+    run.send(*(f"Start c{number} a{number}" for number in range(5)))
+    run.send("End c0 a0", "End p9 x", "End c1 other")
+    run.beat(3.1)
+    run.send("End c1 a1", "End c2 a2", "End c2 a2", "Start c0 a9")
+    run.beat(1.6)
+    run.send("End c3 a3", "Start c1 b1")
+    run.beat(2)
+
+
+def timeout(run: Run) -> None:
+    """Timeouts of idle sessions, and ends that come after them."""
+    run.send("Start c1 a1", "Start p1 b1", "Start p2 b2")
+    run.beat(2.5)
+    run.send("End p2 b2", "Start c2 a2")
+    run.beat(5)
+    run.send("End c1 a1", "Start p1 b3")
+    run.beat(3)
+
+
+def outage(run: Run) -> None:
+    """A kill and a clean stop; sessions end, start and are replaced while it is down."""
+    run.send(*(f"Start c{number} a{number}" for number in range(4)), "Start p1 b1")
+    for sign in (signal.SIGKILL, signal.SIGTERM):
+        run.beat(3.3)
+        run.end(sign)
+        run.beat(2)
+        number = 0 if sign == signal.SIGKILL else 1
+        run.send(f"End c{number} a{number}", f"Start p{number} new{number}")
+        run.beat(2)
+        run.go()
+        run.await_session(f"new{number}")
+    run.beat(3)
+
+
+def bad_input(run: Run) -> None:
+    """Bad input between good one; a stamp in the future; the same record twice."""
+    run.send("Start c1 a")
+    for value in (*BAD, *BAD[:2]):
+        run.send_raw(value, "c1")
+        run.send_raw(value, "p1")
+    late = b'{"type":"GameStart","device_id":"p2","session_id":"future"}'
+    run.send_raw(late, "p2", int(time.time() * 1000) + 10_000_000)
+    run.send_raw(b'{"type":"GameEnd","device_id":"c1","session_id":"a","more":1}', "c1")
+    run.send("Start p2 b")
+    run.beat(4)
+
+
+SCENARIOS: dict[str, tuple[Callable[[Run], None], dict[str, str]]] = {
+    "start": (start, {}),
+    "heartbeat": (heartbeat, {}),
+    "end": (end, {}),
+    "timeout": (timeout, {"HEARTWHEEL_MAX_SESSION_MS": "2750"}),
+    "outage-latest": (outage, {"HEARTWHEEL_CATCH_UP": "latest"}),
+    "outage-all": (outage, {"HEARTWHEEL_CATCH_UP": "all"}),
+    "bad-input": (bad_input, {}),
+}
+
+
+def make(name: str, address: str, folder: Path, path: Path) -> None:
+    """Run a scenario on topics of its own and record it."""
+    scenario, variables = SCENARIOS[name]
+    folder.mkdir()
+    cluster = Cluster(address, folder, name)
+    cluster.variables |= SETTINGS | variables
+    try:
+        run = Run(cluster)
+        begin(run)
+        scenario(run)
+        run.end(signal.SIGTERM)
+        record(cluster, path)
+    finally:
+        cluster.end()
+
+
+def record(cluster: Cluster, path: Path, *options: str) -> None:
+    """Record the topics of a cluster."""
+    path.unlink(missing_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "dataflows.cli", "record", str(path), *options],
+        env=environment() | cluster.variables,
+        cwd=ROOT,
+        check=True,
+    )
+
+
+def main() -> None:
+    """Make the recordings that are named, or all."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        broker = Broker(folder / "kafka")
+        broker.start()
+        try:
+            for name in sys.argv[1:] or SCENARIOS:
+                make(name, broker.address, folder / name, FOLDER / f"{name}.jsonl.zst")
+        finally:
+            broker.stop()
+
+
+if __name__ == "__main__":
+    main()
