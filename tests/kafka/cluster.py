@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
@@ -165,7 +166,9 @@ class Cluster:
         """Wait until a condition holds; fails with what was waited for."""
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            if time.monotonic() > deadline:
+                ran = [(process.poll(), self.errors(process)) for process in self._processes]
+                pytest.fail(f"waited {seconds} s for {what}; exit codes and errors: {ran}")
             time.sleep(0.1)
 
 

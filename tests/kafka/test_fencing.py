@@ -34,10 +34,14 @@ def test_second_run_with_another_store_is_refused_while_the_first_lives(
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 0
     third = cluster.start(HEARTWHEEL_RECOVERY_DIR=other, HEARTWHEEL_START="latest")
-    time.sleep(3)
-    cluster.send("Start", "p2", "later")
-    cluster.flush()
-    cluster.wait("a session of the other run", lambda: "later" in cluster.sessions())
+
+    def later() -> bool:
+        """Send it again as long as the run, which begins at the topic's end, has not begun."""
+        cluster.send("Start", "p2", "later")
+        cluster.flush()
+        return "later" in cluster.sessions()
+
+    cluster.wait("a session of the other run", later)
     third.send_signal(signal.SIGTERM)
     assert third.wait(20) == 0
 
