@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from dataflows.cli_recording import record_command, replay_command
+from dataflows.recording.commands import record_command, replay_command
 from dataflows.run import Cluster, run
 from dataflows.settings import load_settings
-from dataflows.store_commands import store_app
+from dataflows.store.commands import store_app
 from session_logic.errors import ConfigError, HeartwheelError
 
 app = typer.Typer(

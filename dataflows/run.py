@@ -17,16 +17,16 @@ from bytewax.run import cli_main
 from msgspec import Struct
 
 from dataflows.clock import SteadyClock
-from dataflows.contents import FLOW, lane_states
-from dataflows.kafka_sink import KafkaSink
-from dataflows.kafka_source import KafkaSource
-from dataflows.lease import Lease
-from dataflows.lock import StoreLock
-from dataflows.recovery import Recovery
+from dataflows.kafka.lease import Lease
+from dataflows.kafka.sink import KafkaSink
+from dataflows.kafka.source import KafkaSource
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
-from dataflows.unfinished import forget_unfinished
+from dataflows.store.contents import FLOW, lane_states
+from dataflows.store.lock import StoreLock
+from dataflows.store.recovery import Recovery
+from dataflows.store.unfinished import forget_unfinished
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from session_logic.lane import check_state
 

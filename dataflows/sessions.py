@@ -10,12 +10,12 @@ from bytewax.outputs import Sink
 from dataflows.clock import Clock, SteadyClock
 from dataflows.decode import Decode
 from dataflows.items import DeadLetter, Polled
-from dataflows.kafka_sink import KafkaSink
-from dataflows.kafka_source import KafkaSource
+from dataflows.kafka.sink import KafkaSink
+from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.settings import Settings, load_settings
 from dataflows.stop import STOP
-from dataflows.store import Inbox, RestoredSource, StoreSink
+from dataflows.store.rows import Inbox, RestoredSource, StoreSink
 
 # A stop that one process is asked for is a stop of all. Bytewax has no broadcast, but deals at
 # random: of so many copies each of up to 32 workers gets one, but for one run in 10^12.

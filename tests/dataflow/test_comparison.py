@@ -5,9 +5,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dataflows.comparison import Comparison, Difference, read_reach
-from dataflows.recording import Line, Recording
-from dataflows.replay import replay, replay_settings
+from dataflows.recording.comparison import Comparison, Difference, read_reach
+from dataflows.recording.file import Line, Recording
+from dataflows.recording.replay import replay, replay_settings
 from dataflows.settings import Settings
 from session_logic.codec import encode_output
 from session_logic.events import Heartbeat, OutputEvent, SessionEnd

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dataflows import writer
-from dataflows.recording import TAIL, Header, Line, Recording, RecordingError, text_or_bytes
+from dataflows.recording import writer
+from dataflows.recording.file import TAIL, Header, Line, Recording, RecordingError, text_or_bytes
+from dataflows.recording.writer import Writer
 from dataflows.settings import Settings
-from dataflows.writer import Writer
 from session_logic.errors import ConfigError
 from tests.recordings.edit import BEGIN_MS, lines_of, path_of, preface, write
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from dataflows import replay as replays
-from dataflows import writer
 from dataflows.decode import Decode
 from dataflows.items import Batch, DeadLetter, Polled
-from dataflows.recording import Line, Recording, RecordingError
-from dataflows.replay import replay, replay_settings
+from dataflows.recording import replay as replays
+from dataflows.recording import writer
+from dataflows.recording.file import Line, Recording, RecordingError
+from dataflows.recording.replay import replay, replay_settings
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 from session_logic.events import Fired, OutputEvent, Records

@@ -13,7 +13,7 @@ import pytest
 from bytewax.recovery import init_db_dir
 
 from dataflows.cli import cluster_of
-from dataflows.kafka import CALM_S, LOG
+from dataflows.kafka.client import CALM_S, LOG
 from dataflows.run import Cluster, prepare_recovery
 from dataflows.settings import Settings, environment
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError

@@ -21,10 +21,10 @@ from bytewax.recovery import init_db_dir
 from msgspec import structs
 
 from dataflows.cli import main
-from dataflows.contents import Contents
-from dataflows.recovery import Recovery, StoreInUseError
 from dataflows.run import prepare_recovery
-from dataflows.transfer import copy_store
+from dataflows.store.contents import Contents
+from dataflows.store.recovery import Recovery, StoreInUseError
+from dataflows.store.transfer import copy_store
 from session_logic import journal
 from session_logic.codec import encode_sessions
 from session_logic.errors import HeartwheelError, SnapshotError

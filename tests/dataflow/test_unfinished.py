@@ -12,7 +12,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
 
-from dataflows.unfinished import forget_unfinished
+from dataflows.store.unfinished import forget_unfinished
 from session_logic.errors import SnapshotError
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dataflows.contents import Contents
-from dataflows.dead_letters import DEAD_LETTER_VERSION, starts_of
-from dataflows.outbox import SINK_VERSION, Outbox
-from dataflows.recovery import Recovery
-from dataflows.store import ROW_VERSION, Inbox, StoreSink
+from dataflows.kafka.dead_letters import DEAD_LETTER_VERSION, starts_of
+from dataflows.kafka.outbox import SINK_VERSION, Outbox
+from dataflows.store.contents import Contents
+from dataflows.store.recovery import Recovery
+from dataflows.store.rows import ROW_VERSION, Inbox, StoreSink
 from session_logic.errors import SnapshotError
 from session_logic.events import SessionEnd
 from session_logic.lane import STATE_VERSION, read_lane_state

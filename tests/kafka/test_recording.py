@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataflows.recording import Recording, RecordingError
+from dataflows.recording.file import Recording, RecordingError
 from dataflows.settings import environment
 from session_logic.events import SessionEnd
 from tests.broker import ROOT, create_topics

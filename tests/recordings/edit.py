@@ -8,10 +8,10 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from dataflows.items import DeadLetter
-from dataflows.recording import FORMAT, SETTINGS, Line, Preface, Recording
-from dataflows.replay import replay, replay_settings
+from dataflows.recording.file import FORMAT, SETTINGS, Line, Preface, Recording
+from dataflows.recording.replay import replay, replay_settings
+from dataflows.recording.writer import Writer
 from dataflows.settings import Settings
-from dataflows.writer import Writer
 from session_logic.codec import decode_output
 from session_logic.events import OutputEvent, Records
 from session_logic.keys import group_of, lane_of

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dataflows.cli import app
-from dataflows.recording import Line, Recording
+from dataflows.recording.file import Line, Recording
 from session_logic.codec import encode_output
 from session_logic.events import Heartbeat, SessionActive, SessionEnd
 from tests.recordings.edit import NAMES, event_of, is_output, lines_of, path_of, rewrite

@@ -10,12 +10,12 @@ from msgspec import Struct
 from dataflows.clock import system_time
 from dataflows.decode import Decode
 from dataflows.items import DEAD_LETTER_KEY, DeadLetter
-from dataflows.kafka_sink import KafkaSink
-from dataflows.kafka_source import KafkaSource
+from dataflows.kafka.sink import KafkaSink
+from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import LaneLogic
 from dataflows.settings import Settings
 from dataflows.stop import Stop
-from dataflows.store import Inbox, RestoredSource, StoreSink
+from dataflows.store.rows import Inbox, RestoredSource, StoreSink
 from session_logic.events import Records
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.kafka import Consumer, Log, Producer, Where

@@ -11,8 +11,8 @@ from itertools import chain
 
 from msgspec import Struct
 
-from dataflows.channel import DeliveryError
 from dataflows.fleet import BAD_INPUT
+from dataflows.kafka.channel import DeliveryError
 from dataflows.settings import Settings
 from session_logic import journal
 from session_logic.lane import PAUSE_MS

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dataflows import kafka_source, outbox
-from dataflows.outbox import Outbox, OutboxState, Written
+from dataflows.kafka import outbox
+from dataflows.kafka import source as kafka_source
+from dataflows.kafka.outbox import Outbox, OutboxState, Written
 from session_logic import clock, lane, table
 from session_logic.errors import HeartwheelError
 from session_logic.events import Records
@@ -98,7 +99,7 @@ def settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def send_before_the_offset_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a new lane send in its first epoch."""
-    monkeypatch.setattr("dataflows.kafka_sink.OPENING_EPOCHS", 0)
+    monkeypatch.setattr("dataflows.kafka.sink.OPENING_EPOCHS", 0)
 
 
 def act_on_no_fact_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:

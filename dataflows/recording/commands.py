@@ -16,9 +16,9 @@ from session_logic.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dataflows.comparison import Difference, Item
-    from dataflows.recorder import Recorder
-    from dataflows.recording import Recording
+    from dataflows.recording.comparison import Difference, Item
+    from dataflows.recording.file import Recording
+    from dataflows.recording.recorder import Recorder
 
 LINE_S = 2.0  # between the plain lines that are shown without a terminal
 
@@ -44,7 +44,7 @@ def record_command(
     ] = None,
 ) -> None:
     """Record the topics of the settings into FILE; the same command goes on after a crash."""
-    from dataflows.recorder import Begin, Recorder
+    from dataflows.recording.recorder import Begin, Recorder
 
     settings = load_settings(os.environ, config)
     begin = Begin(
@@ -123,7 +123,7 @@ def replay_command(
     append: Annotated[bool, typer.Option("--append", help="The topics need not be empty.")] = False,
 ) -> None:
     """Run the dataflow over the input in FILE, or send that input to a broker again."""
-    from dataflows.recording import Recording
+    from dataflows.recording.file import Recording
 
     recording = Recording(file)
     if to_broker is not None:
@@ -138,8 +138,8 @@ def _play(recording: "Recording", address: str, speed: float, *, append: bool) -
     from msgspec.structs import replace
     from rich.progress import Progress
 
-    from dataflows.player import Player
-    from dataflows.replay import replay_settings
+    from dataflows.recording.player import Player
+    from dataflows.recording.replay import replay_settings
 
     kafka = load_settings(os.environ)
     settings = replace(
@@ -158,7 +158,7 @@ def _play(recording: "Recording", address: str, speed: float, *, append: bool) -
 
 def _replay(recording: "Recording", changes: dict[str, str], output: Path | None) -> None:
     from dataflows.items import DeadLetter
-    from dataflows.replay import replay, replay_settings
+    from dataflows.recording.replay import replay, replay_settings
     from session_logic.events import Records
 
     counts = {"records": 0, "dead letters": 0}
@@ -179,8 +179,8 @@ def _replay(recording: "Recording", changes: dict[str, str], output: Path | None
 
 
 def _check(recording: "Recording", changes: dict[str, str], show: int, last_ms: int) -> int:
-    from dataflows.comparison import EXCUSES, Comparison, read_reach
-    from dataflows.replay import replay, replay_settings
+    from dataflows.recording.comparison import EXCUSES, Comparison, read_reach
+    from dataflows.recording.replay import replay, replay_settings
 
     begin_s = time.monotonic()
     reach = read_reach(recording)

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from dataflows.items import DeadLetter
-from dataflows.recording import Line, Recording
-from dataflows.replay import BY_CLOCK, Position, read_letter
+from dataflows.recording.file import Line, Recording
+from dataflows.recording.replay import BY_CLOCK, Position, read_letter
 from session_logic.codec import decode_output
 from session_logic.events import Heartbeat, OutputEvent, Records, SessionEnd
 

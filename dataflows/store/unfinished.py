@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from dataflows.recovery import Recovery
+from dataflows.store.recovery import Recovery
 from session_logic.errors import SnapshotError
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from dataflows.dead_letters import starts_of
 from dataflows.items import DEAD_LETTER_KEY, lane_key
-from dataflows.outbox import Outbox
-from dataflows.recovery import TABLES_VERSION, Entry, Recovery
-from dataflows.store import from_stored
+from dataflows.kafka.dead_letters import starts_of
+from dataflows.kafka.outbox import Outbox
+from dataflows.store.recovery import TABLES_VERSION, Entry, Recovery
+from dataflows.store.rows import from_stored
 from session_logic.codec import decode_chunk, decode_sessions
 from session_logic.errors import HeartwheelError, SnapshotError
 from session_logic.journal import BaseRow, Journal, Row, lane_of_row

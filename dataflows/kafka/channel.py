@@ -6,8 +6,8 @@ from threading import Lock
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from dataflows.kafka import make_client
-from dataflows.lease import Lease
+from dataflows.kafka.client import make_client
+from dataflows.kafka.lease import Lease
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 

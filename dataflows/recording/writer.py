@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dataflows.recording import (
+from dataflows.recording.file import (
     SETTINGS,
     Chunk,
     Extent,

@@ -8,10 +8,10 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 
-from dataflows.channel import DeliveryError
-from dataflows.kafka import METADATA_TIMEOUT_S, make_client, partition_counts
-from dataflows.recording import Recording
-from dataflows.replay import recorded_input
+from dataflows.kafka.channel import DeliveryError
+from dataflows.kafka.client import METADATA_TIMEOUT_S, make_client, partition_counts
+from dataflows.recording.file import Recording
+from dataflows.recording.replay import recorded_input
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from dataflows.kafka import make_client
+from dataflows.kafka.client import make_client
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 

@@ -15,7 +15,7 @@ from bytewax.run import cli_main
 
 from dataflows.clock import system_time
 from dataflows.items import DeadLetter, Message, Polled
-from dataflows.recording import Line, Recording, RecordingError
+from dataflows.recording.file import Line, Recording, RecordingError
 from dataflows.run import GC_THRESHOLDS
 from dataflows.sessions import build_flow
 from dataflows.settings import PREFIX, Settings, load_settings

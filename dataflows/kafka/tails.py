@@ -8,7 +8,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from dataflows.kafka import make_client
+from dataflows.kafka.client import make_client
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 

@@ -6,9 +6,9 @@ from typing import cast
 from bytewax.outputs import StatefulSinkPartition
 from confluent_kafka import KafkaError, Message
 
-from dataflows.channel import Channel
 from dataflows.items import DeadLetter
-from dataflows.tails import Tails
+from dataflows.kafka.channel import Channel
+from dataflows.kafka.tails import Tails
 from session_logic.errors import SnapshotError
 
 DEAD_LETTER_VERSION = 2

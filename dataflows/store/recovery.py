@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Self
 
 from msgspec import Struct
 
-from dataflows.lock import LOCK_FILE
+from dataflows.store.lock import LOCK_FILE
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 
 # The `user_version` of the tables that Bytewax 0.21 makes.

@@ -11,7 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from dataflows.clock import Clock, system_time
 from dataflows.items import Message, Polled
-from dataflows.kafka import make_client, partition_counts
+from dataflows.kafka.client import make_client, partition_counts
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.clock import LEASE_MS, Report

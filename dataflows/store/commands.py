@@ -12,7 +12,7 @@ from msgspec import to_builtins
 from dataflows.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from dataflows.contents import Summary
+    from dataflows.store.contents import Summary
 
 store_app = typer.Typer(
     help="Look at, check, copy or migrate a recovery store.", no_args_is_help=True
@@ -35,8 +35,8 @@ def inspect_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002  # typer's way
 ) -> None:
     """Show what a store holds: files, epochs, versions, offsets, sessions per lane."""
-    from dataflows.contents import Contents
-    from dataflows.recovery import Recovery
+    from dataflows.store.contents import Contents
+    from dataflows.store.recovery import Recovery
 
     settings, folder = _where(folder, config)
     with Recovery(folder) as recovery:
@@ -52,8 +52,8 @@ def inspect_command(
 @store_app.command("check")
 def check_command(folder: FolderArgument = None, config: ConfigOption = None) -> None:
     """Check all that a start needs, and more; one line for each fault, exit code 1 if any."""
-    from dataflows.contents import Contents
-    from dataflows.recovery import Recovery
+    from dataflows.store.contents import Contents
+    from dataflows.store.recovery import Recovery
 
     settings, folder = _where(folder, config)
     with Recovery(folder) as recovery:
@@ -70,7 +70,7 @@ def check_command(folder: FolderArgument = None, config: ConfigOption = None) ->
 @store_app.command("copy")
 def copy_command(source: SourceArgument, target: TargetArgument) -> None:
     """Copy the store of a stopped run."""
-    from dataflows.transfer import copy_store
+    from dataflows.store.transfer import copy_store
 
     copy_store(source, target)
     print(f"copied {source} to {target}")
@@ -84,7 +84,7 @@ def migrate_command(
     config: ConfigOption = None,
 ) -> None:
     """Write the sessions of a stopped run as a new store with another number of lanes."""
-    from dataflows.transfer import migrate_store
+    from dataflows.store.transfer import migrate_store
 
     settings = load_settings({**os.environ, "HEARTWHEEL_LANES": str(lanes)}, config)
     count = migrate_store(source, target, settings.lanes, settings.rules())

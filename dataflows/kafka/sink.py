@@ -7,15 +7,15 @@ import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from dataflows.channel import Channel
-from dataflows.dead_letters import DeadLetterPart, DeadLetterState
 from dataflows.items import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
-from dataflows.kafka import partition_counts
-from dataflows.lease import Lease
-from dataflows.outbox import Outbox, OutboxState, Written
+from dataflows.kafka.channel import Channel
+from dataflows.kafka.client import partition_counts
+from dataflows.kafka.dead_letters import DeadLetterPart, DeadLetterState
+from dataflows.kafka.lease import Lease
+from dataflows.kafka.outbox import Outbox, OutboxState, Written
+from dataflows.kafka.tails import ReconcileError, Tails
 from dataflows.settings import Settings
 from dataflows.stop import STOP
-from dataflows.tails import ReconcileError, Tails
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
 from session_logic.events import Records

@@ -8,9 +8,9 @@ from typing import cast
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message, TopicPartition
 from msgspec import Struct, to_builtins
 
-from dataflows.kafka import METADATA_TIMEOUT_S, make_client, partition_counts
-from dataflows.kafka_source import TRANSIENT, SourceError
-from dataflows.recording import (
+from dataflows.kafka.client import METADATA_TIMEOUT_S, make_client, partition_counts
+from dataflows.kafka.source import TRANSIENT, SourceError
+from dataflows.recording.file import (
     FORMAT,
     SETTINGS,
     Header,
@@ -20,8 +20,8 @@ from dataflows.recording import (
     part_name,
     text_or_bytes,
 )
+from dataflows.recording.writer import Writer
 from dataflows.settings import Settings
-from dataflows.writer import Writer
 from session_logic.errors import ConfigError
 
 POLL_MESSAGES = 5_000

@@ -18,11 +18,11 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from msgspec import to_builtins
 
-from dataflows.contents import FLOW, Contents
 from dataflows.items import DEAD_LETTER_KEY, lane_key
 from dataflows.lanes import by_row
-from dataflows.recovery import Recovery
-from dataflows.store import Inbox, RestoredSource, StoreSink
+from dataflows.store.contents import FLOW, Contents
+from dataflows.store.recovery import Recovery
+from dataflows.store.rows import Inbox, RestoredSource, StoreSink
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.move import Move
 from session_logic.rules import Rules

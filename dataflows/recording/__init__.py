@@ -1,0 +1,1 @@
+"""Recorded topics: to a file, through the dataflow, back to a broker, compared."""

@@ -1,0 +1,1 @@
+"""The recovery store: its rows, its files, and tools for them."""
