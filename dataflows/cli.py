@@ -70,6 +70,7 @@ def run_command(
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("heartwheel").setLevel(logging.INFO)
     settings = load_settings(os.environ, config)
     run(settings, cluster_of(process_id, addresses, workers))
 

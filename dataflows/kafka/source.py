@@ -12,6 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from dataflows.clock import Clock, system_time
 from dataflows.items import Message, Polled
 from dataflows.kafka.client import make_client, partition_counts
+from dataflows.kafka.progress import Lag, Progress
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.clock import LEASE_MS, Report
@@ -19,6 +20,7 @@ from session_logic.errors import ConfigError, HeartwheelError
 
 POLL_MESSAGES = 5_000
 BATCH_MESSAGES = 2_000
+MOST_PENDING = 20_000
 # A partition with more to read is behind when what it has read is older than this.
 BEHIND_MS = 1_000
 # How often a partition that is behind tells the lanes how far it has come, and the consumer that
@@ -57,7 +59,7 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         self.at_end = False
         self.fetched_offset = offset  # of what comes next, after what is pending
         self._next_offset = offset
-        self._through_ms = 0
+        self.through_ms = 0
         self.confirmed = False  # whether the end has been seen since the last doubt
         self.outdated = False  # whether the next word of the end may be from before it
         self.reported: bool | None = None  # live or not, None before the first report
@@ -74,7 +76,7 @@ class _Partition(StatefulSourcePartition[Polled, int]):
         messages = [pending.popleft() for _ in range(min(len(pending), BATCH_MESSAGES))]
         if messages:
             self._next_offset = messages[-1][0] + 1
-            self._through_ms = max(self._through_ms, min(now, messages[-1][1]))
+            self.through_ms = max(self.through_ms, min(now, messages[-1][1]))
         report = self._report(now) or hub.renewal(now)
         if not messages and report is None:
             return []
@@ -91,20 +93,20 @@ class _Partition(StatefulSourcePartition[Polled, int]):
     def _report(self, now: int) -> Report | None:
         """Return what there is to tell the lanes, if anything."""
         live = (self.at_end and not self.pending) or (
-            self.reported is True and self.confirmed and now - self._through_ms <= BEHIND_MS
+            self.reported is True and self.confirmed and now - self.through_ms <= BEHIND_MS
         )
         if live is self.reported and (live or now - self._reported_at_ms < REPORT_MS):
             return None
-        if not live and not self._through_ms:
+        if not live and not self.through_ms:
             return None  # nothing is known yet
         self.reported, self._reported_at_ms = live, now
-        part, through_ms = f"{self.topic}/{self.partition}", None if live else self._through_ms
+        part, through_ms = f"{self.topic}/{self.partition}", None if live else self.through_ms
         return Report(part, self._hub.parts, through_ms, self._hub.name, now)
 
     def doubt(self, as_of_ms: int) -> TopicPartition:
         """Take back that the end is reached, as it was as_of_ms; return where to look for it."""
         self.at_end = self.confirmed = False
-        self._through_ms = max(self._through_ms, as_of_ms)
+        self.through_ms = max(self.through_ms, as_of_ms)
         return self.where()
 
     def where(self) -> TopicPartition:
@@ -137,6 +139,7 @@ class _Hub:
         self._polled_ms = 0
         self._renewed_ms = 0
         self._away = False
+        self._progress = Progress()
         self._wake_ms = 0
         self.wake_at = system_time(0)
 
@@ -192,6 +195,8 @@ class _Hub:
         if self._polled_ms and now - self._polled_ms > PAUSE_MS:
             self._doubt()
         self._polled_ms = now
+        if sum(len(part.pending) for part in self._partitions.values()) > MOST_PENDING:
+            return  # the lanes are slower than Kafka
         messages = self._consumer.consume(POLL_MESSAGES, 0)
         lost = False
         outdated: list[_Partition] = []
@@ -223,9 +228,21 @@ class _Hub:
         self._ask_anew([part.where() for part in outdated])
         if lost:
             self._doubt()
+        behind = any(part.reported is False for part in self._partitions.values())
+        self._progress.note(now, len(messages), behind=behind, lag=self._lag)
         tick_ms = self._settings.tick_ms
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
+
+    def _lag(self) -> Lag:
+        """Return how far behind the partitions are that have not been read to their end."""
+        assert self._consumer is not None
+        behind = [part for part in self._partitions.values() if part.reported is False]
+        ends = [
+            self._consumer.get_watermark_offsets(part.where(), cached=True)[1] for part in behind
+        ]
+        left = [end - part.fetched_offset + len(part.pending) for part, end in zip(behind, ends, strict=True)]
+        return Lag(max(0, sum(left)), min(part.through_ms for part in behind))
 
     def _doubt(self) -> None:
         """Ask for the ends of all partitions anew: Kafka says when they are reached."""
