@@ -13,6 +13,7 @@ from dataflows.kafka import partition_counts
 from dataflows.lease import Lease
 from dataflows.outbox import Outbox, OutboxState, Written
 from dataflows.settings import Settings
+from dataflows.stop import STOP, Stop
 from dataflows.tails import ReconcileError, Tails
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
@@ -72,20 +73,27 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
 
     def snapshot(self) -> OutboxState:
         self._sink.reconcile()
-        self._channel.poll()
         if self._closed_epochs:
             self._closed_epochs -= 1
             if not self._closed_epochs:
                 self.send(self.outbox.release())
+        if self._sink.stop.is_set():
+            self._channel.flush()
+        else:
+            self._channel.poll()
         return self.outbox.state()
 
 
 class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLetterState]):
     """Writes the records of a lane to its partition, and dead letters to their topic."""
 
-    def __init__(self, settings: Settings, lease: Lease | None = None) -> None:
-        """Write to the topics that the settings name, as long as the lease is held."""
+    def __init__(self, settings: Settings, lease: Lease | None = None, stop: Stop = STOP) -> None:
+        """Write to the topics that the settings name, as long as the lease is held.
+
+        Once stop is set, snapshots wait until everything is acknowledged.
+        """
         self.settings = settings
+        self.stop = stop
         self.channel = Channel(settings, lease)
         self._tails = Tails(settings)
         self._resumed: dict[int, _LanePart] = {}

@@ -85,6 +85,10 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
             emitted = emitted or [output.records]
         return emitted, False
 
+    def on_eof(self) -> tuple[list[Emitted], bool]:
+        """Let the sink take a last snapshot, when everything is acknowledged."""
+        return [Records([], [])], False
+
     def _open(self) -> list[Emitted]:
         """Return something for the sink of a new lane, once an epoch."""
         if self._epoch_opened or not self._openings:

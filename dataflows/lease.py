@@ -40,17 +40,22 @@ class Lease:
         self._store = store
         self._run = uuid4().hex
         self._topic = settings.output_topic
-        options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
-        group = f"heartwheel-{settings.output_topic}"
+        self._group = f"heartwheel-{settings.output_topic}"
         self._consumer = make_client(
-            Consumer, {**options, "group.id": group, "enable.auto.commit": "false"}
+            Consumer, {**self._options(), "group.id": self._group, "enable.auto.commit": "false"}
         )
-        self._producer = make_client(Producer, {**options, "transactional.id": group})
+        self._producer = self._make_producer()
         self._renewed_s = 0.0
         self._renewals = 0
         self._fenced = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def _options(self) -> dict[str, str]:
+        return {**self._settings.kafka, "bootstrap.servers": self._settings.bootstrap_servers}
+
+    def _make_producer(self) -> Producer:
+        return make_client(Producer, {**self._options(), "transactional.id": self._group})
 
     def acquire(self) -> None:
         """Take the lease and keep it; raises FencedError if another store's run has it.
@@ -117,13 +122,28 @@ class Lease:
                 self._recover(error.args[0])
 
     def _recover(self, error: KafkaError) -> None:
-        if error.code() in _FENCED or error.fatal():
-            self._fenced = True
-            return
+        """Make ready for the next try, or note that another run has the lease."""
         try:
-            self._producer.abort_transaction(LEASE_S)
+            if error.code() in _FENCED:
+                self._fenced = True
+            elif error.fatal():
+                self._begin_anew()
+            else:
+                self._producer.abort_transaction(LEASE_S)
         except KafkaException as again:
-            self._fenced = again.args[0].code() in _FENCED or again.args[0].fatal()
+            self._fenced = again.args[0].code() in _FENCED
+
+    def _begin_anew(self) -> None:
+        """Replace a producer that a broker's restart has confused.
+
+        The new one shuts out any other; so if another run has renewed the lease by then, this
+        one is over.
+        """
+        producer = self._make_producer()
+        producer.init_transactions(TIMEOUT_S)
+        held = self._held()
+        self._fenced = held is not None and held["run"] != self._run
+        self._producer = producer
 
     def check(self) -> None:
         """Return if this run may write; waits while that is not known. Raises FencedError."""
