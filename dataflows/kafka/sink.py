@@ -15,7 +15,7 @@ from dataflows.kafka.lease import Lease
 from dataflows.kafka.outbox import Outbox, OutboxState, Written
 from dataflows.kafka.tails import ReconcileError, Tails
 from dataflows.settings import Settings
-from dataflows.stop import STOP
+from dataflows.stop import STOP, Stop
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
 from session_logic.events import Records
@@ -74,22 +74,27 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
 
     def snapshot(self) -> OutboxState:
         self._sink.reconcile()
-        self._channel.poll()
         if self._closed_epochs:
             self._closed_epochs -= 1
             if not self._closed_epochs:
                 self.send(self.outbox.release())
-        if STOP.is_set():  # this is the last snapshot
+        if self._sink.stop.is_set():  # this is the last snapshot
             self._channel.flush()
+        else:
+            self._channel.poll()
         return self.outbox.state()
 
 
 class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLetterState]):
     """Writes the records of a lane to its partition, and dead letters to their topic."""
 
-    def __init__(self, settings: Settings, lease: Lease | None = None) -> None:
-        """Write to the topics that the settings name, as long as the lease is held."""
+    def __init__(self, settings: Settings, lease: Lease | None = None, stop: Stop = STOP) -> None:
+        """Write to the topics that the settings name, as long as the lease is held.
+
+        Once stop is set, snapshots wait until everything is acknowledged.
+        """
         self.settings = settings
+        self.stop = stop
         self.channel = Channel(settings, lease)
         self._tails = Tails(settings)
         self._resumed: dict[int, _LanePart] = {}

@@ -8,8 +8,8 @@ from typing import cast
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message, TopicPartition
 from msgspec import Struct, to_builtins
 
-from dataflows.kafka.client import METADATA_TIMEOUT_S, make_client, partition_counts
-from dataflows.kafka.source import TRANSIENT, SourceError
+from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, make_client, partition_counts
+from dataflows.kafka.hub import SourceError
 from dataflows.recording.file import (
     FORMAT,
     SETTINGS,

@@ -105,7 +105,13 @@ class Cluster:
     def send_raw(self, value: bytes | None, key: str, time_ms: int = 0) -> None:
         """Send any bytes."""
         topic = self.console if key.startswith("c") else self.pc
-        self._producer.produce(topic, value, key, timestamp=time_ms)
+        while True:
+            try:
+                self._producer.produce(topic, value, key, timestamp=time_ms)
+            except BufferError:
+                self._producer.poll(0.01)
+            else:
+                break
         self._producer.poll(0)
 
     def flush(self) -> None:

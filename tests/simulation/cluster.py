@@ -55,7 +55,7 @@ class Process:
         self.hub = source._hub
         self.consumer = self.hub._consumer = Consumer(world.log, clock.now_ms)
         self.hub.parts = parts
-        sink = KafkaSink(settings)
+        sink = KafkaSink(settings, stop=self.stop)
         self.producer = Producer(world.log, world.random, clock.now_ms)
         sink.channel._producer = self.producer
         sink._tails._consumer = Consumer(world.log, clock.now_ms)

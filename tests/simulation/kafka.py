@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from msgspec import Struct
 
-from dataflows.kafka.source import PAUSE_MS
+from dataflows.kafka.hub import PAUSE_MS
 
 Where = tuple[str, int]
 EOF = KafkaError(KafkaError._PARTITION_EOF)
@@ -191,7 +191,9 @@ class Consumer:
     def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
         return self._log.list_topics(topic, timeout)
 
-    def get_watermark_offsets(self, part: TopicPartition, timeout: float) -> tuple[int, int]:
+    def get_watermark_offsets(
+        self, part: TopicPartition, timeout: float = 0, *, cached: bool = False
+    ) -> tuple[int, int]:
         return 0, len(self._log.at((part.topic, part.partition)))
 
     def incremental_assign(self, parts: list[TopicPartition]) -> None:

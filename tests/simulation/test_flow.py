@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataflows.kafka import outbox
-from dataflows.kafka import source as kafka_source
+from dataflows.kafka import hub, outbox
 from dataflows.kafka.outbox import Outbox, OutboxState, Written
 from session_logic import clock, lane, table
 from session_logic.errors import HeartwheelError
@@ -121,7 +120,7 @@ def vouch_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def never_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a source that was paused go on as if nothing had been."""
-    monkeypatch.setattr(kafka_source._Hub, "_doubt", lambda _: None)
+    monkeypatch.setattr(hub.Hub, "_doubt", lambda _: None)
 
 
 def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,156 @@
+"""Each record once and in order on a real Kafka, through kills, stops and pauses under load."""
+
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.broker import Broker
+from tests.kafka.cluster import Cluster
+from tests.kafka.traffic import Traffic, check
+
+KILLS = 20
+SESSIONS = 200_000
+# While a process is away, heartbeats become due: with this, every one of them is sent.
+ALL = {"HEARTWHEEL_CATCH_UP": "all"}
+READ = re.compile(r"read (\d+) records after the last snapshot")
+
+
+def start(cluster: Cluster) -> subprocess.Popen[str]:
+    """Start a run that logs what it reads of its output."""
+    return cluster.start(command="tests.kafka.verbose", **ALL)
+
+
+def records_out(cluster: Cluster) -> int:
+    """Return how many records the output topic has."""
+    consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "test"})
+    lanes = [TopicPartition(cluster.output, lane) for lane in range(4)]
+    ends = [consumer.get_watermark_offsets(lane, 10)[1] for lane in lanes]
+    consumer.close()
+    return sum(ends)
+
+
+def records_read(cluster: Cluster, process: subprocess.Popen[str]) -> int:
+    """Return how many records of its output a run has read when it resumed, by its log."""
+    return sum(map(int, READ.findall(cluster.errors(process))))
+
+
+def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> int:
+    """Stop a run cleanly; return when that was."""
+    stopped_ms = time.time_ns() // 1_000_000
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(40) == 0, cluster.errors(flow)
+    return stopped_ms
+
+
+def catch_up(cluster: Cluster, traffic: Traffic, heartbeat_s: float) -> None:
+    """End the traffic, and wait until heartbeats are the only output and come in time."""
+    traffic.end()
+    time.sleep(heartbeat_s)
+    steady = traffic._sessions
+    cluster.wait(
+        "heartbeats in time",
+        lambda: _in_a_second(cluster) <= 3 * len(steady) / heartbeat_s,
+        60,
+    )
+    time.sleep(2)
+
+
+def _in_a_second(cluster: Cluster) -> int:
+    before = records_out(cluster)
+    time.sleep(1)
+    return records_out(cluster) - before
+
+
+@pytest.mark.timeout(600)
+def test_twenty_kills_under_load_lose_and_double_nothing(cluster: Cluster) -> None:
+    """kill -9 at random moments with 200,000 sessions, in restore, catch-up and steady state."""
+    moments = random.Random(KILLS)
+    cluster.variables["HEARTWHEEL_HEARTBEAT_MS"] = "10000"
+    flow = start(cluster)
+    traffic = Traffic(cluster, SESSIONS, rate=1_000)
+    traffic.start_all()
+    cluster.wait("all sessions", lambda: records_out(cluster) >= SESSIONS, 120)
+    traffic.begin()
+    reconciled = 0
+    for _ in range(KILLS):
+        time.sleep(moments.uniform(1, 9))
+        flow.kill()
+        flow.wait()
+        reconciled += records_read(cluster, flow) > 0
+        time.sleep(moments.choice([0, 0, 0, 2]))
+        flow = start(cluster)
+    cluster.wait("a resume", lambda: READ.search(cluster.errors(flow)), 60)
+    catch_up(cluster, traffic, 10)
+    stopped_ms = stop(cluster, flow)
+    found = check(cluster, stopped_ms)
+    assert found.sessions > SESSIONS
+    assert reconciled > KILLS / 4, "the kills hit nothing that was on its way"
+
+
+def test_stop_under_load_needs_no_reconciliation(cluster: Cluster) -> None:
+    """SIGTERM drains, waits for the acknowledgements and snapshots: the next run reads nothing."""
+    traffic = Traffic(cluster, 5_000, rate=1_000)
+    traffic.start_all()
+    traffic.begin()
+    for turn in range(3):
+        flow = start(cluster)
+        cluster.wait("output", lambda: records_out(cluster) > 5_000)
+        time.sleep(3)
+        stopped_ms = stop(cluster, flow)
+        assert records_read(cluster, flow) == 0
+        assert (READ.search(cluster.errors(flow)) is None) == (turn == 0)
+    traffic.end()
+    flow = start(cluster)
+    time.sleep(5)
+    stopped_ms = stop(cluster, flow)
+    check(cluster, stopped_ms)
+
+
+def test_paused_process_sees_the_ends_of_meanwhile_first(cluster: Cluster) -> None:
+    """SIGSTOP for 15 s, then SIGCONT: no heartbeat of a session that ended in the pause."""
+    flow = start(cluster)
+    traffic = Traffic(cluster, 5_000, rate=500)
+    traffic.start_all()
+    cluster.wait("all sessions", lambda: records_out(cluster) >= 5_000)
+    traffic.begin()
+    time.sleep(5)
+    flow.send_signal(signal.SIGSTOP)
+    time.sleep(15)
+    flow.send_signal(signal.SIGCONT)
+    time.sleep(5)
+    catch_up(cluster, traffic, 1)
+    stopped_ms = stop(cluster, flow)
+    found = check(cluster, stopped_ms)
+    # In the pause, 15 heartbeats became due for each of some 3,000 sessions that ended.
+    assert found.raced < 500, found
+
+
+def test_killed_broker_under_load_loses_and_doubles_nothing(tmp_path: Path, broker: Broker) -> None:
+    """A broker that dies with -9 and comes back delays the output and changes nothing else."""
+    assert broker.process is not None  # the shared one proves that Kafka can be had
+    own = Broker(tmp_path / "kafka")
+    own.start()
+    cluster = Cluster(own.address, tmp_path, "killed")
+    try:
+        flow = start(cluster)
+        traffic = Traffic(cluster, 5_000, rate=500)
+        traffic.start_all()
+        cluster.wait("all sessions", lambda: records_out(cluster) >= 5_000)
+        traffic.begin()
+        for _ in range(2):
+            time.sleep(4)
+            own.stop(signal.SIGKILL)
+            time.sleep(3)
+            own.start()
+        time.sleep(5)
+        catch_up(cluster, traffic, 1)
+        check(cluster, stop(cluster, flow))
+    finally:
+        cluster.end()
+        own.stop()
