@@ -245,15 +245,12 @@ class SessionTable:
         heartbeats of the sessions that live on are left to `fire`.
         """
         records: list[OutputEvent] = []
-        # A session that started later does not time out: the same rule, asked once for all.
-        latest_ms = upto_ms - self._rules.max_session_ms
+        # Nothing is due of a session that started later: the same rules, asked once for all.
+        rules = self._rules
+        latest_ms = upto_ms - (rules.max_session_ms if timeouts_only else rules.heartbeat_ms)
         for group in self._groups.values():
             sessions = group.active.values()
-            if timeouts_only:
-                passed = [session for session in sessions if is_due(session.started_ms, latest_ms)]
-            else:
-                passed = list(sessions)
-            for session in passed:
+            for session in [s for s in sessions if is_due(s.started_ms, latest_ms)]:
                 due_ms = timeout_ms(session, self._rules)
                 if is_due(due_ms, upto_ms):
                     records += self._end(group, session, "timed_out", fired, due_ms)
