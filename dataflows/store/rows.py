@@ -15,11 +15,12 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from dataflows.clock import system_time
 from dataflows.items import lane_key
+from dataflows.stop import STOP
 from session_logic.errors import SnapshotError
 from session_logic.journal import BaseRow, JournalRow, Row, row_names
 
 ROW_VERSION = 1
-POLL_MS = 5
+POLL_MS = 20
 BATCH_ROWS = 4
 MOST_WORKERS = 32
 
@@ -148,7 +149,7 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
 
     def next_batch(self) -> list[tuple[str, Row]]:
         batch = [(lane_key(row.lane), row) for row in self._inbox.take(BATCH_ROWS)]
-        if self._complete and not batch:
+        if not batch and (self._complete or STOP.is_set()):
             raise StopIteration
         return batch
 
