@@ -42,7 +42,14 @@ class Lease:
         self._topic = settings.output_topic
         self._group = f"heartwheel-{settings.output_topic}"
         self._consumer = make_client(
-            Consumer, {**self._options(), "group.id": self._group, "enable.auto.commit": "false"}
+            Consumer,
+            {
+                **self._options(),
+                "group.id": self._group,
+                "enable.auto.commit": "false",
+                # A run that was killed while it renewed would keep a reader waiting otherwise.
+                "isolation.level": "read_uncommitted",
+            },
         )
         self._producer = self._make_producer()
         self._renewed_s = 0.0
@@ -62,18 +69,8 @@ class Lease:
 
         A run of the same store is known to be over, as this one has the lock of the store.
         """
-        held = self._held()
-        if held is not None and held["store"] != self._store and not held["released"]:
-            deadline_s = time.monotonic() + LEASE_S
-            while time.monotonic() < deadline_s:
-                time.sleep(RENEW_S / 4)
-                if (now := self._held()) != held and now is not None and not now["released"]:
-                    msg = (
-                        f"output topic {self._topic} is being written to by another run (store "
-                        f"{held['store']}); stop that one, or use another output topic"
-                    )
-                    raise FencedError(msg)
         try:
+            self._wait_for_others()
             self._producer.init_transactions(TIMEOUT_S)
             self._renew(released=False)
         except KafkaException as error:
@@ -84,6 +81,20 @@ class Lease:
             )
             raise FencedError(msg) from None
         self._thread.start()
+
+    def _wait_for_others(self) -> None:
+        held = self._held()
+        if held is None or held["store"] == self._store or held["released"]:
+            return
+        deadline_s = time.monotonic() + LEASE_S
+        while time.monotonic() < deadline_s:
+            time.sleep(RENEW_S / 4)
+            if (now := self._held()) != held and now is not None and not now["released"]:
+                msg = (
+                    f"output topic {self._topic} is being written to by another run (store "
+                    f"{held['store']}); stop that one, or use another output topic"
+                )
+                raise FencedError(msg)
 
     def _where(self) -> TopicPartition:
         return TopicPartition(self._topic, 0)

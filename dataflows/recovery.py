@@ -5,15 +5,34 @@ crash in between it resumes before that epoch, but leaves the snapshots there; t
 that the new run does not touch in this epoch would later be taken for the newest.
 """
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from session_logic.errors import SnapshotError
+from session_logic.errors import HeartwheelError, SnapshotError
 
 # As Bytewax computes where it resumes: the least that any worker of the last run has finished.
 _RUNS = "SELECT ex_num, worker_count, resume_epoch FROM exs ORDER BY ex_num DESC LIMIT 1"
 _FRONTIERS = "SELECT worker_index, MAX(worker_frontier) FROM fronts WHERE ex_num = ? GROUP BY 1"
+
+# How Bytewax words what SQLite says.
+_FAILURE = re.compile(r'SqliteFailure\(.*?Some\("(.*?)"\)')
+
+
+class RecoveryError(HeartwheelError):
+    """A snapshot cannot be written: make room, or see to the disk, and start again."""
+
+
+def store_failure(error: BaseException, folder: Path) -> RecoveryError | None:
+    """Return the error of ours for what Bytewax raises when a snapshot cannot be written."""
+    found = _FAILURE.search(str(error))
+    if found is None:
+        return None
+    return RecoveryError(
+        f"recovery store {folder} cannot be written ({found[1]}); make room on its disk and start "
+        "again: the run resumes from its last snapshot"
+    )
 
 
 def forget_unfinished(folder: Path) -> int:

@@ -15,12 +15,12 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from msgspec import Struct
 
-from dataflows.clock import SteadyClock
+from dataflows.clock import SteadyClock, wall_ahead_s
 from dataflows.kafka_sink import KafkaSink
 from dataflows.kafka_source import KafkaSource
 from dataflows.lease import Lease
 from dataflows.lock import StoreLock
-from dataflows.recovery import forget_unfinished
+from dataflows.recovery import forget_unfinished, store_failure
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
@@ -28,6 +28,9 @@ from session_logic.errors import ConfigError, HeartwheelError
 
 # Sessions make no reference cycles; a full collection would walk all of them for nothing.
 GC_THRESHOLDS = (100_000, 100, 1_000_000)
+# Bytewax sets its timers by the wall clock: set back by more than this, it stands still too long.
+STEP_BACK_S = 2.0
+WATCH_S = 0.5
 
 
 class Cluster(Struct, frozen=True):
@@ -54,6 +57,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     sink.list_parts()
     flow = build_flow(source, sink, settings, clock)
     stop_on_signals(settings.stop_timeout_ms / 1000)
+    threading.Thread(target=watch_wall_clock, name="wall clock", daemon=True).start()
     gc.set_threshold(*GC_THRESHOLDS)
     if lease is not None:
         lease.acquire()
@@ -62,7 +66,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         if lease is not None:
             lease.release()
     except BaseException as error:
-        known = _cause(error)
+        known = _cause(error) or store_failure(error, recovery_dir)
         if known is not None:
             raise known from None
         raise
@@ -126,6 +130,23 @@ def stop_on_signals(timeout_s: float) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+
+
+def watch_wall_clock() -> None:
+    """Exit with 1 when the wall clock is set back before a stop; the next start goes on."""
+    ahead_s = wall_ahead_s()
+    while (now_s := wall_ahead_s()) > ahead_s - STEP_BACK_S:
+        ahead_s = now_s
+        if STOP.wait(WATCH_S):
+            return
+    print(
+        f"heartwheel: the clock of this machine was set back by {ahead_s - now_s:.0f} s, and "
+        "Bytewax would stand still for as long; exiting, the next start goes on from the last "
+        "snapshot without a gap",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _cause(error: BaseException | None) -> HeartwheelError | None:
