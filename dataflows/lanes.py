@@ -31,7 +31,10 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         self._settings = settings
         self._clock = clock
         state = None if stored is None else read_lane_state(stored)
-        self._lane = None if state is None else self._make(state.lane, state)
+        self._lane = None
+        if state is not None:
+            clock.go_on_from(state.fired_ms)
+            self._lane = self._make(state.lane, state)
         self._waits_since_ms = clock.now_ms()
         self._tick_ms = settings.tick_ms
         self._wake_ms: int | None = self._waits_since_ms

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from msgspec import Struct
 
-from dataflows.clock import SteadyClock
+from dataflows.clock import SteadyClock, wall_ahead_s
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
@@ -33,6 +34,11 @@ from session_logic.lane import check_state
 # Sessions make no reference cycles; a full collection would walk all of them for nothing.
 GC_THRESHOLDS = (100_000, 100, 1_000_000)
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+# Bytewax sets its timers by the wall clock: set back by more than this, it stands still too long.
+STEP_BACK_S = 2.0
+WATCH_S = 0.5
+# How Bytewax words what SQLite says.
+_FAILURE = re.compile(r'SqliteFailure\(.*?Some\("(.*?)"\)')
 
 
 class ClusterError(HeartwheelError):
@@ -63,6 +69,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     source.list_parts()
     sink.list_parts()
     flow = build_flow(source, sink, settings, clock)
+    threading.Thread(target=watch_wall_clock, name="wall clock", daemon=True).start()
     gc.set_threshold(*GC_THRESHOLDS)
     if lease is not None:
         lease.acquire()
@@ -148,11 +155,9 @@ def _check_recovery(folder: Path, lanes: int) -> None:
         raise SnapshotError(faults[0])
 
 
-def _damaged(where: Path, problem: str) -> SnapshotError:
-    return SnapshotError(
-        f"recovery store {where} cannot be used: {problem}; put back a whole copy of the "
-        "recovery directory"
-    )
+def _store_error(folder: Path, problem: str) -> SnapshotError:
+    what = "make room on its disk, or put back a whole copy of it, and start again"
+    return SnapshotError(f"recovery store {folder} cannot be written ({problem}); {what}")
 
 
 def stop_on_signals(timeout_s: float) -> None:
@@ -183,6 +188,23 @@ def stop_on_signals(timeout_s: float) -> None:
         threading.Thread(target=target, daemon=True).start()
 
 
+def watch_wall_clock() -> None:
+    """Exit with 1 when the wall clock is set back before a stop; the next start goes on."""
+    ahead_s = wall_ahead_s()
+    while (now_s := wall_ahead_s()) > ahead_s - STEP_BACK_S:
+        ahead_s = now_s
+        if STOP.wait(WATCH_S):
+            return
+    print(
+        f"heartwheel: the clock of this machine was set back by {ahead_s - now_s:.0f} s, and "
+        "Bytewax would stand still for as long; exiting, the next start goes on from the last "
+        "snapshot without a gap",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
 def own_error(
     error: BaseException | None, recovery_dir: Path | None = None
 ) -> HeartwheelError | None:
@@ -191,8 +213,8 @@ def own_error(
     while error is not None and id(error) not in seen:
         if isinstance(error, HeartwheelError):
             return error
-        if recovery_dir is not None and "SqliteFailure" in str(error):
-            return _damaged(recovery_dir, str(error).partition("SqliteFailure")[2])
+        if recovery_dir is not None and (failure := _FAILURE.search(str(error))):
+            return _store_error(recovery_dir, failure[1])
         if type(error).__name__ == "PanicException":  # of the threads that talk to the others
             return ClusterError(
                 f"the connection to another process of the cluster is lost ({error}); start all "

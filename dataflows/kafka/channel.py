@@ -45,7 +45,6 @@ class Channel:
                 "acks": "all",
                 # A record is given up with the whole run, never alone: no later one may arrive
                 # in its stead. So librdkafka's own limit, which leaves a gap, is off.
-                "enable.gapless.guarantee": "true",
                 "message.timeout.ms": "0",
                 "error_cb": self._on_error,
             }

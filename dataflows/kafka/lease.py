@@ -43,7 +43,14 @@ class Lease:
         self._options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
         self._group = f"heartwheel-{settings.output_topic}"
         self._consumer = make_client(
-            Consumer, {**self._options, "group.id": self._group, "enable.auto.commit": "false"}
+            Consumer,
+            {
+                **self._options,
+                "group.id": self._group,
+                "enable.auto.commit": "false",
+                # A run that was killed while it renewed would keep a reader waiting otherwise.
+                "isolation.level": "read_uncommitted",
+            },
         )
         self._producer = self._make_producer()
         self._renewed_s = 0.0

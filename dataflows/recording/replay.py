@@ -44,6 +44,9 @@ class StandingClock:
         """Return the moment."""
         return self._now_ms
 
+    def go_on_from(self, time_ms: int) -> None:
+        """Stand still: a replay begins with no state."""
+
     def at_ms(self, time_ms: int) -> datetime:
         """Return a moment long ago for what is due, and the end of days for what is not."""
         if time_ms > self._now_ms:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tests.broker import Broker
 from tests.kafka.cluster import Cluster
@@ -30,14 +30,22 @@ def records_out(cluster: Cluster) -> int:
     """Return how many records the output topic has."""
     consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "test"})
     lanes = [TopicPartition(cluster.output, lane) for lane in range(4)]
-    ends = [consumer.get_watermark_offsets(lane, 10)[1] for lane in lanes]
-    consumer.close()
-    return sum(ends)
+    try:
+        return sum(consumer.get_watermark_offsets(lane, 10)[1] for lane in lanes)
+    except KafkaException:  # a topic just made, or a broker just started
+        return 0
+    finally:
+        consumer.close()
 
 
 def records_read(cluster: Cluster, process: subprocess.Popen[str]) -> int:
     """Return how many records of its output a run has read when it resumed, by its log."""
     return sum(map(int, READ.findall(cluster.errors(process))))
+
+
+def wait_for_resume(cluster: Cluster, flow: subprocess.Popen[str]) -> None:
+    """Wait until a run has read what the one before has left."""
+    cluster.wait("a resume", lambda: READ.search(cluster.errors(flow)), 60)
 
 
 def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> int:
@@ -78,19 +86,21 @@ def test_twenty_kills_under_load_lose_and_double_nothing(cluster: Cluster) -> No
     cluster.wait("all sessions", lambda: records_out(cluster) >= SESSIONS, 120)
     traffic.begin()
     reconciled = 0
-    for _ in range(KILLS):
-        time.sleep(moments.uniform(1, 9))
+    for kill in range(KILLS):
+        if kill % 2:  # at work; else anywhere from its start on
+            wait_for_resume(cluster, flow)
+        time.sleep(moments.uniform(0, 4))
         flow.kill()
         flow.wait()
         reconciled += records_read(cluster, flow) > 0
         time.sleep(moments.choice([0, 0, 0, 2]))
         flow = start(cluster)
-    cluster.wait("a resume", lambda: READ.search(cluster.errors(flow)), 60)
+    wait_for_resume(cluster, flow)
     catch_up(cluster, traffic, 10)
     stopped_ms = stop(cluster, flow)
     found = check(cluster, stopped_ms)
     assert found.sessions > SESSIONS
-    assert reconciled > KILLS / 4, "the kills hit nothing that was on its way"
+    assert reconciled > KILLS / 3, "the kills hit nothing that was on its way"
 
 
 def test_stop_under_load_needs_no_reconciliation(cluster: Cluster) -> None:

@@ -16,7 +16,7 @@ from dataflows.kafka.hub import PAUSE_MS
 
 Where = tuple[str, int]
 EOF = KafkaError(KafkaError._PARTITION_EOF)
-FATAL = KafkaError(KafkaError._GAPLESS_GUARANTEE, "a record was refused", fatal=True)
+FATAL = KafkaError(KafkaError._FATAL, "a record was refused", fatal=True)
 AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
 
 

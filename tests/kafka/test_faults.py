@@ -1,0 +1,141 @@
+"""What a machine does to a run: a full disk, and a clock that is set."""
+
+import glob
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kafka.cluster import Cluster
+from tests.kafka.test_exactly_once import catch_up, records_out, start, stop
+from tests.kafka.traffic import Traffic, check
+
+SESSIONS = 5_000
+HOUR_S = 3_600
+FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+
+
+def missing(what: str) -> None:
+    """Skip with a word; in CI fail."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(f"not run: {what}")
+
+
+class Wall:
+    """The wall clock as the runs of a test see it, with steps."""
+
+    def __init__(self, cluster: Cluster, folder: Path, library: str) -> None:
+        self._offset = folder / "offset"
+        self.step(0)
+        cluster.variables |= {
+            "LD_PRELOAD": library,
+            "FAKETIME_TIMESTAMP_FILE": str(self._offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def step(self, offset_s: int) -> None:
+        """Set the clock so far from the true time."""
+        part = self._offset.with_suffix(".part")
+        part.write_text(f"{offset_s:+d}")
+        part.rename(self._offset)
+
+
+@pytest.fixture
+def wall(cluster: Cluster, tmp_path: Path) -> Wall:
+    """Return a clock that can be set."""
+    libraries = glob.glob(FAKETIME)
+    if not libraries:
+        missing("libfaketime is not installed (apt-get install libfaketime)")
+    return Wall(cluster, tmp_path, libraries[0])
+
+
+def load(cluster: Cluster) -> tuple[subprocess.Popen[str], Traffic]:
+    """Start a run and traffic, and wait until all sessions are there."""
+    flow = start(cluster)
+    traffic = Traffic(cluster, SESSIONS, rate=500)
+    traffic.start_all()
+    cluster.wait("all sessions", lambda: records_out(cluster) >= SESSIONS)
+    traffic.begin()
+    return flow, traffic
+
+
+def beats_in(cluster: Cluster, seconds: float) -> float:
+    """Return how many records come out in a second, seen for some seconds."""
+    before = records_out(cluster)
+    time.sleep(seconds)
+    return (records_out(cluster) - before) / seconds
+
+
+def test_clock_set_forward_by_an_hour_changes_nothing(cluster: Cluster, wall: Wall) -> None:
+    """No heartbeat of the hour is sent, and none is skipped."""
+    flow, traffic = load(cluster)
+    time.sleep(4)
+    wall.step(HOUR_S)
+    time.sleep(6)
+    assert beats_in(cluster, 3) < 3 * SESSIONS
+    assert flow.poll() is None, cluster.errors(flow)
+    traffic.end()
+    stopped_ms = stop(cluster, flow)
+    check(cluster, stopped_ms)
+
+
+def test_clock_set_back_by_an_hour_ends_the_run_and_the_next_goes_on(
+    cluster: Cluster, wall: Wall
+) -> None:
+    """One clear line and exit code 1; started again, heartbeats come at once, not in an hour."""
+    flow, traffic = load(cluster)
+    time.sleep(4)
+    wall.step(-HOUR_S)
+    assert flow.wait(10) == 1
+    assert "the clock of this machine was set back by 3600 s" in cluster.errors(flow)
+    flow = start(cluster)
+    time.sleep(6)
+    assert beats_in(cluster, 3) > SESSIONS / 10, cluster.errors(flow)
+    stop(cluster, flow)
+    wall.step(0)
+    flow = start(cluster)
+    time.sleep(5)
+    catch_up(cluster, traffic, 1)
+    check(cluster, stop(cluster, flow))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of 6 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        missing("a disk can be mounted only by root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
+    cluster: Cluster, small_disk: Path
+) -> None:
+    """One clear line and exit code 1; with room again, nothing is lost or doubled."""
+    cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(small_disk / "recovery")
+    flow, traffic = load(cluster)
+    time.sleep(3)
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"\0" * 4096):
+                pass
+        except OSError:
+            pass  # full
+    assert flow.wait(60) == 1
+    lines = [line for line in cluster.errors(flow).splitlines() if line.startswith("heartwheel:")]
+    assert len(lines) == 1
+    assert "make room" in lines[0]
+    ballast.unlink()
+    flow = start(cluster)
+    time.sleep(5)
+    catch_up(cluster, traffic, 1)
+    check(cluster, stop(cluster, flow))
