@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from dataflows.settings import environment
 from session_logic.rules import Rules
-from tests.broker import ROOT, create_topics, environment, free_port
+from tests.broker import ROOT, create_topics, free_port
 from tests.kafka.cluster import Cluster
 from tests.kafka.load import Load, check_against_model, wait_for_beats
 
