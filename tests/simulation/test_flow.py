@@ -104,13 +104,6 @@ def send_before_the_offset_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
 def act_on_no_fact_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take facts that came during a restore for done when it is interrupted."""
     monkeypatch.setattr(lane.LaneState, "waiting", 0)
-    init = lane.Lane.__init__
-
-    def forgetful(self: lane.Lane, *arguments: Any) -> None:
-        init(self, *arguments)
-        self._stored_chunks = 0
-
-    monkeypatch.setattr(lane.Lane, "__init__", forgetful)
 
 
 def vouch_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
