@@ -79,9 +79,8 @@ def test_clock_set_forward_by_an_hour_changes_nothing(cluster: Cluster, wall: Wa
     time.sleep(6)
     assert beats_in(cluster, 3) < 3 * SESSIONS
     assert flow.poll() is None, cluster.errors(flow)
-    traffic.end()
-    stopped_ms = stop(cluster, flow)
-    check(cluster, stopped_ms)
+    catch_up(cluster, traffic, 1)
+    check(cluster, stop(cluster, flow))
 
 
 def test_clock_set_back_by_an_hour_ends_the_run_and_the_next_goes_on(
