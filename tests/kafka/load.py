@@ -3,6 +3,7 @@
 import random
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -70,15 +71,17 @@ class Load:
         self._cluster.send("Start", device, self._sessions[device])
 
 
-def wait_for_beats(cluster: Cluster, rules: Rules) -> None:
-    """Wait until every session that is active now has had a heartbeat that is due after now."""
-    now_ms = int(time.time() * 1000)
+def wait_for_model(cluster: Cluster, topics: list[str], rules: Rules) -> None:
+    """Wait until the topics have the last record of every session, the quiet ones' timeouts too."""
 
-    def beaten() -> bool:
-        sessions = [events[-1] for events in cluster.sessions().values()]
-        return all(isinstance(e, SessionEnd) or e.time_ms > now_ms for e in sessions)
+    def complete() -> bool:
+        want = _expected(cluster, rules)
+        if len(_timed_out(want)) < QUIET:
+            return False
+        got = {(event.session_id, kinds([event])[0]) for t in topics for event in cluster.events(t)}
+        return all((name, kinds(events)[-1]) in got for name, events in want.items())
 
-    cluster.wait("a heartbeat of every session", beaten, 3 * rules.heartbeat_ms / 1000 + 20)
+    cluster.wait("the end of every session", complete, rules.max_session_ms / 1000 + 60)
 
 
 def check_against_model(cluster: Cluster, topics: list[str], rules: Rules) -> int:
@@ -101,9 +104,12 @@ def check_against_model(cluster: Cluster, topics: list[str], rules: Rules) -> in
         elif not isinstance(due[-1], SessionEnd) or due[-1].reason == "timed_out":
             due = due[: len(events)]  # time has gone on since the last run
         assert events == due, f"{session}: {kinds(events)} instead of {kinds(due)}"
-    timed_out = [name for name in got if kinds(got[name])[-1] == "end timed_out"]
-    assert len(timed_out) >= QUIET
+    assert len(_timed_out(got)) >= QUIET
     return sum(map(len, got.values()))
+
+
+def _timed_out(sessions: Mapping[str, list[OutputEvent]]) -> list[str]:
+    return [name for name, events in sessions.items() if kinds(events)[-1] == "end timed_out"]
 
 
 def _expected(cluster: Cluster, rules: Rules) -> dict[str, list[OutputEvent]]:

@@ -11,7 +11,7 @@ from dataflows.settings import environment
 from session_logic.rules import Rules
 from tests.broker import ROOT, create_topics, free_port
 from tests.kafka.cluster import Cluster
-from tests.kafka.load import Load, check_against_model, wait_for_beats
+from tests.kafka.load import Load, check_against_model, wait_for_model
 
 RULES = Rules(1_000, 20_000, catch_up="all")
 VARIABLES = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_MAX_SESSION_MS": "20000"}
@@ -25,6 +25,13 @@ def start(cluster: Cluster, count: int, **variables: str) -> list[subprocess.Pop
         cluster.start("run", *(("-i", str(n), "-a", addresses) if count > 1 else ()), **variables)
         for n in range(count)
     ]
+
+
+def work(cluster: Cluster, seconds: float) -> None:
+    """Let a run that was just started go on for some time after its first output."""
+    before = len(cluster.events())
+    cluster.wait("output", lambda: len(cluster.events()) > before, 60)
+    time.sleep(seconds)
 
 
 def stop(cluster: Cluster, processes: list[subprocess.Popen[str]]) -> None:
@@ -42,11 +49,11 @@ def test_other_number_of_processes_loses_and_doubles_nothing(cluster: Cluster, p
     with Load(cluster, seed=int(parts)):
         for count in (1, 2, 3):
             run = start(cluster, count, **variables)
-            time.sleep(RUN_S + count)
+            work(cluster, RUN_S + count)
             stop(cluster, run)
         run = start(cluster, 1, **variables)
-        time.sleep(RUN_S)
-    wait_for_beats(cluster, RULES)
+        work(cluster, RUN_S)
+    wait_for_model(cluster, [cluster.output], RULES)
     stop(cluster, run)
     assert check_against_model(cluster, [cluster.output], RULES) > 2_000
     assert store(cluster, "check", str(cluster.folder / "recovery")) == (
@@ -73,7 +80,7 @@ def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> 
     with Load(cluster, seed=7):
         for lanes in (8, 2):
             run = start(cluster, 1, **variables)
-            time.sleep(RUN_S)
+            work(cluster, RUN_S)
             stop(cluster, run)
             moved = cluster.folder / f"recovery-{lanes}"
             store(cluster, "migrate", str(folder), str(moved), "--lanes", str(lanes))
@@ -87,8 +94,8 @@ def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> 
                 "HEARTWHEEL_OUTPUT_TOPIC": topics[-1],
             }
         run = start(cluster, 2, **variables)
-        time.sleep(RUN_S)
-    wait_for_beats(cluster, RULES)
+        work(cluster, RUN_S)
+    wait_for_model(cluster, topics, RULES)
     stop(cluster, run)
     assert check_against_model(cluster, topics, RULES) > 1_500
 
