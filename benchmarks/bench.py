@@ -216,7 +216,7 @@ def check(
 def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Run one benchmark in a folder and return its report."""
     changes = dict(pair.split("=", 1) for pair in arguments.set)
-    broker = Broker(folder / "kafka", heap="1g")
+    broker = Broker((arguments.broker_dir or folder) / "kafka", heap="1g")
     broker.start()
     assert broker.process is not None
     stamped = {"message.timestamp.type": "LogAppendTime"}
@@ -295,6 +295,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="length of the steady phase")
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--broker-dir",
+        type=Path,
+        help="Kafka's data, where it is not to share a disk with the recovery store",
+    )
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     parser.add_argument(
         "--kill", action="store_true", help="kill -9 after the steady phase, resume"
