@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
+from itertools import accumulate, chain
 from threading import Lock
 from weakref import WeakMethod, WeakValueDictionary
 
@@ -22,22 +22,20 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from session_logic.events import Records
 from session_logic.lane import Lane
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # Upper bounds in seconds.
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-OUTCOMES = (
-    "started",
-    "ended",
-    "replaced",
-    "timed_out",
-    "duplicate_start",
-    "late_duplicate_start",
-    "unknown_end",
-    "stale_end",
-)
+_BUCKETS_MS = [bound * 1000 for bound in BUCKETS]
+# What can become of an event of each type; every one has exactly one of these outcomes.
+EVENT_OUTCOMES = {
+    "GameStart": ("started", "duplicate_start", "late_duplicate_start"),
+    "GameEnd": ("ended", "unknown_end", "stale_end"),
+}
+OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out")
 REASONS = ("empty", "not_json", "not_an_event", "in_the_future")
 NAN = float("nan")
 
@@ -59,6 +57,16 @@ class Histogram(Collector):
             self._counts[bisect_left(BUCKETS, seconds)] += count
             self._sum += seconds * count
 
+    def observe_since(self, moments_ms: list[tuple[int, int]], now_ms: float) -> None:
+        """Add the time from each moment to now, as many times as is said with it."""
+        counts, total_ms = self._counts, 0.0
+        with self._lock:
+            for moment_ms, count in moments_ms:
+                took_ms = now_ms - moment_ms
+                counts[bisect_left(_BUCKETS_MS, took_ms)] += count
+                total_ms += took_ms * count
+            self._sum += total_ms / 1000
+
     def collect(self) -> Iterator[Metric]:
         """Return the metric as it is now."""
         with self._lock:
@@ -73,7 +81,7 @@ class Lanes(Collector):
 
     def __init__(self) -> None:
         """Register it, with no lane."""
-        self.running: WeakValueDictionary[int, Lane] = WeakValueDictionary()
+        self.running = WeakValueDictionary[int, Lane]()
         REGISTRY.register(self)
 
     def collect(self) -> Iterable[Metric]:
@@ -81,6 +89,7 @@ class Lanes(Collector):
         active = GaugeMetricFamily(
             "heartwheel_active_sessions", "Active sessions.", labels=["lane", "platform"]
         )
+        events = CounterMetricFamily("heartwheel_events", "Events acted on.", labels=["type"])
         outcomes = CounterMetricFamily(
             "heartwheel_outcomes", "What has become of events and sessions.", labels=["outcome"]
         )
@@ -110,7 +119,9 @@ class Lanes(Collector):
             missing.add_metric(label, len(lane.missing_rows()))
         for outcome in OUTCOMES:
             outcomes.add_metric([outcome], total[outcome])
-        return active, outcomes, heartbeats, clock_lag, missing
+        for type_, ways in EVENT_OUTCOMES.items():
+            events.add_metric([type_], sum(total[outcome] for outcome in ways))
+        return active, events, outcomes, heartbeats, clock_lag, missing
 
 
 def read_from(gauge: Gauge, method: Callable[[], float]) -> None:
@@ -124,6 +135,13 @@ def read_from(gauge: Gauge, method: Callable[[], float]) -> None:
     gauge.set_function(read)
 
 
+def observe_acknowledged(records: Records) -> None:
+    """Take in how late records were, now that Kafka has acknowledged them."""
+    now_ms = time.time() * 1000
+    EVENT_LATENCY.observe_since(records.stamped, now_ms)
+    HEARTBEAT_LATENESS.observe_since(records.due, now_ms)
+
+
 def _version() -> str:
     try:
         return version("heartwheel")
@@ -132,7 +150,6 @@ def _version() -> str:
 
 
 LANES = Lanes()
-EVENTS = Counter("heartwheel_events", "Events read.", ["type"])
 DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
 RECONCILED = Counter(
     "heartwheel_reconciled_records", "Records found in the output topic, and not sent again."
@@ -163,7 +180,5 @@ STORE_KEYS = Gauge("heartwheel_store_keys", "Rows that the store holds.")
 STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store holds.")
 
 Info("heartwheel_build", "The version that runs.").info({"version": _version()})
-for type_ in ("GameStart", "GameEnd"):
-    EVENTS.labels(type_)
 for reason in REASONS:
     DEAD_LETTERS.labels(reason)
