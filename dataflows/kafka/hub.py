@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
 from typing import cast
@@ -129,8 +130,11 @@ class Partition(StatefulSourcePartition[Polled, int]):
 class Hub:
     """The consumer of this process, shared by its partitions."""
 
-    def __init__(self, settings: Settings, stop: Stop, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, stop: Stop, clock: Clock, on_tick: Callable[[], None]
+    ) -> None:
         self.stop = stop
+        self._on_tick = on_tick
         self.parts = 0
         self._settings = settings
         self._clock = clock
@@ -202,6 +206,7 @@ class Hub:
     def _move(self, now: int) -> None:
         if self._consumer is None:
             return
+        self._on_tick()
         if self._polled_ms and now - self._polled_ms > PAUSE_MS:
             self._doubt()
         self._polled_ms = now
