@@ -1,0 +1,27 @@
+"""What can be seen of the dataflow of this process from outside its threads."""
+
+from collections import deque
+from threading import get_ident
+
+from dataflows.items import DeadLetter
+from session_logic.lane import Lane
+
+RECENT_LETTERS = 20
+
+
+class Vitals:
+    """The lanes of this process, when its loops last turned, and the last dead letters.
+
+    The dataflow writes, whoever looks only reads, and nobody waits: each write is one step under
+    the GIL. A reader copies what it goes through, as it may grow meanwhile.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.lanes: dict[int, Lane] = {}
+        self.turned_ms: dict[int, int] = {}  # by worker thread; one without work has no entry
+        self.dead_letters: deque[DeadLetter] = deque(maxlen=RECENT_LETTERS)
+
+    def turn(self, now_ms: int) -> None:
+        """Note that the loop of this worker thread has turned."""
+        self.turned_ms[get_ident()] = now_ms
