@@ -4,13 +4,12 @@ from collections import deque
 from threading import get_ident
 
 from dataflows.items import DeadLetter
-from session_logic.lane import Lane
 
 RECENT_LETTERS = 20
 
 
 class Vitals:
-    """The lanes of this process, when its loops last turned, and the last dead letters.
+    """When the loops of this process last turned, and its last dead letters.
 
     The dataflow writes, whoever looks only reads, and nobody waits: each write is one step under
     the GIL. A reader copies what it goes through, as it may grow meanwhile.
@@ -18,7 +17,6 @@ class Vitals:
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
-        self.lanes: dict[int, Lane] = {}
         self.turned_ms: dict[int, int] = {}  # by worker thread; one without work has no entry
         self.dead_letters: deque[DeadLetter] = deque(maxlen=RECENT_LETTERS)
 
