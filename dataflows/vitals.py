@@ -1,11 +1,14 @@
 """What can be seen of the dataflow of this process from outside its threads."""
 
 from collections import deque
+from collections.abc import Callable
 from threading import get_ident
 
 from dataflows.items import DeadLetter
 
 RECENT_LETTERS = 20
+Recent = deque[DeadLetter]
+Asked = Callable[[], bool]
 
 
 class Vitals:
@@ -18,7 +21,9 @@ class Vitals:
     def __init__(self) -> None:
         """Begin with nothing seen."""
         self.turned_ms: dict[int, int] = {}  # by worker thread; one without work has no entry
-        self.dead_letters: deque[DeadLetter] = deque(maxlen=RECENT_LETTERS)
+        self.dead_letters: Recent = deque(maxlen=RECENT_LETTERS)
+        # Whether a loop stands still until Kafka has acknowledged: no fault of the process.
+        self.waits_for_kafka: Asked = lambda: False
 
     def turn(self, now_ms: int) -> None:
         """Note that the loop of this worker thread has turned."""
