@@ -149,6 +149,7 @@ def _version() -> str:
         return "not installed"
 
 
+VERSION = _version()
 LANES = Lanes()
 DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
 RECONCILED = Counter(
@@ -179,6 +180,6 @@ MERGE_DURATION = Histogram(
 STORE_KEYS = Gauge("heartwheel_store_keys", "Rows that the store holds.")
 STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store holds.")
 
-Info("heartwheel_build", "The version that runs.").info({"version": _version()})
+Info("heartwheel_build", "The version that runs.").info({"version": VERSION})
 for reason in REASONS:
     DEAD_LETTERS.labels(reason)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import socket
 import threading
 from base64 import b64encode
@@ -15,7 +14,8 @@ from typing import Any
 
 import msgspec
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,11 +29,11 @@ from dataflows.cluster import Cluster
 from dataflows.http.devices import Devices
 from dataflows.http.health import Health
 from dataflows.http.status import Status
+from dataflows.logs import log
 from dataflows.settings import Settings
 from dataflows.vitals import Vitals
 from session_logic.errors import ConfigError
 
-log = logging.getLogger("heartwheel")
 PROBES = ("/livez", "/readyz")
 SAMPLE_S = 1.0
 # Whoever opens connections and says nothing must not take the files that Kafka needs.
@@ -104,7 +104,7 @@ def serve(
     threading.Thread(
         target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
     ).start()
-    log.info("status page on %s", url_of(settings))
+    log.info("status page", url=url_of(settings))
 
 
 def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock) -> ASGIApp:
@@ -120,8 +120,9 @@ def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock)
     async def readyz(_request: Request) -> Response:
         return _probe(health.unready())
 
-    async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(REGISTRY), headers={"content-type": content_type})
 
     async def device(request: Request) -> Response:
         return _json(*devices.look_up(request.path_params["device_id"]))
