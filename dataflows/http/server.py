@@ -61,7 +61,7 @@ def bind(settings: Settings) -> socket.socket | None:
         return None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except OSError as error:
         msg = (
             f"HEARTWHEEL_HTTP_HOST and HEARTWHEEL_HTTP_PORT: {host}:{port} cannot be bound "
@@ -69,6 +69,10 @@ def bind(settings: Settings) -> socket.socket | None:
             "HEARTWHEEL_HTTP_PORT=0 for none"
         )
         raise ConfigError(msg) from None
+    # asyncio does not, as this socket does not say that it is TCP: an answer in two parts, as they
+    # all are, would wait 40 ms for the client's word of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def url_of(settings: Settings) -> str:
@@ -82,8 +86,8 @@ def url_of(settings: Settings) -> str:
 
 def serve(
     listener: socket.socket, settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock
-) -> None:
-    """Answer on a bound socket from now to the end of the process; returns at once."""
+) -> uvicorn.Server:
+    """Answer on a bound socket, from now to the end of the process or until should_exit is set."""
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(settings, cluster, vitals, clock),
@@ -105,6 +109,7 @@ def serve(
         target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
     ).start()
     log.info("status page", url=url_of(settings))
+    return server
 
 
 def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock) -> ASGIApp:
@@ -128,8 +133,7 @@ def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock)
         return _json(*devices.look_up(request.path_params["device_id"]))
 
     async def status_json(request: Request) -> Response:
-        after = request.query_params.get("after", "")
-        return _json(200, status.describe(int(after) if after.isdecimal() else 0))
+        return _json(200, status.describe(_number(request.query_params.get("after", ""))))
 
     async def show_page(_request: Request) -> Response:
         return page.response(200)
@@ -161,6 +165,13 @@ async def _sample(status: Status, clock: Clock) -> None:
         with contextlib.suppress(RuntimeError):
             status.history.sample(clock.now_ms())
         await asyncio.sleep(SAMPLE_S)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0
 
 
 def _probe(problem: str | None) -> Response:
