@@ -280,4 +280,6 @@ def source_error(topic: str | None, partition: int | None, error: KafkaError) ->
             f"{where}: the stored offset is not in the topic any more ({error.str()}): records "
             "expired unread, or the topic was made anew; start with a new recovery directory"
         )
-    return SourceError(f"{where}: {error.str()} ({error.name()})")
+    rights = "; docs/security.md lists the rights that a run needs"
+    hint = rights if "AUTHORIZATION" in error.name() else ""
+    return SourceError(f"{where}: {error.str()} ({error.name()}){hint}")
