@@ -12,6 +12,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from dataflows.commands.config import config_app
+from dataflows.commands.letters import letters_app
 from dataflows.commands.shared import ConfigOption
 from dataflows.commands.topics import topics_app
 from dataflows.recording.commands import record_command, replay_command
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config", rich_help_panel=OPERATE)
 app.add_typer(topics_app, name="topics", rich_help_panel=OPERATE)
+app.add_typer(letters_app, name="dead-letters", rich_help_panel=OPERATE)
 app.add_typer(store_app, name="store", rich_help_panel=OPERATE)
 
 

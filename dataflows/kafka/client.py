@@ -17,6 +17,12 @@ PATIENCE_S = (1, 2, 4, 8)
 # A connection counts as lost anew when this has passed without a line about one.
 CALM_S = 30
 Client = TypeVar("Client")
+# Another producer with the same transactional id has begun.
+FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
 # Errors that a consumer gets over by itself.
 TRANSIENT = {
     KafkaError._TRANSPORT,
