@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException
 
 from dataflows.commands.config import config_app
 from dataflows.commands.letters import letters_app
+from dataflows.commands.load import load_command
 from dataflows.commands.shared import ConfigOption
 from dataflows.commands.topics import topics_app
 from dataflows.recording.commands import record_command, replay_command
@@ -128,6 +129,7 @@ def schemas_command(
     write_schemas(folder)
 
 
+app.command("load", rich_help_panel=TEST)(load_command)
 app.command("record", rich_help_panel=TEST)(record_command)
 app.command("replay", rich_help_panel=TEST)(replay_command)
 

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +22,8 @@ from dataflows.settings import load_settings
 from session_logic.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dataflows.kafka.letters import Choice, Letter, Letters
 
 letters_app = typer.Typer(
