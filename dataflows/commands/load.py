@@ -114,6 +114,8 @@ def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float)
             **settings.kafka,
             **settings.producer,
             "bootstrap.servers": settings.bootstrap_servers,
+            # Without it, a fatal error comes as an exception that cannot be caught.
+            "error_cb": lambda _error: None,
         },
     )
     _check(producer, settings, mix)
@@ -123,8 +125,9 @@ def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float)
     asked = _Asked()
     behind_s, took_s = _send(fleet, asked, rate, seconds)
     left = producer.flush(FLUSH_S)
+    a_second = fleet.sent / max(took_s, SLICE_S)
     print(
-        f"{fleet.sent} events in {took_s:.1f} s ({fleet.sent / max(took_s, SLICE_S):.0f} a second), "
+        f"{fleet.sent} events in {took_s:.1f} s ({a_second:.0f} a second), "
         f"{fleet.sessions} sessions open, at worst {behind_s:.2f} s behind the plan"
     )
     if left or fleet.failed:

@@ -25,6 +25,8 @@ class Requeue:
         """Keep out any other that sends letters of this topic; raises LetterError if refused."""
         self._settings = settings
         self._topic = settings.dead_letter_topic
+        self._became: dict[Place, str] = {}
+        self._failure: KafkaError | None = None
         self._producer = make_client(
             Producer,
             {
@@ -34,6 +36,8 @@ class Requeue:
                 "transactional.id": f"heartwheel-requeue-{self._topic}",
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "message.timeout.ms": TRANSACTION_MS,
+                # Without it, a fatal error comes as an exception that cannot be caught.
+                "error_cb": self._on_error,
             },
         )
         topics = describe(self._producer, settings).topics
@@ -42,8 +46,6 @@ class Requeue:
             self._producer.init_transactions(TIMEOUT_S)
         except KafkaException as error:
             raise self._error(error.args[0], 0) from None
-        self._became: dict[Place, str] = {}
-        self._failure: KafkaError | None = None
 
     def check(self, place: Place) -> None:
         """Raise ConfigError unless there still is such an input partition."""
@@ -114,6 +116,10 @@ class Requeue:
             self._failure = self._failure or error
         else:
             self._became[place] = f"{place.topic}/{place.partition}/{message.offset()}"
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():  # the cause of all others
+            self._failure = error
 
     def _abort(self) -> None:
         try:

@@ -2,18 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from dataflows.settings import environment
 from session_logic.events import SessionEnd
-from tests.broker import ROOT, BrokerUnavailableError
+from tests.broker import BrokerUnavailableError
 from tests.kafka.cluster import Cluster
+from tests.kafka.command import command, one_line, python
 from tests.kafka.secure import PASSWORD, SecureBroker
 
 _numbers = count()
@@ -57,24 +55,6 @@ def guarded(secure: SecureBroker, tmp_path: Path) -> Iterator[Cluster]:
 def ways(secure: SecureBroker) -> dict[str, dict[str, str]]:
     """Return the settings for each way in."""
     return {"scram": secure.scram_variables(), "mtls": secure.mtls_variables()}
-
-
-def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return python("-m", "dataflows.cli", *arguments, **variables)
-
-
-def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python to its end."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment() | variables,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("way", ["scram", "mtls"])
@@ -173,11 +153,7 @@ def test_refused_connection_is_one_line_without_the_secret(
         if value:
             variables[name] = str(secure.folder / value) if value.endswith(".pem") else value
     done = command(*arguments, **variables)
-    assert done.returncode == 2, done
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("heartwheel: ")
-    for word in words:
-        assert word in line
+    one_line(done, 2, *words)
     assert PASSWORD not in done.stdout + done.stderr
     assert WRONG_PASSWORD not in done.stdout + done.stderr
 
