@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter
+from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ letters_app = typer.Typer(
 
 REASONS = ("empty", "not_json", "not_an_event", "in_the_future", "too_large")
 DETAIL_COLUMNS = 60
+AGAIN = " before (--again sends them once more)"
 ReasonOption = Annotated[
     str | None,
     typer.Option(
@@ -67,12 +69,17 @@ def list_command(
     letter), left out (value too large to be kept) or foreign (not written by Heartwheel).
     """
     letters = _open(config)
-    newest: deque[Letter] = deque(maxlen=limit)
     counts: Counter[tuple[str, str, str]] = Counter()
-    for letter in letters.read(_choice(reason, topic, since, until)):
-        newest.append(letter)
-        counts[letter.reason, letter.place.topic if letter.place else "-", letter.state] += 1
-    shown = sorted(newest, key=lambda letter: letter.written_ms)
+
+    def counted() -> "Iterator[Letter]":
+        for letter in letters.read(_choice(reason, topic, since, until)):
+            counts[letter.reason, letter.place.topic if letter.place else "-", letter.state] += 1
+            yield letter
+
+    def age(letter: "Letter") -> tuple[int, ...]:
+        return letter.written_ms, letter.partition, letter.offset
+
+    shown = sorted(nlargest(limit, counted(), age), key=age)
     if as_json:
         for letter in shown:
             print(json.dumps(_plain(letter)))
@@ -169,8 +176,9 @@ def requeue_command(
     sender = None if dry_run else Requeue(settings)
     letters = _open(config)
 
+    states = ("waiting", "requeued") if again else ("waiting",)
+
     def chosen() -> "Iterator[Letter]":
-        states = ("waiting", "requeued") if again else ("waiting",)
         return islice((x for x in letters.read(choice) if x.state in states), limit)
 
     counts: Counter[tuple[str, str]] = Counter()
@@ -181,6 +189,9 @@ def requeue_command(
         counts[letter.reason, f"{letter.place.topic}/{letter.place.partition}"] += 1
     for (what, where), count in sorted(counts.items()):
         print(f"{count:7} {printable(what)} to {printable(where)}")
+    others = Counter(x.state for x in letters.read(choice) if x.state not in states)
+    for state, count in others.items():
+        print(f"{count:7} passed over: {state}{AGAIN if state == 'requeued' else ''}")
     if sender is None or not counts:
         print(f"{counts.total()} letters {'would be sent' if dry_run else 'to send'} again")
         return

@@ -87,12 +87,15 @@ def load_command(
     settings = load_settings(os.environ, config)
     if bad + duplicates > 1:
         raise ConfigError(f"--bad {bad:g} and --duplicates {duplicates:g} are more than 1 together")
+    late_ms = duration_ms("--late-by", late_by)
+    if late_ms < 0:
+        raise ConfigError(f"--late-by {late_by}: write it as 30s or 5m")
     mix = Mix(
         devices=devices,
         churn=churn,
         skew=skew,
         late=late,
-        late_ms=duration_ms("--late-by", late_by),
+        late_ms=late_ms,
         duplicates=duplicates,
         bad=bad,
     )
