@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dataflows.kafka.client import make_client
 from dataflows.kafka.lease import Lease
+from dataflows.metrics import SINK_QUEUE, read_from
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -28,6 +29,7 @@ class Channel:
         self._serving = Lock()
         self.failure: str | None = None
         self._waits_since_s = 0.0
+        read_from(SINK_QUEUE, self.waiting)
 
     def open(self) -> Producer:
         """Return the producer, made on first use."""
@@ -50,6 +52,10 @@ class Channel:
             }
             self._producer = make_client(Producer, options)
         return self._producer
+
+    def waiting(self) -> int:
+        """Return how many records are enqueued and not acknowledged."""
+        return 0 if self._producer is None else len(self._producer)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
