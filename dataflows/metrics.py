@@ -150,6 +150,7 @@ def _version() -> str:
         return "not installed"
 
 
+VERSION = _version()
 LANES = Lanes()
 DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
 RECONCILED = Counter(
@@ -182,6 +183,6 @@ STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store 
 MEMORY_LIMIT = Gauge("heartwheel_memory_limit_bytes", "Memory that this process may use.")
 
 MEMORY_LIMIT.set(limit_bytes())
-Info("heartwheel_build", "The version that runs.").info({"version": _version()})
+Info("heartwheel_build", "The version that runs.").info({"version": VERSION})
 for reason in REASONS:
     DEAD_LETTERS.labels(reason)

@@ -4,7 +4,6 @@ import gc
 import os
 import re
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +20,8 @@ from dataflows.clock import SteadyClock, wall_ahead_s
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
+from dataflows.logs import log, say_failure, start_logs
+from dataflows.metrics import VERSION
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
@@ -55,7 +56,8 @@ class Cluster(Struct, frozen=True):
 
 def run(settings: Settings, cluster: Cluster) -> None:
     """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
-    stop_on_signals(settings.stop_timeout_ms / 1000)
+    stop_on_signals(settings.stop_timeout_ms / 1000)  # before any other thread is started
+    start_logs(settings, cluster.process_id or 0)
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
     process_id = cluster.process_id or 0
     lock = StoreLock(recovery_dir, process_id)
@@ -65,7 +67,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
     lease = Lease(settings, lock.store) if settings.fencing and not process_id else None
     sink = KafkaSink(settings, lease)
     clock = SteadyClock()
-    source = KafkaSource(settings, STOP, clock)
+    # Also while nothing is written, so that the metrics tell when it was acknowledged.
+    source = KafkaSource(settings, STOP, clock, on_tick=sink.channel.serve)
     source.list_parts()
     sink.list_parts()
     flow = build_flow(source, sink, settings, clock)
@@ -73,10 +76,12 @@ def run(settings: Settings, cluster: Cluster) -> None:
     gc.set_threshold(*GC_THRESHOLDS)
     if lease is not None:
         lease.acquire()
+    log.info("starting", version=VERSION, lanes=settings.lanes, output=settings.output_topic)
     try:
         _execute(flow, settings, cluster, recovery_dir)
         if lease is not None:
             lease.release()
+        log.info("stopped")
     except BaseException as error:
         known = own_error(error, recovery_dir)
         if known is not None:
@@ -169,18 +174,17 @@ def stop_on_signals(timeout_s: float) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
     def listen() -> None:
-        signal.sigwait(STOP_SIGNALS)
+        asked = signal.sigwait(STOP_SIGNALS)
+        log.info("stopping", signal=signal.Signals(asked).name)
         STOP.set()
         os._exit(128 + signal.sigwait(STOP_SIGNALS))  # asked twice: at once
 
     def watch() -> None:
         STOP.wait()
         time.sleep(timeout_s)
-        print(
-            f"heartwheel: not stopped within {timeout_s:g} s; exiting, the next start resumes "
-            "from the last snapshot",
-            file=sys.stderr,
-            flush=True,
+        say_failure(
+            f"not stopped within {timeout_s:g} s; exiting, the next start resumes from the last "
+            "snapshot"
         )
         os._exit(1)
 
@@ -195,12 +199,10 @@ def watch_wall_clock() -> None:
         ahead_s = now_s
         if STOP.wait(WATCH_S):
             return
-    print(
-        f"heartwheel: the clock of this machine was set back by {ahead_s - now_s:.0f} s, and "
-        "Bytewax would stand still for as long; exiting, the next start goes on from the last "
-        "snapshot without a gap",
-        file=sys.stderr,
-        flush=True,
+    say_failure(
+        f"the clock of this machine was set back by {ahead_s - now_s:.0f} s, and Bytewax would "
+        "stand still for as long; exiting, the next start goes on from the last snapshot without "
+        "a gap"
     )
     os._exit(1)
 

@@ -79,6 +79,11 @@ class Channel:
         Raises DeliveryError if a record has been lost, or nothing was acknowledged for the
         delivery timeout.
         """
+        self.serve(wait_s)
+        self.check()
+
+    def serve(self, wait_s: float = 0) -> None:
+        """Take in what has been acknowledged; what has failed is raised by the next `check`."""
         producer = self.open()
         with self._serving:
             served = producer.poll(wait_s)
@@ -86,7 +91,6 @@ class Channel:
             self._waits_since_s = time.monotonic()
         elif time.monotonic() - self._waits_since_s > self._settings.delivery_timeout_ms / 1000:
             self.failure = f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms"
-        self.check()
 
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""

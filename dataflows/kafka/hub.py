@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
 from typing import cast
@@ -15,6 +16,7 @@ from dataflows.items import Message, Polled
 from dataflows.kafka.client import TRANSIENT, make_client
 from dataflows.kafka.monitor import Monitor
 from dataflows.kafka.progress import Lag, Progress
+from dataflows.logs import log
 from dataflows.metrics import CONSUMER_LAG, SNAPSHOT_AGE, SNAPSHOT_DURATION, read_from
 from dataflows.settings import Settings
 from dataflows.stop import Stop
@@ -129,8 +131,11 @@ class Partition(StatefulSourcePartition[Polled, int]):
 class Hub:
     """The consumer of this process, shared by its partitions."""
 
-    def __init__(self, settings: Settings, stop: Stop, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, stop: Stop, clock: Clock, on_tick: Callable[[], None]
+    ) -> None:
         self.stop = stop
+        self._on_tick = on_tick
         self.parts = 0
         self._settings = settings
         self._clock = clock
@@ -184,6 +189,8 @@ class Hub:
             offset = OFFSET_BEGINNING
             if self._settings.start == "latest":
                 offset = consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)[1]
+        begin = "earliest" if offset == OFFSET_BEGINNING else offset
+        log.info("reading", topic=topic, partition=partition, offset=begin)
         part = Partition(self, topic, partition, offset)
         self._partitions[topic, partition] = part
         consumer.incremental_assign([TopicPartition(topic, partition, offset)])
@@ -202,6 +209,7 @@ class Hub:
     def _move(self, now: int) -> None:
         if self._consumer is None:
             return
+        self._on_tick()
         if self._polled_ms and now - self._polled_ms > PAUSE_MS:
             self._doubt()
         self._polled_ms = now
