@@ -69,6 +69,10 @@ class SessionTable:
         """How many sessions are active."""
         return sum(len(group.active) for group in self._groups.values())
 
+    def find(self, device_id: str) -> Session | None:
+        """Return the active session of a device of this lane, in the same time for any number."""
+        return self._groups[group_of(device_id)].active.get(device_id)
+
     # What an input event does.
 
     def apply(self, fact: Fact, fired: Fired) -> list[OutputEvent]:
@@ -223,7 +227,7 @@ class SessionTable:
             if expired:
                 self._expire(slot, records, time_ms)
             if ended:
-                slot[:] = [session for session in slot if not self._forget(session, time_ms)]
+                slot[:] = [s for s in slot if not s.ended_ms or not self._forget(s, time_ms)]
             if len(records.keys) >= limit:
                 upto_ms = time_ms
                 break
@@ -265,7 +269,7 @@ class SessionTable:
 
     def _forget(self, session: Session, now_ms: int) -> bool:
         """Drop an ended session that need not be remembered any longer; say whether it was."""
-        if not session.ended_ms or not is_due(drop_ms(session, self._rules), now_ms):
+        if not is_due(drop_ms(session, self._rules), now_ms):
             return False
         ended = self._groups[group_of(session.device_id)].ended
         remembered = [other for other in ended[session.device_id] if other is not session]
