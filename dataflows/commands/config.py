@@ -43,7 +43,7 @@ def check_command(config: ConfigOption = None) -> None:
     from dataflows.stop import STOP
 
     settings = load_settings(os.environ, config)
-    Hub(settings, STOP, SteadyClock()).open()
+    Hub(settings, STOP, SteadyClock(), lambda: None).open()
     Channel(settings, None).open()
     count = len(settings_sources(os.environ, config))
     print(f"no fault in the settings: {count} set, the others have their defaults")
