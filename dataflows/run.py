@@ -25,7 +25,7 @@ from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
 from dataflows.store.contents import FLOW, lane_states
-from dataflows.store.lock import StoreLock
+from dataflows.store.lock import StoreLock, first_has
 from dataflows.store.recovery import Recovery
 from dataflows.store.unfinished import forget_unfinished
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
@@ -100,11 +100,12 @@ def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir:
 def prepare_recovery(settings: Settings, *, first: bool) -> Path:
     """Return the recovery directory, with partitions made if there are none.
 
-    In a cluster the first process makes them, and the others wait for it. Raises SnapshotError
-    for a store that is not whole, and ConfigError for one of another number of lanes.
+    The store is the first process's. Another process of its cluster sees the same directory, or
+    has one of its own without partitions: Bytewax then brings it what it needs. Raises
+    SnapshotError for a store that is not whole, and ConfigError for one of another number of
+    lanes or apart from that of the first process.
     """
     folder = Path(settings.recovery_dir)
-    deadline = time.monotonic() + settings.restore_timeout_ms / 1000
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -120,20 +121,28 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
             "directory that this user can write to"
         )
         raise ConfigError(msg) from None
-    while True:
-        try:
-            _check_recovery(folder, settings.lanes)
-        except HeartwheelError:
-            if first:
-                raise
-            if time.monotonic() > deadline:
-                if any(folder.glob("*.sqlite3")):
-                    raise
-                msg = f"HEARTWHEEL_RECOVERY_DIR {folder}: no recovery partitions; start process 0"
-                raise ConfigError(msg) from None
-            time.sleep(0.1)
-        else:
-            return folder
+    if not first and any(folder.glob("*.sqlite3")):
+        _wait_for_first(folder, settings.restore_timeout_ms / 1000)
+    if any(folder.glob("*.sqlite3")):
+        _check_recovery(folder, settings.lanes)
+    return folder
+
+
+def _wait_for_first(folder: Path, timeout_s: float) -> None:
+    """Return once the first process has the store of this directory; raises ConfigError.
+
+    Bytewax would take partitions that are elsewhere for parts of the same store.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not first_has(folder):
+        if time.monotonic() > deadline:
+            msg = (
+                f"HEARTWHEEL_RECOVERY_DIR {folder} holds recovery partitions that process 0 does "
+                "not use; start process 0, and give all processes the same directory or move "
+                "the partitions out of this one"
+            )
+            raise ConfigError(msg)
+        time.sleep(0.1)
 
 
 def _make_parts(folder: Path, count: int) -> None:
