@@ -1,0 +1,34 @@
+# syntax=docker/dockerfile:1
+FROM python:3.11-slim-trixie AS build
+WORKDIR /source
+COPY requirements.txt .
+RUN ["python", "-m", "venv", "/opt/heartwheel"]
+RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--require-hashes", "-r", "requirements.txt"]
+COPY pyproject.toml .
+COPY session_logic session_logic
+COPY dataflows dataflows
+RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--no-deps", "--no-build-isolation", "."]
+
+FROM python:3.11-slim-trixie AS heartwheel
+# A named volume takes over the owner of the directory that it is mounted on.
+RUN ["install", "-d", "-o", "10001", "-g", "10001", "/var/lib/heartwheel"]
+COPY --from=build /opt/heartwheel /opt/heartwheel
+ENV PATH=/opt/heartwheel/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HEARTWHEEL_RECOVERY_DIR=/var/lib/heartwheel/recovery
+USER 10001:10001
+WORKDIR /var/lib/heartwheel
+STOPSIGNAL SIGTERM
+# The probe of an orchestrator is better: this one is for Docker alone, on the default port.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/livez', timeout=4)"]
+ENTRYPOINT ["heartwheel"]
+CMD ["run"]
+
+# waxctl's chart starts /bytewax/entrypoint.sh of the image, whatever the image is.
+FROM heartwheel AS waxctl
+WORKDIR /bytewax
+COPY k8s/waxctl/entrypoint.sh k8s/waxctl/entrypoint-recovery.sh ./
+
+# The last stage is what is built without --target.
+FROM heartwheel
