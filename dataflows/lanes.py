@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 
 from bytewax.operators import StatefulBatchLogic
@@ -9,6 +10,7 @@ from msgspec import to_builtins
 
 from dataflows.clock import Clock
 from dataflows.items import OPENING_EPOCHS, Batch
+from dataflows.metrics import LANES, MERGE_DURATION
 from dataflows.settings import Settings
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, Records
@@ -45,7 +47,9 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         self._epoch_opened = False
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
-        return Lane(number, self._settings.lanes, self._settings.rules(), state)
+        lane = Lane(number, self._settings.lanes, self._settings.rules(), state)
+        LANES.running[number] = lane
+        return lane
 
     def on_batch(self, values: list[Batch | Row]) -> tuple[list[Emitted], bool]:
         """Take in rows, facts and reports."""
@@ -63,7 +67,11 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
                 self._waits_since_ms = now
                 emitted += _emitted(lane.restore(value, now))
         if facts:
-            emitted += _emitted(lane.apply(facts, now))
+            begin_s = perf_counter()
+            output = lane.apply(facts, now)
+            if len(output.rows) > 1:  # the journal's, and a base
+                MERGE_DURATION.observe(perf_counter() - begin_s)
+            emitted += _emitted(output)
         for value in values:  # only now: a report lets time pass, beyond these facts
             if isinstance(value, Batch) and value.report is not None:
                 lane.hear(value.report)

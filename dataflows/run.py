@@ -65,7 +65,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
     lease = Lease(settings, lock.store) if settings.fencing and not process_id else None
     sink = KafkaSink(settings, lease)
     clock = SteadyClock()
-    source = KafkaSource(settings, STOP, clock)
+    # Also while nothing is written, so that the metrics tell when it was acknowledged.
+    source = KafkaSource(settings, STOP, clock, on_tick=sink.channel.serve)
     source.list_parts()
     sink.list_parts()
     flow = build_flow(source, sink, settings, clock)

@@ -60,6 +60,7 @@ def __getattr__(name: str) -> Dataflow:
     """Make `flow` from the environment when `python -m bytewax.run` asks for it."""
     if name == "flow":
         settings = load_settings()
-        clock = SteadyClock()
-        return build_flow(KafkaSource(settings, STOP, clock), KafkaSink(settings), settings, clock)
+        clock, sink = SteadyClock(), KafkaSink(settings)
+        source = KafkaSource(settings, STOP, clock, on_tick=sink.channel.serve)
+        return build_flow(source, sink, settings, clock)
     raise AttributeError(name)

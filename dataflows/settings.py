@@ -55,6 +55,9 @@ class Settings(
     fencing: bool = True
     delivery_timeout_ms: Positive = 120_000
     stop_timeout_ms: Positive = 20_000
+    monitor_group: str = "heartwheel-monitor"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     kafka: dict[str, str] = {}
     consumer: dict[str, str] = {}
     producer: dict[str, str] = {}
@@ -76,6 +79,13 @@ class Settings(
             msg = (
                 "HEARTWHEEL_INPUT_TOPICS, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC "
                 f"must name at least one input and no topic twice: {', '.join(topics)}"
+            )
+            raise ConfigError(msg)
+
+        if self.monitor_group == f"heartwheel-{self.output_topic}":
+            msg = (
+                f"HEARTWHEEL_MONITOR_GROUP is {self.monitor_group}: that group holds the lease on "
+                "the output topic; give it another name"
             )
             raise ConfigError(msg)
 

@@ -102,12 +102,34 @@ class Records(Struct, gc=False):
 
     settled_ms: with these, everything is out that was due by then, and all that follows from
     the input there was; -1 while the lane is behind.
+
+    stamped and due tell from when their latency counts, as (moment, how many records): the
+    timestamps of the input that caused them, and the moments at which heartbeats and timeouts
+    were due.
     """
 
     keys: list[str] = []
     values: list[bytes] = []
     settled_ms: int = -1
+    stamped: list[tuple[int, int]] = []
+    due: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         """Count the records."""
         return len(self.keys)
+
+    def add(self, event: OutputEvent, value: bytes) -> None:
+        """Add an event with its value."""
+        self.keys.append(event.device_id)
+        self.values.append(value)
+        timed = isinstance(event, Heartbeat) or (
+            isinstance(event, SessionEnd) and event.reason == "timed_out"
+        )
+        (self.due if timed else self.stamped).append((event.time_ms, 1))
+
+    def extend(self, records: "Records") -> None:
+        """Add other records after these."""
+        self.keys += records.keys
+        self.values += records.values
+        self.stamped += records.stamped
+        self.due += records.due

@@ -54,8 +54,7 @@ class LaneOutput(Struct, gc=False):
     def add(self, events: list[OutputEvent]) -> None:
         """Add records."""
         for event in events:
-            self.records.keys.append(event.device_id)
-            self.records.values.append(encode_output(event))
+            self.records.add(event, encode_output(event))
 
 
 class Lane:
@@ -98,7 +97,18 @@ class Lane:
 
     def missing_rows(self) -> list[str]:
         """Name the rows that the lane still waits for."""
-        return [] if self._restore is None else self._restore.missing()
+        restore = self._restore  # another thread may ask, too
+        return [] if restore is None else restore.missing()
+
+    def lag_ms(self, now_ms: int) -> int | None:
+        """Return how far the lane's time is behind now_ms, or None while that is not known.
+
+        A lane without sessions fires nothing: its time is what its clock says.
+        """
+        if self.fired_ms != NEVER_MS and (self.table.wheel or self.resuming):
+            return now_ms - self.fired_ms
+        time_ms = self.clock.time_ms(now_ms)
+        return None if time_ms is None else now_ms - time_ms
 
     def hear(self, report: Report) -> None:
         """Take in what a source partition says of itself."""

@@ -49,7 +49,8 @@ class Input(IntEnum):
 class SessionTable:
     """The active and the recently ended sessions of one lane, with their wheel.
 
-    counts has an entry for every outcome: nothing is ignored without a name.
+    counts has an entry for every outcome: nothing is ignored without a name. platforms counts the
+    active sessions of each platform.
     """
 
     def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
@@ -61,6 +62,7 @@ class SessionTable:
         odd_ms = rules.max_session_ms % rules.heartbeat_ms
         self.timeouts = Wheel(rules.heartbeat_ms, odd_ms) if odd_ms else None
         self.counts: Counter[str] = Counter()
+        self.platforms: Counter[str] = Counter()
 
     @property
     def active(self) -> int:
@@ -164,6 +166,7 @@ class SessionTable:
         """End a session, after the heartbeats that it still owed at that moment."""
         owed = self._owed(session, fired, time_ms)
         del group.active[session.device_id]
+        self.platforms[session.platform] -= 1
         group.ended.setdefault(session.device_id, []).append(session)
         self.counts[reason] += 1
         return [*owed, end_session(session, reason, time_ms)]
@@ -189,7 +192,7 @@ class SessionTable:
         """
         max_session_ms, heartbeat_ms = self._rules.max_session_ms, self._rules.heartbeat_ms
         add_key, add_value = records.keys.append, records.values.append
-        beats = 0
+        beats = noted = 0
         for time_ms, slot in self.wheel.turn(after_ms, upto_ms):
             ended = expired = False
             for session in slot:
@@ -214,6 +217,9 @@ class SessionTable:
                     beats += 1
                 elif age_ms >= max_session_ms:
                     expired = True
+            if beats > noted:
+                records.due.append((time_ms, beats - noted))
+                noted = beats
             if expired:
                 self._expire(slot, records, time_ms)
             if ended:
@@ -235,8 +241,7 @@ class SessionTable:
             if not session.ended_ms and is_due(due_ms, now_ms):
                 group = self._groups[group_of(session.device_id)]
                 for event in self._end(group, session, "timed_out", Fired(due_ms), due_ms):
-                    records.keys.append(event.device_id)
-                    records.values.append(encode_output(event))
+                    records.add(event, encode_output(event))
 
     def leap(self, fired: Fired, upto_ms: int, *, timeouts_only: bool) -> list[OutputEvent]:
         """Return what is due by upto_ms, session by session, in one pass over all of them.
@@ -282,6 +287,7 @@ class SessionTable:
             group.ended.setdefault(session.device_id, []).append(session)
             return
         group.active[session.device_id] = session
+        self.platforms[session.platform] += 1
         if self.timeouts is not None:
             self.timeouts.add(session)
 
@@ -290,6 +296,7 @@ class SessionTable:
         found = self._groups[group]
         active = [session for session in sessions if not session.ended_ms]
         found.active.update(zip([session.device_id for session in active], active, strict=True))
+        self.platforms.update([session.platform for session in active])
         self.wheel.extend(sessions)
         if self.timeouts is not None:
             self.timeouts.extend(active)

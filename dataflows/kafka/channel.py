@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dataflows.kafka.client import make_client
 from dataflows.kafka.lease import Lease
+from dataflows.metrics import SINK_QUEUE, read_from
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -28,6 +29,7 @@ class Channel:
         self._serving = Lock()
         self.failure: str | None = None
         self._waits_since_s = 0.0
+        read_from(SINK_QUEUE, self.waiting)
 
     def open(self) -> Producer:
         """Return the producer, made on first use."""
@@ -51,6 +53,10 @@ class Channel:
             self._producer = make_client(Producer, options)
         return self._producer
 
+    def waiting(self) -> int:
+        """Return how many records are enqueued and not acknowledged."""
+        return 0 if self._producer is None else len(self._producer)
+
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.failure = f"{error.str()} ({error.name()})"
@@ -73,6 +79,11 @@ class Channel:
         Raises DeliveryError if a record has been lost, or nothing was acknowledged for the
         delivery timeout.
         """
+        self.serve(wait_s)
+        self.check()
+
+    def serve(self, wait_s: float = 0) -> None:
+        """Take in what has been acknowledged; what has failed is raised by the next `check`."""
         producer = self.open()
         with self._serving:
             served = producer.poll(wait_s)
@@ -80,7 +91,6 @@ class Channel:
             self._waits_since_s = time.monotonic()
         elif time.monotonic() - self._waits_since_s > self._settings.delivery_timeout_ms / 1000:
             self.failure = f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms"
-        self.check()
 
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""

@@ -1,5 +1,6 @@
 """The dead-letter topic: input that is no event, byte for byte, with where it was and why."""
 
+from collections import Counter
 from functools import partial
 from typing import cast
 
@@ -9,6 +10,7 @@ from confluent_kafka import KafkaError, Message
 from dataflows.items import DeadLetter
 from dataflows.kafka.channel import Channel
 from dataflows.kafka.tails import Tails
+from dataflows.metrics import DEAD_LETTERS
 from session_logic.errors import SnapshotError
 
 DEAD_LETTER_VERSION = 2
@@ -52,10 +54,12 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
         """Enqueue what is not there already."""
         self._channel.poll()
         produce = self._channel.open().produce
+        reasons: Counter[str] = Counter()
         for letter in items:
             offset, time_ms, key, value = letter.message
             if self._written and self._is_written((letter.topic, letter.partition, offset)):
                 continue
+            reasons[letter.reason] += 1
             headers: dict[str, str | bytes | None] = {
                 "heartwheel.topic": letter.topic,
                 "heartwheel.partition": str(letter.partition),
@@ -75,6 +79,8 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
                     headers=headers,
                 )
             )
+        for reason, count in reasons.items():
+            DEAD_LETTERS.labels(reason).inc(count)
 
     def _is_written(self, name: Name) -> bool:
         """Say whether a letter is there; earlier ones of its partition are not asked for again."""

@@ -1,6 +1,8 @@
 """One consumer for all source partitions of a process, and how each of them reads from it."""
 
+import time
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
 from typing import cast
@@ -12,7 +14,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from dataflows.clock import Clock, system_time
 from dataflows.items import Message, Polled
 from dataflows.kafka.client import TRANSIENT, make_client
+from dataflows.kafka.monitor import Monitor
 from dataflows.kafka.progress import Lag, Progress
+from dataflows.metrics import CONSUMER_LAG, SNAPSHOT_AGE, SNAPSHOT_DURATION, read_from
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.clock import LEASE_MS, Report
@@ -26,6 +30,8 @@ BEHIND_MS = 1_000
 # How often a partition that is behind tells the lanes how far it has come, and the consumer that
 # those which are not still are not.
 REPORT_MS = 200
+# How often the lag of each partition is measured.
+MEASURE_MS = 1_000
 # After a pause so long, or when the broker was away, what was read to its end may not be any more.
 PAUSE_MS = LEASE_MS // 2
 
@@ -44,7 +50,9 @@ class Partition(StatefulSourcePartition[Polled, int]):
         self.pending: deque[Message] = deque()
         self.at_end = False
         self.fetched_offset = offset  # of what comes next, after what is pending
-        self._next_offset = offset
+        self.next_offset = offset
+        self.stored_offset = offset  # as of the last snapshot
+        self._snapshot_s: float | None = None  # when the last one began, until it is complete
         self.through_ms = 0
         self.confirmed = False  # whether the end has been seen since the last doubt
         self.outdated = False  # whether the next word of the end may be from before it
@@ -55,6 +63,10 @@ class Partition(StatefulSourcePartition[Polled, int]):
     def next_batch(self) -> list[Polled]:
         """Return what has come, and what there is to tell the lanes."""
         hub = self._hub
+        if self._snapshot_s is not None:
+            # Bytewax asks for more only when everything of the epoch before has been stored.
+            hub.note_snapshot(self, self._snapshot_s)
+            self._snapshot_s = None
         if hub.stop.is_set():
             return self._stop()
         now = hub.poll()
@@ -62,7 +74,7 @@ class Partition(StatefulSourcePartition[Polled, int]):
         # Another worker thread may be adding to it.
         messages = [pending.popleft() for _ in range(min(len(pending), BATCH_MESSAGES))]
         if messages:
-            self._next_offset = messages[-1][0] + 1
+            self.next_offset = messages[-1][0] + 1
             self.through_ms = max(self.through_ms, min(now, messages[-1][1]))
         report = self._report(now) or hub.renewal(now)
         if not messages and report is None:
@@ -106,7 +118,9 @@ class Partition(StatefulSourcePartition[Polled, int]):
 
     def snapshot(self) -> int:
         """Return the next offset."""
-        return self._next_offset
+        self.stored_offset = self.next_offset
+        self._snapshot_s = time.monotonic()
+        return self.next_offset
 
     def close(self) -> None:
         """Close the consumer."""
@@ -116,12 +130,19 @@ class Partition(StatefulSourcePartition[Polled, int]):
 class Hub:
     """The consumer of this process, shared by its partitions."""
 
-    def __init__(self, settings: Settings, stop: Stop, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, stop: Stop, clock: Clock, on_tick: Callable[[], None]
+    ) -> None:
         self.stop = stop
+        self._on_tick = on_tick
         self.parts = 0
         self._settings = settings
         self._clock = clock
         self._consumer: Consumer | None = None
+        self._monitor: Monitor | None = None
+        self._stored_s = time.monotonic()
+        read_from(SNAPSHOT_AGE, self.snapshot_age_s)
+        self._measured_ms = 0
         self._partitions: dict[tuple[str, int], Partition] = {}
         # One worker thread polls for all, so that the messages of a partition keep their order.
         self._polling = Lock()
@@ -146,7 +167,7 @@ class Hub:
                 **self._settings.kafka,
                 **self._settings.consumer,
                 "bootstrap.servers": self._settings.bootstrap_servers,
-                # Offsets are Bytewax's business: no group is joined, nothing is committed.
+                # Offsets are Bytewax's business: no group is joined, nothing is committed here.
                 "group.id": "heartwheel",
                 "enable.auto.commit": "false",
                 "enable.auto.offset.store": "false",
@@ -156,6 +177,8 @@ class Hub:
                 "auto.offset.reset": "error",
             }
             self._consumer = make_client(Consumer, options)
+            if self._settings.monitor_group:
+                self._monitor = Monitor(self._settings)
         return self._consumer
 
     def add(self, topic: str, partition: int, offset: int | None) -> Partition:
@@ -183,6 +206,7 @@ class Hub:
     def _move(self, now: int) -> None:
         if self._consumer is None:
             return
+        self._on_tick()
         if self._polled_ms and now - self._polled_ms > PAUSE_MS:
             self._doubt()
         self._polled_ms = now
@@ -221,9 +245,37 @@ class Hub:
             self._doubt()
         behind = any(part.reported is False for part in self._partitions.values())
         self._progress.note(now, len(messages), behind=behind, lag=self._lag)
+        if now - self._measured_ms >= MEASURE_MS:
+            self._measured_ms = now
+            self._measure_lag()
         tick_ms = self._settings.tick_ms
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
+
+    def _measure_lag(self) -> None:
+        """Set the lag of each partition from the ends that the consumer has last heard of."""
+        assert self._consumer is not None
+        for (topic, number), part in self._partitions.items():
+            begin, end = self._consumer.get_watermark_offsets(part.where(), cached=True)
+            if end >= 0:  # known
+                left = end - max(part.next_offset, begin, 0)
+                CONSUMER_LAG.labels(topic, str(number)).set(max(0, left))
+
+    def note_snapshot(self, part: Partition, begin_s: float) -> None:
+        """Take in that a snapshot is complete; the first partition says so for all."""
+        if part is not next(iter(self._partitions.values())):
+            return
+        self._stored_s = begin_s
+        SNAPSHOT_DURATION.observe(time.monotonic() - begin_s)
+        if self._monitor is not None:
+            self._monitor.commit(self._stored())
+
+    def snapshot_age_s(self) -> float:
+        """Return how old the last complete snapshot is; before the first one, the run."""
+        return time.monotonic() - self._stored_s
+
+    def _stored(self) -> dict[tuple[str, int], int]:
+        return {where: part.stored_offset for where, part in self._partitions.items()}
 
     def _lag(self) -> Lag:
         """Return how far behind the partitions are that have not been read to their end."""
@@ -270,6 +322,8 @@ class Hub:
             if self._consumer is not None:
                 consumer, self._consumer = self._consumer, None
                 consumer.close()
+                if self._monitor is not None:
+                    self._monitor.close(self._stored())
 
 
 def source_error(topic: str | None, partition: int | None, error: KafkaError) -> SourceError:

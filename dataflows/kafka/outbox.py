@@ -9,6 +9,7 @@ order now.
 
 from collections import deque
 
+from dataflows.metrics import RECONCILED, observe_acknowledged
 from session_logic.codec import decode_output
 from session_logic.errors import SnapshotError
 from session_logic.events import Heartbeat, OutputEvent, Records, SessionActive
@@ -60,7 +61,6 @@ class Outbox:
         self._sent: deque[tuple[int, Records]] = deque()
         self._written: Written | None = None  # until it is settled
         self._stored_offset = end_offset
-        self.dropped = 0
 
     @classmethod
     def of_state(cls, lane: int, state: tuple[object, ...]) -> "Outbox":
@@ -99,20 +99,18 @@ class Outbox:
         if written is None:
             return records
         admitted = Records([], [], records.settled_ms)
-        for key, value in zip(records.keys, records.values, strict=True):
-            if written.has(decode_output(value)):
-                self.dropped += 1
-            else:
-                admitted.keys.append(key)
-                admitted.values.append(value)
+        for value in records.values:
+            event = decode_output(value)
+            if not written.has(event):
+                admitted.add(event, value)
+        RECONCILED.inc(len(records) - len(admitted))
         if records.settled_ms >= written.newest_ms:
             self._written = None
         return admitted
 
     def hold(self, records: Records) -> None:
         """Keep records that are not to be sent yet."""
-        self._waiting.keys += records.keys
-        self._waiting.values += records.values
+        self._waiting.extend(records)
 
     def release(self) -> Records:
         """Return what was kept; it is to be sent now."""
@@ -128,7 +126,7 @@ class Outbox:
     def acknowledge(self, expected_offset: int, offset: int) -> bool:
         """Note an acknowledgement; say whether the record got the offset that it had to get."""
         while self._sent and self._sent[0][0] <= expected_offset + 1:
-            self._sent.popleft()
+            observe_acknowledged(self._sent.popleft()[1])
         self.end_offset = offset + 1
         return offset == expected_offset
 

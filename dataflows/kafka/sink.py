@@ -14,6 +14,7 @@ from dataflows.kafka.dead_letters import DeadLetterPart, DeadLetterState
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.outbox import Outbox, OutboxState, Written
 from dataflows.kafka.tails import ReconcileError, Tails
+from dataflows.metrics import SNAPSHOT_BYTES
 from dataflows.settings import Settings
 from dataflows.stop import STOP, Stop
 from session_logic.codec import decode_output
@@ -82,7 +83,9 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
             self._channel.flush()
         else:
             self._channel.poll()
-        return self.outbox.state()
+        state = self.outbox.state()
+        SNAPSHOT_BYTES.inc(sum(map(len, state[3])))
+        return state
 
 
 class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLetterState]):

@@ -1,5 +1,7 @@
 """Kafka as a Bytewax source: every partition of the input topics."""
 
+from collections.abc import Callable
+
 from bytewax.inputs import FixedPartitionedSource
 from confluent_kafka import KafkaException
 
@@ -15,10 +17,16 @@ from session_logic.errors import ConfigError
 class KafkaSource(FixedPartitionedSource[Polled, int]):
     """Reads every partition of the input topics."""
 
-    def __init__(self, settings: Settings, stop: Stop, clock: Clock) -> None:
-        """Read what the settings name, until stop is set."""
+    def __init__(
+        self,
+        settings: Settings,
+        stop: Stop,
+        clock: Clock,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Read what the settings name, until stop is set; on_tick is called at every poll."""
         self._settings = settings
-        self._hub = Hub(settings, stop, clock)
+        self._hub = Hub(settings, stop, clock, on_tick)
 
     def list_parts(self) -> list[str]:
         """Return topic/partition of all input; raises ConfigError if a topic is missing."""

@@ -7,7 +7,9 @@ the restored source brings it to the lanes.
 
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from threading import Lock
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -15,6 +17,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from dataflows.clock import system_time
 from dataflows.items import lane_key
+from dataflows.metrics import SNAPSHOT_BYTES, STORE_BYTES, STORE_KEYS, read_from
 from dataflows.stop import STOP
 from session_logic.errors import SnapshotError
 from session_logic.journal import BaseRow, JournalRow, Row, row_names
@@ -84,11 +87,16 @@ def from_stored(name: str, stored: StoredRow) -> Row:
     return row
 
 
+def _bytes(row: Row) -> int:
+    return len(row.blob) if isinstance(row, BaseRow) else sum(map(len, row.chunks))
+
+
 class _RowPart(StatefulSinkPartition[Row, StoredRow]):
     """One row; a journal row keeps its chunks, as more may come, a base only until stored."""
 
-    def __init__(self, row: Row | None) -> None:
+    def __init__(self, row: Row | None, stored: Callable[[int], None]) -> None:
         self._row = row
+        self._stored = stored
 
     def write_batch(self, items: list[Row]) -> None:
         for row in items:
@@ -105,6 +113,7 @@ class _RowPart(StatefulSinkPartition[Row, StoredRow]):
     def snapshot(self) -> StoredRow:
         row = self._row
         assert row is not None
+        self._stored(_bytes(row))
         if isinstance(row, BaseRow):
             self._row = None
         return to_stored(row)
@@ -118,6 +127,21 @@ class StoreSink(FixedPartitionedSink[Row, StoredRow]):
         self._inbox = inbox
         self._names = sorted(row_names())
         self._index = {name: index for index, name in enumerate(self._names)}
+        self._bytes: dict[str, int] = {}
+        read_from(STORE_KEYS, self.keys)
+        read_from(STORE_BYTES, self.held)
+
+    def keys(self) -> int:
+        """Return how many rows hold something."""
+        return len(self._bytes)
+
+    def held(self) -> int:
+        """Return how many bytes the rows hold."""
+        return sum(list(self._bytes.values()))  # other threads may be adding to it
+
+    def _stored(self, name: str, size: int) -> None:
+        self._bytes[name] = size
+        SNAPSHOT_BYTES.inc(size)
 
     def list_parts(self) -> list[str]:
         """Return every possible row."""
@@ -129,11 +153,13 @@ class StoreSink(FixedPartitionedSink[Row, StoredRow]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: StoredRow | None) -> _RowPart:
         """Build a row, and send what it held back to its lane."""
+        stored = partial(self._stored, for_part)
         if resume_state is None:
-            return _RowPart(None)
+            return _RowPart(None, stored)
         row = from_stored(for_part, resume_state)
+        self._bytes[for_part] = _bytes(row)
         self._inbox.put(row)
-        return _RowPart(row if isinstance(row, JournalRow) else None)
+        return _RowPart(row if isinstance(row, JournalRow) else None, stored)
 
 
 class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):

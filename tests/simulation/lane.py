@@ -72,6 +72,21 @@ def check_contract(events: list[OutputEvent], rules: Rules) -> None:
     assert active is None
 
 
+def check_moments(records: Records) -> None:
+    """Check that records say when their latency began: as often as there are records of a kind."""
+    stamped, due = (
+        [ms for ms, n in runs for _ in range(n)] for runs in (records.stamped, records.due)
+    )
+    events = decoded(records)
+    timed = [
+        e.time_ms
+        for e in events
+        if getattr(e, "reason", "") == "timed_out" or isinstance(e, Heartbeat)
+    ]
+    assert sorted(due) == sorted(timed)
+    assert sorted(stamped + due) == sorted(event.time_ms for event in events)
+
+
 class Store:
     """What Bytewax would keep: rows and the lane's state, as of the last epoch."""
 
@@ -207,8 +222,7 @@ class Simulation:
         # What is due at once is taken in one step by the model: let the lane come to its end.
         while newest_only and self.lane.fired_ms > before.upto_ms and self.lane.behind(self.now_ms):
             more = self.lane.advance(self.now_ms)
-            output.records.keys += more.records.keys
-            output.records.values += more.records.values
+            output.records.extend(more.records)
         after_ms = self.lane.fired_ms
         if after_ms > before.upto_ms:
             assert after_ms == time_ms or (after_ms < time_ms and output.records)
@@ -273,6 +287,8 @@ class Simulation:
             self.waiting = []
 
     def _compare(self, want: list[OutputEvent], output: LaneOutput) -> None:
+        check_moments(output.records)
+        assert self.lane.table.platforms.total() == self.lane.table.active
         got = decoded(output.records)
         assert by_device(got) == by_device(want)
         for event in got:

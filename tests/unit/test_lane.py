@@ -170,3 +170,38 @@ def test_outage_fires_nothing_before_the_log_is_read_to_its_end() -> None:
     assert len(beats) == len(DEVICES) - 1
     assert {type(event).__name__ for event in beats} == {"Heartbeat"}
     assert all(0 <= now_ms - event.time_ms < 30_000 for event in beats)
+
+
+def test_lag_is_that_of_the_sessions_or_of_the_clock_where_there_are_none() -> None:
+    """Unknown before all partitions have reported; then what is fired, or could be, counts."""
+    lane = Lane(LANE, LANES, RULES)
+    assert lane.lag_ms(T) is None
+    lane.hear(Report("t/0", 1, T - 7_000))
+    assert lane.lag_ms(T) == 7_000
+    lane.apply([start(0)], T)
+    assert lane.lag_ms(T + 50) == 7_050
+    lane.hear(Report("t/0", 1, None))
+    assert lane.lag_ms(T + 60) == 7_060
+    lane.advance(T + 60)
+    assert lane.lag_ms(T + 61) == 1
+
+
+def test_lag_of_a_lane_that_resumes_is_that_of_its_outage() -> None:
+    """No row has come yet, and no partition reported: what it has fired before is known."""
+    store = stored(20)
+    before = resumed(store)
+    give(before, list(store.rows.values()))
+    before.hear(Report("t/0", 1, None))
+    before.advance(T + 1_000)
+    store.commit(before)
+    assert resumed(store).lag_ms(T + 300_000) == 299_000
+
+
+def test_records_after_others_keep_what_their_latency_counts_from() -> None:
+    """Held records are put together, and none loses its moment."""
+    lane = Lane(LANE, LANES, RULES)
+    records = lane.apply([start(0)], T).records
+    records.extend(lane.apply([start(1), replace(start(0), is_start=False)], T).records)
+    assert len(records) == len(records.values) == 3
+    assert records.stamped == [(T, 1), (T + 1, 1), (T, 1)]
+    assert records.due == []

@@ -176,3 +176,17 @@ def test_sessions_loaded_in_bulk_are_those_put_one_by_one() -> None:
         assert not table.wheel
     assert found[0].values == found[1].values
     assert len(found[0]) == 3
+
+
+def test_active_sessions_are_counted_by_platform_whatever_begins_or_ends_them() -> None:
+    """Put, loaded, started, replaced by one of the other platform, ended, timed out."""
+    table = SessionTable(RULES, range(GROUPS))
+    table.put(Session("d", "s1", "pc", T - 5))
+    table.load(group_of("e"), [Session("e", "s2", "pc", T), Session("e", "s3", "tv", T, T + 1)])
+    assert table.platforms == {"pc": 2}
+    table.apply(Fact(True, "d", "s4", "tv", T + 1), FIRED)
+    assert table.platforms == {"pc": 1, "tv": 1}
+    table.apply(Fact(False, "d", "s4", "tv", T + 2), FIRED)
+    assert table.platforms == {"pc": 1, "tv": 0}
+    table.fire(T, T + RULES.max_session_ms, Records([], []), 10_000)
+    assert table.platforms == {"pc": 0, "tv": 0}

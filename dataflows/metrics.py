@@ -1,0 +1,184 @@
+"""Every metric of a run, in prometheus_client's default registry; docs/metrics.md explains them.
+
+What happens is counted by the batch. What is, is read off the running parts when somebody asks:
+plain attributes only, so nothing waits for a scrape, and between scrapes it costs nothing.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate, chain
+from threading import Lock
+from weakref import WeakMethod, WeakValueDictionary
+
+from prometheus_client import REGISTRY, Counter, Gauge, Info, disable_created_metrics
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from session_logic.events import Records
+from session_logic.lane import Lane
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# Upper bounds in seconds.
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_BUCKETS_MS = [bound * 1000 for bound in BUCKETS]
+# What can become of an event of each type; every one has exactly one of these outcomes.
+EVENT_OUTCOMES = {
+    "GameStart": ("started", "duplicate_start", "late_duplicate_start"),
+    "GameEnd": ("ended", "unknown_end", "stale_end"),
+}
+OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out")
+REASONS = ("empty", "not_json", "not_an_event", "in_the_future")
+NAN = float("nan")
+
+
+class Histogram(Collector):
+    """A histogram without labels that takes in many observations of one value at once."""
+
+    def __init__(self, name: str, documentation: str) -> None:
+        """Register it, with nothing observed."""
+        self._name, self._documentation = name, documentation
+        self._lock = Lock()  # worker threads share it
+        self._counts = [0] * (len(BUCKETS) + 1)
+        self._sum = 0.0
+        REGISTRY.register(self)
+
+    def observe(self, seconds: float, count: int = 1) -> None:
+        """Add an observation, count times."""
+        with self._lock:
+            self._counts[bisect_left(BUCKETS, seconds)] += count
+            self._sum += seconds * count
+
+    def observe_since(self, moments_ms: list[tuple[int, int]], now_ms: float) -> None:
+        """Add the time from each moment to now, as many times as is said with it."""
+        counts, total_ms = self._counts, 0.0
+        with self._lock:
+            for moment_ms, count in moments_ms:
+                took_ms = now_ms - moment_ms
+                counts[bisect_left(_BUCKETS_MS, took_ms)] += count
+                total_ms += took_ms * count
+            self._sum += total_ms / 1000
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric as it is now."""
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        bounds = [*map(str, BUCKETS), "+Inf"]
+        buckets = list(zip(bounds, accumulate(counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets, total)
+
+
+class Lanes(Collector):
+    """What the lanes of this process know of themselves, read at each scrape."""
+
+    def __init__(self) -> None:
+        """Register it, with no lane."""
+        self.running = WeakValueDictionary[int, Lane]()
+        REGISTRY.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        active = GaugeMetricFamily(
+            "heartwheel_active_sessions", "Active sessions.", labels=["lane", "platform"]
+        )
+        events = CounterMetricFamily("heartwheel_events", "Events acted on.", labels=["type"])
+        outcomes = CounterMetricFamily(
+            "heartwheel_outcomes", "What has become of events and sessions.", labels=["outcome"]
+        )
+        heartbeats = CounterMetricFamily(
+            "heartwheel_heartbeats", "Heartbeats that have come due.", labels=["lane"]
+        )
+        clock_lag = GaugeMetricFamily(
+            "heartwheel_clock_lag_seconds", "Wall clock minus lane time.", labels=["lane"]
+        )
+        missing = GaugeMetricFamily(
+            "heartwheel_restore_rows_missing",
+            "Rows of the store that a lane still waits for.",
+            labels=["lane"],
+        )
+        now_ms = int(time.time() * 1000)
+        total: Counts[str] = Counts()
+        for number, lane in sorted(self.running.items()):
+            label = [str(number)]
+            # While a lane is restored, its table counts what has been counted before.
+            counts = Counts() if lane.restoring else lane.table.counts.copy()
+            total += counts
+            heartbeats.add_metric(label, counts["heartbeats"])
+            for platform, count in lane.table.platforms.copy().items():
+                active.add_metric([*label, platform], count)
+            if (lag_ms := lane.lag_ms(now_ms)) is not None:
+                clock_lag.add_metric(label, lag_ms / 1000)
+            missing.add_metric(label, len(lane.missing_rows()))
+        for outcome in OUTCOMES:
+            outcomes.add_metric([outcome], total[outcome])
+        for type_, ways in EVENT_OUTCOMES.items():
+            events.add_metric([type_], sum(total[outcome] for outcome in ways))
+        return active, events, outcomes, heartbeats, clock_lag, missing
+
+
+def read_from(gauge: Gauge, method: Callable[[], float]) -> None:
+    """Read a gauge off a method at each scrape, for as long as the method's object lives."""
+    reference = WeakMethod(method)
+
+    def read() -> float:
+        found = reference()
+        return NAN if found is None else found()
+
+    gauge.set_function(read)
+
+
+def observe_acknowledged(records: Records) -> None:
+    """Take in how late records were, now that Kafka has acknowledged them."""
+    now_ms = time.time() * 1000
+    EVENT_LATENCY.observe_since(records.stamped, now_ms)
+    HEARTBEAT_LATENESS.observe_since(records.due, now_ms)
+
+
+def _version() -> str:
+    try:
+        return version("heartwheel")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+LANES = Lanes()
+DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
+RECONCILED = Counter(
+    "heartwheel_reconciled_records", "Records found in the output topic, and not sent again."
+)
+EVENT_LATENCY = Histogram(
+    "heartwheel_event_latency_seconds",
+    "From the timestamp of an input record to the acknowledgement of an output record of it.",
+)
+HEARTBEAT_LATENESS = Histogram(
+    "heartwheel_heartbeat_lateness_seconds",
+    "From the moment when a heartbeat or timeout was due to its acknowledgement.",
+)
+CONSUMER_LAG = Gauge(
+    "heartwheel_consumer_lag_records",
+    "Records of an input partition that have not been taken in.",
+    ["topic", "partition"],
+)
+SINK_QUEUE = Gauge("heartwheel_sink_queue_records", "Records sent and not acknowledged yet.")
+SNAPSHOT_AGE = Gauge("heartwheel_snapshot_age_seconds", "Age of the last complete snapshot.")
+SNAPSHOT_DURATION = Histogram(
+    "heartwheel_snapshot_duration_seconds", "From the end of an epoch until all of it is stored."
+)
+SNAPSHOT_BYTES = Counter("heartwheel_snapshot_bytes", "Bytes given to the recovery store.")
+MERGE_DURATION = Histogram(
+    "heartwheel_merge_duration_seconds", "Time that writing the base of a group took."
+)
+STORE_KEYS = Gauge("heartwheel_store_keys", "Rows that the store holds.")
+STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store holds.")
+
+Info("heartwheel_build", "The version that runs.").info({"version": _version()})
+for reason in REASONS:
+    DEAD_LETTERS.labels(reason)

@@ -1,0 +1,1 @@
+"""What Prometheus and Grafana need: alert rules with their tests, and the dashboard."""
