@@ -80,6 +80,10 @@ def run(settings: Settings, cluster: Cluster) -> None:
             lease.release()
     except BaseException as error:
         known = own_error(error, recovery_dir)
+        if isinstance(known, ClusterError):
+            # Threads of Bytewax still run, and an interpreter that ends under them crashes.
+            print(f"heartwheel: {known}", file=sys.stderr, flush=True)
+            os._exit(1)
         if known is not None:
             raise known from None
         raise

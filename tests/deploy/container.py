@@ -134,6 +134,8 @@ class Container(Struct):
         yield f"mount -t overlay -o {layers} overlay {root}"
         yield f"mount -t proc proc {root}/proc"
         yield f"mount --rbind /dev {root}/dev"
+        # Python may have been installed where only its owner gets.
+        yield from (f"chmod o+x {root}{part}" for part in Path(sys.base_prefix).parents)
         yield from (f"mount -t tmpfs tmpfs {root}{target}" for target in self.tmpfs)
         own = [
             Mount(ROOT, SOURCE),

@@ -42,9 +42,7 @@ def objects(text: str) -> list[Manifest]:
 
 def named(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
     """Return the one object of this kind and name."""
-    (found,) = (
-        m for m in manifests if m["kind"] == kind and name in {None, m["metadata"]["name"]}
-    )
+    (found,) = (m for m in manifests if m["kind"] == kind and name in {None, m["metadata"]["name"]})
     return found
 
 

@@ -17,7 +17,9 @@ spec:
 
 def rule(rules: str) -> str:
     """Return the text of the object: the rules, indented."""
-    return HEADER + "".join(f"  {line}" if line.strip() else line for line in rules.splitlines(True))
+    return HEADER + "".join(
+        f"  {line}" if line.strip() else line for line in rules.splitlines(True)
+    )
 
 
 if __name__ == "__main__":
