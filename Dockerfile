@@ -3,6 +3,7 @@ FROM python:3.11-slim-trixie AS build
 WORKDIR /source
 COPY requirements.txt .
 RUN ["python", "-m", "venv", "/opt/heartwheel"]
+# hadolint ignore=DL3059 # one RUN for both would need a shell
 RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--require-hashes", "-r", "requirements.txt"]
 COPY pyproject.toml .
 COPY session_logic session_logic

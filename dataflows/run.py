@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -72,6 +73,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
     flow = build_flow(source, sink, settings, clock)
     threading.Thread(target=watch_wall_clock, name="wall clock", daemon=True).start()
     gc.set_threshold(*GC_THRESHOLDS)
+    if cluster.process_id is not None:
+        wait_for_own_name(cluster.addresses[cluster.process_id], settings.restore_timeout_ms / 1000)
     if lease is not None:
         lease.acquire()
     try:
@@ -87,6 +90,28 @@ def run(settings: Settings, cluster: Cluster) -> None:
         if known is not None:
             raise known from None
         raise
+
+
+def wait_for_own_name(address: str, timeout_s: float) -> None:
+    """Return once the name of this process has an address; raises ConfigError after timeout_s.
+
+    A pod starts before others can find it by its name, and Bytewax tries its own name only once.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    deadline = time.monotonic() + timeout_s
+    while not STOP.is_set():
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                msg = (
+                    f"{host}, the name of this process among the addresses of the cluster, is not "
+                    f"known ({error}); correct it, or wait until DNS has it"
+                )
+                raise ConfigError(msg) from None
+            STOP.wait(0.2)
+        else:
+            return
 
 
 def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir: Path) -> None:

@@ -15,7 +15,7 @@ from bytewax.recovery import init_db_dir
 
 from dataflows.cli import cluster_of
 from dataflows.kafka.client import CALM_S, LOG
-from dataflows.run import Cluster, prepare_recovery
+from dataflows.run import Cluster, prepare_recovery, wait_for_own_name
 from dataflows.settings import Settings, environment
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from tests.broker import ROOT
@@ -240,6 +240,19 @@ def test_other_process_sees_the_store_once_the_first_has_it(tmp_path: Path) -> N
         assert first.stdout.readline() == b"\n"  # it has got the lock that was waited for
         first.stdin.close()
     assert first.returncode == 0
+
+
+def test_name_of_the_process_that_nobody_knows_is_one_line() -> None:
+    """Bytewax would say so only once it has found all others, and then in a panic."""
+    with pytest.raises(ConfigError) as error:
+        wait_for_own_name("wheel-0.wheel.invalid:9999", 0.3)
+    one_line(error, "wheel-0.wheel.invalid", "not known", "DNS")
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1"])
+def test_name_of_the_process_that_is_known_lets_it_go_on(address: str) -> None:
+    """A name, or an address of either kind."""
+    wait_for_own_name(address, 0)
 
 
 def logged(caplog: pytest.LogCaptureFixture, *lines: tuple[float, int, str, str]) -> list[str]:

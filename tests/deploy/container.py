@@ -105,6 +105,7 @@ class Container(Struct):
     tmpfs: Sequence[str] = ()
     enter: Sequence[str] = ()
     user: int = USER
+    read_only: bool = True
     starts: int = 0
     process: subprocess.Popen[bytes] = field(default=None)  # type: ignore[assignment]
 
@@ -113,8 +114,7 @@ class Container(Struct):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "space").mkdir(exist_ok=True)
         (self.folder / "root").mkdir(exist_ok=True)
-        hosts = {"localhost": "127.0.0.1", **self.hosts}
-        (self.folder / "hosts").write_text("".join(f"{ip} {name}\n" for name, ip in hosts.items()))
+        self.publish(self.hosts)
         script = self.folder / "start.sh"
         script.write_text("\n".join(self._script()))
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -123,6 +123,11 @@ class Container(Struct):
                 [*self.enter, *unshare, "sh", str(script)], stdout=log, stderr=log
             )
         self.starts += 1
+
+    def publish(self, hosts: Mapping[str, str]) -> None:
+        """Let it find these names, and no others, from now on."""
+        lines = [f"{ip} {name}\n" for name, ip in {"localhost": "127.0.0.1", **hosts}.items()]
+        (self.folder / "hosts").write_text("".join(lines))
 
     def _script(self) -> Iterator[str]:
         root, space = self.folder / "root", self.folder / "space"
@@ -151,7 +156,8 @@ class Container(Struct):
             yield f"mount --bind {mount.source} {target}"
             if mount.read_only:
                 yield f"mount -o remount,bind,ro {target}"
-        yield f"mount -o remount,ro {root}"
+        if self.read_only:
+            yield f"mount -o remount,ro {root}"
         variables = {
             "PATH": f"{VENV}/bin:/usr/local/bin:/usr/bin:/bin",
             "PYTHONPATH": SOURCE,
@@ -173,6 +179,15 @@ class Container(Struct):
         """The id of its first process, as seen from outside."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return int(children.read_text())
+
+    def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in it, as a health check or a person does."""
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--root"]
+        enter += [f"--setuid={self.user}", f"--setgid={self.user}", "--wd=/"]
+        variables = {"PATH": f"{VENV}/bin:/usr/bin:/bin", **self.environment}
+        return subprocess.run(
+            [*enter, *command], env=variables, capture_output=True, text=True, check=False
+        )
 
     def signal(self, sign: signal.Signals) -> None:
         """Send a signal to its first process."""

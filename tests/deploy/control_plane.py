@@ -5,19 +5,20 @@ The first build takes some minutes, so no test needs it.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
+
+import yaml
 
 from tests.broker import ROOT, free_port
-from tests.deploy.manifests import MONITORING, OVERLAYS, render
+from tests.deploy.manifests import MONITORING, OVERLAYS, Manifest, named, objects, render
 
 VERSION = "1.37.2"
 OPERATOR = "0.95.1"
@@ -89,9 +90,11 @@ def build() -> None:
         (BUILT / "cmd" / name).mkdir(parents=True)
         (BUILT / "cmd" / name / "main.go").write_text(source)
     module = json.loads(_go("mod", "download", "-json", f"k8s.io/kubernetes@v{VERSION}", cwd=ROOT))
-    staging = re.findall(r"^\t(k8s\.io/\S+) => \./staging", Path(module["GoMod"]).read_text(), re.M)
+    staging = re.findall(
+        r"^\t(k8s\.io/\S+) => \./staging", Path(module["GoMod"]).read_text(), re.MULTILINE
+    )
     replaced = "".join(f"replace {m} => {m} v0{VERSION[1:]}\n" for m in staging)
-    go = re.search(r"^go .*$", Path(module["GoMod"]).read_text(), re.M)
+    go = re.search(r"^go .*$", Path(module["GoMod"]).read_text(), re.MULTILINE)
     assert go is not None
     operator = "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring"
     (BUILT / "go.mod").write_text(
@@ -100,7 +103,8 @@ def build() -> None:
     )
     _go("mod", "tidy", cwd=BUILT)
     (BUILT / "part").mkdir()
-    _go("build", "-o", "part/", "./cmd/...", cwd=BUILT)
+    stamp = f"-X k8s.io/component-base/version.gitVersion=v{VERSION}"
+    _go("build", f"-ldflags={stamp}", "-o", "part/", "./cmd/...", cwd=BUILT)
     (BUILT / "part").rename(BUILT / "bin")
 
 
@@ -110,5 +114,110 @@ def _go(*arguments: str, cwd: Path) -> str:
     ).stdout
 
 
+@contextmanager
+def server(folder: Path) -> Iterator[list[str]]:
+    """Give the command of a kubectl that talks to a server of its own, on loopback."""
+    port, store, peers = free_port(), free_port(), free_port()
+    key = folder / "accounts.key"
+    subprocess.run(["openssl", "genrsa", "-out", str(key)], check=True, capture_output=True)
+    (folder / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n")
+    etcd = subprocess.Popen(
+        [
+            *(BUILT / "bin" / "etcd", "--log-level=fatal", f"--data-dir={folder / 'etcd'}"),
+            *(f"--{w}-client-urls=http://{ADDRESS}:{store}" for w in ("listen", "advertise")),
+            f"--listen-peer-urls=http://{ADDRESS}:{peers}",
+        ]
+    )
+    with (folder / "apiserver.log").open("w") as log:
+        apiserver = subprocess.Popen(
+            [
+                *(BUILT / "bin" / "apiserver", f"--etcd-servers=http://{ADDRESS}:{store}"),
+                *(f"--bind-address={ADDRESS}", f"--secure-port={port}"),
+                *(f"--cert-dir={folder / 'certs'}", f"--token-auth-file={folder / 'tokens.csv'}"),
+                "--authorization-mode=RBAC",
+                # There is no controller that makes the accounts of pods.
+                "--disable-admission-plugins=ServiceAccount",
+                *(
+                    "--service-account-issuer=https://kubernetes",
+                    f"--service-account-key-file={key}",
+                ),
+                *(
+                    f"--service-account-signing-key-file={key}",
+                    "--service-cluster-ip-range=10.0.0.0/24",
+                ),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    kubectl = ["kubectl", f"--server=https://{ADDRESS}:{port}", f"--token={TOKEN}"]
+    kubectl += ["--insecure-skip-tls-verify", f"--cache-dir={folder / 'cache'}"]
+    try:
+        deadline = time.monotonic() + START_S
+        while subprocess.run(
+            [*kubectl, "get", "--raw=/readyz"], check=False, capture_output=True
+        ).returncode:
+            assert time.monotonic() < deadline, (folder / "apiserver.log").read_text()[-3_000:]
+            time.sleep(0.5)
+        yield kubectl
+    finally:
+        for process in (apiserver, etcd):
+            process.terminate()
+            process.wait()
+
+
+def apply_all(folder: Path) -> int:
+    """Apply every overlay without keeping anything; return the number of failures."""
+    failures = 0
+    with server(folder) as kubectl:
+        apply = [*kubectl, "apply", "--dry-run=server", "-f", "-"]
+        version = json.loads(_output([*kubectl, "version", "-o", "json"]))["serverVersion"]
+        print(f"API server {version['gitVersion']}, {version['goVersion']}")
+        _output([*kubectl, "apply", "-f", str(ROOT / "k8s" / "base" / "namespace.yaml")])
+        for overlay in OVERLAYS:
+            print(f"\n{overlay}")
+            manifests = objects(render(overlay, folder))
+            own = [m for m in manifests if m["apiVersion"] != MONITORING]
+            failures += _tell(apply, [*own, _pod(own)])
+            for manifest in manifests:
+                if manifest["apiVersion"] == MONITORING:
+                    read = [str(BUILT / "bin" / "monitors"), manifest["kind"]]
+                    failures += _tell(read, [manifest])
+        print("\nrefused, as they must be")
+        unsafe, misspelt = _pod(own), _pod(own)
+        del unsafe["spec"]["securityContext"]["runAsNonRoot"]
+        misspelt["spec"]["terminationGracePeriod"] = 30
+        failures += 2 - _tell(apply, [unsafe]) - _tell(apply, [misspelt])
+    return failures
+
+
+def _pod(manifests: list[Manifest]) -> Manifest:
+    """Return the pod that the StatefulSet's controller would make, which is not running here."""
+    stateful = objects(yaml.safe_dump(named(manifests, "StatefulSet")))[0]
+    spec = stateful["spec"]["template"]["spec"]
+    for claim in stateful["spec"]["volumeClaimTemplates"]:
+        name = claim["metadata"]["name"]
+        source = {"claimName": f"{name}-{stateful['metadata']['name']}-0"}
+        spec["volumes"].append({"name": name, "persistentVolumeClaim": source})
+    metadata = {**stateful["metadata"], "name": f"{stateful['metadata']['name']}-0"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _tell(command: list[str], manifests: list[Manifest]) -> int:
+    """Print what a command says of objects; return 1 if it fails."""
+    done = subprocess.run(
+        command, input=yaml.safe_dump_all(manifests), text=True, check=False, capture_output=True
+    )
+    print(done.stdout + done.stderr, end="")
+    if not done.returncode and command[-1] == manifests[0]["kind"]:
+        print(f"{manifests[0]['kind']} read by the operator's own types {OPERATOR}")
+    return min(done.returncode, 1)
+
+
 if __name__ == "__main__":
     build()
+    with tempfile.TemporaryDirectory() as name:
+        sys.exit(apply_all(Path(name)))

@@ -24,6 +24,7 @@ from tests.deploy.container import (
     Sandbox,
     heartwheel,
     own_network,
+    require_namespaces,
 )
 from tests.deploy.manifests import (
     Manifest,
@@ -40,6 +41,8 @@ RULES = Rules(1_000, 20_000, catch_up="all")
 LANES = 8
 RUN_S = 4
 STOP_S = 30
+# Names are known a while after the pods have started.
+DNS_S = 2
 
 
 class StatefulSet:
@@ -63,6 +66,10 @@ class StatefulSet:
         ]
         for pod in self.pods:
             pod.start()
+        time.sleep(DNS_S)
+        for pod in self.pods:
+            pod.hosts = self._hosts
+            pod.publish(self._hosts)
 
     def _pod(self, name: str, sandbox: Sandbox) -> Container:
         (container,) = pod_of(self._manifests)["containers"]
@@ -78,7 +85,7 @@ class StatefulSet:
             folder,
             heartwheel(*container["args"]),
             variables | own,
-            self._hosts,
+            {},
             mounts,
             tmpfs,
             sandbox.enter,
@@ -168,8 +175,9 @@ def _write(folder: Path, files: dict[str, bytes], mode: int) -> None:
 
 
 @pytest.fixture
-def kafka(tmp_path: Path, containers: None) -> Iterator[Cluster]:
+def kafka(tmp_path: Path) -> Iterator[Cluster]:
     """Return topics on a Kafka that the pods reach."""
+    require_namespaces()
     with own_network(), ExitStack() as stack:
         broker = Broker(tmp_path / "kafka", host=BRIDGE)
         stack.callback(broker.stop)

@@ -1,12 +1,11 @@
-"""Make the PrometheusRule from monitoring/rules.yml, which Prometheus itself reads as well."""
+"""Make the PrometheusRule of k8s/ from rules.yml: `python -m monitoring.prometheus_rule`."""
 
 from pathlib import Path
 
-HERE = Path(__file__).parent
-RULES = HERE.parents[2] / "monitoring" / "rules.yml"
-RULE = HERE / "prometheusrule.yaml"
+RULES = Path(__file__).with_name("rules.yml")
+RULE = RULES.parents[1] / "k8s" / "components" / "monitoring" / "prometheusrule.yaml"
 HEADER = """\
-# Made from monitoring/rules.yml by rule.py.
+# Made from monitoring/rules.yml by monitoring/prometheus_rule.py.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
