@@ -1,6 +1,5 @@
 """The heartwheel command."""
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dataflows.logs import say_failure
 from dataflows.recording.commands import record_command, replay_command
 from dataflows.run import Cluster, run
 from dataflows.settings import load_settings
@@ -69,8 +69,6 @@ def run_command(
     ] = 1,
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("heartwheel").setLevel(logging.INFO)
     settings = load_settings(os.environ, config)
     run(settings, cluster_of(process_id, addresses, workers))
 
@@ -145,7 +143,7 @@ def main() -> None:
     try:
         app()
     except HeartwheelError as error:
-        print(f"heartwheel: {error}", file=sys.stderr)
+        say_failure(str(error))
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 

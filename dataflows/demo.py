@@ -141,6 +141,7 @@ class Demo:
             "HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS),
             "HEARTWHEEL_RECOVERY_DIR": os.path.join(folder, "recovery"),
             "HEARTWHEEL_KAFKA_LOG__LEVEL": "0",
+            "HEARTWHEEL_LOG_LEVEL": "warning",
             "HEARTWHEEL_CONSUMER_FETCH_WAIT_MAX_MS": FETCH_WAIT_MS,
         }
         self._fleet = Fleet(self._producer, ["console-events", "pc-events"], DEVICES, seed=1)

@@ -10,6 +10,7 @@ from msgspec import to_builtins
 
 from dataflows.clock import Clock
 from dataflows.items import OPENING_EPOCHS, Batch
+from dataflows.logs import log
 from dataflows.metrics import LANES, MERGE_DURATION
 from dataflows.settings import Settings
 from session_logic.errors import SnapshotError
@@ -65,7 +66,10 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
                 facts += value.facts
             else:
                 self._waits_since_ms = now
+                restoring = lane.restoring
                 emitted += _emitted(lane.restore(value, now))
+                if restoring and not lane.restoring:
+                    log.info("restored", lane=lane.lane, sessions=lane.table.active)
         if facts:
             begin_s = perf_counter()
             output = lane.apply(facts, now)

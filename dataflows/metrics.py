@@ -22,6 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from dataflows.memory import limit_bytes
 from session_logic.events import Records
 from session_logic.lane import Lane
 
@@ -149,6 +150,7 @@ def _version() -> str:
         return "not installed"
 
 
+VERSION = _version()
 LANES = Lanes()
 DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
 RECONCILED = Counter(
@@ -178,7 +180,9 @@ MERGE_DURATION = Histogram(
 )
 STORE_KEYS = Gauge("heartwheel_store_keys", "Rows that the store holds.")
 STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store holds.")
+MEMORY_LIMIT = Gauge("heartwheel_memory_limit_bytes", "Memory that this process may use.")
 
-Info("heartwheel_build", "The version that runs.").info({"version": _version()})
+MEMORY_LIMIT.set(limit_bytes())
+Info("heartwheel_build", "The version that runs.").info({"version": VERSION})
 for reason in REASONS:
     DEAD_LETTERS.labels(reason)

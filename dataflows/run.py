@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,8 @@ from dataflows.clock import SteadyClock, wall_ahead_s
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
+from dataflows.logs import log, say_failure, start_logs
+from dataflows.metrics import VERSION
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
@@ -56,7 +57,8 @@ class Cluster(Struct, frozen=True):
 
 def run(settings: Settings, cluster: Cluster) -> None:
     """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
-    stop_on_signals(settings.stop_timeout_ms / 1000)
+    stop_on_signals(settings.stop_timeout_ms / 1000)  # before any other thread is started
+    start_logs(settings, cluster.process_id or 0)
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
     process_id = cluster.process_id or 0
     lock = StoreLock(recovery_dir, process_id)
@@ -77,15 +79,17 @@ def run(settings: Settings, cluster: Cluster) -> None:
         wait_for_own_name(cluster.addresses[cluster.process_id], settings.restore_timeout_ms / 1000)
     if lease is not None:
         lease.acquire()
+    log.info("starting", version=VERSION, lanes=settings.lanes, output=settings.output_topic)
     try:
         _execute(flow, settings, cluster, recovery_dir)
         if lease is not None:
             lease.release()
+        log.info("stopped")
     except BaseException as error:
         known = own_error(error, recovery_dir)
         if isinstance(known, ClusterError):
             # Threads of Bytewax still run, and an interpreter that ends under them crashes.
-            print(f"heartwheel: {known}", file=sys.stderr, flush=True)
+            say_failure(str(known))
             os._exit(1)
         if known is not None:
             raise known from None
@@ -208,18 +212,17 @@ def stop_on_signals(timeout_s: float) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
     def listen() -> None:
-        signal.sigwait(STOP_SIGNALS)
+        asked = signal.sigwait(STOP_SIGNALS)
+        log.info("stopping", signal=signal.Signals(asked).name)
         STOP.set()
         os._exit(128 + signal.sigwait(STOP_SIGNALS))  # asked twice: at once
 
     def watch() -> None:
         STOP.wait()
         time.sleep(timeout_s)
-        print(
-            f"heartwheel: not stopped within {timeout_s:g} s; exiting, the next start resumes "
-            "from the last snapshot",
-            file=sys.stderr,
-            flush=True,
+        say_failure(
+            f"not stopped within {timeout_s:g} s; exiting, the next start resumes from the last "
+            "snapshot"
         )
         os._exit(1)
 
@@ -234,12 +237,10 @@ def watch_wall_clock() -> None:
         ahead_s = now_s
         if STOP.wait(WATCH_S):
             return
-    print(
-        f"heartwheel: the clock of this machine was set back by {ahead_s - now_s:.0f} s, and "
-        "Bytewax would stand still for as long; exiting, the next start goes on from the last "
-        "snapshot without a gap",
-        file=sys.stderr,
-        flush=True,
+    say_failure(
+        f"the clock of this machine was set back by {ahead_s - now_s:.0f} s, and Bytewax would "
+        "stand still for as long; exiting, the next start goes on from the last snapshot without "
+        "a gap"
     )
     os._exit(1)
 

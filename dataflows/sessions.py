@@ -13,6 +13,7 @@ from dataflows.items import DeadLetter, Polled
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import by_row, is_records, lane_builder
+from dataflows.logs import start_logs
 from dataflows.settings import Settings, load_settings
 from dataflows.stop import STOP
 from dataflows.store.rows import Inbox, RestoredSource, StoreSink
@@ -60,6 +61,7 @@ def __getattr__(name: str) -> Dataflow:
     """Make `flow` from the environment when `python -m bytewax.run` asks for it."""
     if name == "flow":
         settings = load_settings()
+        start_logs(settings)
         clock, sink = SteadyClock(), KafkaSink(settings)
         source = KafkaSource(settings, STOP, clock, on_tick=sink.channel.serve)
         return build_flow(source, sink, settings, clock)

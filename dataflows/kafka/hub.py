@@ -16,6 +16,7 @@ from dataflows.items import Message, Polled
 from dataflows.kafka.client import TRANSIENT, make_client
 from dataflows.kafka.monitor import Monitor
 from dataflows.kafka.progress import Lag, Progress
+from dataflows.logs import log
 from dataflows.metrics import CONSUMER_LAG, SNAPSHOT_AGE, SNAPSHOT_DURATION, read_from
 from dataflows.settings import Settings
 from dataflows.stop import Stop
@@ -188,6 +189,8 @@ class Hub:
             offset = OFFSET_BEGINNING
             if self._settings.start == "latest":
                 offset = consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)[1]
+        begin = "earliest" if offset == OFFSET_BEGINNING else offset
+        log.info("reading", topic=topic, partition=partition, offset=begin)
         part = Partition(self, topic, partition, offset)
         self._partitions[topic, partition] = part
         consumer.incremental_assign([TopicPartition(topic, partition, offset)])

@@ -1,6 +1,5 @@
 """The consumer group of a run: offsets for tools that show lag; the run itself reads none."""
 
-import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedError
@@ -9,11 +8,11 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 
 from dataflows.kafka.client import make_client
+from dataflows.logs import log
 from dataflows.settings import Settings
 
 REQUEST_S = 10.0
 CLOSE_S = 1.0
-log = logging.getLogger("heartwheel")
 
 
 class Monitor:
@@ -51,10 +50,10 @@ class Monitor:
             error = failure.args[0]
         if error is not None and not self._failing:
             log.warning(
-                "offsets for monitoring cannot be committed to group %s (%s); the run goes on "
-                "without; allow it to, or change HEARTWHEEL_MONITOR_GROUP",
-                self._group,
-                error.str(),
+                "offsets for monitoring cannot be committed, and the run goes on without; let it "
+                "commit to the group, or change HEARTWHEEL_MONITOR_GROUP",
+                group=self._group,
+                error=error.str(),
             )
         self._failing = error is not None
 

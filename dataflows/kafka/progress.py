@@ -1,12 +1,12 @@
 """What a run says of itself in the log while it reads a backlog."""
 
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from msgspec import Struct
 
-log = logging.getLogger("heartwheel")
+from dataflows.logs import log
+
 SAY_MS = 5_000
 
 
@@ -31,7 +31,7 @@ class Progress:
         if not behind:
             if self._said_ms > self._began_ms > 0:
                 took_s = (now_ms - self._began_ms) / 1000
-                log.info("caught up: %d events in %.1f s", self._read, took_s)
+                log.info("caught up", events=self._read, seconds=round(took_s, 1))
             self._began_ms = 0
             return
         if not self._began_ms:
@@ -41,9 +41,9 @@ class Progress:
         if now_ms - self._said_ms >= SAY_MS:
             left = lag()
             log.info(
-                "catching up: %d events left, %d a second, at %s",
-                left.events,
-                (self._read - self._read_before) * 1000 // (now_ms - self._said_ms),
-                datetime.fromtimestamp(left.through_ms / 1000, UTC).isoformat(" ", "seconds"),
+                "catching up",
+                events_left=left.events,
+                events_a_second=(self._read - self._read_before) * 1000 // (now_ms - self._said_ms),
+                at=datetime.fromtimestamp(left.through_ms / 1000, UTC).isoformat(" ", "seconds"),
             )
             self._said_ms, self._read_before = now_ms, self._read

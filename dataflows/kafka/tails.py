@@ -1,6 +1,5 @@
 """The ends of output partitions, read on resume to find what a crashed run left there."""
 
-import logging
 import time
 from collections.abc import Callable
 from threading import Lock
@@ -9,10 +8,10 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from dataflows.kafka.client import make_client
+from dataflows.logs import log
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
-log = logging.getLogger("heartwheel")
 READ_MESSAGES = 10_000
 TIMEOUT_S = 30.0
 
@@ -90,7 +89,12 @@ class Tails:
                 raise ReconcileError(msg)
         consumer.unassign()
         took_s = time.monotonic() - began_s
-        log.info("%s: read %d records after the last snapshot in %.2f s", topic, count, took_s)
+        log.info(
+            "read records after the last snapshot",
+            topic=topic,
+            records=count,
+            seconds=round(took_s, 2),
+        )
         return ends
 
     def _check(self, topic: str, partition: int, start: int) -> None:

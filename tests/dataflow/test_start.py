@@ -131,7 +131,8 @@ def test_command_with_a_file_as_recovery_dir_exits_with_2_and_one_line(tmp_path:
     """The whole way through the command; no broker is asked before."""
     done = subprocess.run(
         [sys.executable, "-m", "dataflows.cli", "run"],
-        env=environment() | {"HEARTWHEEL_RECOVERY_DIR": str(a_file(tmp_path))},
+        env=environment()
+        | {"HEARTWHEEL_RECOVERY_DIR": str(a_file(tmp_path)), "HEARTWHEEL_LOG_FORMAT": "text"},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -62,6 +62,7 @@ class Cluster:
             "HEARTWHEEL_OUTPUT_TOPIC": self.output,
             "HEARTWHEEL_DEAD_LETTER_TOPIC": self.letters,
             "HEARTWHEEL_LANES": str(lanes),
+            "HEARTWHEEL_LOG_FORMAT": "text",
             "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
             "HEARTWHEEL_HEARTBEAT_MS": str(heartbeat_ms),
         }

@@ -87,8 +87,9 @@ def test_broker_away_for_ten_seconds_loses_nothing(tmp_path: Path, broker: Broke
         sessions = cluster.sessions()
         assert len(sessions) == DEVICES + 1
         check_whole(sessions)
-        (line,) = cluster.errors(flow).splitlines()
-        assert "WARNING kafka: FAIL" in line
+        (line,) = [line for line in cluster.errors(flow).splitlines() if "[kafka]" in line]
+        assert "[warning" in line
+        assert "facility=FAIL" in line
     finally:
         cluster.end()
         own.stop()

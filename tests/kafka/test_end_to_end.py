@@ -178,4 +178,4 @@ def test_wrong_set_up_is_one_clear_line(
     assert text in line
     # Of the clients' own lines, a lost connection is the only one, once and as Python logs.
     assert len(others) == (1 if "no answer" in text else 0)
-    assert all("WARNING kafka: FAIL" in other for other in others)
+    assert all("[warning" in other and "facility=FAIL" in other for other in others)

@@ -1,0 +1,82 @@
+"""What a run says of itself."""
+
+import json
+import signal
+import subprocess
+from typing import Any
+
+from tests.kafka.cluster import Cluster
+
+
+def lines_of(cluster: Cluster, flow: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Return the log; fails where a line is no JSON."""
+    return [json.loads(line) for line in cluster.errors(flow).splitlines()]
+
+
+def stop(flow: subprocess.Popen[str]) -> None:
+    """Stop a run cleanly."""
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(20) == 0
+
+
+def test_log_of_a_run_is_json_with_its_place_in_fields(cluster: Cluster) -> None:
+    """Every line of a run and of one that resumes: time, level, message, and where."""
+    place = {"HEARTWHEEL_LOG_FORMAT": "auto"}
+    first = cluster.start("run", "-w", "2", **place)
+    for number in range(40):
+        cluster.send("Start", f"c{number}", f"s{number}")
+    cluster.flush()
+    cluster.wait("sessions", lambda: len(cluster.sessions()) == 40)
+    stop(first)
+    second = cluster.start("run", "-w", "2", **place)
+    cluster.wait("lanes", lambda: cluster.errors(second).count('"restored"') == 4)
+    stop(second)
+    for flow in (first, second):
+        lines = lines_of(cluster, flow)
+        assert all(line.keys() >= {"timestamp", "level", "logger", "message"} for line in lines)
+        assert {line["process"] for line in lines} == {0}
+        reading = [line for line in lines if line["message"] == "reading"]
+        assert {(line["topic"], line["partition"]) for line in reading} == {
+            (topic, partition) for topic in (cluster.console, cluster.pc) for partition in (0, 1)
+        }
+        assert {line["worker"] for line in reading} == {0, 1}
+        assert [line["message"] for line in lines if "worker" not in line] == [
+            "starting", "stopping", "stopped"
+        ]  # fmt: skip
+    restored = [line for line in lines_of(cluster, second) if line["message"] == "restored"]
+    assert sorted(line["lane"] for line in restored) == [0, 1, 2, 3]
+    assert sum(line["sessions"] for line in restored) == 40
+
+
+def test_what_ends_a_run_is_the_last_line_of_its_log(cluster: Cluster) -> None:
+    """One JSON line that says what to do; a lost connection is librdkafka's, in fields."""
+    flow = cluster.start(HEARTWHEEL_LOG_FORMAT="json", HEARTWHEEL_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert flow.wait(40) == 2
+    lost, last = lines_of(cluster, flow)
+    assert (lost["logger"], lost["level"], lost["facility"]) == ("kafka", "warning", "FAIL")
+    assert "Connection refused" in lost["message"]
+    assert last["level"] == "critical"
+    assert "no answer from Kafka at 127.0.0.1:1" in last["message"]
+
+
+def test_bytewax_lines_come_with_the_level_debug(cluster: Cluster) -> None:
+    """They are JSON as well, and nothing is left on standard output."""
+    flow = cluster.start(
+        "run", "-w", "2", HEARTWHEEL_LOG_FORMAT="json", HEARTWHEEL_LOG_LEVEL="debug"
+    )
+    cluster.wait("a start", lambda: "Timely dataflow start" in cluster.errors(flow))
+    stop(flow)
+    lines = [line for line in lines_of(cluster, flow) if line["logger"] == "bytewax"]
+    starts = [line for line in lines if line["message"].startswith("Worker start")]
+    assert {line["worker"] for line in starts} == {0, 1}
+    assert {line["module"] for line in starts} == {"bytewax::worker"}
+
+
+def test_log_is_quiet_from_the_level_warning_on(cluster: Cluster) -> None:
+    """A run without trouble says nothing."""
+    flow = cluster.start(HEARTWHEEL_LOG_LEVEL="warning")
+    cluster.send("Start", "c1", "one")
+    cluster.flush()
+    cluster.wait("a session", cluster.events)
+    stop(flow)
+    assert cluster.errors(flow) == ""

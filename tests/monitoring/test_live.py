@@ -1,0 +1,203 @@
+"""Rules and dashboard on a real Prometheus that scrapes a real run on a real Kafka."""
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.broker import Broker, BrokerUnavailableError, free_port
+from tests.kafka.cluster import Cluster
+from tests.kafka.test_faults import missing
+from tests.kafka.traffic import Traffic
+from tests.monitoring.expressions import (
+    RULES,
+    Expression,
+    of_cases,
+    of_dashboard,
+    of_rules,
+    selected,
+)
+from tests.monitoring.prometheus import Prometheus
+
+DEVICES = 2_000
+# The rules wait for minutes: here a second stands for so many, and one is scraped every second.
+FASTER = 15
+# Labels that Prometheus adds.
+TARGET = {"job", "instance", "pod"}
+# A process that waits for another one, which is never started.
+LONELY = "lonely"
+
+
+def hurried(rules: str) -> str:
+    """Return the rules with shorter times."""
+
+    def shorter(found: re.Match[str]) -> str:
+        return f"{found[1]}{int(found[2]) * 60 // FASTER}s"
+
+    return re.sub(r"(\[|for: )(\d+)m", shorter, rules)
+
+
+class World:
+    """A Kafka, a run with traffic, a process that waits for others, and a Prometheus."""
+
+    def __init__(self, folder: Path) -> None:
+        self.broker = Broker(folder / "kafka")
+        self.broker.start()
+        self.cluster = Cluster(self.broker.address, folder, "monitored")
+        self._ports = {"heartwheel": free_port(), LONELY: free_port()}
+        self.flow = self.start()
+        addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
+        self._serve(
+            LONELY, "run", "-i", "0", "-a", addresses,
+            HEARTWHEEL_RECOVERY_DIR=str(folder / "lonely"), HEARTWHEEL_FENCING="false",
+        )  # fmt: skip
+        self.traffic = Traffic(self.cluster, DEVICES, rate=200)
+        self.traffic.start_all()
+        self.traffic.begin()
+        rules = hurried(RULES.read_text())
+        self.prometheus = Prometheus(folder / "prometheus", self._ports, rules)
+
+    def _serve(self, job: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        return self.cluster.start(
+            *arguments,
+            command="tests.kafka.exposed",
+            METRICS_PORT=str(self._ports[job]),
+            **variables,
+        )
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start the run, or start it again."""
+        self.flow = self._serve("heartwheel")
+        return self.flow
+
+    def wait_for(self, *alerts: str, seconds: float = 60) -> None:
+        """Wait until alerts fire."""
+        self.cluster.wait(f"{alerts}", lambda: self.prometheus.firing() >= set(alerts), seconds)
+
+    def wait_for_peace(self) -> None:
+        """Wait until nothing fires but what looks back on a longer time."""
+        later = {"HeartwheelDeadLetters", "HeartwheelRestarting"}
+        later |= {"HeartwheelHeartbeatsLate", "HeartwheelEventsSlow"}
+        self.cluster.wait("peace", lambda: self.prometheus.firing() <= later)
+
+    def end(self) -> None:
+        """Stop everything."""
+        self.broker.process.send_signal(signal.SIGCONT)
+        self.traffic.end()
+        self.cluster.end()
+        self.prometheus.end()
+        self.broker.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Return a world that all tests here share; each leaves it in peace."""
+    try:
+        own = World(tmp_path_factory.mktemp("monitoring"))
+    except BrokerUnavailableError as error:
+        missing(f"no Kafka: {error}")
+    yield own
+    own.end()
+
+
+def exposed(world: World) -> dict[str, set[str]]:
+    """Return the labels of every metric that the run exposes."""
+    labels: dict[str, set[str]] = {}
+    for series, _ in world.prometheus.query('{job="heartwheel"}'):
+        labels.setdefault(series["__name__"], set()).update(series)
+    return labels
+
+
+def test_healthy_run_gives_data_for_every_panel_and_fires_nothing(world: World) -> None:
+    """No panel is empty, and each legend names labels that are there."""
+    prometheus = world.prometheus
+
+    def lacking() -> list[Expression]:
+        found = {ask: prometheus.query(ask.expr) for ask in of_dashboard()}
+        return [
+            ask
+            for ask, series in found.items()
+            if not series or not all(ask.legend <= labels.keys() for labels, _ in series)
+        ]
+
+    world.cluster.wait("data in every panel", lambda: not lacking())
+    world.cluster.wait("a while", lambda: prometheus.course("up > 0", 60)[0]["values"][15:])
+    assert not lacking()
+    assert prometheus.firing() == set()
+
+
+def test_metrics_and_labels_that_are_asked_for_exist(world: World) -> None:
+    """Rules, their tests and the dashboard ask for nothing that a run does not expose."""
+    world.cluster.wait("metrics", lambda: "heartwheel_active_sessions" in exposed(world))
+    there = exposed(world)
+    for ask in [*of_rules(), *of_cases(), *of_dashboard()]:
+        for metric, labels in selected(ask.expr).items():
+            assert metric in there, (ask, metric)
+            assert labels <= there[metric] | TARGET, (ask, metric, labels)
+
+
+def test_bad_input_fires_dead_letters(world: World) -> None:
+    """One record is enough."""
+    world.cluster.send_raw(b"no json", "p1")
+    world.wait_for("HeartwheelDeadLetters")
+    ((labels, count),) = world.prometheus.query("heartwheel_dead_letters_total > 0")
+    assert (labels["reason"], count) == ("not_json", 1)
+    world.wait_for_peace()
+
+
+def test_kafka_that_hangs_fires_no_progress_and_clock_lag(world: World) -> None:
+    """What comes after is late, too, for the alerts on latency."""
+    assert world.broker.process is not None
+    world.broker.process.send_signal(signal.SIGSTOP)
+    world.wait_for("HeartwheelNoProgress", "HeartwheelClockLag")
+    world.broker.process.send_signal(signal.SIGCONT)
+    late = {
+        a.expr
+        for a in of_rules()
+        if a.where in {"HeartwheelHeartbeatsLate", "HeartwheelEventsSlow"}
+    }
+    world.cluster.wait("lateness", lambda: all(map(world.prometheus.query, late)))
+    world.wait_for_peace()
+
+
+def test_process_that_hangs_fires_down(world: World) -> None:
+    """It answers no scrape."""
+    world.flow.send_signal(signal.SIGSTOP)
+    world.wait_for("HeartwheelDown")
+    world.flow.send_signal(signal.SIGCONT)
+    world.wait_for_peace()
+
+
+def test_process_killed_again_and_again_fires_restarting(world: World) -> None:
+    """Every start is seen, and what was found in the output topic is counted."""
+    for _ in range(3):
+        world.flow.kill()
+        world.flow.wait()
+        world.start()
+        begin_s = time.time()
+        world.cluster.wait(
+            "the new process",
+            lambda since_s=begin_s: world.prometheus.query(
+                f"process_start_time_seconds{{job='heartwheel'}} > {since_s - 1}"
+            ),
+        )
+    world.wait_for("HeartwheelRestarting")
+    world.cluster.wait(
+        "reconciled records",
+        lambda: world.prometheus.query("heartwheel_reconciled_records_total > 0"),
+    )
+    world.wait_for_peace()
+
+
+def test_process_that_waits_for_another_fires_an_old_snapshot(world: World) -> None:
+    """Its own metrics are there, but the dataflow does not run; the other job is not concerned."""
+    world.cluster.wait(
+        "an old snapshot",
+        lambda: world.prometheus.firing(LONELY) == {"HeartwheelSnapshotOld"},
+        90,
+    )
+    assert "HeartwheelSnapshotOld" not in world.prometheus.firing()
