@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dataflows.cluster import Cluster
 from dataflows.logs import say_failure
 from dataflows.recording.commands import record_command, replay_command
-from dataflows.run import Cluster, run
+from dataflows.run import run
 from dataflows.settings import load_settings
 from dataflows.store.commands import store_app
 from session_logic.errors import ConfigError, HeartwheelError

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from dataflows.items import DEAD_LETTER_KEY, Batch, DeadLetter, Message, Polled, lane_key
+from dataflows.vitals import Vitals
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GameStart, Rejected
 from session_logic.keys import group_of, lane_of
@@ -12,16 +13,25 @@ from session_logic.keys import group_of, lane_of
 class Decode:
     """Turns polled messages into (key, Batch) for lanes and (key, DeadLetter) for the rest."""
 
-    def __init__(self, lanes: int, future_limit_ms: int, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        future_limit_ms: int,
+        now_ms: Callable[[], int],
+        vitals: Vitals | None = None,
+    ) -> None:
         """Reject what is stamped more than future_limit_ms after now_ms()."""
         self._lanes = lanes
         self._future_limit_ms = future_limit_ms
         self._now_ms = now_ms
+        self._vitals = vitals or Vitals()
         self.rejected: Counter[str] = Counter()
 
     def __call__(self, polls: list[Polled]) -> list[tuple[str, Batch | DeadLetter]]:
         """Decode a batch of polls; a device's facts keep their order."""
-        latest_ms = self._now_ms() + self._future_limit_ms
+        now = self._now_ms()
+        self._vitals.turn(now)
+        latest_ms = now + self._future_limit_ms
         items: list[tuple[str, Batch | DeadLetter]] = []
         for poll in polls:
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
@@ -31,7 +41,9 @@ class Decode:
                     event = Rejected("in_the_future", f"stamped {message[1]}, limit {latest_ms}")
                 if isinstance(event, Rejected):
                     self.rejected[event.reason] += 1
-                    items.append((DEAD_LETTER_KEY, _dead_letter(poll, message, event)))
+                    letter = _dead_letter(poll, message, event)
+                    self._vitals.dead_letters.append(letter)
+                    items.append((DEAD_LETTER_KEY, letter))
                     continue
                 facts[lane_of(group_of(event.device_id), self._lanes)].append(
                     Fact(

@@ -13,6 +13,7 @@ from dataflows.items import OPENING_EPOCHS, Batch
 from dataflows.logs import log
 from dataflows.metrics import LANES, MERGE_DURATION
 from dataflows.settings import Settings
+from dataflows.vitals import Vitals
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, Records
 from session_logic.journal import Row
@@ -29,10 +30,17 @@ StoredLane = list[Any]
 class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
     """Feeds a lane with what arrives and with the time; emits records and rows to store."""
 
-    def __init__(self, settings: Settings, clock: Clock, stored: StoredLane | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        stored: StoredLane | None,
+        vitals: Vitals | None = None,
+    ) -> None:
         """Make the logic of a key; a new one learns from its first item which lane it is."""
         self._settings = settings
         self._clock = clock
+        self._vitals = vitals or Vitals()
         state = None if stored is None else read_lane_state(stored)
         self._lane = None
         if state is not None:
@@ -55,6 +63,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
     def on_batch(self, values: list[Batch | Row]) -> tuple[list[Emitted], bool]:
         """Take in rows, facts and reports."""
         now = self._clock.now_ms()
+        self._vitals.turn(now)
         emitted: list[Emitted] = []
         if self._lane is None:
             self._lane = self._make(values[0].lane, None)
@@ -85,6 +94,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
     def on_notify(self) -> tuple[list[Emitted], bool]:
         """Fire what is due; raises SnapshotError if a row has not come within the limit."""
         now = self._clock.now_ms()
+        self._vitals.turn(now)
         assert self._lane is not None
         lane = self._lane
         if lane.restoring and now - self._waits_since_ms > self._settings.restore_timeout_ms:
@@ -148,9 +158,11 @@ def _emitted(output: LaneOutput) -> list[Emitted]:
     return [output.records, *output.rows] if output.records else list(output.rows)
 
 
-def lane_builder(settings: Settings, clock: Clock) -> Callable[[StoredLane | None], LaneLogic]:
+def lane_builder(
+    settings: Settings, clock: Clock, vitals: Vitals
+) -> Callable[[StoredLane | None], LaneLogic]:
     """Return the builder for Bytewax."""
-    return lambda stored: LaneLogic(settings, clock, stored)
+    return lambda stored: LaneLogic(settings, clock, stored, vitals)
 
 
 def is_records(item: tuple[str, Emitted]) -> bool:

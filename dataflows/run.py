@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
-from msgspec import Struct
 
 from dataflows.clock import SteadyClock, wall_ahead_s
+from dataflows.cluster import Cluster
+from dataflows.http.server import bind, serve
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
@@ -30,6 +31,7 @@ from dataflows.store.contents import FLOW, lane_states
 from dataflows.store.lock import StoreLock, first_has
 from dataflows.store.recovery import Recovery
 from dataflows.store.unfinished import forget_unfinished
+from dataflows.vitals import Vitals
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from session_logic.lane import check_state
 
@@ -47,18 +49,14 @@ class ClusterError(HeartwheelError):
     """Another process of the cluster is gone: all stop, and all must be started again."""
 
 
-class Cluster(Struct, frozen=True):
-    """Which process of how many this is; one alone has neither id nor addresses."""
-
-    process_id: int | None = None
-    addresses: tuple[str, ...] = ()
-    workers: int = 1
-
-
 def run(settings: Settings, cluster: Cluster) -> None:
     """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
     stop_on_signals(settings.stop_timeout_ms / 1000)  # before any other thread is started
     start_logs(settings, cluster.process_id or 0)
+    clock, vitals = SteadyClock(), Vitals()
+    listener = bind(settings)
+    if listener is not None:
+        serve(listener, settings, cluster, vitals, clock)
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
     process_id = cluster.process_id or 0
     lock = StoreLock(recovery_dir, process_id)
@@ -67,12 +65,12 @@ def run(settings: Settings, cluster: Cluster) -> None:
     # The other processes of a cluster live and die with the first.
     lease = Lease(settings, lock.store) if settings.fencing and not process_id else None
     sink = KafkaSink(settings, lease)
-    clock = SteadyClock()
+    vitals.waits_for_kafka = sink.channel.blocks
     # Also while nothing is written, so that the metrics tell when it was acknowledged.
     source = KafkaSource(settings, STOP, clock, on_tick=sink.channel.serve)
     source.list_parts()
     sink.list_parts()
-    flow = build_flow(source, sink, settings, clock)
+    flow = build_flow(source, sink, settings, clock, vitals)
     threading.Thread(target=watch_wall_clock, name="wall clock", daemon=True).start()
     gc.set_threshold(*GC_THRESHOLDS)
     if cluster.process_id is not None:

@@ -17,6 +17,7 @@ from dataflows.logs import start_logs
 from dataflows.settings import Settings, load_settings
 from dataflows.stop import STOP
 from dataflows.store.rows import Inbox, RestoredSource, StoreSink
+from dataflows.vitals import Vitals
 
 # A stop that one process is asked for is a stop of all. Bytewax has no broadcast, but deals at
 # random: of so many copies each of up to 32 workers gets one, but for one run in 10^12.
@@ -24,13 +25,18 @@ STOP_COPIES = 1_000
 
 
 def build_flow(
-    source: Source[Polled], sink: Sink[Any], settings: Settings, clock: Clock | None = None
+    source: Source[Polled],
+    sink: Sink[Any],
+    settings: Settings,
+    clock: Clock | None = None,
+    vitals: Vitals | None = None,
 ) -> Dataflow:
     """Return the dataflow between a source of polls and a sink of records; for one run only.
 
     Step ids are names in the recovery store: they must stay.
     """
     clock = clock or SteadyClock()
+    vitals = vitals or Vitals()
     inbox: Inbox = Inbox()
     flow = Dataflow("heartwheel")
     polls = op.input("source", flow, source)
@@ -38,7 +44,7 @@ def build_flow(
     op.inspect("stopped", op.redistribute("stops", stops), lambda _step_id, _stop: STOP.set())
     restored = op.input("restored", flow, RestoredSource(inbox))
 
-    decode = Decode(settings.lanes, settings.future_limit_ms, clock.now_ms)
+    decode = Decode(settings.lanes, settings.future_limit_ms, clock.now_ms, vitals)
     decoded = op.branch(
         "decoded",
         op.flat_map_batch("decode", polls, decode),
@@ -49,7 +55,7 @@ def build_flow(
     sessions = op.stateful_batch(
         "sessions",
         op.merge("lanes", facts, restored),
-        lane_builder(settings, clock),  # type: ignore[arg-type]  # branch does not narrow its streams
+        lane_builder(settings, clock, vitals),  # type: ignore[arg-type]  # branch does not narrow its streams
     )
     emitted = op.branch("emitted", sessions, is_records)
     op.output("sink", op.merge("outputs", emitted.trues, dead_letters), sink)

@@ -4,6 +4,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -58,6 +59,11 @@ class Settings(
     monitor_group: str = "heartwheel-monitor"
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    http_host: Name = "127.0.0.1"
+    http_port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    http_token: str = ""
+    live_limit_ms: Positive = 10_000
+    ready_lag_ms: Positive = 5_000
     kafka: dict[str, str] = {}
     consumer: dict[str, str] = {}
     producer: dict[str, str] = {}
@@ -89,6 +95,17 @@ class Settings(
             )
             raise ConfigError(msg)
 
+        if self.http_port and not self.http_token and not is_loopback(self.http_host):
+            msg = (
+                f"HEARTWHEEL_HTTP_HOST is {self.http_host}, which others can reach: set "
+                "HEARTWHEEL_HTTP_TOKEN (or HEARTWHEEL_HTTP_TOKEN_FILE) to what they must know, or "
+                "HEARTWHEEL_HTTP_PORT=0 to have no server"
+            )
+            raise ConfigError(msg)
+        if not self.http_token.isprintable() or " " in self.http_token:
+            msg = "HEARTWHEEL_HTTP_TOKEN must be one word without spaces or line breaks"
+            raise ConfigError(msg)
+
     def rules(self) -> Rules:
         """Return the part that the session rules need; raises ConfigError if it is wrong."""
         return Rules(self.heartbeat_ms, self.max_session_ms, self.remember_ended_ms, self.catch_up)
@@ -101,11 +118,21 @@ class Settings(
                 option: "***" if any(word in option for word in SECRET_WORDS) else value
                 for option, value in plain[table].items()
             }
+        if self.http_token:
+            plain |= {"http_token": "***"}
         return plain
 
     def __repr__(self) -> str:
         """Show the settings without secrets."""
         return f"Settings({self.masked()})"
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach what is bound to a host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_settings(variables: Mapping[str, str] = os.environ, config: str | None = None) -> Settings:

@@ -52,6 +52,16 @@ def timeout_ms(session: Session, rules: Rules) -> int:
     return session.started_ms + rules.max_session_ms
 
 
+def next_heartbeat_ms(session: Session, rules: Rules, fired_ms: int) -> int | None:
+    """Return when an active session's next heartbeat is due; None if it times out before.
+
+    What was due by fired_ms has been sent.
+    """
+    sent = max(0, (fired_ms - session.started_ms) // rules.heartbeat_ms)
+    due_ms = session.started_ms + (sent + 1) * rules.heartbeat_ms
+    return None if is_due(timeout_ms(session, rules), due_ms) else due_ms
+
+
 def forget_ms(session: Session, rules: Rules) -> int:
     """Return the moment from which a fact so stamped no longer knows of an ended session.
 

@@ -69,6 +69,10 @@ class SessionTable:
         """How many sessions are active."""
         return sum(len(group.active) for group in self._groups.values())
 
+    def find(self, device_id: str) -> Session | None:
+        """Return the active session of a device of this lane, in the same time for any number."""
+        return self._groups[group_of(device_id)].active.get(device_id)
+
     # What an input event does.
 
     def apply(self, fact: Fact, fired: Fired) -> list[OutputEvent]:

@@ -29,6 +29,7 @@ class Channel:
         self._serving = Lock()
         self.failure: str | None = None
         self._waits_since_s = 0.0
+        self._blocking = False
         read_from(SINK_QUEUE, self.waiting)
 
     def open(self) -> Producer:
@@ -57,6 +58,10 @@ class Channel:
         """Return how many records are enqueued and not acknowledged."""
         return 0 if self._producer is None else len(self._producer)
 
+    def blocks(self) -> bool:
+        """Say whether somebody waits until Kafka has acknowledged; that has a limit of its own."""
+        return self._blocking
+
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.failure = f"{error.str()} ({error.name()})"
@@ -67,7 +72,9 @@ class Channel:
             try:
                 return produce()
             except BufferError:
+                self._blocking = True
                 self.poll(0.01)
+                self._blocking = False
             except KafkaException as error:
                 self._on_error(error.args[0])
                 self.check()
@@ -95,7 +102,9 @@ class Channel:
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
         with self._serving:
+            self._blocking = True
             left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
+            self._blocking = False
         if left and self.failure is None:
             self.failure = f"{left} records not acknowledged in time"
         self.check()

@@ -132,7 +132,11 @@ def test_command_with_a_file_as_recovery_dir_exits_with_2_and_one_line(tmp_path:
     done = subprocess.run(
         [sys.executable, "-m", "dataflows.cli", "run"],
         env=environment()
-        | {"HEARTWHEEL_RECOVERY_DIR": str(a_file(tmp_path)), "HEARTWHEEL_LOG_FORMAT": "text"},
+        | {
+            "HEARTWHEEL_RECOVERY_DIR": str(a_file(tmp_path)),
+            "HEARTWHEEL_LOG_FORMAT": "text",
+            "HEARTWHEEL_HTTP_PORT": "0",
+        },
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -65,6 +65,7 @@ class Cluster:
             "HEARTWHEEL_LOG_FORMAT": "text",
             "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
             "HEARTWHEEL_HEARTBEAT_MS": str(heartbeat_ms),
+            "HEARTWHEEL_HTTP_PORT": "0",
         }
 
     def start(
