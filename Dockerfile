@@ -26,8 +26,12 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
 ENTRYPOINT ["heartwheel"]
 CMD ["run"]
 
-# waxctl's chart starts /bytewax/entrypoint.sh of the image, whatever the image is.
+# waxctl's chart starts `sh -c "sh ./entrypoint.sh"`, whatever the image is. Debian's sh would stay
+# as process 1, and signals with it: bash gives way to what it starts last.
 FROM heartwheel AS waxctl
+USER 0:0
+RUN ["ln", "-s", "/bin/bash", "/opt/heartwheel/bin/sh"]
+USER 10001:10001
 WORKDIR /bytewax
 COPY k8s/waxctl/entrypoint.sh k8s/waxctl/entrypoint-recovery.sh ./
 

@@ -83,6 +83,9 @@ def test_package_of_the_image_has_every_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_start_by_the_chart_of_waxctl_is_heartwheel_itself(tmp_path: Path, workers: str) -> None:
     """Its shells give way to the process, so that signals and exit codes are its own."""
+    link = next(json.loads(rest) for word, rest in stages()[2] if word == "RUN")
+    assert link[:2] + link[3:] == ["ln", "-s", "/opt/heartwheel/bin/sh"]
+    (tmp_path / "sh").symlink_to(link[2])
     command = tmp_path / "heartwheel"
     command.write_text(
         '#!/bin/sh\necho "$@" $BYTEWAX_WORKERS_PER_PROCESS\nps -o pid= -p $$\nexit 7\n'
