@@ -1,7 +1,8 @@
 """A real Kubernetes API server, built from Go modules, that all manifests are applied to.
 
-Run it with `python -m tests.deploy.control_plane`; it prints what the server says of each object.
-The first build takes some minutes, so no test needs it.
+`python -m tests.deploy.control_plane [FILE...]` prints what the server says of each object of every
+overlay, and of files with others, such as a chart's. The first build takes some minutes, so no test
+needs it.
 """
 
 import json
@@ -165,17 +166,18 @@ def server(folder: Path) -> Iterator[list[str]]:
             process.wait()
 
 
-def apply_all(folder: Path) -> int:
-    """Apply every overlay without keeping anything; return the number of failures."""
+def apply_all(folder: Path, files: list[str]) -> int:
+    """Apply every overlay and file without keeping anything; return the number of failures."""
     failures = 0
     with server(folder) as kubectl:
         apply = [*kubectl, "apply", "--dry-run=server", "-f", "-"]
         version = json.loads(_output([*kubectl, "version", "-o", "json"]))["serverVersion"]
         print(f"API server {version['gitVersion']}, {version['goVersion']}")
         _output([*kubectl, "apply", "-f", str(ROOT / "k8s" / "base" / "namespace.yaml")])
-        for overlay in OVERLAYS:
-            print(f"\n{overlay}")
-            manifests = objects(render(overlay, folder))
+        texts = {overlay: render(overlay, folder) for overlay in OVERLAYS}
+        for name, text in (texts | {file: Path(file).read_text() for file in files}).items():
+            print(f"\n{name}")
+            manifests = objects(text)
             own = [m for m in manifests if m["apiVersion"] != MONITORING]
             failures += _tell(apply, [*own, _pod(own)])
             for manifest in manifests:
@@ -194,7 +196,7 @@ def _pod(manifests: list[Manifest]) -> Manifest:
     """Return the pod that the StatefulSet's controller would make, which is not running here."""
     stateful = objects(yaml.safe_dump(named(manifests, "StatefulSet")))[0]
     spec = stateful["spec"]["template"]["spec"]
-    for claim in stateful["spec"]["volumeClaimTemplates"]:
+    for claim in stateful["spec"].get("volumeClaimTemplates", []):
         name = claim["metadata"]["name"]
         source = {"claimName": f"{name}-{stateful['metadata']['name']}-0"}
         spec["volumes"].append({"name": name, "persistentVolumeClaim": source})
@@ -220,4 +222,4 @@ def _tell(command: list[str], manifests: list[Manifest]) -> int:
 if __name__ == "__main__":
     build()
     with tempfile.TemporaryDirectory() as name:
-        sys.exit(apply_all(Path(name)))
+        sys.exit(apply_all(Path(name), sys.argv[1:]))

@@ -11,9 +11,10 @@ from tests.broker import ROOT
 
 OVERLAYS = ("single", "cluster", "secure")
 MONITORING = "monitoring.coreos.com/v1"
+KAFKA = ("ca.crt", "tls.crt", "tls.key", "username", "password")
 SECRETS = {
-    "base": ("http-token",),
-    "components/kafka-tls-sasl": ("ca.crt", "tls.crt", "tls.key", "username", "password"),
+    "base": {"http-token": "0123456789abcdef"},
+    "components/kafka-tls-sasl": {name: f"the {name}" for name in KAFKA},
 }
 Manifest = dict[str, Any]
 
@@ -23,10 +24,10 @@ def render(overlay: str, folder: Path) -> str:
     copy = folder / "k8s"
     if not copy.exists():
         shutil.copytree(ROOT / "k8s", copy, ignore=shutil.ignore_patterns("secrets"))
-        for part, names in SECRETS.items():
+        for part, files in SECRETS.items():
             (copy / part / "secrets").mkdir()
-            for name in names:
-                (copy / part / "secrets" / name).write_text(f"the {name}")
+            for name, text in files.items():
+                (copy / part / "secrets" / name).write_text(text)
     return subprocess.run(
         ["kubectl", "kustomize", str(copy / "overlays" / overlay)],
         check=True,

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -27,6 +29,7 @@ from tests.deploy.container import (
     require_namespaces,
 )
 from tests.deploy.manifests import (
+    SECRETS,
     Manifest,
     environment_of,
     named,
@@ -41,6 +44,7 @@ RULES = Rules(1_000, 20_000, catch_up="all")
 LANES = 8
 RUN_S = 4
 STOP_S = 30
+OK, UNAUTHORIZED = 200, 401
 # Names are known a while after the pods have started.
 DNS_S = 2
 
@@ -66,6 +70,9 @@ class StatefulSet:
         ]
         for pod in self.pods:
             pod.start()
+
+    def publish(self) -> None:
+        """Let the pods be found by their names, some time after they have started."""
         time.sleep(DNS_S)
         for pod in self.pods:
             pod.hosts = self._hosts
@@ -77,7 +84,8 @@ class StatefulSet:
         variables = environment_of(self._manifests, name)
         # What an operator's own overlay says: where Kafka is, and what is short for a test.
         own = dict(self._cluster.variables)
-        del own["HEARTWHEEL_RECOVERY_DIR"]
+        for name_ in ("HEARTWHEEL_RECOVERY_DIR", "HEARTWHEEL_HTTP_PORT"):
+            own.pop(name_, None)
         own["HEARTWHEEL_MAX_SESSION_MS"] = str(RULES.max_session_ms)
         own["HEARTWHEEL_CATCH_UP"] = RULES.catch_up
         folder = self._folder / f"{len(list(self._folder.iterdir()))}-{name}"
@@ -155,14 +163,38 @@ class StatefulSet:
         """Return what the pods have printed."""
         return "\n".join(pod.log() for pod in self.pods)
 
+    def get(self, number: int, path: str, token: str | None = None) -> tuple[int, str]:
+        """Return status and text that a pod answers."""
+        (container,) = pod_of(self._manifests)["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        url = f"http://{self._sandboxes[number].address}:{ports['http']}{path}"
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            with urlopen(Request(url, headers=headers), timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def probe(self, probe: str) -> list[bool]:
+        """Return for each pod whether a probe of the manifest succeeds now."""
+        (container,) = pod_of(self._manifests)["containers"]
+        path = container[probe]["httpGet"]["path"]
+        return [self.get(number, path)[0] == OK for number in range(len(self.pods))]
+
     def work(self) -> None:
-        """Let it go on for some time after its first output."""
+        """Let it go on for some time after its first output, until all pods are ready."""
         before = len(self._cluster.events())
         deadline = time.monotonic() + 60
         while len(self._cluster.events()) == before:
             assert time.monotonic() < deadline, self.logs()
             assert all(pod.process.poll() is None for pod in self.pods), self.logs()
             time.sleep(0.2)
+        while not all(self.probe("readinessProbe")):
+            assert time.monotonic() < deadline, [self.get(n, "/readyz") for n in range(3)]
+            time.sleep(0.2)
+        assert all(self.probe("startupProbe") + self.probe("livenessProbe"))
         time.sleep(RUN_S)
 
 
@@ -204,14 +236,18 @@ def test_killed_pod_and_rescaling_lose_and_double_nothing(tmp_path: Path, kafka:
         with Load(kafka, seed=11):
             pods = StatefulSet(kafka, folder, three)
             stack.callback(pods.end)
+            assert not any(pods.probe("readinessProbe"))  # nobody can find the others yet
+            pods.publish()
             pods.work()
             assert pods.partitions() == [["part-0.sqlite3"], [], []]
+            check_access(pods)
             pods.kill(1)
             pods.work()
             pods.stop()
             assert [pod.starts for pod in pods.pods] == [2, 2, 2]
             pods = StatefulSet(kafka, folder, rescaled(three, 2))
             stack.callback(pods.end)
+            pods.publish()
             pods.work()
             assert pods.partitions() == [["part-0.sqlite3"], []]
         wait_for_model(kafka, [kafka.output], RULES)
@@ -219,6 +255,15 @@ def test_killed_pod_and_rescaling_lose_and_double_nothing(tmp_path: Path, kafka:
     assert check_against_model(kafka, [kafka.output], RULES) > 2_000
     store = pods.claim("heartwheel-0") / "recovery"
     assert check(store) == f"{store}: no fault in 1 files and {LANES} lanes\n"
+
+
+def check_access(pods: StatefulSet) -> None:
+    """Check that the probes need no token, and that all else does."""
+    for number in range(len(pods.pods)):
+        assert pods.get(number, "/metrics")[0] == UNAUTHORIZED
+        status, text = pods.get(number, "/metrics", SECRETS["base"]["http-token"])
+        assert status == OK
+        assert "heartwheel_build_info" in text
 
 
 def rescaled(manifests: list[Manifest], replicas: int) -> list[Manifest]:
