@@ -13,6 +13,7 @@ from dataflows.recording.commands import record_command, replay_command
 from dataflows.run import run
 from dataflows.settings import load_settings
 from dataflows.store.commands import store_app
+from dataflows.top import top_command
 from session_logic.errors import ConfigError, HeartwheelError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ ConfigOption = Annotated[
 
 app.command("record")(record_command)
 app.command("replay")(replay_command)
+app.command("top")(top_command)
 
 
 @app.callback()

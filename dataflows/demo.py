@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dataflows.fleet import Fleet
-from dataflows.settings import environment
+from dataflows.http.server import bind, url_of
+from dataflows.settings import Settings, environment
 from session_logic.codec import decode_output
+from session_logic.errors import ConfigError
 from session_logic.events import OutputEvent, SessionActive, SessionEnd
 
 LANES = 4  # a topic of the built-in broker has 4 partitions
@@ -44,8 +46,9 @@ KINDS = (
 class Screen:
     """What has been seen of the output, and how to show it."""
 
-    def __init__(self) -> None:
-        """Begin with nothing seen."""
+    def __init__(self, url: str) -> None:
+        """Begin with nothing seen; url is that of the status page, if there is one."""
+        self.url = url
         self.active = 0
         self._begin_ms = 0
         self.counts: Counter[str] = Counter()
@@ -86,6 +89,10 @@ class Screen:
             f"dead letters {self.counts['dead letter']}"
         )
 
+    def page(self) -> str:
+        """Return where the status page is, to be put behind a line."""
+        return f"  status page {self.url}" if self.url else ""
+
     def picture(self, sent: int, seconds: float) -> Panel:
         """Return the live view."""
         numbers = Table.grid(padding=(0, 3))
@@ -121,7 +128,12 @@ class Screen:
                 records.add_row(Text(first[0], "bold"), Text(first[1], "cyan"), Text(text, "dim"))
         every_s = HEARTBEAT_MS // 1000
         title = f"Heartwheel demo, {seconds:.0f} s, heartbeat every {every_s} s, Ctrl-C ends it"
-        return Panel(Group(numbers, Text(""), records), title=title, title_align="left")
+        return Panel(
+            Group(numbers, Text(""), records),
+            title=title,
+            title_align="left",
+            subtitle=self.page().strip() or None,
+        )
 
 
 class Demo:
@@ -129,6 +141,7 @@ class Demo:
 
     def __init__(self, folder: str) -> None:
         """Start the broker and the flow."""
+        page = page_settings()
         self._producer = Producer(
             {"test.mock.num.brokers": "1", "linger.ms": "5", "log_level": "0"}
         )
@@ -140,6 +153,7 @@ class Demo:
             "HEARTWHEEL_HEARTBEAT_MS": str(HEARTBEAT_MS),
             "HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS),
             "HEARTWHEEL_RECOVERY_DIR": os.path.join(folder, "recovery"),
+            "HEARTWHEEL_HTTP_PORT": str(page.http_port),
             "HEARTWHEEL_KAFKA_LOG__LEVEL": "0",
             "HEARTWHEEL_LOG_LEVEL": "warning",
             "HEARTWHEEL_CONSUMER_FETCH_WAIT_MAX_MS": FETCH_WAIT_MS,
@@ -167,7 +181,7 @@ class Demo:
                 for partition in range(LANES)
             ]
         )
-        self.screen = Screen()
+        self.screen = Screen(url_of(page) if page.http_port else "")
 
     @property
     def sent(self) -> int:
@@ -209,6 +223,18 @@ class Demo:
         return code
 
 
+def page_settings() -> Settings:
+    """Return where the status page is to be; port 0 if the usual one is taken."""
+    settings = Settings()
+    try:
+        listener = bind(settings)
+    except ConfigError:
+        return Settings(http_port=0)
+    if listener is not None:
+        listener.close()
+    return settings
+
+
 def demo(seconds: float | None) -> int:
     """Run the demonstration for some seconds, or until Ctrl-C; return the exit code."""
     console = Console()
@@ -223,7 +249,8 @@ def demo(seconds: float | None) -> int:
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the flow
             code = shown.stop()
-    console.print(f"[bold]{shown.screen.line(shown.sent)}[/bold]", soft_wrap=True, highlight=False)
+    summary = f"{shown.screen.line(shown.sent)}{shown.screen.page()}"
+    console.print(summary, style="bold", soft_wrap=True, highlight=False, markup=False)
     for kind in KINDS:
         for value in list(shown.screen.last[kind])[-1:]:
             console.print(
@@ -244,7 +271,8 @@ def _watch(shown: Demo, live: Live | None, seconds: float | None, begin: float) 
                 live.update(shown.screen.picture(shown.sent, now - begin))
             elif now - last_line >= LINE_S:
                 last_line = now
-                print(f"{now - begin:5.1f} s  {shown.screen.line(shown.sent)}", flush=True)
+                line = f"{shown.screen.line(shown.sent)}{shown.screen.page()}"
+                print(f"{now - begin:5.1f} s  {line}", flush=True)
     finally:
         if live is not None:
             live.stop()

@@ -184,7 +184,7 @@ function showTiles() {
     tile("Heartbeat lateness", seconds(last("heartbeat_p99_s")),
       `p99; p50 ${seconds(last("heartbeat_p50_s"))}`),
     tile("Dead letters", count(rejected),
-      Object.entries(now.rejected).filter(([, n]) => n).map(([name, n]) => `${name} ${count(n)}`).join(" · "),
+      Object.entries(now.rejected).filter(([, n]) => n).map(([name, n]) => `${name.replaceAll("_", " ")} ${count(n)}`).join(" · "),
       last("dead_letters") ? "warn" : ""),
   );
 }
@@ -239,7 +239,7 @@ function show() {
   const up = seconds((now.now_ms - now.started_ms) / 1000);
   $("about").textContent = `version ${now.version}${process} · up ${up} · ${moment(now.now_ms)}`;
   $("token").hidden = true;
-  $("main").hidden = false;
+  $("main").hidden = $("range").hidden = false;
   showTiles();
   showTables();
   CHARTS.forEach(draw);
@@ -287,7 +287,7 @@ async function update() {
 function askToken() {
   if (sessionStorage.getItem("heartwheel.token")) $("token-text").textContent = "That is not the token.";
   $("state").textContent = "token needed";
-  $("main").hidden = true;
+  $("main").hidden = $("range").hidden = true;
   $("token").hidden = false;
   document.querySelector("#token input").focus();
 }
