@@ -20,8 +20,8 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
@@ -68,20 +68,17 @@ def free_port() -> int:
 class Broker:
     """A broker whose data lies in one folder; it can be stopped, killed and started again."""
 
-    def __init__(self, folder: Path, heap: str = "512m", host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, heap: str = "512m") -> None:
         """Format the storage; `start` starts it."""
         self._libs = f"{fetch_kafka()}/*"
         self._heap = heap
         self._folder = folder
-        self._host = host
         self._port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._properties = folder / "server.properties"
         self._properties.write_text(
-            PROPERTIES.format(
-                host=host, port=self._port, controller=free_port(), data=folder / "data"
-            )
+            PROPERTIES.format(port=self._port, controller=free_port(), data=folder / "data")
         )
         self._java(
             "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties)
@@ -96,7 +93,7 @@ class Broker:
     @property
     def address(self) -> str:
         """Where clients reach it."""
-        return f"{self._host}:{self._port}"
+        return f"127.0.0.1:{self._port}"
 
     def admin(self) -> AdminClient:
         """Return an admin client."""

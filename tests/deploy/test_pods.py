@@ -206,12 +206,28 @@ def _write(folder: Path, files: dict[str, bytes], mode: int) -> None:
         os.chown(folder / name, 0, USER)
 
 
+class BridgedBroker(Broker):
+    """A Kafka that pods reach."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        properties = self._properties.read_text()
+        self._properties.write_text(
+            properties.replace("PLAINTEXT://127.0.0.1", f"PLAINTEXT://{BRIDGE}")
+        )
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it."""
+        return super().address.replace("127.0.0.1", BRIDGE)
+
+
 @pytest.fixture
 def kafka(tmp_path: Path) -> Iterator[Cluster]:
     """Return topics on a Kafka that the pods reach."""
     require_namespaces()
     with own_network(), ExitStack() as stack:
-        broker = Broker(tmp_path / "kafka", host=BRIDGE)
+        broker = BridgedBroker(tmp_path / "kafka")
         stack.callback(broker.stop)
         broker.start()
         yield Cluster(broker.address, tmp_path, "pods", lanes=LANES)
