@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import msgspec
@@ -38,6 +39,16 @@ def cpu_s(pid: int) -> float:
         with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
             total_ns += int((task / "schedstat").read_text().split()[0])
     return total_ns / 1e9
+
+
+def thread_cpu_s(pid: int) -> dict[str, float]:
+    """Return the processor time of a process by the names of its threads."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            name = (task / "comm").read_text().strip()
+            used[name] += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return used
 
 
 def memory_bytes(pid: int) -> int:
@@ -155,15 +166,18 @@ def steady(
     """Send the steady load; return when that was in ms, and this phase's part of the report."""
     print(f"steady: {plan.rate:.0f} events/s", flush=True)
     begin_ms = time.time_ns() // 1_000_000
-    cores = Cores(pids)
+    cores, threads = Cores(pids), thread_cpu_s(pids["flow"])
     load.go()
     worst = load.result()
+    used = {name: s - threads.get(name, 0) for name, s in thread_cpu_s(pids["flow"]).items()}
     mean = cores.stop()
     end_ms = time.time_ns() // 1_000_000
+    passed_s = (end_ms - begin_ms) / 1000
     time.sleep(1)
     return (begin_ms, end_ms), {
         **worst,
         "cores": {name: round(value, 3) for name, value in mean.items()},
+        "flow_threads": {n: round(s / passed_s, 3) for n, s in used.items() if s > passed_s / 1000},
         "core_series": cores.samples,
         "flow_gb": round(memory_bytes(pids["flow"]) / 1e9, 3),
         "broker_gb": round(memory_bytes(pids["broker"]) / 1e9, 3),
@@ -202,7 +216,7 @@ def check(
 def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Run one benchmark in a folder and return its report."""
     changes = dict(pair.split("=", 1) for pair in arguments.set)
-    broker = Broker(folder / "kafka", heap="1g")
+    broker = Broker((arguments.broker_dir or folder) / "kafka", heap="1g")
     broker.start()
     assert broker.process is not None
     stamped = {"message.timestamp.type": "LogAppendTime"}
@@ -230,7 +244,7 @@ def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
             before = len(output)
             flow = cluster.start(**changes)
             report["resume_first_output_s"] = round(output.wait(before + 1, 0.02, 120), 2)
-            time.sleep(10)
+            time.sleep(settings.heartbeat_ms / 1000 + SETTLE_S)  # every session has beaten
             report["reconciled"] = RECONCILED.findall(cluster.errors(flow))
         stopped_ms = time.time_ns() // 1_000_000
         report |= stop(flow)
@@ -281,6 +295,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="length of the steady phase")
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--broker-dir",
+        type=Path,
+        help="Kafka's data, where it is not to share a disk with the recovery store",
+    )
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     parser.add_argument(
         "--kill", action="store_true", help="kill -9 after the steady phase, resume"

@@ -227,7 +227,7 @@ class SessionTable:
             if expired:
                 self._expire(slot, records, time_ms)
             if ended:
-                slot[:] = [session for session in slot if not self._forget(session, time_ms)]
+                slot[:] = [s for s in slot if not s.ended_ms or not self._forget(s, time_ms)]
             if len(records.keys) >= limit:
                 upto_ms = time_ms
                 break
@@ -269,7 +269,7 @@ class SessionTable:
 
     def _forget(self, session: Session, now_ms: int) -> bool:
         """Drop an ended session that need not be remembered any longer; say whether it was."""
-        if not session.ended_ms or not is_due(drop_ms(session, self._rules), now_ms):
+        if not is_due(drop_ms(session, self._rules), now_ms):
             return False
         ended = self._groups[group_of(session.device_id)].ended
         remembered = [other for other in ended[session.device_id] if other is not session]

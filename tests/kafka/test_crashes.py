@@ -66,6 +66,21 @@ def test_stop_under_load_and_start_again_loses_and_doubles_nothing(cluster: Clus
         assert len(kinds(events)) == len(set(kinds(events))), name
 
 
+def test_stop_long_before_the_next_snapshot_waits_for_none(cluster: Cluster) -> None:
+    """With a snapshot a minute, a stop takes its own at once, and the next run goes on from it."""
+    for turn, snapshot_ms in enumerate(("250", "60000", "60000")):
+        flow = cluster.start(**ALL, HEARTWHEEL_SNAPSHOT_MS=snapshot_ms)
+        cluster.send("Start", "p1", f"s{turn}")
+        cluster.flush()
+        cluster.wait("the session", lambda t=turn: f"s{t}" in cluster.sessions())
+        flow.send_signal(signal.SIGTERM)
+        assert flow.wait(20) == 0, cluster.errors(flow)
+    sessions = cluster.sessions()
+    assert [kinds(events)[-1] for events in sessions.values()][:2] == ["end replaced"] * 2
+    for name, events in sessions.items():
+        assert len(kinds(events)) == len(set(kinds(events))), name
+
+
 def test_broker_away_for_ten_seconds_loses_nothing(tmp_path: Path, broker: Broker) -> None:
     """A broker that is stopped and started again delays the output and changes nothing else."""
     assert broker.process is not None  # the shared one proves that Kafka can be had

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from session_logic import journal
 from session_logic.clock import Report
-from session_logic.errors import SnapshotError
+from session_logic.errors import ConfigError, SnapshotError
 from session_logic.events import Fact, OutputEvent
 from session_logic.journal import BaseRow, JournalRow, Row
 from session_logic.lane import Lane, read_lane_state
@@ -170,6 +170,15 @@ def test_outage_fires_nothing_before_the_log_is_read_to_its_end() -> None:
     assert len(beats) == len(DEVICES) - 1
     assert {type(event).__name__ for event in beats} == {"Heartbeat"}
     assert all(0 <= now_ms - event.time_ms < 30_000 for event in beats)
+
+
+def test_state_of_other_groups_or_lanes_is_refused_with_what_to_do() -> None:
+    """What fixes the place of a device in the store cannot be changed by a setting."""
+    state = read_lane_state(stored(1).state or [])
+    with pytest.raises(ConfigError, match="made for 128 groups of devices"):
+        Lane(LANE, LANES, RULES, replace(state, groups=128))
+    with pytest.raises(ConfigError, match="heartwheel store migrate --lanes 16"):
+        Lane(LANE, 16, RULES, state)
 
 
 def test_lag_is_that_of_the_sessions_or_of_the_clock_where_there_are_none() -> None:
