@@ -92,7 +92,7 @@ def demo_command(
 def schemas_command(
     folder: Annotated[Path, typer.Argument(help="Where to write the JSON Schema files.")],
 ) -> None:
-    """Write the contract: a JSON Schema file for input and for output."""
+    """Write the contract: JSON Schema for input and for output, and AsyncAPI for all of it."""
     from dataflows.schemas import write_schemas
 
     write_schemas(folder)

@@ -1,4 +1,4 @@
-"""The contract as JSON Schema, generated from the Structs that encode and decode it."""
+"""The contract's files, generated from the Structs that encode and decode it."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.json import schema_components
 
+from dataflows.asyncapi import document
 from session_logic.events import (
     GameEnd,
     GameStart,
@@ -22,8 +23,8 @@ TOPICS: dict[str, tuple[str, list[type]]] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Return the schema of each file by its name."""
-    files = {}
+    """Return what each file holds, by its name: JSON Schema, and an AsyncAPI document of all."""
+    files = {"asyncapi.json": document()}
     for name, (title, types) in TOPICS.items():
         references, components = schema_components(types, ref_template="#/$defs/{name}")
         files[f"{name}.schema.json"] = {
@@ -36,7 +37,7 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def write_schemas(folder: Path) -> None:
-    """Write every schema into a folder."""
+    """Write every file into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, schema in schemas().items():
         (folder / name).write_text(json.dumps(schema, indent=2) + "\n")

@@ -116,7 +116,7 @@ class History:
         ]
         return quantile(sorted(counts), share)
 
-    def columns(self, after_ms: int) -> dict[str, list[Any]]:
+    def columns(self, after_ms: float) -> dict[str, list[Any]]:
         """Return the points after a moment, as a list for each of their names."""
         points = [point for point in self.points if point.time_ms > after_ms]
         return {

@@ -82,8 +82,8 @@ def url_of(settings: Settings) -> str:
 
 def serve(
     listener: socket.socket, settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock
-) -> None:
-    """Answer on a bound socket from now to the end of the process; returns at once."""
+) -> uvicorn.Server:
+    """Answer on a bound socket, from now to the end of the process or until should_exit is set."""
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(settings, cluster, vitals, clock),
@@ -105,6 +105,7 @@ def serve(
         target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
     ).start()
     log.info("status page", url=url_of(settings))
+    return server
 
 
 def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock) -> ASGIApp:
@@ -128,8 +129,7 @@ def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock)
         return _json(*devices.look_up(request.path_params["device_id"]))
 
     async def status_json(request: Request) -> Response:
-        after = request.query_params.get("after", "")
-        return _json(200, status.describe(int(after) if after.isdecimal() else 0))
+        return _json(200, status.describe(_number(request.query_params.get("after", ""))))
 
     async def show_page(_request: Request) -> Response:
         return page.response(200)
@@ -161,6 +161,13 @@ async def _sample(status: Status, clock: Clock) -> None:
         with contextlib.suppress(RuntimeError):
             status.history.sample(clock.now_ms())
         await asyncio.sleep(SAMPLE_S)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0
 
 
 def _probe(problem: str | None) -> Response:

@@ -30,7 +30,7 @@ class Status:
         self._started_ms = clock.now_ms()
         self.history = History()
 
-    def describe(self, after_ms: int) -> dict[str, Any]:
+    def describe(self, after_ms: float) -> dict[str, Any]:
         """Return the status, with the history after a moment; _ms is ms since 1970."""
         now_ms = self._clock.now_ms()
         reading = self.history.last

@@ -1,53 +1,52 @@
 """The consumer group of a run: offsets for tools that show lag; the run itself reads none."""
 
+import time
 from collections.abc import Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as WaitedError
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from dataflows.kafka.client import make_client
 from dataflows.logs import log
 from dataflows.settings import Settings
 
-REQUEST_S = 10.0
 CLOSE_S = 1.0
+POLL_S = 0.01
 
 
 class Monitor:
     """Commits how far the snapshots have come, one request at a time, and never waits for it.
 
-    It has a client of its own, so that nothing that goes wrong here reaches source or sink.
+    It has a client of its own, so that nothing that goes wrong here reaches source or sink: a
+    consumer that reads nothing. An admin client, whose requests may time out while Kafka is
+    away, aborts the process when Kafka comes back (an assertion of librdkafka 2.16).
     """
 
     def __init__(self, settings: Settings) -> None:
         """Commit to the group of the settings."""
         self._group = settings.monitor_group
-        options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
-        self._admin = make_client(AdminClient, options)
-        self._request: Future[ConsumerGroupTopicPartitions] | None = None
+        options = {
+            **settings.kafka,
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": self._group,
+            "enable.auto.commit": "false",
+            "on_commit": self._done,
+        }
+        self._consumer = make_client(Consumer, options)
+        self._waiting = False
         self._failing = False
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Commit the next offset of each partition, unless the last commit is still on its way."""
-        self._admin.poll(0)  # brings out what the client has logged
-        if self._request is not None and not self._request.done():
-            return
+        self._consumer.poll(0)  # brings out what the client has logged, and the answer
         where = [TopicPartition(*name, offset) for name, offset in offsets.items() if offset >= 0]
-        if where:
-            wanted = [ConsumerGroupTopicPartitions(self._group, where)]
-            requests = self._admin.alter_consumer_group_offsets(wanted, request_timeout=REQUEST_S)
-            self._request = requests[self._group]
-            self._request.add_done_callback(self._done)
+        if where and not self._waiting:
+            self._waiting = True
+            self._consumer.commit(offsets=where, asynchronous=True)
 
-    def _done(self, request: Future[ConsumerGroupTopicPartitions]) -> None:
+    def _done(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """Log a failure, but not another one before a commit has succeeded."""
-        try:
-            found = request.result().topic_partitions or []
-            error = next((part.error for part in found if part.error is not None), None)
-        except KafkaException as failure:
-            error = failure.args[0]
+        self._waiting = False
+        error = error or next((part.error for part in partitions if part.error is not None), None)
         if error is not None and not self._failing:
             log.warning(
                 "offsets for monitoring cannot be committed, and the run goes on without; let it "
@@ -59,11 +58,11 @@ class Monitor:
 
     def close(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Commit the last offsets; waits for a moment at most."""
-        try:
-            if self._request is not None:
-                self._request.exception(CLOSE_S)
-            self.commit(offsets)
-            if self._request is not None:
-                self._request.exception(CLOSE_S)
-        except WaitedError:
-            pass
+        self._wait()
+        self.commit(offsets)
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline_s = time.monotonic() + CLOSE_S
+        while self._waiting and time.monotonic() < deadline_s:
+            self._consumer.poll(POLL_S)

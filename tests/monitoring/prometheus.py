@@ -14,6 +14,7 @@ from tests.broker import free_port
 from tests.kafka.test_faults import missing
 
 START_TIMEOUT_S = 30
+BEARER = "of-the-scrapes"
 Series = list[tuple[dict[str, str], float]]
 
 
@@ -39,7 +40,11 @@ class Prometheus:
             },
             "rule_files": ["rules.yml"],
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+                {
+                    "job_name": job,
+                    "authorization": {"credentials": BEARER},
+                    "static_configs": [{"targets": [f"127.0.0.1:{port}"]}],
+                }
                 for job, port in jobs.items()
             ],
         }

@@ -21,7 +21,7 @@ from tests.monitoring.expressions import (
     of_rules,
     selected,
 )
-from tests.monitoring.prometheus import Prometheus
+from tests.monitoring.prometheus import BEARER, Prometheus
 
 DEVICES = 2_000
 # The rules wait for minutes: here a second stands for so many, and one is scraped every second.
@@ -64,8 +64,8 @@ class World:
     def _serve(self, job: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         return self.cluster.start(
             *arguments,
-            command="tests.kafka.exposed",
-            METRICS_PORT=str(self._ports[job]),
+            HEARTWHEEL_HTTP_PORT=str(self._ports[job]),
+            HEARTWHEEL_HTTP_TOKEN=BEARER,
             **variables,
         )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from session_logic.errors import ConfigError
-from session_logic.rules import Rules, Session, is_due, owed_heartbeats
+from session_logic.rules import Rules, Session, is_due, next_heartbeat_ms, owed_heartbeats
 
 T = 1_700_000_000_000
 
@@ -53,3 +53,18 @@ def test_no_heartbeat_is_owed_at_or_after_the_timeout(
     assert [beat.sequence for beat in owed] == sequences
     newest = owed_heartbeats(session, rules, newest_only=True, after_ms=T, upto_ms=T + upto_ms)
     assert newest == owed[-1:]
+
+
+@pytest.mark.parametrize(
+    ("fired_ms", "due_ms"),
+    [(-50, 30), (0, 30), (29, 30), (30, 60), (59, 60), (60, 90), (89, 90), (90, None)],
+)
+def test_next_heartbeat_is_the_first_that_has_not_been_sent(
+    fired_ms: int, due_ms: int | None
+) -> None:
+    """One due at the moment up to which all is sent has been; none is due at the timeout."""
+    session = Session("d", "s", "pc", T)
+    expected = None if due_ms is None else T + due_ms
+    assert next_heartbeat_ms(session, Rules(30, 100), T + fired_ms) == expected
+    if due_ms == 90:
+        assert next_heartbeat_ms(session, Rules(30, 90), T + fired_ms) is None

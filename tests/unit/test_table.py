@@ -190,3 +190,13 @@ def test_active_sessions_are_counted_by_platform_whatever_begins_or_ends_them() 
     assert table.platforms == {"pc": 1, "tv": 0}
     table.fire(T, T + RULES.max_session_ms, Records([], []), 10_000)
     assert table.platforms == {"pc": 0, "tv": 0}
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [(State.IDLE, None), (State.BUSY, "other"), (State.ACTIVE, "s"), (State.ENDED, None)],
+)
+def test_find_gives_the_active_session_of_a_device(state: State, found: str | None) -> None:
+    """What has ended is not found, though it is remembered."""
+    session = table_in(state).find("d")
+    assert (None if session is None else session.session_id) == found

@@ -1,0 +1,167 @@
+"""A run on a real Kafka as HTTP shows it: probes, look-ups in a cluster, the terminal view."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from dataflows.settings import environment
+from tests.broker import ROOT, Broker, free_port
+from tests.kafka.cluster import Cluster
+
+DEVICES = 40
+STOP_S = 20
+TOKEN = "correct-horse"  # noqa: S105
+
+
+def get(port: int, path: str, token: str = "") -> tuple[int, Any]:
+    """Return status and body of an answer, or 0 if there is none."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=5) as got:
+            body, status = got.read(), got.status
+    except HTTPError as error:
+        body, status = error.read(), error.code
+    except (URLError, http.client.HTTPException, OSError):
+        return 0, None
+    return status, json.loads(body) if body.startswith(b"{") else body.decode()
+
+
+def start(cluster: Cluster, *arguments: str, **variables: str) -> tuple[subprocess.Popen[str], int]:
+    """Start a process with a server; return it and its port."""
+    port = free_port()
+    return cluster.start(*arguments, HEARTWHEEL_HTTP_PORT=str(port), **variables), port
+
+
+def top(port: int, *, token: str = "") -> tuple[int, str, str]:
+    """Return exit code, output and errors of one look in the terminal."""
+    command = [sys.executable, "-m", "dataflows.cli", "top", "--once"]
+    variables = {"HEARTWHEEL_HTTP_PORT": str(port), "COLUMNS": "120"}
+    if token:
+        variables["HEARTWHEEL_HTTP_TOKEN"] = token
+    done = subprocess.run(
+        command,
+        env=environment() | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_run_is_watched_from_start_to_stop_and_stops_in_spite_of_clients(cluster: Cluster) -> None:
+    """Ready once restored and read to the end; a stop waits for no connection."""
+    cluster.send("Start", "c1", "s1")
+    cluster.send_raw(b"\x1b[31m not json", "c2")
+    cluster.flush()
+    flow, port = start(cluster, HEARTWHEEL_HTTP_TOKEN=TOKEN)
+    cluster.wait("readiness", lambda: get(port, "/readyz")[0] == 200)
+    assert get(port, "/livez") == (200, "ok\n")
+    cluster.wait("the session", lambda: get(port, "/devices/c1", TOKEN)[0] == 200)
+    found = get(port, "/devices/c1", TOKEN)[1]
+    assert (found["session_id"], found["platform"]) == ("s1", "console")
+    assert found["started_ms"] < found["next_heartbeat_ms"]
+    assert get(port, "/devices/c1")[0] == 401
+    cluster.wait("a point", lambda: get(port, "/status.json", TOKEN)[1]["history"]["time_ms"])
+
+    code, shown, errors = top(port, token=TOKEN)
+    assert (code, errors) == (0, "")
+    assert "ready" in shown
+    assert "not_json" in shown
+    assert "\x1b" not in shown
+    code, shown, errors = top(port, token="wrong")  # noqa: S106
+    assert (code, shown, errors.count("\n")) == (1, "", 1)
+    assert "401" in errors
+
+    idle = socket.create_connection(("127.0.0.1", port))
+    half = socket.create_connection(("127.0.0.1", port))
+    half.sendall(b"GET /livez HTTP/1.1\r\nHost:")
+    begin = time.monotonic()
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(timeout=STOP_S) == 0, cluster.errors(flow)
+    assert time.monotonic() - begin < STOP_S
+    idle.close()
+    half.close()
+    assert get(port, "/livez") == (0, None)
+    code, shown, errors = top(port, token=TOKEN)
+    assert (code, shown, errors.count("\n")) == (1, "", 1)
+    assert "does not answer" in errors
+
+
+def test_look_up_in_a_cluster_finds_each_device_in_one_process_or_its_owner(
+    cluster: Cluster,
+) -> None:
+    """Who has the lane answers, the other one names it; the same before and after a restart."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    for n in range(DEVICES):
+        cluster.send("Start", f"{'cp'[n % 2]}{n}", f"s{n}")
+    cluster.flush()
+    for _run in range(2):
+        processes = [
+            start(cluster, "run", "-i", str(n), "-a", ";".join(addresses)) for n in range(2)
+        ]
+        ports = [port for _, port in processes]
+        for port in ports:
+            cluster.wait("readiness", lambda port=port: get(port, "/readyz")[0] == 200)
+        owners = set()
+        for n in range(DEVICES):
+            path = f"/devices/{'cp'[n % 2]}{n}"
+            cluster.wait(path, lambda path=path: 200 in {get(port, path)[0] for port in ports})
+            answers = [get(port, path) for port in ports]
+            assert sorted(status for status, _ in answers) == [200, 421], answers
+            owner = [status for status, _ in answers].index(200)
+            owners.add(owner)
+            assert answers[owner][1]["session_id"] == f"s{n}"
+            named = answers[1 - owner][1]["owner"]
+            assert named == {"process": owner, "address": addresses[owner]}
+        lanes = {lane["lane"]: lane for lane in get(ports[0], "/status.json")[1]["lanes"]}
+        assert {lane["state"] for lane in lanes.values()} == {"live", "elsewhere"}
+        assert owners == {0, 1}
+        processes[0][0].send_signal(signal.SIGTERM)
+        for process, _ in processes:
+            assert process.wait(timeout=STOP_S) == 0, cluster.errors(process)
+
+
+@pytest.fixture
+def paused(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """Return the broker that can be paused; it goes on at the end."""
+    kafka: Broker = request.getfixturevalue("broker")
+    yield kafka
+    assert kafka.process is not None
+    kafka.process.send_signal(signal.SIGCONT)
+
+
+def test_process_that_waits_for_a_paused_kafka_is_alive_and_not_ready(
+    paused: Broker, cluster: Cluster
+) -> None:
+    """A dead letter holds the snapshot until it is acknowledged: no reason to kill the process."""
+    if cluster.address != paused.address:
+        pytest.skip("not run, as the given Kafka cannot be paused")
+    flow, port = start(cluster, HEARTWHEEL_LIVE_LIMIT_MS="500", HEARTWHEEL_READY_LAG_MS="60000")
+    cluster.wait("readiness", lambda: get(port, "/readyz")[0] == 200)
+    assert paused.process is not None
+    for n in range(50):
+        cluster.send_raw(b"not json", f"c{n}")
+    cluster.flush()
+    paused.process.send_signal(signal.SIGSTOP)
+    try:
+        for n in range(20):
+            cluster.send_raw(b"not json", f"p{n}")
+        time.sleep(3)
+        answers = {get(port, "/livez")[0] for _ in range(10)}
+    finally:
+        paused.process.send_signal(signal.SIGCONT)
+    assert answers == {200}
+    cluster.wait("readiness", lambda: get(port, "/readyz")[0] == 200)
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(timeout=STOP_S) == 0, cluster.errors(flow)
