@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -27,7 +28,7 @@ from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.stop import STOP
 from dataflows.store.contents import FLOW, lane_states
-from dataflows.store.lock import StoreLock
+from dataflows.store.lock import StoreLock, first_has
 from dataflows.store.recovery import Recovery
 from dataflows.store.unfinished import forget_unfinished
 from dataflows.vitals import Vitals
@@ -72,6 +73,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
     flow = build_flow(source, sink, settings, clock, vitals)
     threading.Thread(target=watch_wall_clock, name="wall clock", daemon=True).start()
     gc.set_threshold(*GC_THRESHOLDS)
+    if cluster.process_id is not None:
+        wait_for_own_name(cluster.addresses[cluster.process_id], settings.restore_timeout_ms / 1000)
     if lease is not None:
         lease.acquire()
     log.info("starting", version=VERSION, lanes=settings.lanes, output=settings.output_topic)
@@ -82,9 +85,35 @@ def run(settings: Settings, cluster: Cluster) -> None:
         log.info("stopped")
     except BaseException as error:
         known = own_error(error, recovery_dir)
+        if isinstance(known, ClusterError):
+            # Threads of Bytewax still run, and an interpreter that ends under them crashes.
+            say_failure(str(known))
+            os._exit(1)
         if known is not None:
             raise known from None
         raise
+
+
+def wait_for_own_name(address: str, timeout_s: float) -> None:
+    """Return once the name of this process has an address; raises ConfigError after timeout_s.
+
+    A pod starts before others can find it by its name, and Bytewax tries its own name only once.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    deadline = time.monotonic() + timeout_s
+    while not STOP.is_set():
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                msg = (
+                    f"{host}, the name of this process among the addresses of the cluster, is not "
+                    f"known ({error}); correct it, or wait until DNS has it"
+                )
+                raise ConfigError(msg) from None
+            STOP.wait(0.2)
+        else:
+            return
 
 
 def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir: Path) -> None:
@@ -103,11 +132,12 @@ def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir:
 def prepare_recovery(settings: Settings, *, first: bool) -> Path:
     """Return the recovery directory, with partitions made if there are none.
 
-    In a cluster the first process makes them, and the others wait for it. Raises SnapshotError
-    for a store that is not whole, and ConfigError for one of another number of lanes.
+    The store is the first process's. Another process of its cluster sees the same directory, or
+    has one of its own without partitions: Bytewax then brings it what it needs. Raises
+    SnapshotError for a store that is not whole, and ConfigError for one of another number of
+    lanes or apart from that of the first process.
     """
     folder = Path(settings.recovery_dir)
-    deadline = time.monotonic() + settings.restore_timeout_ms / 1000
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -123,20 +153,28 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
             "directory that this user can write to"
         )
         raise ConfigError(msg) from None
-    while True:
-        try:
-            _check_recovery(folder, settings.lanes)
-        except HeartwheelError:
-            if first:
-                raise
-            if time.monotonic() > deadline:
-                if any(folder.glob("*.sqlite3")):
-                    raise
-                msg = f"HEARTWHEEL_RECOVERY_DIR {folder}: no recovery partitions; start process 0"
-                raise ConfigError(msg) from None
-            time.sleep(0.1)
-        else:
-            return folder
+    if not first and any(folder.glob("*.sqlite3")):
+        _wait_for_first(folder, settings.restore_timeout_ms / 1000)
+    if any(folder.glob("*.sqlite3")):
+        _check_recovery(folder, settings.lanes)
+    return folder
+
+
+def _wait_for_first(folder: Path, timeout_s: float) -> None:
+    """Return once the first process has the store of this directory; raises ConfigError.
+
+    Bytewax would take partitions that are elsewhere for parts of the same store.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not first_has(folder):
+        if time.monotonic() > deadline:
+            msg = (
+                f"HEARTWHEEL_RECOVERY_DIR {folder} holds recovery partitions that process 0 does "
+                "not use; start process 0, and give all processes the same directory or move "
+                "the partitions out of this one"
+            )
+            raise ConfigError(msg)
+        time.sleep(0.1)
 
 
 def _make_parts(folder: Path, count: int) -> None:

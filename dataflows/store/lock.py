@@ -8,6 +8,8 @@ from uuid import uuid4
 from session_logic.errors import ConfigError
 
 LOCK_FILE = "heartwheel.lock"
+# Locked by the first process only, beyond the bytes of the numbers; it may be tried by others.
+FIRST_BYTE = 1 << 20
 
 
 class StoreLock:
@@ -24,6 +26,8 @@ class StoreLock:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, process_id)
+            if not process_id:
+                fcntl.lockf(self._file, fcntl.LOCK_EX, 1, FIRST_BYTE)
         except BlockingIOError:
             msg = (
                 f"HEARTWHEEL_RECOVERY_DIR {folder} is in use by another run (process "
@@ -43,3 +47,15 @@ class StoreLock:
             os.pwrite(self._file, name.encode(), 0)
             os.fsync(self._file)
         return name
+
+
+def first_has(folder: Path) -> bool:
+    """Say whether the first process of a run has the store in this directory."""
+    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, FIRST_BYTE)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)  # and with it the lock, if it was free
+    return False

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bytewax.recovery import init_db_dir
 
 from dataflows.cli import cluster_of
 from dataflows.kafka.client import CALM_S, LOG
-from dataflows.run import Cluster, prepare_recovery
+from dataflows.run import Cluster, prepare_recovery, wait_for_own_name
 from dataflows.settings import Settings, environment
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from tests.broker import ROOT
@@ -199,16 +200,64 @@ def test_whole_store_is_left_as_it_is(tmp_path: Path) -> None:
     assert prepare_recovery(settings, first=True) == folder
     before = {path.name: path.read_bytes() for path in folder.glob("*.sqlite3")}
     assert sorted(before) == ["part-0.sqlite3", "part-1.sqlite3"]
-    prepare_recovery(settings, first=False)
+    prepare_recovery(settings, first=True)
     assert {path.name: path.read_bytes() for path in folder.glob("*.sqlite3")} == before
 
 
-def test_other_process_without_partitions_waits_and_says_so(tmp_path: Path) -> None:
-    """Only process 0 makes them."""
+def test_other_process_with_an_empty_directory_goes_on(tmp_path: Path) -> None:
+    """The store is process 0's; what the others need of it comes to them through Bytewax."""
+    settings = Settings(recovery_dir=str(tmp_path / "own"))
+    assert prepare_recovery(settings, first=False) == tmp_path / "own"
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_other_process_with_partitions_of_its_own_is_one_line(tmp_path: Path) -> None:
+    """Bytewax would take them for parts of process 0's store, whatever is in them."""
     settings = Settings(recovery_dir=str(tmp_path), restore_timeout_ms=200)
+    prepare_recovery(settings, first=True)
     with pytest.raises(ConfigError) as error:
         prepare_recovery(settings, first=False)
-    one_line(error, "no recovery partitions", "start process 0")
+    one_line(error, str(tmp_path), "process 0 does not use", "same directory")
+
+
+def test_other_process_sees_the_store_once_the_first_has_it(tmp_path: Path) -> None:
+    """Processes of one machine may share a directory: the others wait for the first."""
+    settings = Settings(recovery_dir=str(tmp_path))
+    code = (
+        "import sys, time; from pathlib import Path; from dataflows.run import prepare_recovery;"
+        "from dataflows.settings import Settings; from dataflows.store.lock import StoreLock;"
+        "folder = prepare_recovery(Settings(recovery_dir=sys.argv[1]), first=True);"
+        "time.sleep(0.5); lock = StoreLock(folder, 0); print(flush=True); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert first.stdin is not None
+    assert first.stdout is not None
+    with first:
+        while not any(tmp_path.glob("*.sqlite3")):
+            assert first.poll() is None
+            time.sleep(0.01)
+        assert prepare_recovery(settings, first=False) == tmp_path
+        assert first.stdout.readline() == b"\n"  # it has got the lock that was waited for
+        first.stdin.close()
+    assert first.returncode == 0
+
+
+def test_name_of_the_process_that_nobody_knows_is_one_line() -> None:
+    """Bytewax would say so only once it has found all others, and then in a panic."""
+    with pytest.raises(ConfigError) as error:
+        wait_for_own_name("wheel-0.wheel.invalid:9999", 0.3)
+    one_line(error, "wheel-0.wheel.invalid", "not known", "DNS")
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1"])
+def test_name_of_the_process_that_is_known_lets_it_go_on(address: str) -> None:
+    """A name, or an address of either kind."""
+    wait_for_own_name(address, 0)
 
 
 def logged(caplog: pytest.LogCaptureFixture, *lines: tuple[float, int, str, str]) -> list[str]:
