@@ -88,3 +88,11 @@ def test_unknown_key_in_the_file_suggests_the_nearest(tmp_path: Path) -> None:
         load_settings({}, str(config))
     assert f"heartbeat in {config}" in str(error.value)
     assert "did you mean heartbeat_ms?" in str(error.value)
+
+
+def test_monitoring_group_that_holds_the_lease_is_refused() -> None:
+    """Its offsets would be taken for the lease."""
+    with pytest.raises(ConfigError) as error:
+        load_settings({"HEARTWHEEL_MONITOR_GROUP": "heartwheel-session-events"})
+    assert "HEARTWHEEL_MONITOR_GROUP" in str(error.value)
+    assert load_settings({"HEARTWHEEL_MONITOR_GROUP": ""}).monitor_group == ""
