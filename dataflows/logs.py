@@ -102,9 +102,15 @@ def _text() -> list[Processor]:
 def _json() -> list[Processor]:
     return [
         structlog.processors.format_exc_info,
-        structlog.processors.EventRenamer("message"),
+        _put_in_order,
         structlog.processors.JSONRenderer(),
     ]
+
+
+def _put_in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put what every line has first, under the names that log collectors look for."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "logger")}
+    return {**first, "message": event.pop("event"), **event}
 
 
 def _split_kafka(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

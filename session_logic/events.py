@@ -122,10 +122,13 @@ class Records(Struct, gc=False):
         """Add an event with its value."""
         self.keys.append(event.device_id)
         self.values.append(value)
-        timed = isinstance(event, Heartbeat) or (
-            isinstance(event, SessionEnd) and event.reason == "timed_out"
-        )
-        (self.due if timed else self.stamped).append((event.time_ms, 1))
+        if isinstance(event, SessionActive):
+            moments = self.stamped
+        elif isinstance(event, Heartbeat) or event.reason == "timed_out":
+            moments = self.due
+        else:
+            moments = self.stamped
+        moments.append((event.time_ms, 1))
 
     def extend(self, records: "Records") -> None:
         """Add other records after these."""
