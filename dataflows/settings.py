@@ -105,8 +105,9 @@ class Settings(
                 "HEARTWHEEL_HTTP_PORT=0 to have no server"
             )
             raise ConfigError(msg)
-        if not self.http_token.isprintable() or " " in self.http_token:
-            msg = "HEARTWHEEL_HTTP_TOKEN must be one word without spaces or line breaks"
+        token = self.http_token
+        if not token.isascii() or not token.isprintable() or " " in token:
+            msg = "HEARTWHEEL_HTTP_TOKEN must be one word of ASCII letters, digits and signs"
             raise ConfigError(msg)
 
     def rules(self) -> Rules:

@@ -472,6 +472,14 @@ def test_beyond_loopback_a_token_is_required(host: str, tmp_path: os.PathLike[st
     assert list(settings.masked().values()).count("***") == 1
 
 
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "\xe4", "\x00"])
+def test_token_that_no_header_can_hold_is_one_line(token: str) -> None:
+    """It is not shown in the error."""
+    with pytest.raises(ConfigError, match="HEARTWHEEL_HTTP_TOKEN") as error:
+        load_settings({"HEARTWHEEL_HTTP_TOKEN": token})
+    assert token not in str(error.value)
+
+
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])
 def test_port_that_is_none_is_one_line(port: str) -> None:
     """As any other setting."""
