@@ -5,8 +5,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dataflows.recording.comparison import Comparison, Difference, read_reach
 from dataflows.kafka.letters import MARK
+from dataflows.recording.comparison import Comparison, Difference, read_reach
 from dataflows.recording.file import Header, Line, Recording
 from dataflows.recording.replay import replay, replay_settings
 from dataflows.settings import Settings
