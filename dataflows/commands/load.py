@@ -117,8 +117,6 @@ def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float)
             **settings.kafka,
             **settings.producer,
             "bootstrap.servers": settings.bootstrap_servers,
-            # Without it, a fatal error comes as an exception that cannot be caught.
-            "error_cb": lambda _error: None,
         },
     )
     _check(producer, settings, mix)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
+from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -36,8 +37,6 @@ class Requeue:
                 "transactional.id": f"heartwheel-requeue-{self._topic}",
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "message.timeout.ms": TRANSACTION_MS,
-                # Without it, a fatal error comes as an exception that cannot be caught.
-                "error_cb": self._on_error,
             },
         )
         topics = describe(self._producer, settings).topics
@@ -72,7 +71,7 @@ class Requeue:
                 self._producer.commit_transaction(TIMEOUT_S)
             except KafkaException as error:
                 self._abort()
-                raise self._error(self._failure or error.args[0], sent) from None
+                raise self._error(error.args[0], sent) from None
             except BaseException:  # Ctrl-C, too: readers of the input would wait otherwise
                 self._abort()
                 raise
@@ -96,11 +95,11 @@ class Requeue:
                     "heartwheel.letter": f"{self._topic}/{letter.partition}/{letter.offset}",
                 },
             )
-        self._producer.flush(TIMEOUT_S)
+        self._flush()
         for letter in batch:
             assert letter.place is not None
             if letter.place not in self._became:
-                raise KafkaException(self._failure or KafkaError(KafkaError._MSG_TIMED_OUT))
+                raise KafkaException(self._cause())
             self._producer.produce(
                 self._topic,
                 partition=letter.partition,
@@ -117,9 +116,23 @@ class Requeue:
         else:
             self._became[place] = f"{place.topic}/{place.partition}/{message.offset()}"
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():  # the cause of all others
-            self._failure = error
+    def _flush(self) -> None:
+        """Wait until what was sent has its offset; what has none has failed."""
+        try:
+            self._producer.flush(TIMEOUT_S)
+        except KeyboardInterrupt:
+            raise
+        except:  # noqa: E722  # a fatal error comes as what is no Exception, or as SystemError
+            return
+
+    def _cause(self) -> KafkaError:
+        """Return why a letter has no offset: the fatal error, which a new call tells, or its own."""
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            if error.args[0].fatal():
+                return cast("KafkaError", error.args[0])
+        return self._failure or KafkaError(KafkaError._MSG_TIMED_OUT)
 
     def _abort(self) -> None:
         try:

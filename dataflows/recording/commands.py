@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dataflows.commands.shared import moment_ms
 from dataflows.settings import load_settings
 from session_logic.errors import ConfigError
 
@@ -30,7 +31,7 @@ def record_command(
     config: Annotated[str | None, typer.Option(help="TOML file with settings, as for run.")] = None,
     from_time: Annotated[
         str | None,
-        typer.Option("--from", help="Begin at this time: milliseconds since 1970, or ISO 8601."),
+        typer.Option("--from", help="Begin then: 15m (ago), ISO 8601, or milliseconds since 1970."),
     ] = None,
     from_offset: Annotated[
         list[str] | None, typer.Option(help="Begin a partition at TOPIC/PARTITION=OFFSET.")
@@ -48,7 +49,7 @@ def record_command(
 
     settings = load_settings(os.environ, config)
     begin = Begin(
-        None if from_time is None else _time_ms(from_time),
+        None if from_time is None else moment_ms("--from", from_time),
         dict(map(_offset, from_offset or [])),
     )
     recorder = Recorder(file, settings, begin)
@@ -252,17 +253,6 @@ def _offset(text: str) -> tuple[str, int]:
     if not name or not offset.isdecimal():
         raise ConfigError(f"--from-offset {text}: write it as TOPIC/PARTITION=OFFSET")
     return name, int(offset)
-
-
-def _time_ms(text: str) -> int:
-    if text.isdecimal():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        msg = f"--from {text}: write it as milliseconds since 1970 or as 2026-11-23T10:00:00Z"
-        raise ConfigError(msg) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _iso(time_ms: int) -> str:

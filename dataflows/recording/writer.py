@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dataflows.recording.file import (
-    SETTINGS,
     Chunk,
     Extent,
     Line,
@@ -84,7 +83,8 @@ class Writer:
             end = at + size
         if end == 0:
             raise not_a_recording(self._path)
-        other = [name for name in SETTINGS if self.preface.settings.get(name) != settings[name]]
+        stored = self.preface.settings  # a file of an earlier version may have fewer
+        other = [name for name, value in stored.items() if value != settings.get(name)]
         if other:
             msg = (
                 f"recording {self._path} was begun with another {', '.join(other)}; set it as it "

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from dataflows.kafka.letters import MARK
 from dataflows.recording.comparison import Comparison, Difference, read_reach
-from dataflows.recording.file import Line, Recording
+from dataflows.recording.file import Header, Line, Recording
 from dataflows.recording.replay import replay, replay_settings
 from dataflows.settings import Settings
 from session_logic.codec import encode_output
@@ -184,3 +185,14 @@ def test_sessions_from_before_the_recording_are_earlier(tmp_path: Path) -> None:
     assert differences == []
     assert counts == {"earlier": counts["earlier"]}
     assert counts["earlier"] > 3
+
+
+def test_mark_of_a_letter_that_was_sent_again_is_no_difference(tmp_path: Path) -> None:
+    """It stands in the dead-letter topic, but is no dead letter; another record there is one."""
+    recording = recorded_run(tmp_path / "run", LATEST, INPUT, END_MS)
+    for header, differences in ((MARK, 0), ("other", 1)):
+        mark = Line(
+            "dead-letters", 0, 0, BEGIN_MS + 10, headers=[Header(header, "pc-events/0/0/0")]
+        )
+        marked = rewrite(recording, tmp_path / header, [*lines_of(recording), mark])
+        assert len(compared(marked)[1]) == differences

@@ -3,6 +3,7 @@
 import pytest
 
 from session_logic.codec import (
+    DETAIL_LENGTH,
     decode_chunk,
     decode_input,
     decode_sessions,
@@ -70,3 +71,10 @@ def test_newer_state_is_refused() -> None:
         read_lane_state([STATE_VERSION + 1, 4, 0, 0, [0, {}]])
     with pytest.raises(SnapshotError, match="cannot be read"):
         read_lane_state([STATE_VERSION])
+
+
+def test_detail_of_a_rejection_is_short_however_long_the_input() -> None:
+    """The input is quoted in it, and it goes into a header of the dead letter."""
+    rejected = decode_input(b'{"type":"' + b"x" * 100_000 + b'"}')
+    assert isinstance(rejected, Rejected)
+    assert (rejected.reason, len(rejected.detail)) == ("not_an_event", DETAIL_LENGTH)
