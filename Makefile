@@ -6,7 +6,7 @@ SCALE ?= 0.1
 N ?= 10000
 ARGS ?=
 
-.PHONY: demo test simulate check bench lock clean
+.PHONY: demo test simulate check audit bench lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Asks the Python Package Index for known vulnerabilities, so it needs a network.
+audit: $(VENV)/dev
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt $(ARGS)
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.bench --scale $(SCALE) $(ARGS)

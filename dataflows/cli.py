@@ -2,44 +2,75 @@
 
 import os
 import sys
+import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from confluent_kafka import KafkaException
 
 from dataflows.cluster import Cluster
+from dataflows.commands.config import config_app
+from dataflows.commands.letters import letters_app
+from dataflows.commands.load import load_command
+from dataflows.commands.shared import ConfigOption
+from dataflows.commands.topics import topics_app
 from dataflows.logs import say_failure
 from dataflows.recording.commands import record_command, replay_command
 from dataflows.run import run
-from dataflows.settings import load_settings
+from dataflows.settings import TRACEBACK_VARIABLE, load_settings
 from dataflows.store.commands import store_app
 from dataflows.top import top_command
 from session_logic.errors import ConfigError, HeartwheelError
 
+EXIT_CODES = "Exit codes: 0 done, 1 failed or a fault found, 2 wrong settings or arguments."
+RUN, OPERATE, TEST = "Run", "Look after it", "Try and test"
+
 app = typer.Typer(
-    help="Device sessions and heartbeats from Kafka to Kafka.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(store_app, name="store")
-
-ConfigOption = Annotated[
-    str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables win over it.")
-]
-
-
-app.command("record")(record_command)
-app.command("replay")(replay_command)
-app.command("top")(top_command)
+app.add_typer(config_app, name="config", rich_help_panel=OPERATE)
+app.add_typer(topics_app, name="topics", rich_help_panel=OPERATE)
+app.add_typer(letters_app, name="dead-letters", rich_help_panel=OPERATE)
+app.add_typer(store_app, name="store", rich_help_panel=OPERATE)
 
 
-@app.callback()
-def _root() -> None:
-    """Device sessions and heartbeats from Kafka to Kafka."""
+def _show_version(value: bool) -> None:  # noqa: FBT001  # typer's way
+    if value:
+        print(version("heartwheel"))
+        raise typer.Exit
 
 
-@app.command("run")
+@app.callback(epilog=EXIT_CODES)
+def _root(
+    *,
+    show_traceback: Annotated[
+        bool,
+        typer.Option("--traceback", help="With an error, show where in the code it comes from."),
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Device sessions and heartbeats from Kafka to Kafka.
+
+    Settings come from a TOML file (`--config`) and from `HEARTWHEEL_*` variables, which win;
+    `heartwheel config show` lists them all. Begin with `heartwheel topics create`, then
+    `heartwheel run`; `heartwheel demo` needs no Kafka.
+    """
+    if show_traceback:
+        os.environ[TRACEBACK_VARIABLE] = "1"
+
+
+@app.command("run", rich_help_panel=RUN)
 def run_command(
     config: ConfigOption = None,
     process_id: Annotated[
@@ -76,7 +107,7 @@ def run_command(
     run(settings, cluster_of(process_id, addresses, workers))
 
 
-@app.command("demo")
+@app.command("demo", rich_help_panel=RUN)
 def demo_command(
     seconds: Annotated[
         float | None, typer.Option(help="End after this many seconds; without it, at Ctrl-C.")
@@ -88,7 +119,7 @@ def demo_command(
     raise typer.Exit(demo(seconds))
 
 
-@app.command("schemas")
+@app.command("schemas", rich_help_panel=TEST)
 def schemas_command(
     folder: Annotated[Path, typer.Argument(help="Where to write the JSON Schema files.")],
 ) -> None:
@@ -96,6 +127,12 @@ def schemas_command(
     from dataflows.schemas import write_schemas
 
     write_schemas(folder)
+
+
+app.command("top", rich_help_panel=OPERATE)(top_command)
+app.command("load", rich_help_panel=TEST)(load_command)
+app.command("record", rich_help_panel=TEST)(record_command)
+app.command("replay", rich_help_panel=TEST)(replay_command)
 
 
 def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> Cluster:
@@ -142,12 +179,23 @@ def _lines(hostfile: str) -> list[str]:
 
 
 def main() -> None:
-    """Run the command; an expected error is one line and exit code 1 (2 for settings)."""
+    """Run the command; an error is one line, and exit code 1, or 2 for settings and arguments."""
     try:
         app()
-    except HeartwheelError as error:
-        say_failure(str(error))
+    except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets one line
+        if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0", "false"):
+            traceback.print_exc()
+        known = isinstance(error, HeartwheelError)
+        say_failure(str(error) if known else _unexpected(error))
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _unexpected(error: Exception) -> str:
+    what = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+    return (
+        f"unexpected {type(error).__name__}: {' '.join(what.split())}; for the place in the code "
+        f"run `heartwheel --traceback ...` or set {TRACEBACK_VARIABLE}=1"
+    )
 
 
 if __name__ == "__main__":

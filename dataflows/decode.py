@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataflows.items import DEAD_LETTER_KEY, Batch, DeadLetter, Message, Polled, lane_key
 from dataflows.vitals import Vitals
 from session_logic.codec import decode_input
-from session_logic.events import Fact, GameStart, Rejected
+from session_logic.events import Fact, GameStart, InputEvent, Rejected
 from session_logic.keys import group_of, lane_of
+
+# No record is larger than this.
+MOST_BYTES = 1 << 31
 
 
 class Decode:
@@ -19,9 +22,14 @@ class Decode:
         future_limit_ms: int,
         now_ms: Callable[[], int],
         vitals: Vitals | None = None,
+        value_limit_bytes: int = MOST_BYTES,
     ) -> None:
-        """Reject what is stamped more than future_limit_ms after now_ms()."""
+        """Reject what is stamped more than future_limit_ms after now_ms(), or larger than a limit.
+
+        The limit is that of key and value together.
+        """
         self._lanes = lanes
+        self._value_limit_bytes = value_limit_bytes
         self._future_limit_ms = future_limit_ms
         self._now_ms = now_ms
         self._vitals = vitals or Vitals()
@@ -36,7 +44,15 @@ class Decode:
         for poll in polls:
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for message in poll.messages:
-                event = decode_input(message[3])
+                size = len(message[2] or b"") + len(message[3] or b"")
+                if size > self._value_limit_bytes:
+                    message = (*message[:2], None, None)
+                    detail = (
+                        f"{size} bytes, limit {self._value_limit_bytes}; the input still has it"
+                    )
+                    event: InputEvent | Rejected = Rejected("too_large", detail)
+                else:
+                    event = decode_input(message[3])
                 if message[1] > latest_ms and not isinstance(event, Rejected):
                     event = Rejected("in_the_future", f"stamped {message[1]}, limit {latest_ms}")
                 if isinstance(event, Rejected):

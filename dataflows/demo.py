@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dataflows.fleet import Fleet
+from dataflows.fleet import Fleet, Mix
 from dataflows.http.server import bind, url_of
 from dataflows.settings import Settings, environment
 from session_logic.codec import decode_output
@@ -158,7 +158,9 @@ class Demo:
             "HEARTWHEEL_LOG_LEVEL": "warning",
             "HEARTWHEEL_CONSUMER_FETCH_WAIT_MAX_MS": FETCH_WAIT_MS,
         }
-        self._fleet = Fleet(self._producer, ["console-events", "pc-events"], DEVICES, seed=1)
+        self._fleet = Fleet(
+            self._producer, ["console-events", "pc-events"], Mix(devices=DEVICES), seed=1
+        )
         for topic in ("console-events", "pc-events", "session-events", "dead-letters"):
             self._producer.list_topics(topic, timeout=10)  # appears on first use
         self._flow = subprocess.Popen(

@@ -44,7 +44,9 @@ def build_flow(
     op.inspect("stopped", op.redistribute("stops", stops), lambda _step_id, _stop: STOP.set())
     restored = op.input("restored", flow, RestoredSource(inbox))
 
-    decode = Decode(settings.lanes, settings.future_limit_ms, clock.now_ms, vitals)
+    decode = Decode(
+        settings.lanes, settings.future_limit_ms, clock.now_ms, vitals, settings.value_limit_bytes
+    )
     decoded = op.branch(
         "decoded",
         op.flat_map_batch("decode", polls, decode),

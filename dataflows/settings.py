@@ -17,10 +17,11 @@ from session_logic.rules import Rules
 
 PREFIX = "HEARTWHEEL_"
 CONFIG_VARIABLE = "HEARTWHEEL_CONFIG"
+TRACEBACK_VARIABLE = "HEARTWHEEL_TRACEBACK"
 # Tables of librdkafka options; HEARTWHEEL_KAFKA_SASL_PASSWORD is kafka."sasl.password", and
 # HEARTWHEEL_KAFKA_LOG__LEVEL is kafka.log_level.
 OPTION_TABLES = ("kafka", "consumer", "producer")
-SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential")
+SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential", "oauthbearer.config")
 
 Positive = Annotated[int, Meta(gt=0)]
 Name = Annotated[str, Meta(min_length=1)]
@@ -49,6 +50,8 @@ class Settings(
     catch_up: Literal["latest", "all"] = "latest"
     start: Literal["earliest", "latest"] = "earliest"
     future_limit_ms: Annotated[int, Meta(ge=0)] = 60_000
+    # A dead letter with its headers must fit into a record of a broker's usual size.
+    value_limit_bytes: Annotated[int, Meta(gt=0, le=900_000)] = 65_536
     snapshot_ms: Annotated[int, Meta(ge=10)] = 250
     recovery_dir: Name = "recovery"
     recovery_parts: Positive = 1
@@ -112,15 +115,8 @@ class Settings(
 
     def masked(self) -> dict[str, Any]:
         """Return every setting as plain values, with secrets replaced by stars."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        for table in OPTION_TABLES:
-            plain[table] = {
-                option: "***" if any(word in option for word in SECRET_WORDS) else value
-                for option, value in plain[table].items()
-            }
-        if self.http_token:
-            plain |= {"http_token": "***"}
-        return plain
+        plain: dict[str, Any] = _masked(msgspec.to_builtins(self))
+        return plain | {table: _masked(plain[table]) for table in OPTION_TABLES}
 
     def __repr__(self) -> str:
         """Show the settings without secrets."""
@@ -141,11 +137,7 @@ def load_settings(variables: Mapping[str, str] = os.environ, config: str | None 
     A variable with _FILE at its end names a file that holds the value. Raises ConfigError, one
     line, for an unknown key, a wrong value or a broken relation.
     """
-    config = config or variables.get(CONFIG_VARIABLE)
-    values = _read_toml(config) if config else {}
-    for name, text in variables.items():
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
-            _set(values, name, text)
+    values, _ = _gather(variables, config)
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -153,6 +145,48 @@ def load_settings(variables: Mapping[str, str] = os.environ, config: str | None 
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
         raise ConfigError(_explain(str(error))) from None
+
+
+def settings_sources(
+    variables: Mapping[str, str] = os.environ, config: str | None = None
+) -> dict[str, str]:
+    """Return where each setting that is not the default comes from: file or variable.
+
+    Options are named kafka.sasl.password. Raises ConfigError as load_settings does.
+    """
+    return _gather(variables, config)[1]
+
+
+def _gather(
+    variables: Mapping[str, str], config: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values that are set, and where each of them comes from."""
+    config = config or variables.get(CONFIG_VARIABLE)
+    values = _read_toml(config) if config else {}
+    sources: dict[str, str] = {}
+    for key, value in values.items():
+        options = isinstance(value, dict) and key in OPTION_TABLES
+        names = [f"{key}.{option}" for option in value] if options else [key]
+        sources |= dict.fromkeys(names, str(config))
+    for name, text in variables.items():
+        if name.startswith(PREFIX) and name not in (CONFIG_VARIABLE, TRACEBACK_VARIABLE):
+            key = _set(values, name, text)
+            if sources.get(key, "").startswith(PREFIX):
+                msg = f"{name} and {sources[key]} set the same thing ({key}); remove one of them"
+                raise ConfigError(msg)
+            sources[key] = f"{name} ({text})" if _is_file(name) else name
+    return values, sources
+
+
+def _is_file(name: str) -> bool:
+    return name.lower().endswith("_file")
+
+
+def _masked(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: "***" if value and any(word in name for word in SECRET_WORDS) else value
+        for name, value in values.items()
+    }
 
 
 def environment() -> dict[str, str]:
@@ -200,22 +234,22 @@ def _read_secret(name: str, path: str) -> str:
         raise ConfigError(msg) from None
 
 
-def _set(values: dict[str, Any], name: str, text: str) -> None:
+def _set(values: dict[str, Any], name: str, text: str) -> str:
+    """Set what a variable says, and return what that is: lanes, or kafka.sasl.password."""
     key = name.removeprefix(PREFIX).lower()
-    if key.endswith("_file"):
+    if _is_file(name):
         key, text = key.removesuffix("_file"), _read_secret(name, text)
     table, _, option = key.partition("_")
     if table in OPTION_TABLES and option:
         values.setdefault(table, {})[_option_name(option)] = text
-    elif key in OPTION_TABLES:
+        return f"{table}.{_option_name(option)}"
+    if key in OPTION_TABLES:
         msg = f"{name}: give each option a variable of its own, such as {name}_CLIENT_ID"
         raise ConfigError(msg)
-    elif key == "input_topics":
-        values[key] = _topics(name, text)
-    elif key in Settings.__struct_fields__:
-        values[key] = text
-    else:
+    if key not in Settings.__struct_fields__:
         raise _unknown(name, key, lambda near: PREFIX + near.upper())
+    values[key] = _topics(name, text) if key == "input_topics" else text
+    return key
 
 
 def _unknown(where: str, key: str, shown: Callable[[str], str] = str) -> ConfigError:

@@ -12,7 +12,11 @@ from grafana_foundation_sdk.builders.dashboard import (
     Row,
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, VariableRefresh
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    VariableOption,
+    VariableRefresh,
+)
 
 from monitoring.panels import (
     CHOSEN,
@@ -311,6 +315,7 @@ def _choice(name: str, query: str) -> QueryVariable:
         .multi(multi=True)
         .include_all(include_all=True)
         .all_value(".*")
+        .current(VariableOption(text="All", value="$__all"))
     )
 
 

@@ -1,5 +1,7 @@
 """The kinds of panel that the dashboard is made of, and the PromQL that they share."""
 
+from string import ascii_uppercase
+
 from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.models.common import (
@@ -46,7 +48,7 @@ def limits(value: float | None, above: str = "red", below: str = "green") -> Thr
 
 
 def _query(expr: str, legend: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().expr(expr).legend_format(legend).range()
+    return prometheus.Dataquery().expr(expr).legend_format(legend).ref_id("A").range()
 
 
 def number(
@@ -99,8 +101,8 @@ def graph(
     if limit is not None:
         style = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
         panel.thresholds(limits(limit, below="transparent")).thresholds_style(style)
-    for expr, legend in queries:
-        panel.with_target(_query(expr, legend))
+    for letter, (expr, legend) in zip(ascii_uppercase, queries, strict=False):
+        panel.with_target(_query(expr, legend).ref_id(letter))
     return panel
 
 

@@ -19,6 +19,8 @@ from session_logic.events import (
 )
 from session_logic.rules import Session
 
+DETAIL_LENGTH = 200
+
 encode_output = msgspec.json.Encoder().encode
 decode_output: Callable[[bytes], OutputEvent] = msgspec.json.Decoder(
     SessionActive | Heartbeat | SessionEnd
@@ -37,9 +39,14 @@ def decode_input(value: bytes | None) -> InputEvent | Rejected:
     try:
         return _decode_input(value)
     except msgspec.ValidationError as error:
-        return Rejected("not_an_event", str(error))
+        return Rejected("not_an_event", _detail(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Rejected("not_json", str(error))
+        return Rejected("not_json", _detail(error))
+
+
+def _detail(error: Exception) -> str:
+    """Return what an error says; a part of the input, of any length, may be in it."""
+    return str(error)[:DETAIL_LENGTH]
 
 
 def encode_chunk(chunk: Chunk) -> bytes:

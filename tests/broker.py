@@ -68,21 +68,30 @@ def free_port() -> int:
 class Broker:
     """A broker whose data lies in one folder; it can be stopped, killed and started again."""
 
-    def __init__(self, folder: Path, heap: str = "512m") -> None:
-        """Format the storage; `start` starts it."""
+    def __init__(
+        self,
+        folder: Path,
+        heap: str = "512m",
+        properties: str = "",
+        scram: tuple[str, ...] = (),
+    ) -> None:
+        """Format the storage; `start` starts it. What properties say wins over the usual ones."""
         self._libs = f"{fetch_kafka()}/*"
         self._heap = heap
         self._folder = folder
-        self._port = free_port()
+        self._port, self._controller = free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._properties = folder / "server.properties"
         self._properties.write_text(
-            PROPERTIES.format(port=self._port, controller=free_port(), data=folder / "data")
+            PROPERTIES.format(port=self._port, controller=self._controller, data=folder / "data")
+            + properties.format(port=self._port, controller=self._controller)
         )
+        users = [option for user in scram for option in ("--add-scram", user)]
         self._java(
-            "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties)
-        )
+            "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties),
+            *users,
+        )  # fmt: skip
 
     def _command(self, *arguments: str) -> list[str]:
         return ["java", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-cp", self._libs, *arguments]

@@ -61,7 +61,7 @@ def bind(settings: Settings) -> socket.socket | None:
         return None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except OSError as error:
         msg = (
             f"HEARTWHEEL_HTTP_HOST and HEARTWHEEL_HTTP_PORT: {host}:{port} cannot be bound "
@@ -69,6 +69,10 @@ def bind(settings: Settings) -> socket.socket | None:
             "HEARTWHEEL_HTTP_PORT=0 for none"
         )
         raise ConfigError(msg) from None
+    # asyncio does not, as this socket does not say that it is TCP: an answer in two parts, as they
+    # all are, would wait 40 ms for the client's word of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def url_of(settings: Settings) -> str:

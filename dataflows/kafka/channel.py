@@ -112,7 +112,9 @@ class Channel:
     def check(self) -> None:
         """Raise DeliveryError if a record has been lost, FencedError if another run writes."""
         if self._lease is not None:
+            self._blocking = True
             self._lease.check()
+            self._blocking = False
         if self.failure is not None:
             msg = (
                 f"output to {self._settings.bootstrap_servers} failed: {self.failure}; the run "

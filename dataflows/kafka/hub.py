@@ -337,4 +337,12 @@ def source_error(topic: str | None, partition: int | None, error: KafkaError) ->
             f"{where}: the stored offset is not in the topic any more ({error.str()}): records "
             "expired unread, or the topic was made anew; start with a new recovery directory"
         )
-    return SourceError(f"{where}: {error.str()} ({error.name()})")
+    hint = ""
+    if "AUTHORIZATION" in error.name():
+        hint = "; docs/security.md lists the rights that a run needs"
+    elif error.code() == KafkaError._BAD_COMPRESSION:
+        hint = (
+            "; if it is larger than receive.message.max.bytes when unpacked, one start with "
+            "HEARTWHEEL_CONSUMER_RECEIVE_MESSAGE_MAX_BYTES=1000000000 gets past it"
+        )
+    return SourceError(f"{where}: {error.str()} ({error.name()}){hint}")

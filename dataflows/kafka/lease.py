@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from dataflows.kafka.client import make_client
+from dataflows.kafka.client import FENCED, make_client
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -20,11 +20,6 @@ RENEW_S = 1.0
 # A lease not renewed for so long is over; a run that could not renew it writes nothing more.
 LEASE_S = 5.0
 TIMEOUT_S = 30.0
-_FENCED = {
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-}
 
 
 class FencedError(HeartwheelError):
@@ -137,12 +132,12 @@ class Lease:
                 self._recover(error.args[0])
 
     def _recover(self, error: KafkaError) -> None:
-        self._lost = self._lost or error.code() in _FENCED or error.fatal()
+        self._lost = self._lost or error.code() in FENCED or error.fatal()
         if not self._lost:
             try:
                 self._producer.abort_transaction(LEASE_S)
             except KafkaException as again:
-                self._lost = again.args[0].code() in _FENCED or again.args[0].fatal()
+                self._lost = again.args[0].code() in FENCED or again.args[0].fatal()
 
     def _take_again(self) -> None:
         """Begin anew after Kafka has refused this producer, unless another run has the lease.

@@ -40,6 +40,8 @@ class Tails:
                 "isolation.level": "read_uncommitted",
                 "auto.offset.reset": "error",
                 "fetch.message.max.bytes": "8000000",
+                # The end is told when a fetch comes back empty: the run waits for it.
+                "fetch.wait.max.ms": "10",
             }
             self._consumer = make_client(Consumer, options)
         return self._consumer
@@ -76,7 +78,7 @@ class Tails:
         ends: dict[int, int] = {}
         count, heard_s = 0, began_s
         while len(ends) < len(starts):
-            for message in consumer.consume(READ_MESSAGES, 0.1):
+            for message in consumer.consume(READ_MESSAGES, 0.02):
                 heard_s = time.monotonic()
                 error = message.error()
                 if error is None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from dataflows.items import DeadLetter
+from dataflows.kafka.letters import MARK
 from dataflows.recording.file import Line, Recording
 from dataflows.recording.replay import BY_CLOCK, Position, read_letter
 from session_logic.codec import decode_output
@@ -134,6 +135,8 @@ def recorded_output(recording: Recording) -> Iterator[tuple[str, Item]]:
             if line.topic != letters:
                 yield _name(line), line.value_bytes() or b""
                 continue
+            if any(header.name == MARK for header in line.headers):
+                continue  # says that a letter was sent again; what was sent is in the input
             position, time_ms, reason = read_letter(line)
             if reason != BY_CLOCK:
                 letter = Letter(time_ms, reason, line.key_bytes(), line.value_bytes())

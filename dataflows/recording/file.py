@@ -29,6 +29,7 @@ SETTINGS = (
     "max_session_ms",
     "remember_ended_ms",
     "future_limit_ms",
+    "value_limit_bytes",
     "catch_up",
 )
 ZSTD_OPTIONS: dict[int, int] = {

@@ -2,13 +2,13 @@
 
 import json
 import os
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import to_builtins
 
+from dataflows.commands.shared import ConfigOption, moment_text, print_table
 from dataflows.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ FolderArgument = Annotated[
 ]
 SourceArgument = Annotated[Path, typer.Argument(help="Recovery directory of a stopped run.")]
 TargetArgument = Annotated[Path, typer.Argument(help="Directory to make; it must not exist.")]
-ConfigOption = Annotated[
-    str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables win over it.")
-]
 
 
 @store_app.command("inspect")
@@ -45,8 +42,8 @@ def inspect_command(
         print(json.dumps(to_builtins(summary)))
         return
     for rows in _tables(summary):
-        if rows:
-            _print_table(rows)
+        print_table(rows)
+        print()
 
 
 @store_app.command("check")
@@ -126,7 +123,7 @@ def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
                 "lane": lane.lane,
                 "active": f"{lane.active:,}",
                 "ended": f"{lane.remembered:,}",
-                "fired up to": _moment(lane.fired_ms),
+                "fired up to": moment_text(lane.fired_ms),
                 "segments": f"{lane.first_segment} to {lane.last_segment}",
                 "bases": lane.base_rows,
                 "journals": lane.journal_rows,
@@ -148,28 +145,3 @@ def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
 
 def _list(values: list[Any]) -> str:
     return ", ".join(map(str, values)) or "-"
-
-
-def _moment(time_ms: int) -> str:
-    if time_ms < 0:
-        return "never"
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
-    return moment.isoformat(" ", "milliseconds").removesuffix("+00:00") + "Z"
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    """Print rows as a table on a terminal, else as columns of plain text."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    table = Table(box=SIMPLE if console.is_terminal else None)
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
-    console.print()

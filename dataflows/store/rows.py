@@ -24,7 +24,8 @@ from session_logic.journal import BaseRow, JournalRow, Row, row_names
 
 ROW_VERSION = 1
 POLL_MS = 20
-BATCH_ROWS = 4
+# A row may hold the sessions of a group: what is restored already beats in between.
+BATCH_ROWS = 1
 MOST_WORKERS = 32
 
 # (version, "base", lane, group, through, blob) or (version, "journal", lane, slot, segment, chunks)

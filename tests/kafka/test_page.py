@@ -105,7 +105,7 @@ def test_page_shows_a_run_and_takes_input_for_text(browser: Chrome, cluster: Clu
     wait(browser, "document.querySelectorAll('#charts svg path.line').length >= 5")
     assert text(browser, "#state") == "ready"
     assert [row.text.split()[1] for row in rows(browser, "lanes")] == ["live"] * 4
-    assert len(rows(browser, "input")) == 4
+    wait(browser, "document.querySelectorAll('#input td.number').length === 4")
     (letter,) = rows(browser, "letters")
     assert HOSTILE in letter.text
     assert "not json" in letter.text

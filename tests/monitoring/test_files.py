@@ -73,4 +73,7 @@ def test_every_panel_says_what_it_shows() -> None:
             fields = panel.get("fieldConfig", {"defaults": {}})["defaults"]
             options = {**fields, **panel["options"].get("yAxis", {})}
             assert options["unit"], panel["title"]
+            names = [target["refId"] for target in panel["targets"]]
+            assert all(names), panel["title"]
+            assert len(set(names)) == len(names), panel["title"]
             assert panel["datasource"] == {"type": "prometheus", "uid": "$datasource"}

@@ -1,0 +1,1 @@
+"""The commands of an operator: topics, config, dead-letters and load."""

@@ -1,0 +1,101 @@
+"""What commands share: options, times in words, and text that is safe on a terminal."""
+
+import re
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from session_logic.errors import ConfigError
+
+ConfigOption = Annotated[
+    str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables win over it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+PLAIN_COLUMNS = 500
+
+
+def duration_ms(option: str, text: str) -> int:
+    """Return a time such as 500ms, 30s, 15m, 12h or 7d in ms; -1 for `forever`."""
+    if text == "forever":
+        return -1
+    found = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)", text)
+    if not found:
+        raise ConfigError(f"{option} {text}: write it as 30s, 15m, 12h, 7d or forever")
+    return int(found[1]) * UNITS_MS[found[2]]
+
+
+def duration_text(time_ms: int) -> str:
+    """Return a time in the largest unit that it is a whole number of."""
+    if time_ms < 0:
+        return "forever"
+    unit = next(unit for unit in reversed(UNITS_MS) if time_ms % UNITS_MS[unit] == 0)
+    return f"{time_ms // UNITS_MS[unit]} {unit}"
+
+
+def moment_ms(option: str, text: str) -> int:
+    """Return a moment in ms since 1970: given so, in ISO 8601, or as the time since then (15m)."""
+    if text.isdecimal():
+        return int(text)
+    if re.fullmatch(r"\d+(ms|s|m|h|d)", text):
+        return int(time.time() * 1000) - duration_ms(option, text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        msg = (
+            f"{option} {text}: write it as 15m (ago), as 2026-11-23T10:00:00Z or as milliseconds "
+            "since 1970"
+        )
+        raise ConfigError(msg) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def moment_text(time_ms: int) -> str:
+    """Return a moment in ms since 1970 as text; what is no moment is `never`."""
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
+    except OverflowError:
+        return "never"
+    if time_ms < 0:
+        return "never"
+    return moment.isoformat(" ", "milliseconds").removesuffix("+00:00") + "Z"
+
+
+def printable(data: bytes | str | None) -> str:
+    """Return text in which nothing is an order to a terminal: controls are escaped as in Python."""
+    if data is None:
+        return "-"
+    text = data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table on a terminal, else as columns of plain text, a line each."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_COLUMNS)
+    table = Table(box=SIMPLE if console.is_terminal else None)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    console.print(table)
+
+
+def confirm(question: str, *, yes: bool) -> bool:
+    """Return the answer to a question; raises ConfigError where nobody can be asked."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody is there to ask, as this is no terminal; give --yes or --dry-run")
+    return typer.confirm(question)

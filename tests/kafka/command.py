@@ -1,0 +1,37 @@
+"""One heartwheel command, run to its end as an operator runs it."""
+
+import subprocess
+import sys
+
+from dataflows.settings import environment
+from tests.broker import ROOT
+
+TIMEOUT_S = 60
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with these settings only; nobody is at its terminal."""
+    return python("-m", "dataflows.cli", *arguments, **variables)
+
+
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with these settings only."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment() | variables,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """Check that a command has failed with this code and one line that has these words."""
+    assert done.returncode == code, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("heartwheel: ")
+    for word in words:
+        assert word in line

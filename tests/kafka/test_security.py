@@ -1,0 +1,175 @@
+"""A Kafka that asks who one is: the whole run through TLS, and one line where it lets nobody in."""
+
+import os
+import signal
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from session_logic.events import SessionEnd
+from tests.broker import BrokerUnavailableError
+from tests.kafka.cluster import Cluster
+from tests.kafka.command import command, one_line, python
+from tests.kafka.secure import PASSWORD, SecureBroker
+
+_numbers = count()
+WRONG_PASSWORD = "battery-horse-correct"  # noqa: S105  # of nobody
+# A consumer as that of the source, with all that it logs.
+DEBUG_LOG = """
+import logging
+from dataflows.clock import SteadyClock
+from dataflows.kafka.hub import Hub
+from dataflows.settings import load_settings
+from dataflows.stop import STOP
+logging.basicConfig(level=logging.DEBUG)
+consumer = Hub(load_settings(), STOP, SteadyClock()).open()
+for _ in range(30):
+    consumer.poll(0.1)
+"""
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    """Start a Kafka with listeners for SCRAM over TLS and for certificates, and with ACLs."""
+    try:
+        kafka = SecureBroker(tmp_path_factory.mktemp("secure"))
+    except BrokerUnavailableError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no Kafka: {error}")
+        pytest.skip(f"not run, as there is no Kafka: {error}")
+    kafka.start()
+    yield kafka
+    kafka.stop()
+
+
+@pytest.fixture
+def guarded(secure: SecureBroker, tmp_path: Path) -> Iterator[Cluster]:
+    """Return topics, made by the test's own user; no other may do anything with them yet."""
+    own = Cluster(secure.address, tmp_path, f"s{next(_numbers)}", heartbeat_ms=500)
+    yield own
+    own.end()
+
+
+def ways(secure: SecureBroker) -> dict[str, dict[str, str]]:
+    """Return the settings for each way in."""
+    return {"scram": secure.scram_variables(), "mtls": secure.mtls_variables()}
+
+
+@pytest.mark.parametrize("way", ["scram", "mtls"])
+def test_run_through_tls_with_the_least_rights_does_its_whole_job(
+    secure: SecureBroker, guarded: Cluster, way: str
+) -> None:
+    """Start, beat, end, dead letter, stop and resume; its secrets are in files, and not shown."""
+    secure.allow_run(guarded)
+    variables = ways(secure)[way]
+    flow = guarded.start(**variables)
+    guarded.send("Start", "c1", "first")
+    guarded.send_raw(b"no json", "c2")
+    guarded.flush()
+    guarded.wait("a heartbeat", lambda: len(guarded.sessions().get("first", [])) > 1)
+    guarded.wait("the dead letter", lambda: guarded.read(guarded.letters))
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(30) == 0, guarded.errors(flow)
+    again = guarded.start(**variables)
+    guarded.send("End", "c1", "first")
+    guarded.flush()
+    guarded.wait("the end", lambda: isinstance(guarded.sessions()["first"][-1], SessionEnd))
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(30) == 0, guarded.errors(again)
+    for process in (flow, again):
+        assert PASSWORD not in guarded.errors(process)
+
+
+def test_run_without_rights_is_one_line(secure: SecureBroker, guarded: Cluster) -> None:
+    """Kafka hides topics from those who may not see them."""
+    flow = guarded.start(**secure.scram_variables())
+    assert flow.wait(40) == 2
+    (line,) = guarded.errors(flow).splitlines()
+    assert guarded.console in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "way", "changes", "words"),
+    [
+        (
+            ("run",),
+            "scram",
+            {"HEARTWHEEL_KAFKA_SASL_PASSWORD": WRONG_PASSWORD},
+            ("invalid credentials", "HEARTWHEEL_KAFKA_SASL_PASSWORD"),
+        ),
+        (
+            ("topics", "check"),
+            "scram",
+            {"HEARTWHEEL_KAFKA_SASL_PASSWORD": WRONG_PASSWORD},
+            ("invalid credentials", "HEARTWHEEL_KAFKA_SASL_PASSWORD"),
+        ),
+        (
+            ("run",),
+            "scram",
+            {"HEARTWHEEL_KAFKA_SSL_CA_LOCATION": "other-ca.pem"},
+            ("certificate verify failed", "HEARTWHEEL_KAFKA_SSL_CA_LOCATION"),
+        ),
+        (
+            ("run",),
+            "mtls",
+            {"HEARTWHEEL_KAFKA_SSL_CERTIFICATE_LOCATION": "", "HEARTWHEEL_KAFKA_SSL_KEY_PEM": ""},
+            ("no TLS connection", "the certificate"),
+        ),
+        (
+            ("run",),
+            "scram",
+            {"HEARTWHEEL_KAFKA_SASL_MECHANISMS": "PLAIN"},
+            ("Unsupported SASL mechanism", "HEARTWHEEL_KAFKA_SASL_MECHANISMS"),
+        ),
+        (
+            ("config", "check"),
+            "scram",
+            {"HEARTWHEEL_KAFKA_SSL_CA_LOCATION": "missing.pem"},
+            ("ssl.ca.location", "missing.pem"),
+        ),
+        (
+            ("config", "check"),
+            "mtls",
+            {"HEARTWHEEL_KAFKA_SSL_KEY_PEM": WRONG_PASSWORD},
+            ("ssl.key.pem failed",),
+        ),
+    ],
+)
+def test_refused_connection_is_one_line_without_the_secret(
+    secure: SecureBroker,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    way: str,
+    changes: dict[str, str],
+    words: tuple[str, ...],
+) -> None:
+    """The exit code is 2, the line says what to correct, and no secret is in it."""
+    variables = ways(secure)[way] | {"HEARTWHEEL_RECOVERY_DIR": str(tmp_path)}
+    for name, value in changes.items():
+        variables.pop(f"{name}_FILE", None)
+        variables.pop(name, None)
+        if value:
+            variables[name] = str(secure.folder / value) if value.endswith(".pem") else value
+    done = command(*arguments, **variables)
+    one_line(done, 2, *words)
+    assert PASSWORD not in done.stdout + done.stderr
+    assert WRONG_PASSWORD not in done.stdout + done.stderr
+
+
+def test_secret_is_in_no_output_with_all_logs_and_tracebacks_on(secure: SecureBroker) -> None:
+    """Neither librdkafka's debug log nor a traceback nor `config show` shows a password or key."""
+    noisy = {"HEARTWHEEL_KAFKA_DEBUG": "all", "HEARTWHEEL_TRACEBACK": "1"}
+    key = (secure.folder / "client.key").read_text().splitlines()[1]
+    other = {"HEARTWHEEL_KAFKA_SSL_CA_LOCATION": str(secure.folder / "other-ca.pem")}
+    for variables in (secure.scram_variables() | noisy, secure.mtls_variables() | noisy):
+        shown = command("config", "show", **variables)
+        failed = command("topics", "check", **variables | other)
+        logged = python("-c", DEBUG_LOG, **variables)
+        assert "***" in shown.stdout
+        assert "Traceback" in failed.stderr
+        assert "connected" in logged.stderr
+        for done in (shown, failed, logged):
+            assert PASSWORD not in done.stdout + done.stderr
+            assert key not in done.stdout + done.stderr

@@ -1,0 +1,125 @@
+"""The topics commands on a real Kafka: what they make, and what they find wrong."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from dataflows.kafka.topics import Found, Wanted, faults
+from tests.broker import create_topics
+from tests.kafka.cluster import Cluster
+from tests.kafka.command import command, one_line
+
+
+@pytest.fixture
+def variables(address: str, tmp_path: Path) -> dict[str, str]:
+    """Return the settings of topics that do not exist yet."""
+    name = tmp_path.name
+    return {
+        "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
+        "HEARTWHEEL_INPUT_TOPICS": f"{name}-console=console,{name}-pc=pc",
+        "HEARTWHEEL_OUTPUT_TOPIC": f"{name}-out",
+        "HEARTWHEEL_DEAD_LETTER_TOPIC": f"{name}-letters",
+        "HEARTWHEEL_LANES": "2",
+    }
+
+
+def test_topics_are_made_once_and_then_without_fault(variables: dict[str, str]) -> None:
+    """A dry run makes nothing; what is made is as asked for, and stays as it is."""
+    first = command("topics", "check", **variables)
+    assert (first.returncode, first.stdout.count("does not exist")) == (1, 4)
+    dry = command("topics", "create", "--dry-run", **variables)
+    assert (dry.returncode, dry.stdout.count("would be created")) == (0, 4)
+    assert command("topics", "check", **variables).stdout == first.stdout
+    asked = ("--retention", "12h", "--timestamps", "create", "--input-partitions", "3")
+    made = command("topics", "create", *asked, **variables)
+    assert (made.returncode, made.stdout.count("created: ")) == (0, 4)
+    assert made.stdout.count("CreateTime") == 2  # the input topics
+    again = command("topics", "create", *asked, **variables)
+    assert (again.returncode, again.stdout.count("exists: ")) == (0, 4)
+    admin = AdminClient({"bootstrap.servers": variables["HEARTWHEEL_BOOTSTRAP_SERVERS"]})
+    topics = admin.list_topics(timeout=10).topics
+    name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+    assert [len(topics[f"{name}-{t}"].partitions) for t in ("console", "pc", "out", "letters")] == [
+        3,
+        3,
+        2,
+        1,
+    ]
+    assert command("topics", "check", "--retention", "12h", **variables).returncode == 0
+
+
+def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
+    address: str, variables: dict[str, str]
+) -> None:
+    """Partitions, retention, stamps, compaction and the size of records, each with what to do."""
+    admin = AdminClient({"bootstrap.servers": address})
+    name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+    create_topics(admin, {f"{name}-console": 1}, **{"retention.ms": "60000"})
+    create_topics(admin, {f"{name}-pc": 1}, **{"message.timestamp.type": "CreateTime"})
+    create_topics(admin, {f"{name}-out": 3}, **{"cleanup.policy": "compact"})
+    create_topics(admin, {f"{name}-letters": 1}, **{"max.message.bytes": "20000"})
+    done = command("topics", "check", "--timestamps", "append", **variables)
+    assert done.returncode == 1
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("FAULT")]
+    for topic, word in {
+        "console": "retention.ms=60000",
+        "pc": "message.timestamp.type=CreateTime",
+        "out": "has 3 partitions, not 2; correct HEARTWHEEL_LANES",
+        "letters": "max.message.bytes=20000",
+    }.items():
+        assert any(
+            line.startswith(f"FAULT {name}-{topic}: has ") and word in line for line in wrong
+        )
+    assert any("cleanup.policy=compact" in line for line in wrong)
+    same = command("topics", "create", "--timestamps", "append", **variables)
+    assert same.returncode == 1
+    assert "created" not in same.stdout
+
+
+WANTED = Wanted("t", "HEARTWHEEL_INPUT_TOPICS", None, 86_400_000, None, 3, 2, 0)
+SOUND = Found("t", 4, 3, 3, (), 86_400_000, "create", "delete", 2, 1_048_588)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"replicas": 1}, "has 1 replicas, not 3"),
+        ({"min_isr": 1}, "min.insync.replicas=1, not 2"),
+        ({"in_sync": 1}, "cannot be written to: 1 replicas in sync"),
+        ({"leaderless": (0, 2)}, "no leader for partition 0, 2"),
+    ],
+)
+def test_fault_that_takes_several_brokers_is_a_line(change: dict[str, object], word: str) -> None:
+    """What a cluster of one broker cannot show."""
+    assert list(faults(WANTED, SOUND)) == []
+    found = Found(**{name: getattr(SOUND, name) for name in SOUND.__struct_fields__} | change)
+    (line,) = faults(WANTED, found)
+    assert word in line
+
+
+def test_topic_that_kafka_refuses_is_one_line(variables: dict[str, str]) -> None:
+    """More replicas than brokers."""
+    one_line(
+        command("topics", "create", "--replication", "3", **variables), 1, "replication factor"
+    )
+
+
+def test_missing_broker_is_one_line_for_every_command(tmp_path: Path) -> None:
+    """Nothing but the line, with the setting to correct."""
+    nowhere = {
+        "HEARTWHEEL_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "HEARTWHEEL_RECOVERY_DIR": str(tmp_path),
+    }
+    commands = (("topics", "check"), ("dead-letters", "list"), ("load",))
+    with ThreadPoolExecutor() as pool:  # each asks for 15 s
+        ended = list(pool.map(lambda arguments: command(*arguments, **nowhere), commands))
+    for done in ended:
+        one_line(done, 2, "127.0.0.1:1", "refused", "HEARTWHEEL_BOOTSTRAP_SERVERS")
+
+
+def test_topics_of_the_other_tests_are_fit_to_run_with(cluster: Cluster) -> None:
+    """The check agrees with what the run accepts."""
+    done = command("topics", "check", **cluster.variables)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 4)
