@@ -178,7 +178,11 @@ class Container(Struct):
     def pid(self) -> int:
         """The id of its first process, as seen from outside."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(children.read_text())
+        deadline = time.monotonic() + 10
+        while not (found := children.read_text()):
+            assert time.monotonic() < deadline, f"{self.command} was not started: {self.log()}"
+            time.sleep(0.01)
+        return int(found)
 
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as a health check or a person does."""
