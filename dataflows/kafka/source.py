@@ -8,7 +8,8 @@ from confluent_kafka import KafkaException
 from dataflows.clock import Clock
 from dataflows.items import Polled
 from dataflows.kafka.client import partition_counts
-from dataflows.kafka.hub import Hub, Partition, source_error
+from dataflows.kafka.hub import Hub
+from dataflows.kafka.partition import Partition, source_error
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.errors import ConfigError

@@ -9,7 +9,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Mes
 from msgspec import Struct, to_builtins
 
 from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, make_client, partition_counts
-from dataflows.kafka.hub import SourceError
+from dataflows.kafka.partition import SourceError
 from dataflows.recording.file import (
     FORMAT,
     SETTINGS,
