@@ -65,7 +65,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     # The other processes of a cluster live and die with the first.
     lease = Lease(settings, lock.store) if settings.fencing and not process_id else None
     sink = KafkaSink(settings, lease)
-    vitals.waits_for_kafka = sink.channel.blocks
+    vitals.waits_for_kafka = sink.waits_for_kafka
     # Also while nothing is written, so that the metrics tell when it was acknowledged.
     source = KafkaSource(settings, STOP, clock, on_tick=sink.channel.serve)
     source.list_parts()

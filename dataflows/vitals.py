@@ -22,7 +22,7 @@ class Vitals:
         """Begin with nothing seen."""
         self.turned_ms: dict[int, int] = {}  # by worker thread; one without work has no entry
         self.dead_letters: Recent = deque(maxlen=RECENT_LETTERS)
-        # Whether a loop stands still until Kafka has acknowledged: no fault of the process.
+        # Whether a loop stands still until Kafka answers: no fault of the process.
         self.waits_for_kafka: Asked = lambda: False
 
     def turn(self, now_ms: int) -> None:

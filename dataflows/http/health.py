@@ -52,7 +52,7 @@ class Health:
         if (stalled := self.stalled()) is not None:
             return stalled
         if self._vitals.waits_for_kafka():
-            return "records wait for Kafka to acknowledge them"
+            return "waiting for an answer of Kafka"
         return self._behind()
 
     def _behind(self) -> str | None:

@@ -86,10 +86,10 @@ for (const chart of CHARTS) {
   $("charts").append(chart.card);
 }
 
-// The least of 1, 2, 2.5, 5 or 10 times a power of ten that is at least n.
+// The least of some round numbers times a power of ten that is at least n.
 function roundUp(n) {
   const power = 10 ** Math.floor(Math.log10(n));
-  return power * [1, 2, 2.5, 5, 10].find((step) => step * power >= n * 0.9999);
+  return power * [1, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= n * 0.9999);
 }
 
 function draw(chart) {

@@ -29,7 +29,7 @@ class Channel:
         self._serving = Lock()
         self.failure: str | None = None
         self._waits_since_s = 0.0
-        self._blocking = False
+        self.blocking = False  # whether somebody waits until Kafka has acknowledged
         read_from(SINK_QUEUE, self.waiting)
 
     def open(self) -> Producer:
@@ -58,10 +58,6 @@ class Channel:
         """Return how many records are enqueued and not acknowledged."""
         return 0 if self._producer is None else len(self._producer)
 
-    def blocks(self) -> bool:
-        """Say whether somebody waits until Kafka has acknowledged; that has a limit of its own."""
-        return self._blocking
-
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.failure = f"{error.str()} ({error.name()})"
@@ -72,9 +68,9 @@ class Channel:
             try:
                 return produce()
             except BufferError:
-                self._blocking = True
+                self.blocking = True
                 self.poll(0.01)
-                self._blocking = False
+                self.blocking = False
             except KafkaException as error:
                 self._on_error(error.args[0])
                 self.check()
@@ -102,9 +98,9 @@ class Channel:
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
         with self._serving:
-            self._blocking = True
+            self.blocking = True
             left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
-            self._blocking = False
+            self.blocking = False
         if left and self.failure is None:
             self.failure = f"{left} records not acknowledged in time"
         self.check()
@@ -112,9 +108,9 @@ class Channel:
     def check(self) -> None:
         """Raise DeliveryError if a record has been lost, FencedError if another run writes."""
         if self._lease is not None:
-            self._blocking = True
+            self.blocking = True
             self._lease.check()
-            self._blocking = False
+            self.blocking = False
         if self.failure is not None:
             msg = (
                 f"output to {self._settings.bootstrap_servers} failed: {self.failure}; the run "

@@ -130,6 +130,10 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
         self._dead_letter_parts = counts[settings.dead_letter_topic]
         return [*map(lane_key, range(GROUPS)), DEAD_LETTER_KEY]
 
+    def waits_for_kafka(self) -> bool:
+        """Say whether a worker stands still until Kafka answers."""
+        return self.channel.blocking or self._tails.waiting
+
     def part_fn(self, item_key: str) -> int:
         """Return the index of a part."""
         return GROUPS if item_key == DEAD_LETTER_KEY else int(item_key.rpartition("-")[2])

@@ -28,6 +28,7 @@ class Tails:
         self._settings = settings
         self._consumer: Consumer | None = None
         self._reading = Lock()
+        self.waiting = False  # for Kafka
 
     def _open(self) -> Consumer:
         if self._consumer is None:
@@ -51,11 +52,14 @@ class Tails:
 
         Raises ReconcileError if the broker does not answer.
         """
+        self.waiting = True
         try:
             return self._open().get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
         except KafkaException as error:
             msg = f"the end of {topic}/{partition} cannot be read: {error.args[0].str()}"
             raise ReconcileError(msg) from None
+        finally:
+            self.waiting = False
 
     def read(
         self, topic: str, starts: dict[int, int], take: Callable[[Message], None]
@@ -77,6 +81,7 @@ class Tails:
         consumer.assign([TopicPartition(topic, p, start) for p, start in starts.items()])
         ends: dict[int, int] = {}
         count, heard_s = 0, began_s
+        self.waiting = True
         while len(ends) < len(starts):
             for message in consumer.consume(READ_MESSAGES, 0.02):
                 heard_s = time.monotonic()
@@ -89,6 +94,7 @@ class Tails:
             if time.monotonic() - heard_s > TIMEOUT_S:
                 msg = f"the end of {topic} cannot be read: no answer for {TIMEOUT_S:g} s"
                 raise ReconcileError(msg)
+        self.waiting = False
         consumer.unassign()
         took_s = time.monotonic() - began_s
         log.info(
