@@ -126,7 +126,7 @@ class Requeue:
             return
 
     def _cause(self) -> KafkaError:
-        """Return why a letter has no offset: the fatal error, which a new call tells, or its own."""
+        """Return why a letter has no offset: the fatal error, which any call tells, or its own."""
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
