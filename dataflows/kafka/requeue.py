@@ -126,7 +126,7 @@ class Requeue:
             return
 
     def _cause(self) -> KafkaError:
-        """Return why a letter has no offset: the fatal error, told by a new call, or its own."""
+        """Return why a letter has no offset: the fatal error, which any call tells, or its own."""
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
