@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -126,7 +127,8 @@ class Container(Struct):
 
     def publish(self, hosts: Mapping[str, str]) -> None:
         """Let it find these names, and no others, from now on."""
-        lines = [f"{ip} {name}\n" for name, ip in {"localhost": "127.0.0.1", **hosts}.items()]
+        own = dict.fromkeys(("localhost", socket.gethostname()), "127.0.0.1")  # as engines do
+        lines = [f"{address} {name}\n" for name, address in (own | dict(hosts)).items()]
         (self.folder / "hosts").write_text("".join(lines))
 
     def _script(self) -> Iterator[str]:
