@@ -66,6 +66,8 @@ class Command:
         self._capture = capture
         patch.setenv("HEARTWHEEL_HEARTBEAT_MS", "1000")
         patch.setenv("HEARTWHEEL_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+        patch.setenv("HEARTWHEEL_HTTP_PORT", "0")
+        patch.setenv("HEARTWHEEL_LOG_FORMAT", "text")
 
     def __call__(self, *arguments: object) -> tuple[int, str]:
         """Return exit code and output of a command line."""
