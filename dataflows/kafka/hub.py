@@ -14,7 +14,7 @@ from dataflows.kafka.monitor import Monitor
 from dataflows.kafka.partition import REPORT_MS, Partition, source_error
 from dataflows.kafka.progress import Lag, Progress
 from dataflows.logs import log
-from dataflows.metrics import CONSUMER_LAG, SNAPSHOT_AGE, SNAPSHOT_DURATION, read_from
+from dataflows.metrics import CONSUMER_LAG, NAN, SNAPSHOT_AGE, SNAPSHOT_DURATION, read_from
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.clock import LEASE_MS, Report
@@ -173,8 +173,11 @@ class Hub:
             self._monitor.commit(self._stored())
 
     def snapshot_age_s(self) -> float:
-        """Return how old the last complete snapshot is; before the first one, the run."""
-        return time.monotonic() - self._stored_s
+        """Return how old the last complete snapshot is; before the first one, the run.
+
+        A process without input partitions hears of no snapshot, and has no age.
+        """
+        return time.monotonic() - self._stored_s if self._partitions else NAN
 
     def _stored(self) -> dict[tuple[str, int], int]:
         return {where: part.stored_offset for where, part in self._partitions.items()}
