@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -183,8 +182,6 @@ def main() -> None:
     try:
         app()
     except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets one line
-        if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0", "false"):
-            traceback.print_exc()
         known = isinstance(error, HeartwheelError)
         say_failure(str(error) if known else _unexpected(error))
         sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from bytewax.tracing import setup_tracing
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from dataflows.settings import Settings
+from dataflows.settings import TRACEBACK_VARIABLE, Settings
 
 structlog.configure(
     processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],
@@ -58,7 +59,12 @@ def start_logs(settings: Settings, process: int | None = None) -> None:
 
 
 def say_failure(problem: str) -> None:
-    """Say what ends the run: in the log if it is JSON, else as a line of its own."""
+    """Say what ends the run: in the log if it is JSON, else as a line of its own.
+
+    If that is asked for, the traceback of the error that is being handled comes first.
+    """
+    if sys.exc_info()[0] and os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0", "false"):
+        traceback.print_exc()
     if any(isinstance(handler, _JsonLines) for handler in logging.getLogger().handlers):
         log.critical(problem)
     else:

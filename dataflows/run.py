@@ -50,7 +50,10 @@ class ClusterError(HeartwheelError):
 
 
 def run(settings: Settings, cluster: Cluster) -> None:
-    """Run until stopped by SIGTERM or SIGINT; raises HeartwheelError if the run fails."""
+    """Run until stopped by SIGTERM or SIGINT; a run that fails ends the process with its error.
+
+    Raises HeartwheelError for what is wrong before the start.
+    """
     stop_on_signals(settings.stop_timeout_ms / 1000)  # before any other thread is started
     start_logs(settings, cluster.process_id or 0)
     clock, vitals = SteadyClock(), Vitals()
@@ -85,13 +88,12 @@ def run(settings: Settings, cluster: Cluster) -> None:
         log.info("stopped")
     except BaseException as error:
         known = own_error(error, recovery_dir)
-        if isinstance(known, ClusterError):
-            # Threads of Bytewax still run, and an interpreter that ends under them crashes.
-            say_failure(str(known))
-            os._exit(1)
-        if known is not None:
-            raise known from None
-        raise
+        if known is None:
+            raise
+        # Threads of Bytewax, Kafka and the server still run, and an interpreter that ends under
+        # them crashes or hangs.
+        say_failure(str(known))
+        os._exit(2 if isinstance(known, ConfigError) else 1)
 
 
 def wait_for_own_name(address: str, timeout_s: float) -> None:

@@ -13,7 +13,7 @@ SIZE = len(VALUE) + len(KEY)
 
 def decoded(message: Message, limit: int) -> Batch | DeadLetter:
     """Return what becomes of one message."""
-    decode = Decode(1, 0, lambda: NOW_MS, limit)
+    decode = Decode(1, 0, lambda: NOW_MS, value_limit_bytes=limit)
     ((_, item),) = decode([Polled("t", 0, "pc", [message], None)])
     return item
 

@@ -18,7 +18,9 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     """Run Python with these settings only."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=environment() | variables,
+        env=environment()
+        | {"HEARTWHEEL_LOG_FORMAT": "text", "HEARTWHEEL_HTTP_PORT": "0"}
+        | variables,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -24,7 +24,7 @@ from dataflows.kafka.hub import Hub
 from dataflows.settings import load_settings
 from dataflows.stop import STOP
 logging.basicConfig(level=logging.DEBUG)
-consumer = Hub(load_settings(), STOP, SteadyClock()).open()
+consumer = Hub(load_settings(), STOP, SteadyClock(), lambda: None).open()
 for _ in range(30):
     consumer.poll(0.1)
 """
