@@ -13,6 +13,7 @@ from dataflows.kafka.client import TRANSIENT, make_client
 from dataflows.kafka.monitor import Monitor
 from dataflows.kafka.partition import REPORT_MS, Partition, source_error
 from dataflows.kafka.progress import Lag, Progress
+from dataflows.kafka.silence import silence_ms
 from dataflows.logs import log
 from dataflows.metrics import CONSUMER_LAG, NAN, SNAPSHOT_AGE, SNAPSHOT_DURATION, read_from
 from dataflows.settings import Settings
@@ -25,6 +26,8 @@ MOST_PENDING = 20_000
 MEASURE_MS = 1_000
 # After a pause so long, or when the broker was away, what was read to its end may not be any more.
 PAUSE_MS = LEASE_MS // 2
+# The same after a broker has left out so many answers, of one every fetch.wait.max.ms.
+MISSED_ANSWERS = 3
 
 
 class Hub:
@@ -50,6 +53,7 @@ class Hub:
         self._polled_ms = 0
         self._renewed_ms = 0
         self._away = False
+        self._silence_ms = self._patience_ms = 0
         self._progress = Progress()
         self._wake_ms = 0
         self.wake_at = system_time(0)
@@ -64,6 +68,8 @@ class Hub:
             options = {
                 "fetch.min.bytes": "1",
                 "queued.max.messages.kbytes": "65536",
+                "fetch.wait.max.ms": "500",
+                "statistics.interval.ms": "500",
                 **self._settings.kafka,
                 **self._settings.consumer,
                 "bootstrap.servers": self._settings.bootstrap_servers,
@@ -76,7 +82,8 @@ class Hub:
                 # An offset that no longer exists is data lost, not a reason to jump.
                 "auto.offset.reset": "error",
             }
-            self._consumer = make_client(Consumer, options)
+            self._consumer = make_client(Consumer, options | {"stats_cb": self._hear})
+            self._patience_ms = MISSED_ANSWERS * int(options["fetch.wait.max.ms"])
             if self._settings.monitor_group:
                 self._monitor = Monitor(self._settings)
         return self._consumer
@@ -114,8 +121,9 @@ class Hub:
         self._polled_ms = now
         if sum(len(part.pending) for part in self._partitions.values()) > MOST_PENDING:
             return  # the lanes are slower than Kafka
-        messages = self._consumer.consume(POLL_MESSAGES, 0)
-        lost = False
+        silent_before = self._silence_ms > self._patience_ms
+        messages = self._consumer.consume(POLL_MESSAGES, 0)  # calls _hear as well
+        lost = self._silence_ms > self._patience_ms and not silent_before
         outdated: list[Partition] = []
         for message in messages:
             error = message.error()
@@ -154,6 +162,9 @@ class Hub:
         self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
 
+    def _hear(self, statistics: str) -> None:
+        self._silence_ms = silence_ms(statistics)
+
     def _measure_lag(self) -> None:
         """Set the lag of each partition from the ends that the consumer has last heard of."""
         assert self._consumer is not None
@@ -175,9 +186,10 @@ class Hub:
     def snapshot_age_s(self) -> float:
         """Return how old the last complete snapshot is; before the first one, the run.
 
-        A process without input partitions hears of no snapshot, and has no age.
+        A process that has begun without input partitions hears of no snapshot, and has no age.
         """
-        return time.monotonic() - self._stored_s if self._partitions else NAN
+        begun = self.parts > 0
+        return NAN if begun and not self._partitions else time.monotonic() - self._stored_s
 
     def _stored(self) -> dict[tuple[str, int], int]:
         return {where: part.stored_offset for where, part in self._partitions.items()}
@@ -200,7 +212,8 @@ class Hub:
         confirmed = [part for part in self._partitions.values() if part.confirmed]
         for part in self._partitions.values():
             part.outdated = not part.confirmed
-        self._ask_anew([part.doubt(self._polled_ms) for part in confirmed])
+        known_ms = self._polled_ms - self._silence_ms
+        self._ask_anew([part.doubt(known_ms) for part in confirmed])
 
     def _ask_anew(self, where: list[TopicPartition]) -> None:
         assert self._consumer is not None

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from session_logic.events import SessionActive, SessionEnd
-from tests.broker import Broker
+from tests.broker import Broker, free_port
 from tests.kafka.cluster import Cluster, check_whole, kinds
+from tests.kafka.test_metrics import Metrics
 
 DEVICES = 2_000
 # While a process is away, heartbeats become due: with this, every one of them is sent.
@@ -106,6 +107,39 @@ def test_broker_away_for_ten_seconds_loses_nothing(tmp_path: Path, broker: Broke
         assert "[warning" in line
         assert "facility=FAIL" in line
     finally:
+        cluster.end()
+        own.stop()
+
+
+def test_broker_that_hangs_while_nothing_comes_holds_the_clock(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """No connection is lost, yet nobody knows whether the input is still at its end."""
+    assert broker.process is not None
+    own = Broker(tmp_path / "kafka")
+    own.start()
+    assert own.process is not None
+    cluster = Cluster(own.address, tmp_path, "hangs")
+    port = free_port()
+
+    def lag_s() -> float:
+        return max(Metrics(port).all("clock_lag_seconds").values())
+
+    try:
+        flow = cluster.start(**ALL, HEARTWHEEL_HTTP_PORT=str(port))
+        cluster.send("Start", "p1", "s")
+        cluster.flush()
+        cluster.wait("a heartbeat", lambda: len(cluster.sessions().get("s", ())) > 1)
+        assert lag_s() < 1
+        own.process.send_signal(signal.SIGSTOP)
+        cluster.wait("a clock that stands still", lambda: lag_s() > 4, 12)
+        own.process.send_signal(signal.SIGCONT)
+        cluster.wait("a clock that goes on", lambda: lag_s() < 1)
+        flow.send_signal(signal.SIGTERM)
+        assert flow.wait(30) == 0, cluster.errors(flow)
+        check_whole(cluster.sessions())
+    finally:
+        own.process.send_signal(signal.SIGCONT)
         cluster.end()
         own.stop()
 
