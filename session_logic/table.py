@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from enum import IntEnum, auto
-from itertools import chain, product
+from itertools import product
 from sys import intern
 
 from session_logic.codec import encode_output
@@ -16,6 +16,7 @@ from session_logic.events import (
     Records,
     SessionActive,
 )
+from session_logic.group import Group
 from session_logic.keys import group_of
 from session_logic.rules import (
     Rules,
@@ -56,7 +57,7 @@ class SessionTable:
     def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
         """Make an empty table for the lane that has these groups."""
         self._rules = rules
-        self._groups = {group: _Group() for group in groups}
+        self._groups = {group: Group() for group in groups}
         self.wheel = Wheel(rules.heartbeat_ms)
         # Timeouts fall on the heartbeat slot, unless the interval does not divide the limit.
         odd_ms = rules.max_session_ms % rules.heartbeat_ms
@@ -95,7 +96,7 @@ class SessionTable:
         records += transition(self, group, fact, active, fired)
         return records
 
-    def _state_of(self, fact: Fact, group: "_Group", active: Session | None, fired: Fired) -> State:
+    def _state_of(self, fact: Fact, group: Group, active: Session | None, fired: Fired) -> State:
         if active is not None and active.session_id == fact.session_id:
             return State.ACTIVE
         for session in group.ended.get(fact.device_id, ()) if group.ended else ():
@@ -107,11 +108,11 @@ class SessionTable:
         return State.IDLE if active is None else State.BUSY
 
     def _open(
-        self, group: "_Group", fact: Fact, _active: Session | None, fired: Fired
+        self, group: Group, fact: Fact, _active: Session | None, fired: Fired
     ) -> list[OutputEvent]:
         """Make the fact's session the active one; one opened late owes what it has missed."""
         session = Session(fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms)
-        self._put(group, session)
+        self.put(session)
         self.counts["started"] += 1
         records: list[OutputEvent] = [
             SessionActive(
@@ -128,7 +129,7 @@ class SessionTable:
         return records
 
     def _replace(
-        self, group: "_Group", fact: Fact, active: Session | None, fired: Fired
+        self, group: Group, fact: Fact, active: Session | None, fired: Fired
     ) -> list[OutputEvent]:
         """End the active session, then open the new one."""
         assert active is not None
@@ -136,14 +137,14 @@ class SessionTable:
         return ended + self._open(group, fact, None, fired)
 
     def _close(
-        self, group: "_Group", fact: Fact, active: Session | None, fired: Fired
+        self, group: Group, fact: Fact, active: Session | None, fired: Fired
     ) -> list[OutputEvent]:
         """End the active session."""
         assert active is not None
         return self._end(group, active, "ended", fired, fact.time_ms)
 
     def _ignore_start(
-        self, _group: "_Group", _fact: Fact, active: Session | None, _fired: Fired
+        self, _group: Group, _fact: Fact, active: Session | None, _fired: Fired
     ) -> list[OutputEvent]:
         """Count a start of the session that is already active."""
         assert active is not None
@@ -151,27 +152,26 @@ class SessionTable:
         return []
 
     def _ignore_restart(
-        self, _group: "_Group", _fact: Fact, _active: Session | None, _fired: Fired
+        self, _group: Group, _fact: Fact, _active: Session | None, _fired: Fired
     ) -> list[OutputEvent]:
         """Count a start of a session that just ended: a duplicate that was delivered late."""
         self.counts["late_duplicate_start"] += 1
         return []
 
     def _ignore_end(
-        self, _group: "_Group", _fact: Fact, active: Session | None, _fired: Fired
+        self, _group: Group, _fact: Fact, active: Session | None, _fired: Fired
     ) -> list[OutputEvent]:
         """Count an end of another session than the active one, or for an idle device."""
         self.counts["unknown_end" if active is None else "stale_end"] += 1
         return []
 
     def _end(
-        self, group: "_Group", session: Session, reason: EndReason, fired: Fired, time_ms: int
+        self, group: Group, session: Session, reason: EndReason, fired: Fired, time_ms: int
     ) -> list[OutputEvent]:
         """End a session, after the heartbeats that it still owed at that moment."""
         owed = self._owed(session, fired, time_ms)
-        del group.active[session.device_id]
+        group.end(session)
         self.platforms[session.platform] -= 1
-        group.ended.setdefault(session.device_id, []).append(session)
         self.counts[reason] += 1
         return [*owed, end_session(session, reason, time_ms)]
 
@@ -271,58 +271,31 @@ class SessionTable:
         """Drop an ended session that need not be remembered any longer; say whether it was."""
         if not is_due(drop_ms(session, self._rules), now_ms):
             return False
-        ended = self._groups[group_of(session.device_id)].ended
-        remembered = [other for other in ended[session.device_id] if other is not session]
-        if remembered:
-            ended[session.device_id] = remembered
-        else:
-            del ended[session.device_id]
+        self._groups[group_of(session.device_id)].forget(session)
         return True
 
     # What is stored and restored.
 
     def put(self, session: Session) -> None:
         """Add a session, active or ended."""
-        self._put(self._groups[group_of(session.device_id)], session)
-
-    def _put(self, group: "_Group", session: Session) -> None:
+        self._groups[group_of(session.device_id)].put(session)
         self.wheel.add(session)
-        if session.ended_ms:
-            group.ended.setdefault(session.device_id, []).append(session)
-            return
-        group.active[session.device_id] = session
-        self.platforms[session.platform] += 1
-        if self.timeouts is not None:
-            self.timeouts.add(session)
+        if not session.ended_ms:
+            self.platforms[session.platform] += 1
+            if self.timeouts is not None:
+                self.timeouts.add(session)
 
     def load(self, group: int, sessions: list[Session]) -> None:
         """Add the stored sessions of a group: `put` for many, at a third of the cost."""
-        found = self._groups[group]
-        active = [session for session in sessions if not session.ended_ms]
-        found.active.update(zip([session.device_id for session in active], active, strict=True))
-        self.platforms.update([session.platform for session in active])
+        active = self._groups[group].load(sessions)
         self.wheel.extend(sessions)
+        self.platforms.update([session.platform for session in active])
         if self.timeouts is not None:
             self.timeouts.extend(active)
-        if len(active) < len(sessions):
-            for session in sessions:
-                if session.ended_ms:
-                    found.ended.setdefault(session.device_id, []).append(session)
 
     def sessions(self, group: int) -> list[Session]:
         """Return the sessions of a group, active and ended."""
-        found = self._groups[group]
-        return [*found.active.values(), *chain.from_iterable(found.ended.values())]
-
-
-class _Group:
-    """The sessions of one group by device: the active one, and those that ended lately."""
-
-    __slots__ = ("active", "ended")
-
-    def __init__(self) -> None:
-        self.active: dict[str, Session] = {}
-        self.ended: dict[str, list[Session]] = {}
+        return self._groups[group].sessions()
 
 
 TRANSITIONS = {
