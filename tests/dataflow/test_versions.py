@@ -15,8 +15,8 @@ from dataflows.store.rows import ROW_VERSION, Inbox, StoreSink
 from session_logic.errors import SnapshotError
 from session_logic.events import SessionEnd
 from session_logic.lane import STATE_VERSION, read_lane_state
+from tests.dataflow.store.stores import active
 from tests.dataflow.test_flow import SETTINGS, history, run, sent
-from tests.dataflow.test_store import active
 from tests.fixtures.make import FOLDER, POLLS
 
 OLD = sorted(FOLDER.glob("state-*.sqlite3"))

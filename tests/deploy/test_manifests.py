@@ -1,10 +1,6 @@
 """The manifests: valid for Kubernetes, and of one mind with each other and with the program."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,82 +13,17 @@ from dataflows.settings import OPTION_TABLES, load_settings
 from tests.broker import ROOT
 from tests.deploy.manifests import (
     MONITORING,
-    OVERLAYS,
     Manifest,
     environment_of,
     named,
     objects,
     pod_of,
-    render,
 )
 
-VALIDATE = Path(sys.executable).with_name("kubernetes-validate")
 BYTEWAX = {"BYTEWAX_POD_NAME", "BYTEWAX_STATEFULSET_NAME", "BYTEWAX_HOSTFILE_PATH"}
 # What Pod Security `restricted` lets a pod mount.
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "projected", "secret"}
 RESTORE_S = 16  # of 4 million sessions
-
-
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the YAML of every overlay; without kubectl fail in CI, and skip elsewhere."""
-    if shutil.which("kubectl") is None:
-        if os.environ.get("CI"):
-            pytest.fail("kubectl is not installed")
-        pytest.skip("kubectl is not installed")
-    folder = tmp_path_factory.mktemp("manifests")
-    return {overlay: render(overlay, folder) for overlay in OVERLAYS}
-
-
-@pytest.fixture(params=OVERLAYS)
-def overlay(request: pytest.FixtureRequest) -> str:
-    """Return the name of an overlay."""
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def manifests(overlay: str, rendered: dict[str, str]) -> list[Manifest]:
-    """Return the objects of an overlay."""
-    return objects(rendered[overlay])
-
-
-def validate(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Let kubernetes-validate judge a text."""
-    file = folder / "all.yaml"
-    file.write_text(text)
-    return subprocess.run(
-        [VALIDATE, "--strict", str(file)], capture_output=True, text=True, check=False
-    )
-
-
-def test_overlay_is_valid_for_kubernetes(
-    overlay: str, rendered: dict[str, str], tmp_path: Path
-) -> None:
-    """Only the objects of the Prometheus operator have no schema, which is warned of."""
-    done = validate(rendered[overlay], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for line in (done.stdout + done.stderr).splitlines():
-        assert "PodMonitor" in line or "PrometheusRule" in line or "WARN" not in line.upper(), line
-
-
-def test_misspelt_field_is_found(rendered: dict[str, str], tmp_path: Path) -> None:
-    """The validation can fail."""
-    wrong = rendered["cluster"].replace("podManagementPolicy", "podManagmentPolicy")
-    assert validate(wrong, tmp_path).returncode == 1
-
-
-def test_folder_without_secrets_renders_nothing(tmp_path: Path) -> None:
-    """No deployment gets a secret that is written in this repository."""
-    copy = shutil.copytree(ROOT / "k8s", tmp_path / "k8s", ignore=lambda *_: ["secrets"])
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(copy / "overlays" / "single")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "secrets/http-token" in done.stderr
 
 
 def test_selectors_match_the_pods(manifests: list[Manifest]) -> None:
@@ -348,48 +279,3 @@ def test_planted_fault_is_found(
 
 
 # What the values.yaml of Bytewax's chart 0.8.1 has, which waxctl deploys.
-CHART_VALUES = {
-    "affinity",
-    "api",
-    "configuration",
-    "containerName",
-    "customOtlpUrl",
-    "env",
-    "envFromSecret",
-    "envFromSecrets",
-    "envRenderSecret",
-    "extraLabels",
-    "extraSecretMounts",
-    "extraVolumeMounts",
-    "image",
-    "imagePullSecrets",
-    "nodeSelector",
-    "podAnnotations",
-    "podLabels",
-    "podMonitor",
-    "podSecurityContext",
-    "resources",
-    "securityContext",
-    "service",
-    "serviceAccount",
-    "tolerations",
-}
-CHART_GRACE_S = 10
-CHART_VOLUME = "/var/recovery"
-
-
-def test_values_for_waxctl_fit_its_chart() -> None:
-    """Only what the chart reads, real settings, and a stop within the time that it allows."""
-    values = yaml.safe_load((ROOT / "k8s" / "waxctl" / "values.yaml").read_text())
-    assert values.keys() <= CHART_VALUES
-    variables = {k: v for k, v in values["env"].items() if k.startswith("HEARTWHEEL_")}
-    settings = load_settings(
-        {
-            k.removesuffix("_FILE"): "secret" if k.endswith("_FILE") else v
-            for k, v in variables.items()
-        }
-    )
-    assert settings.stop_timeout_ms / 1000 < CHART_GRACE_S
-    assert Path(settings.recovery_dir).parent == Path(CHART_VOLUME)
-    (mount,) = values["extraSecretMounts"]
-    assert Path(variables["HEARTWHEEL_HTTP_TOKEN_FILE"]).parent == Path(mount["mountPath"])

@@ -1,0 +1,60 @@
+"""What processes use: cores and memory, from the kernel's own counts."""
+
+import contextlib
+import os
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used, from the scheduler's own count."""
+    total_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            total_ns += int((task / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
+
+
+def thread_cpu_s(pid: int) -> dict[str, float]:
+    """Return the processor time of a process by the names of its threads."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            name = (task / "comm").read_text().strip()
+            used[name] += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return used
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+class Cores:
+    """Samples the cores that processes use, once a second."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        """Begin to sample in a thread."""
+        self.samples: list[dict[str, float]] = []
+        self._pids = pids
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        last, last_s = {name: cpu_s(pid) for name, pid in self._pids.items()}, time.monotonic()
+        while not self._over.wait(1):
+            now, now_s = {name: cpu_s(pid) for name, pid in self._pids.items()}, time.monotonic()
+            self.samples.append({k: (now[k] - last[k]) / (now_s - last_s) for k in now})
+            last, last_s = now, now_s
+
+    def stop(self) -> dict[str, float]:
+        """Return the mean of every process."""
+        self._over.set()
+        self._thread.join()
+        count = max(1, len(self.samples))
+        return {n: sum(s[n] for s in self.samples) / count for n in self._pids}

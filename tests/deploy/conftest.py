@@ -1,0 +1,37 @@
+"""Fixtures for all tests of the manifests: each overlay, rendered."""
+
+import os
+import shutil
+
+import pytest
+
+from tests.deploy.manifests import (
+    OVERLAYS,
+    Manifest,
+    objects,
+    render,
+)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the YAML of every overlay; without kubectl fail in CI, and skip elsewhere."""
+    if shutil.which("kubectl") is None:
+        if os.environ.get("CI"):
+            pytest.fail("kubectl is not installed")
+        pytest.skip("kubectl is not installed")
+    folder = tmp_path_factory.mktemp("manifests")
+    return {overlay: render(overlay, folder) for overlay in OVERLAYS}
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> str:
+    """Return the name of an overlay."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def manifests(overlay: str, rendered: dict[str, str]) -> list[Manifest]:
+    """Return the objects of an overlay."""
+    return objects(rendered[overlay])
