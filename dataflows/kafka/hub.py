@@ -15,7 +15,14 @@ from dataflows.kafka.partition import REPORT_MS, Partition, source_error
 from dataflows.kafka.progress import Lag, Progress
 from dataflows.kafka.silence import silence_ms
 from dataflows.logs import log
-from dataflows.metrics import CONSUMER_LAG, NAN, SNAPSHOT_AGE, SNAPSHOT_DURATION, read_from
+from dataflows.metrics import (
+    CONSUMER_LAG,
+    LANES,
+    NAN,
+    SNAPSHOT_AGE,
+    SNAPSHOT_DURATION,
+    read_from,
+)
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.clock import LEASE_MS, Report
@@ -186,10 +193,11 @@ class Hub:
     def snapshot_age_s(self) -> float:
         """Return how old the last complete snapshot is; before the first one, the run.
 
-        A process that has begun without input partitions hears of no snapshot, and has no age.
+        A process with lanes but without input partitions hears of no snapshot, and has no age.
         """
-        begun = self.parts > 0
-        return NAN if begun and not self._partitions else time.monotonic() - self._stored_s
+        if LANES.running and not self._partitions:
+            return NAN
+        return time.monotonic() - self._stored_s
 
     def _stored(self) -> dict[tuple[str, int], int]:
         return {where: part.stored_offset for where, part in self._partitions.items()}

@@ -182,13 +182,16 @@ def test_process_killed_again_and_again_fires_restarting(world: World) -> None:
         world.cluster.wait(
             "the new process",
             lambda since_s=begin_s: world.prometheus.query(
+                f"heartwheel_heartbeats_total > 0 and on(instance) "
                 f"process_start_time_seconds{{job='heartwheel'}} > {since_s - 1}"
             ),
         )
     world.wait_for("HeartwheelRestarting")
     world.cluster.wait(
         "reconciled records",
-        lambda: world.prometheus.query("heartwheel_reconciled_records_total > 0"),
+        lambda: world.prometheus.query(
+            "max_over_time(heartwheel_reconciled_records_total[2m]) > 0"
+        ),
     )
     world.wait_for_peace()
 
