@@ -20,8 +20,8 @@ from session_logic.journal import Row
 from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
 
 # Records of one lane in one tick from which on ticks are made longer, and by how much at most.
-BUSY_RECORDS = 100
-LONGEST_TICKS = 4
+BUSY_RECORDS = 16
+LONGEST_TICKS = 10
 
 Emitted = Records | Row
 StoredLane = list[Any]

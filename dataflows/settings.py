@@ -46,7 +46,7 @@ class Settings(
     heartbeat_ms: Positive = 30_000
     max_session_ms: Positive = 28_800_000
     remember_ended_ms: Annotated[int, Meta(ge=0)] = 60_000
-    tick_ms: Positive = 5
+    tick_ms: Positive = 2
     catch_up: Literal["latest", "all"] = "latest"
     start: Literal["earliest", "latest"] = "earliest"
     future_limit_ms: Annotated[int, Meta(ge=0)] = 60_000
