@@ -31,9 +31,10 @@ POLL_MESSAGES = 5_000
 MOST_PENDING = 20_000
 # How often the lag of each partition is measured.
 MEASURE_MS = 1_000
-# Without messages for so long, Kafka is polled less often.
+# Kafka is polled less often with so many messages in a tick, or with none for so long.
+BUSY_MESSAGES = 8
 BUSY_MS = 1_000
-IDLE_TICKS = 3
+LONGEST_TICKS = 3
 # After a pause so long, or when the broker was away, what was read to its end may not be any more.
 PAUSE_MS = LEASE_MS // 2
 # The same after a broker has left out so many answers, of one every fetch.wait.max.ms.
@@ -62,6 +63,7 @@ class Hub:
         self.name = uuid4().hex
         self._polled_ms = 0
         self._busy_ms = 0
+        self._ticks = 1
         self._renewed_ms = 0
         self._away = False
         self._silence_ms = self._patience_ms = 0
@@ -169,10 +171,19 @@ class Hub:
         if now - self._measured_ms >= MEASURE_MS:
             self._measured_ms = now
             self._measure_lag()
+        self._schedule(now, len(messages))
+
+    def _schedule(self, now: int, messages: int) -> None:
+        """Poll at the next tick, at once if there is more, later if there is nothing or much.
+
+        Fewer and larger batches cost less, for some milliseconds of latency.
+        """
         if messages:
             self._busy_ms = now
-        tick_ms = self._settings.tick_ms * (1 if now - self._busy_ms < BUSY_MS else IDLE_TICKS)
-        self._wake_ms = now if len(messages) == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
+        busy = now - self._busy_ms < BUSY_MS
+        self._ticks = min(LONGEST_TICKS, 1 + messages // self._ticks // BUSY_MESSAGES)
+        tick_ms = self._settings.tick_ms * (self._ticks if busy else LONGEST_TICKS)
+        self._wake_ms = now if messages == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
         self.wake_at = self._clock.at_ms(self._wake_ms)
 
     def _hear(self, statistics: str) -> None:
