@@ -20,6 +20,12 @@ RENEW_S = 1.0
 # A lease not renewed for so long is over; a run that could not renew it writes nothing more.
 LEASE_S = 5.0
 TIMEOUT_S = 30.0
+# A broker that has just been started, or had no group yet, makes its coordinator first.
+COORDINATOR_TO_COME = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 
 
 class FencedError(HeartwheelError):
@@ -96,11 +102,25 @@ class Lease:
 
     def _held(self) -> dict[str, object] | None:
         """Return what the lease says now."""
-        (found,) = self._consumer.committed([self._where()], TIMEOUT_S)
+        found = self._committed()
         if found.offset < 0 or not found.metadata:
             return None
         held: dict[str, object] = json.loads(found.metadata)
         return held
+
+    def _committed(self) -> TopicPartition:
+        """Return the committed offset; waits for a coordinator that is to come."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                (found,) = self._consumer.committed([self._where()], TIMEOUT_S)
+            except KafkaException as error:
+                to_come = error.args[0].code() in COORDINATOR_TO_COME
+                if not to_come or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
+            else:
+                return found
 
     def _renew(self, *, released: bool) -> None:
         self._renewals += 1

@@ -189,7 +189,7 @@ class Container(Struct):
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as a health check or a person does."""
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--root"]
-        enter += [f"--setuid={self.user}", f"--setgid={self.user}", "--wd=/"]
+        enter += [f"--setuid={self.user}", f"--setgid={self.user}", "--wdns=/"]
         variables = {"PATH": f"{VENV}/bin:/usr/bin:/bin", **self.environment}
         return subprocess.run(
             [*enter, *command], env=variables, capture_output=True, text=True, check=False
@@ -206,7 +206,9 @@ class Container(Struct):
     def end(self) -> None:
         """Kill it if it still runs."""
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()  # and with it, by --kill-child, all that is in it
+            # The first of a process namespace takes all others with it, and unshare ends with it.
+            # (--kill-child alone is not enough: a process that changes its user is not told.)
+            os.kill(self.pid, signal.SIGKILL)
             self.process.wait()
 
 

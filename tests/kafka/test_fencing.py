@@ -4,6 +4,7 @@ import signal
 import time
 from pathlib import Path
 
+from tests.broker import Broker
 from tests.kafka.cluster import Cluster
 
 
@@ -61,3 +62,23 @@ def test_old_run_that_comes_back_is_fenced_off(cluster: Cluster, tmp_path: Path)
     assert first.wait(20) == 1
     assert "another run has taken over" in cluster.errors(first)
     assert second.poll() is None, cluster.errors(second)
+
+
+def test_first_run_on_a_new_broker_waits_for_the_coordinator(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """Kafka makes its topic of groups when first asked, and has nobody to answer meanwhile."""
+    assert broker.process is not None  # the shared one proves that Kafka can be had
+    new = Broker(tmp_path / "kafka", properties="offsets.topic.num.partitions=200\n")
+    new.start()
+    cluster = Cluster(new.address, tmp_path, "new")
+    try:
+        flow = cluster.start()
+        cluster.send("Start", "p1", "s")
+        cluster.flush()
+        cluster.wait("a session", lambda: "s" in cluster.sessions())
+        flow.send_signal(signal.SIGTERM)
+        assert flow.wait(20) == 0, cluster.errors(flow)
+    finally:
+        cluster.end()
+        new.stop()
