@@ -99,7 +99,7 @@ class SessionTable:
     def _state_of(self, fact: Fact, group: Group, active: Session | None, fired: Fired) -> State:
         if active is not None and active.session_id == fact.session_id:
             return State.ACTIVE
-        for session in group.ended.get(fact.device_id, ()) if group.ended else ():
+        for session in group.ended(fact.device_id):
             if session.session_id == fact.session_id and not (
                 is_due(forget_ms(session, self._rules), fact.time_ms)
                 or is_due(drop_ms(session, self._rules), fired.upto_ms)
