@@ -8,6 +8,7 @@ RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--require-hashes",
 COPY pyproject.toml .
 COPY session_logic session_logic
 COPY dataflows dataflows
+COPY heartwheel heartwheel
 RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--no-deps", "--no-build-isolation", "."]
 
 FROM python:3.11-slim-trixie AS heartwheel

@@ -19,8 +19,8 @@ from benchmarks.picture import draw
 from benchmarks.report import Latency, check_output, expected_sessions, percentile
 from benchmarks.usage import Cores, memory_bytes, thread_cpu_s
 from dataflows.settings import Settings, load_settings
-from tests.broker import Broker
-from tests.kafka.cluster import Cluster
+from tests.support.broker import Broker
+from tests.support.cluster import Cluster
 
 HEADLINE_SESSIONS = 4_000_000
 HEADLINE_RATE = 500_000 / 60

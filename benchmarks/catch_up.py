@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.bench import LoadProcess, Output, cpu_s
 from benchmarks.load import Plan
 from dataflows.settings import Settings, load_settings
-from tests.broker import Broker
-from tests.kafka.cluster import Cluster
+from tests.support.broker import Broker
+from tests.support.cluster import Cluster
 
 SENT_PER_S = 60_000
 LIMIT_S = 300

@@ -9,17 +9,17 @@ from msgspec import Struct, field
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import (
     Fact,
-    Fired,
     GameStart,
     Heartbeat,
     OutputEvent,
     Rejected,
     SessionActive,
+    Watermark,
 )
 from session_logic.rules import Rules
-from tests.model import Model
+from tests.support.model import Model
 
-NOTHING_FIRED = Fired(-1)
+NOTHING_FIRED = Watermark(-1)
 Histogram = Counter[int]
 
 

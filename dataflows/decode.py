@@ -3,53 +3,58 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from dataflows.items import DEAD_LETTER_KEY, Batch, DeadLetter, Message, Polled, lane_key
+from dataflows.messages import (
+    DEAD_LETTER_KEY,
+    DeadLetter,
+    LaneBatch,
+    Message,
+    PartitionBatch,
+    lane_key,
+)
 from dataflows.vitals import Vitals
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GameStart, InputEvent, Rejected
-from session_logic.keys import group_of, lane_of
+from session_logic.keys import key_group_of, lane_of
 
 # No record is larger than this.
 MOST_BYTES = 1 << 31
 
 
 class Decode:
-    """Turns polled messages into (key, Batch) for lanes and (key, DeadLetter) for the rest."""
+    """Turns polled messages into (key, LaneBatch) for lanes and (key, DeadLetter) for the rest."""
 
     def __init__(
         self,
         lanes: int,
-        future_limit_ms: int,
+        max_clock_skew_ms: int,
         now_ms: Callable[[], int],
         vitals: Vitals | None = None,
-        value_limit_bytes: int = MOST_BYTES,
+        max_record_bytes: int = MOST_BYTES,
     ) -> None:
-        """Reject what is stamped more than future_limit_ms after now_ms(), or larger than a limit.
+        """Reject what is timestamped more than max_clock_skew_ms after now_ms(), or is too large.
 
         The limit is that of key and value together.
         """
         self._lanes = lanes
-        self._value_limit_bytes = value_limit_bytes
-        self._future_limit_ms = future_limit_ms
+        self._max_record_bytes = max_record_bytes
+        self._max_clock_skew_ms = max_clock_skew_ms
         self._now_ms = now_ms
         self._vitals = vitals or Vitals()
         self.rejected: Counter[str] = Counter()
 
-    def __call__(self, polls: list[Polled]) -> list[tuple[str, Batch | DeadLetter]]:
+    def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, LaneBatch | DeadLetter]]:
         """Decode a batch of polls; a device's facts keep their order."""
         now = self._now_ms()
         self._vitals.turn(now)
-        latest_ms = now + self._future_limit_ms
-        items: list[tuple[str, Batch | DeadLetter]] = []
+        latest_ms = now + self._max_clock_skew_ms
+        items: list[tuple[str, LaneBatch | DeadLetter]] = []
         for poll in polls:
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for message in poll.messages:
                 size = len(message[2] or b"") + len(message[3] or b"")
-                if size > self._value_limit_bytes:
+                if size > self._max_record_bytes:
                     message = (*message[:2], None, None)
-                    detail = (
-                        f"{size} bytes, limit {self._value_limit_bytes}; the input still has it"
-                    )
+                    detail = f"{size} bytes, limit {self._max_record_bytes}; the input still has it"
                     event: InputEvent | Rejected = Rejected("too_large", detail)
                 else:
                     event = decode_input(message[3])
@@ -61,7 +66,7 @@ class Decode:
                     self._vitals.dead_letters.append(letter)
                     items.append((DEAD_LETTER_KEY, letter))
                     continue
-                facts[lane_of(group_of(event.device_id), self._lanes)].append(
+                facts[lane_of(key_group_of(event.device_id), self._lanes)].append(
                     Fact(
                         type(event) is GameStart,
                         event.device_id,
@@ -70,13 +75,14 @@ class Decode:
                         message[1],
                     )
                 )
-            items += [(lane_key(lane), Batch(lane, some)) for lane, some in facts.items()]
+            items += [(lane_key(lane), LaneBatch(lane, some)) for lane, some in facts.items()]
             if poll.report is not None:
                 items += [
-                    (lane_key(lane), Batch(lane, [], poll.report)) for lane in range(self._lanes)
+                    (lane_key(lane), LaneBatch(lane, [], poll.report))
+                    for lane in range(self._lanes)
                 ]
         return items
 
 
-def _dead_letter(poll: Polled, message: Message, rejected: Rejected) -> DeadLetter:
+def _dead_letter(poll: PartitionBatch, message: Message, rejected: Rejected) -> DeadLetter:
     return DeadLetter(poll.topic, poll.partition, message, rejected.reason, rejected.detail)

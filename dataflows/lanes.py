@@ -9,13 +9,13 @@ from bytewax.operators import StatefulBatchLogic
 from msgspec import to_builtins
 
 from dataflows.clock import Clock
-from dataflows.items import OPENING_EPOCHS, Batch
 from dataflows.logs import log
+from dataflows.messages import OPENING_EPOCHS, LaneBatch
 from dataflows.metrics import LANES, MERGE_DURATION
 from dataflows.settings import Settings
 from dataflows.vitals import Vitals
 from session_logic.errors import SnapshotError
-from session_logic.events import Fact, Records
+from session_logic.events import Fact, OutputBatch
 from session_logic.journal import Row
 from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
 
@@ -23,11 +23,11 @@ from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
 BUSY_RECORDS = 16
 LONGEST_TICKS = 10
 
-Emitted = Records | Row
+Emitted = OutputBatch | Row
 StoredLane = list[Any]
 
 
-class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
+class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     """Feeds a lane with what arrives and with the time; emits records and rows to store."""
 
     def __init__(
@@ -60,7 +60,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         LANES.running[number] = lane
         return lane
 
-    def on_batch(self, values: list[Batch | Row]) -> tuple[list[Emitted], bool]:
+    def on_batch(self, values: list[LaneBatch | Row]) -> tuple[list[Emitted], bool]:
         """Take in rows, facts and reports."""
         now = self._clock.now_ms()
         self._vitals.turn(now)
@@ -71,7 +71,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
         lane = self._lane
         facts: list[Fact] = []
         for value in values:
-            if isinstance(value, Batch):
+            if isinstance(value, LaneBatch):
                 facts += value.facts
             else:
                 self._waits_since_ms = now
@@ -86,7 +86,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
                 MERGE_DURATION.observe(perf_counter() - begin_s)
             emitted += _emitted(output)
         for value in values:  # only now: a report lets time pass, beyond these facts
-            if isinstance(value, Batch) and value.report is not None:
+            if isinstance(value, LaneBatch) and value.report is not None:
                 lane.hear(value.report)
         self._schedule(now, 0)
         return emitted, False
@@ -113,7 +113,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
 
     def on_eof(self) -> tuple[list[Emitted], bool]:
         """Write to the sink once more, so that its last snapshot has every acknowledgement."""
-        return [Records([], [])], False
+        return [OutputBatch([], [])], False
 
     def _open(self) -> list[Emitted]:
         """Return something for the sink of a new lane, once an epoch."""
@@ -121,7 +121,7 @@ class LaneLogic(StatefulBatchLogic[Batch | Row, Emitted, StoredLane]):
             return []
         self._openings -= 1
         self._epoch_opened = True
-        return [Records([], [])]
+        return [OutputBatch([], [])]
 
     def _schedule(self, now: int, fired: int) -> None:
         """Wake at the next tick if anything can become due, at once if something is left.
@@ -167,11 +167,11 @@ def lane_builder(
 
 def is_records(item: tuple[str, Emitted]) -> bool:
     """Say whether an item is for the sink."""
-    return isinstance(item[1], Records)
+    return isinstance(item[1], OutputBatch)
 
 
 def by_row(item: tuple[str, Emitted]) -> tuple[str, Row]:
     """Key a row by its name."""
     row = item[1]
-    assert not isinstance(row, Records)
+    assert not isinstance(row, OutputBatch)
     return row.row, row

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dataflows.memory import limit_bytes
-from session_logic.events import Records
+from session_logic.events import OutputBatch
 from session_logic.lane import Lane
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -136,7 +136,7 @@ def read_from(gauge: Gauge, method: Callable[[], float]) -> None:
     gauge.set_function(read)
 
 
-def observe_acknowledged(records: Records) -> None:
+def observe_acknowledged(records: OutputBatch) -> None:
     """Take in how late records were, now that Kafka has acknowledged them."""
     now_ms = time.time() * 1000
     EVENT_LATENCY.observe_since(records.stamped, now_ms)

@@ -9,14 +9,14 @@ from bytewax.outputs import Sink
 
 from dataflows.clock import Clock, SteadyClock
 from dataflows.decode import Decode
-from dataflows.items import DeadLetter, Polled
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.logs import start_logs
+from dataflows.messages import DeadLetter, PartitionBatch
 from dataflows.settings import Settings, load_settings
 from dataflows.stop import STOP
-from dataflows.store.rows import Inbox, RestoredSource, StoreSink
+from dataflows.store import Inbox, RestoredSource, StoreSink
 from dataflows.vitals import Vitals
 
 # A stop that one process is asked for is a stop of all. Bytewax has no broadcast, but deals at
@@ -25,7 +25,7 @@ STOP_COPIES = 1_000
 
 
 def build_flow(
-    source: Source[Polled],
+    source: Source[PartitionBatch],
     sink: Sink[Any],
     settings: Settings,
     clock: Clock | None = None,
@@ -45,7 +45,7 @@ def build_flow(
     restored = op.input("restored", flow, RestoredSource(inbox))
 
     decode = Decode(
-        settings.lanes, settings.future_limit_ms, clock.now_ms, vitals, settings.value_limit_bytes
+        settings.lanes, settings.max_clock_skew_ms, clock.now_ms, vitals, settings.max_record_bytes
     )
     decoded = op.branch(
         "decoded",

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from session_logic.errors import ConfigError
-from session_logic.keys import GROUPS
+from session_logic.keys import KEY_GROUPS
 from session_logic.rules import Rules
 
 PREFIX = "HEARTWHEEL_"
@@ -45,13 +45,13 @@ class Settings(
     lanes: Positive = 4
     heartbeat_ms: Positive = 30_000
     max_session_ms: Positive = 28_800_000
-    remember_ended_ms: Annotated[int, Meta(ge=0)] = 60_000
+    deduplication_window_ms: Annotated[int, Meta(ge=0)] = 60_000
     tick_ms: Positive = 2
     catch_up: Literal["latest", "all"] = "latest"
     start: Literal["earliest", "latest"] = "earliest"
-    future_limit_ms: Annotated[int, Meta(ge=0)] = 60_000
+    max_clock_skew_ms: Annotated[int, Meta(ge=0)] = 60_000
     # A dead letter with its headers must fit into a record of a broker's usual size.
-    value_limit_bytes: Annotated[int, Meta(gt=0, le=900_000)] = 65_536
+    max_record_bytes: Annotated[int, Meta(gt=0, le=900_000)] = 65_536
     snapshot_ms: Annotated[int, Meta(ge=10)] = 250
     recovery_dir: Name = "recovery"
     recovery_parts: Positive = 1
@@ -65,7 +65,7 @@ class Settings(
     http_host: Name = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     http_token: str = ""
-    live_limit_ms: Positive = 10_000
+    liveness_timeout_ms: Positive = 10_000
     ready_lag_ms: Positive = 5_000
     kafka: dict[str, str] = {}
     consumer: dict[str, str] = {}
@@ -74,8 +74,8 @@ class Settings(
     def __post_init__(self) -> None:
         """Raise ConfigError if two settings contradict each other."""
         self.rules()
-        if self.lanes > GROUPS or self.lanes & (self.lanes - 1):
-            msg = f"HEARTWHEEL_LANES is {self.lanes}: it must be a power of two up to {GROUPS}"
+        if self.lanes > KEY_GROUPS or self.lanes & (self.lanes - 1):
+            msg = f"HEARTWHEEL_LANES is {self.lanes}: it must be a power of two up to {KEY_GROUPS}"
             raise ConfigError(msg)
         if self.heartbeat_ms % self.tick_ms:
             msg = (
@@ -112,7 +112,9 @@ class Settings(
 
     def rules(self) -> Rules:
         """Return the part that the session rules need; raises ConfigError if it is wrong."""
-        return Rules(self.heartbeat_ms, self.max_session_ms, self.remember_ended_ms, self.catch_up)
+        return Rules(
+            self.heartbeat_ms, self.max_session_ms, self.deduplication_window_ms, self.catch_up
+        )
 
     def masked(self) -> dict[str, Any]:
         """Return every setting as plain values, with secrets replaced by stars."""

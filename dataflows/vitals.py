@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import get_ident
 
-from dataflows.items import DeadLetter
+from dataflows.messages import DeadLetter
 
 RECENT_LETTERS = 20
 Recent = deque[DeadLetter]

@@ -6,7 +6,7 @@ from msgspec import Struct
 LEASE_MS = 1_000
 
 
-class Report(Struct, frozen=True, gc=False):
+class PartitionProgress(Struct, frozen=True, gc=False):
     """What a source says of a partition of its own.
 
     parts is how many partitions there are in all; through_ms the timestamp it has come to, or
@@ -26,13 +26,13 @@ class LaneClock:
 
     def __init__(self) -> None:
         """Make a clock that has heard of no partition."""
-        self._live: dict[str, Report] = {}
+        self._live: dict[str, PartitionProgress] = {}
         self._behind: dict[str, int] = {}
         self._least_ms: int | None = None
         self._known = False
         self.live = False  # whether every partition has read to its end
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: PartitionProgress) -> None:
         """Take in a report; the last one of a partition counts."""
         if report.through_ms is not None:
             self._live.pop(report.part, None)

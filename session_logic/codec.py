@@ -7,11 +7,11 @@ import msgspec
 
 from session_logic.errors import SnapshotError
 from session_logic.events import (
-    Chunk,
     GameEnd,
     GameStart,
     Heartbeat,
     InputEvent,
+    JournalEntry,
     OutputEvent,
     Rejected,
     SessionActive,
@@ -28,7 +28,7 @@ decode_output: Callable[[bytes], OutputEvent] = msgspec.json.Decoder(
 
 _decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(GameStart | GameEnd).decode
 _encode = msgspec.msgpack.Encoder().encode
-_decode_chunk = msgspec.msgpack.Decoder(Chunk).decode
+_decode_chunk = msgspec.msgpack.Decoder(JournalEntry).decode
 _decode_sessions = msgspec.msgpack.Decoder(list[Session]).decode
 
 
@@ -49,12 +49,12 @@ def _detail(error: Exception) -> str:
     return str(error)[:DETAIL_LENGTH]
 
 
-def encode_chunk(chunk: Chunk) -> bytes:
+def encode_chunk(chunk: JournalEntry) -> bytes:
     """Return a chunk as bytes, for a journal row."""
     return _encode(chunk)
 
 
-def decode_chunk(data: bytes) -> Chunk:
+def decode_chunk(data: bytes) -> JournalEntry:
     """Return the chunk in the bytes; raises SnapshotError if they are damaged."""
     try:
         return _decode_chunk(data)

@@ -72,7 +72,7 @@ class Fact(Struct, frozen=True, gc=False, array_like=True):
     time_ms: int
 
 
-class Fired(Struct, frozen=True, gc=False, array_like=True):
+class Watermark(Struct, frozen=True, gc=False, array_like=True):
     """How far time has come for a lane: what was due at or before upto_ms has been sent.
 
     With newest_only (while an outage is made up for), a session that ends now gets only the
@@ -83,10 +83,10 @@ class Fired(Struct, frozen=True, gc=False, array_like=True):
     newest_only: bool = False
 
 
-class Chunk(Struct, frozen=True, gc=False, array_like=True):
+class JournalEntry(Struct, frozen=True, gc=False, array_like=True):
     """Facts of one lane that were applied together, and how far time had come then."""
 
-    fired: Fired
+    fired: Watermark
     facts: list[Fact]
 
 
@@ -97,7 +97,7 @@ class Rejected(Struct, frozen=True, gc=False):
     detail: str
 
 
-class Records(Struct, gc=False):
+class OutputBatch(Struct, gc=False):
     """Output records of one lane in order, as parallel lists: Kafka keys and JSON values.
 
     settled_ms: with these, everything is out that was due by then, and all that follows from
@@ -130,7 +130,7 @@ class Records(Struct, gc=False):
             moments = self.stamped
         moments.append((event.time_ms, 1))
 
-    def extend(self, records: "Records") -> None:
+    def extend(self, records: "OutputBatch") -> None:
         """Add other records after these."""
         self.keys += records.keys
         self.values += records.values

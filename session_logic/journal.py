@@ -9,7 +9,7 @@ turn once in as many segments as there are groups, so segments can share a fixed
 from msgspec import Struct
 
 from session_logic.errors import SnapshotError
-from session_logic.keys import GROUPS, groups_of, lane_of
+from session_logic.keys import KEY_GROUPS, key_groups_of, lane_of
 
 SEGMENT_BYTES = 256 * 1024
 SEGMENT_EPOCHS = 8
@@ -59,7 +59,7 @@ class Journal:
     def __init__(self, lane: int, lanes: int, state: JournalState | None = None) -> None:
         """Begin with nothing stored, or go on from a state."""
         self._lane = lane
-        self._groups = groups_of(lane, lanes)
+        self._groups = key_groups_of(lane, lanes)
         self._slots = len(self._groups) + 1
         self._first_slot = lane * self._slots
         self.segment = -1 if state is None else state.segment
@@ -153,14 +153,14 @@ class Restore:
 
 def row_names() -> list[str]:
     """Return every name that a row can have, whatever the number of lanes."""
-    bases = [f"base-{group:03}" for group in range(GROUPS)]
-    return bases + [f"journal-{slot:03}" for slot in range(2 * GROUPS)]
+    bases = [f"base-{group:03}" for group in range(KEY_GROUPS)]
+    return bases + [f"journal-{slot:03}" for slot in range(2 * KEY_GROUPS)]
 
 
 def lane_of_row(name: str, lanes: int) -> int:
     """Return the lane that a row belongs to by its name; raises ValueError if it is none."""
     kind, _, number = name.partition("-")
-    slots = GROUPS // lanes + 1
+    slots = KEY_GROUPS // lanes + 1
     lane = lane_of(int(number), lanes) if kind == "base" else int(number) // slots
     if kind not in {"base", "journal"} or lane >= lanes or name not in row_names():
         msg = f"{name} is no row of a store with {lanes} lanes"

@@ -2,23 +2,23 @@
 
 from zlib import crc32
 
-GROUPS = 256
+KEY_GROUPS = 256
 
 
-def group_of(device_id: str) -> int:
+def key_group_of(device_id: str) -> int:
     """Return the group (0 to 255) of a device: crc32 of the id in UTF-8, mod 256."""
-    return crc32(device_id.encode()) & (GROUPS - 1)
+    return crc32(device_id.encode()) & (KEY_GROUPS - 1)
 
 
 def lane_of(group: int, lanes: int) -> int:
     """Return the lane of a group.
 
-    Lanes is a power of two up to GROUPS, so this is crc32(device_id) mod lanes: the partition
+    Lanes is a power of two up to KEY_GROUPS, so this is crc32(device_id) mod lanes: the partition
     that librdkafka's `consistent` partitioner chooses for the device.
     """
     return group & (lanes - 1)
 
 
-def groups_of(lane: int, lanes: int) -> range:
+def key_groups_of(lane: int, lanes: int) -> range:
     """Return the groups of a lane, in order."""
-    return range(lane, GROUPS, lanes)
+    return range(lane, KEY_GROUPS, lanes)

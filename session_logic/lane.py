@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import Struct, ValidationError, convert, field
 
-from session_logic.clock import LaneClock, Report
+from session_logic.clock import LaneClock, PartitionProgress
 from session_logic.codec import (
     decode_chunk,
     decode_sessions,
@@ -13,9 +13,9 @@ from session_logic.codec import (
     encode_sessions,
 )
 from session_logic.errors import ConfigError, SnapshotError
-from session_logic.events import Chunk, Fact, Fired, OutputEvent, Records
+from session_logic.events import Fact, JournalEntry, OutputBatch, OutputEvent, Watermark
 from session_logic.journal import BaseRow, Journal, JournalRow, JournalState, Restore, Row
-from session_logic.keys import GROUPS, group_of, groups_of
+from session_logic.keys import KEY_GROUPS, key_group_of, key_groups_of
 from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
 
@@ -41,14 +41,14 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     fired_ms: int
     journal: JournalState
     waiting: int = 0
-    groups: int = GROUPS
+    groups: int = KEY_GROUPS
     late_ms: dict[int, int] = {}
 
 
 class LaneOutput(Struct, gc=False):
     """What a call to a lane brings about: records to send and rows to store, each in order."""
 
-    records: Records = field(default_factory=lambda: Records([], []))
+    records: OutputBatch = field(default_factory=lambda: OutputBatch([], []))
     rows: list[Row] = []
 
     def add(self, events: list[OutputEvent]) -> None:
@@ -70,7 +70,7 @@ class Lane:
         self.lane = lane
         self.lanes = lanes
         self._rules = rules
-        self.table = SessionTable(rules, groups_of(lane, lanes))
+        self.table = SessionTable(rules, key_groups_of(lane, lanes))
         self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.fired_ms = NEVER_MS if state is None else state.fired_ms
@@ -110,7 +110,7 @@ class Lane:
         time_ms = self.clock.time_ms(now_ms)
         return None if time_ms is None else now_ms - time_ms
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: PartitionProgress) -> None:
         """Take in what a source partition says of itself."""
         self.clock.hear(report)
 
@@ -122,7 +122,7 @@ class Lane:
         # A moved lane has bases to restore before its first segment has begun.
         if self._journal.full() and (not self.restoring or self._journal.segment < 0):
             self._turn(output)
-        chunk = Chunk(self.fired(), facts)
+        chunk = JournalEntry(self.fired(), facts)
         output.rows.append(self._journal.append(encode_chunk(chunk)))
         if self.restoring:
             self._waiting.append(facts)
@@ -138,14 +138,14 @@ class Lane:
 
     def _act(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
         fired = self.fired()
-        after_outage = Fired(self.fired_ms)
+        after_outage = Watermark(self.fired_ms)
         for fact in facts:
             # What is stamped ahead of now ends after the outage: no heartbeat is left out.
             output.add(self.table.apply(fact, fired if fact.time_ms <= now_ms else after_outage))
 
-    def fired(self) -> Fired:
+    def fired(self) -> Watermark:
         """Say how far time has come, as facts are applied by it."""
-        return Fired(self.fired_ms, self._outage and self._rules.catch_up == "latest")
+        return Watermark(self.fired_ms, self._outage and self._rules.catch_up == "latest")
 
     def _catch_time(self, now_ms: int) -> None:
         """Let time pass at once for a lane without sessions, for which nothing can be due."""
@@ -176,11 +176,13 @@ class Lane:
         paused = self.clock.live and self.fired_ms != NEVER_MS and step_ms > PAUSE_MS
         outage = self._outage or paused
         if outage and self._rules.catch_up == "latest" and step_ms > beat_ms:
-            fired = Fired(self.fired_ms, newest_only=True)
-            output.add(self.table.leap(fired, time_ms, timeouts_only=True))
+            fired = Watermark(self.fired_ms, newest_only=True)
+            output.add(self.table.fast_forward(fired, time_ms, timeouts_only=True))
             self.fired_ms = time_ms - beat_ms
         elif step_ms > self._rules.max_session_ms + beat_ms:
-            output.add(self.table.leap(Fired(self.fired_ms), time_ms, timeouts_only=False))
+            output.add(
+                self.table.fast_forward(Watermark(self.fired_ms), time_ms, timeouts_only=False)
+            )
             self.fired_ms = time_ms
         self._outage = False
 
@@ -198,7 +200,7 @@ class Lane:
             self.fired_ms,
             self._journal.state(),
             self._stored_waiting + len(self._waiting),
-            GROUPS,
+            KEY_GROUPS,
             dict(self._late_ms),
         )
 
@@ -231,8 +233,8 @@ class Lane:
             return []
         table = SessionTable(self._rules, [group])
         table.load(group, sessions)
-        fired = Fired(late_ms, newest_only=self._rules.catch_up == "latest")
-        return table.leap(fired, self.fired_ms, timeouts_only=False)
+        fired = Watermark(late_ms, newest_only=self._rules.catch_up == "latest")
+        return table.fast_forward(fired, self.fired_ms, timeouts_only=False)
 
     def _finish_restore(self) -> None:
         """Once every row is there, replay the facts that the bases do not have yet."""
@@ -244,11 +246,11 @@ class Lane:
         for segment, data in chunks[:acted]:
             chunk = decode_chunk(data)
             for fact in chunk.facts:
-                if segment > self._journal.through.get(group_of(fact.device_id), -1):
+                if segment > self._journal.through.get(key_group_of(fact.device_id), -1):
                     self.table.apply(fact, chunk.fired)
         self._waiting[:0] = [decode_chunk(data).facts for _, data in chunks[acted:]]
         # A timeout that was fired after the base was written is not announced again.
-        self.table.leap(Fired(self.fired_ms), self.fired_ms, timeouts_only=True)
+        self.table.fast_forward(Watermark(self.fired_ms), self.fired_ms, timeouts_only=True)
         self.table.counts.clear()
         self._restore = None
 
@@ -273,10 +275,10 @@ def read_lane_state(stored: list[Any]) -> LaneState:
 
 def check_state(state: LaneState, lanes: int) -> None:
     """Raise ConfigError if a state was stored for another number of lanes or groups."""
-    if state.groups != GROUPS:
+    if state.groups != KEY_GROUPS:
         msg = (
             f"the recovery store was made for {state.groups} groups of devices, this program has "
-            f"{GROUPS}; run the version of Heartwheel that wrote it"
+            f"{KEY_GROUPS}; run the version of Heartwheel that wrote it"
         )
         raise ConfigError(msg)
     if state.lanes != lanes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from session_logic.codec import encode_sessions
 from session_logic.journal import BaseRow, JournalState
-from session_logic.keys import GROUPS, groups_of, lane_of
+from session_logic.keys import KEY_GROUPS, key_groups_of, lane_of
 from session_logic.lane import NEVER_MS, STATE_VERSION, Lane, LaneState
 
 # A base that is older than every segment, of which there is none yet.
@@ -30,7 +30,7 @@ class Move:
     def take(self, lane: Lane) -> Iterator[BaseRow]:
         """Yield a base row of the new lane for every group of the old one that has sessions."""
         assert not lane.restoring
-        for group in groups_of(lane.lane, lane.lanes):
+        for group in key_groups_of(lane.lane, lane.lanes):
             to = lane_of(group, self._lanes)
             self._fired_ms[to] = max(self._fired_ms[to], lane.fired_ms)
             sessions = lane.table.sessions(group)
@@ -50,7 +50,7 @@ class Move:
                 lane,
                 fired_ms,
                 JournalState(BEFORE_ALL, dict.fromkeys(self._stored[lane], BEFORE_ALL)),
-                groups=GROUPS,
+                groups=KEY_GROUPS,
                 late_ms={
                     group: self._active_ms[group]
                     for group in self._stored[lane]

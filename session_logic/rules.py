@@ -26,7 +26,7 @@ class Rules(Struct, frozen=True):
 
     heartbeat_ms: int
     max_session_ms: int
-    remember_ended_ms: int = 60_000
+    deduplication_window_ms: int = 60_000
     catch_up: Literal["latest", "all"] = "latest"
 
     def __post_init__(self) -> None:
@@ -37,8 +37,8 @@ class Rules(Struct, frozen=True):
                 f"max_session_ms ({self.max_session_ms})"
             )
             raise ConfigError(msg)
-        if self.remember_ended_ms < 0:
-            msg = f"remember_ended_ms ({self.remember_ended_ms}) must not be negative"
+        if self.deduplication_window_ms < 0:
+            msg = f"deduplication_window_ms ({self.deduplication_window_ms}) must not be negative"
             raise ConfigError(msg)
 
 
@@ -66,9 +66,9 @@ def forget_ms(session: Session, rules: Rules) -> int:
     """Return the moment from which a fact so stamped no longer knows of an ended session.
 
     It is the first turn of the session's wheel slot at which it has been ended for
-    remember_ended_ms. A replay decides alike, as the moment of processing plays no part.
+    deduplication_window_ms. A replay decides alike, as the moment of processing plays no part.
     """
-    age_ms = session.ended_ms + rules.remember_ended_ms - session.started_ms
+    age_ms = session.ended_ms + rules.deduplication_window_ms - session.started_ms
     turns = -(-age_ms // rules.heartbeat_ms)
     return session.started_ms + turns * rules.heartbeat_ms
 

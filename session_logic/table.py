@@ -10,14 +10,14 @@ from session_logic.codec import encode_output
 from session_logic.events import (
     EndReason,
     Fact,
-    Fired,
     Heartbeat,
+    OutputBatch,
     OutputEvent,
-    Records,
     SessionActive,
+    Watermark,
 )
-from session_logic.group import Group
-from session_logic.keys import group_of
+from session_logic.key_group import KeyGroup
+from session_logic.keys import key_group_of
 from session_logic.rules import (
     Rules,
     Session,
@@ -57,7 +57,7 @@ class SessionTable:
     def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
         """Make an empty table for the lane that has these groups."""
         self._rules = rules
-        self._groups = {group: Group() for group in groups}
+        self._groups = {group: KeyGroup() for group in groups}
         self.wheel = Wheel(rules.heartbeat_ms)
         # Timeouts fall on the heartbeat slot, unless the interval does not divide the limit.
         odd_ms = rules.max_session_ms % rules.heartbeat_ms
@@ -72,17 +72,17 @@ class SessionTable:
 
     def find(self, device_id: str) -> Session | None:
         """Return the active session of a device of this lane, in the same time for any number."""
-        return self._groups[group_of(device_id)].active.get(device_id)
+        return self._groups[key_group_of(device_id)].active.get(device_id)
 
     # What an input event does.
 
-    def apply(self, fact: Fact, fired: Fired) -> list[OutputEvent]:
+    def apply(self, fact: Fact, fired: Watermark) -> list[OutputEvent]:
         """Apply one fact; return the records it causes, in order.
 
         What comes first is decided by time: a session that this fact ends gets the heartbeats
         first that were due by the fact's time and not fired yet, or its timeout instead.
         """
-        group = self._groups[group_of(fact.device_id)]
+        group = self._groups[key_group_of(fact.device_id)]
         active = group.active.get(fact.device_id)
         records: list[OutputEvent] = []
         if active is not None:
@@ -96,7 +96,9 @@ class SessionTable:
         records += transition(self, group, fact, active, fired)
         return records
 
-    def _state_of(self, fact: Fact, group: Group, active: Session | None, fired: Fired) -> State:
+    def _state_of(
+        self, fact: Fact, group: KeyGroup, active: Session | None, fired: Watermark
+    ) -> State:
         if active is not None and active.session_id == fact.session_id:
             return State.ACTIVE
         for session in group.ended(fact.device_id):
@@ -108,7 +110,7 @@ class SessionTable:
         return State.IDLE if active is None else State.BUSY
 
     def _open(
-        self, group: Group, fact: Fact, _active: Session | None, fired: Fired
+        self, group: KeyGroup, fact: Fact, _active: Session | None, fired: Watermark
     ) -> list[OutputEvent]:
         """Make the fact's session the active one; one opened late owes what it has missed."""
         session = Session(fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms)
@@ -120,7 +122,7 @@ class SessionTable:
             )
         ]
         if is_due(fact.time_ms + self._rules.heartbeat_ms, fired.upto_ms):
-            missed = Fired(fact.time_ms)
+            missed = Watermark(fact.time_ms)
             due_ms = timeout_ms(session, self._rules)
             if is_due(due_ms, fired.upto_ms):
                 records += self._end(group, session, "timed_out", missed, due_ms)
@@ -129,7 +131,7 @@ class SessionTable:
         return records
 
     def _replace(
-        self, group: Group, fact: Fact, active: Session | None, fired: Fired
+        self, group: KeyGroup, fact: Fact, active: Session | None, fired: Watermark
     ) -> list[OutputEvent]:
         """End the active session, then open the new one."""
         assert active is not None
@@ -137,14 +139,14 @@ class SessionTable:
         return ended + self._open(group, fact, None, fired)
 
     def _close(
-        self, group: Group, fact: Fact, active: Session | None, fired: Fired
+        self, group: KeyGroup, fact: Fact, active: Session | None, fired: Watermark
     ) -> list[OutputEvent]:
         """End the active session."""
         assert active is not None
         return self._end(group, active, "ended", fired, fact.time_ms)
 
     def _ignore_start(
-        self, _group: Group, _fact: Fact, active: Session | None, _fired: Fired
+        self, _group: KeyGroup, _fact: Fact, active: Session | None, _fired: Watermark
     ) -> list[OutputEvent]:
         """Count a start of the session that is already active."""
         assert active is not None
@@ -152,21 +154,21 @@ class SessionTable:
         return []
 
     def _ignore_restart(
-        self, _group: Group, _fact: Fact, _active: Session | None, _fired: Fired
+        self, _group: KeyGroup, _fact: Fact, _active: Session | None, _fired: Watermark
     ) -> list[OutputEvent]:
         """Count a start of a session that just ended: a duplicate that was delivered late."""
         self.counts["late_duplicate_start"] += 1
         return []
 
     def _ignore_end(
-        self, _group: Group, _fact: Fact, active: Session | None, _fired: Fired
+        self, _group: KeyGroup, _fact: Fact, active: Session | None, _fired: Watermark
     ) -> list[OutputEvent]:
         """Count an end of another session than the active one, or for an idle device."""
         self.counts["unknown_end" if active is None else "stale_end"] += 1
         return []
 
     def _end(
-        self, group: Group, session: Session, reason: EndReason, fired: Fired, time_ms: int
+        self, group: KeyGroup, session: Session, reason: EndReason, fired: Watermark, time_ms: int
     ) -> list[OutputEvent]:
         """End a session, after the heartbeats that it still owed at that moment."""
         owed = self._owed(session, fired, time_ms)
@@ -175,7 +177,7 @@ class SessionTable:
         self.counts[reason] += 1
         return [*owed, end_session(session, reason, time_ms)]
 
-    def _owed(self, session: Session, fired: Fired, upto_ms: int) -> list[OutputEvent]:
+    def _owed(self, session: Session, fired: Watermark, upto_ms: int) -> list[OutputEvent]:
         owed = owed_heartbeats(
             session,
             self._rules,
@@ -188,7 +190,7 @@ class SessionTable:
 
     # What time does.
 
-    def fire(self, after_ms: int, upto_ms: int, records: Records, limit: int) -> int:
+    def fire(self, after_ms: int, upto_ms: int, records: OutputBatch, limit: int) -> int:
         """Add every heartbeat and timeout due after after_ms and at or before upto_ms.
 
         Stops early, between two moments, once records holds limit of them. Returns the moment
@@ -238,16 +240,18 @@ class SessionTable:
                 slot[:] = [session for session in slot if not session.ended_ms]
         return upto_ms
 
-    def _expire(self, slot: list[Session], records: Records, now_ms: int) -> None:
+    def _expire(self, slot: list[Session], records: OutputBatch, now_ms: int) -> None:
         """End the sessions of a slot whose time is up; their heartbeats have been fired."""
         for session in slot:
             due_ms = timeout_ms(session, self._rules)
             if not session.ended_ms and is_due(due_ms, now_ms):
-                group = self._groups[group_of(session.device_id)]
-                for event in self._end(group, session, "timed_out", Fired(due_ms), due_ms):
+                group = self._groups[key_group_of(session.device_id)]
+                for event in self._end(group, session, "timed_out", Watermark(due_ms), due_ms):
                     records.add(event, encode_output(event))
 
-    def leap(self, fired: Fired, upto_ms: int, *, timeouts_only: bool) -> list[OutputEvent]:
+    def fast_forward(
+        self, fired: Watermark, upto_ms: int, *, timeouts_only: bool
+    ) -> list[OutputEvent]:
         """Return what is due by upto_ms, session by session, in one pass over all of them.
 
         For a step of time too long to go through moment by moment. With timeouts_only, the
@@ -271,14 +275,14 @@ class SessionTable:
         """Drop an ended session that need not be remembered any longer; say whether it was."""
         if not is_due(drop_ms(session, self._rules), now_ms):
             return False
-        self._groups[group_of(session.device_id)].forget(session)
+        self._groups[key_group_of(session.device_id)].forget(session)
         return True
 
     # What is stored and restored.
 
     def put(self, session: Session) -> None:
         """Add a session, active or ended."""
-        self._groups[group_of(session.device_id)].put(session)
+        self._groups[key_group_of(session.device_id)].put(session)
         self.wheel.add(session)
         if not session.ended_ms:
             self.platforms[session.platform] += 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, BrokerUnavailableError
-from tests.kafka.cluster import Cluster
+from tests.support.broker import Broker, BrokerUnavailableError
+from tests.support.cluster import Cluster
 
 _numbers = count()
 

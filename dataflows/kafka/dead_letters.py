@@ -7,9 +7,9 @@ from typing import cast
 from bytewax.outputs import StatefulSinkPartition
 from confluent_kafka import KafkaError, Message
 
-from dataflows.items import DeadLetter
-from dataflows.kafka.channel import Channel
-from dataflows.kafka.tails import Tails
+from dataflows.kafka.producer import SharedProducer
+from dataflows.kafka.reconcile import OutputReader
+from dataflows.messages import DeadLetter
 from dataflows.metrics import DEAD_LETTERS
 from session_logic.errors import SnapshotError
 
@@ -27,8 +27,8 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
         self,
         topic: str,
         partitions: int,
-        channel: Channel,
-        tails: Tails,
+        channel: SharedProducer,
+        tails: OutputReader,
         state: tuple[object, ...] | None,
     ) -> None:
         """Begin at the ends of the partitions, or with what is there since the snapshot."""

@@ -12,7 +12,7 @@ from collections import deque
 from dataflows.metrics import RECONCILED, observe_acknowledged
 from session_logic.codec import decode_output
 from session_logic.errors import SnapshotError
-from session_logic.events import Heartbeat, OutputEvent, Records, SessionActive
+from session_logic.events import Heartbeat, OutputBatch, OutputEvent, SessionActive
 
 SINK_VERSION = 2
 # (version, offset after the last acknowledged record, keys and values of those not acknowledged)
@@ -30,7 +30,7 @@ def place_of(event: OutputEvent) -> tuple[Name, float]:
     return (event.device_id, event.session_id, event.started_ms), place
 
 
-class Written:
+class AlreadyWritten:
     """What a partition holds: how far each session has come, and the time of the newest record."""
 
     def __init__(self) -> None:
@@ -53,13 +53,13 @@ class Written:
 class Outbox:
     """The records of one lane on their way to its partition; `reconcile` comes first."""
 
-    def __init__(self, end_offset: int, waiting: Records | None = None) -> None:
+    def __init__(self, end_offset: int, waiting: OutputBatch | None = None) -> None:
         """Begin with what is known to be in the partition, and what may be there or not."""
         self.end_offset = end_offset
-        self._waiting = waiting or Records([], [])
+        self._waiting = waiting or OutputBatch([], [])
         self._next_offset = end_offset
-        self._sent: deque[tuple[int, Records]] = deque()
-        self._written: Written | None = None  # until it is settled
+        self._sent: deque[tuple[int, OutputBatch]] = deque()
+        self._written: AlreadyWritten | None = None  # until it is settled
         self._stored_offset = end_offset
 
     @classmethod
@@ -75,7 +75,7 @@ class Outbox:
                 )
                 raise SnapshotError(msg)
             keys, values = rest if version > 1 else ([], [])
-            return cls(int(end_offset), Records(list(keys), list(values)))  # type: ignore[call-overload]
+            return cls(int(end_offset), OutputBatch(list(keys), list(values)))  # type: ignore[call-overload]
         except (TypeError, ValueError) as error:
             msg = (
                 f"recovery store, sink of lane {lane} cannot be read ({error}); put back a whole "
@@ -83,7 +83,7 @@ class Outbox:
             )
             raise SnapshotError(msg) from None
 
-    def reconcile(self, end_offset: int, written: Written) -> Records:
+    def reconcile(self, end_offset: int, written: AlreadyWritten) -> OutputBatch:
         """Take in what the partition holds from the known offset to its end.
 
         Returns what is to be sent now: what waited and is not there.
@@ -93,12 +93,12 @@ class Outbox:
         self.end_offset = end_offset
         return self.admit(self.release())
 
-    def admit(self, records: Records) -> Records:
+    def admit(self, records: OutputBatch) -> OutputBatch:
         """Return the records without those that are there already; settled ones are forgotten."""
         written = self._written
         if written is None:
             return records
-        admitted = Records([], [], records.settled_ms)
+        admitted = OutputBatch([], [], records.settled_ms)
         for value in records.values:
             event = decode_output(value)
             if not written.has(event):
@@ -108,16 +108,16 @@ class Outbox:
             self._written = None
         return admitted
 
-    def hold(self, records: Records) -> None:
+    def hold(self, records: OutputBatch) -> None:
         """Keep records that are not to be sent yet."""
         self._waiting.extend(records)
 
-    def release(self) -> Records:
+    def release(self) -> OutputBatch:
         """Return what was kept; it is to be sent now."""
-        waiting, self._waiting = self._waiting, Records([], [])
+        waiting, self._waiting = self._waiting, OutputBatch([], [])
         return waiting
 
-    def send(self, records: Records) -> int:
+    def send(self, records: OutputBatch) -> int:
         """Note that records are enqueued; return the offset that the last one must get."""
         self._next_offset += len(records)
         self._sent.append((self._next_offset, records))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from bytewax.inputs import StatefulSourcePartition
 from confluent_kafka import KafkaError, TopicPartition
 
-from dataflows.items import Message, Polled
-from session_logic.clock import Report
+from dataflows.messages import Message, PartitionBatch
+from session_logic.clock import PartitionProgress
 from session_logic.errors import HeartwheelError
 
 if TYPE_CHECKING:
-    from dataflows.kafka.hub import Hub
+    from dataflows.kafka.consumer import SharedConsumer
 
 BATCH_MESSAGES = 2_000
 # A partition with more to read is behind when what it has read is older than this.
@@ -27,10 +27,10 @@ class SourceError(HeartwheelError):
     """Kafka cannot give what the source needs: see the message, put it right, start again."""
 
 
-class Partition(StatefulSourcePartition[Polled, int]):
+class Partition(StatefulSourcePartition[PartitionBatch, int]):
     """One topic partition; its state is the next offset to read."""
 
-    def __init__(self, hub: "Hub", topic: str, partition: int, offset: int) -> None:
+    def __init__(self, hub: "SharedConsumer", topic: str, partition: int, offset: int) -> None:
         self._hub = hub
         self.topic = topic
         self.partition = partition
@@ -47,7 +47,7 @@ class Partition(StatefulSourcePartition[Polled, int]):
         self._reported_at_ms = 0
         self._told_stop = False
 
-    def next_batch(self) -> list[Polled]:
+    def next_batch(self) -> list[PartitionBatch]:
         """Return what has come, and what there is to tell the lanes."""
         hub = self._hub
         if self._snapshot_s is not None:
@@ -66,17 +66,19 @@ class Partition(StatefulSourcePartition[Polled, int]):
         report = self._report(now) or hub.renewal(now)
         if not messages and report is None:
             return []
-        return [Polled(self.topic, self.partition, hub.platform(self.topic), messages, report)]
+        return [
+            PartitionBatch(self.topic, self.partition, hub.platform(self.topic), messages, report)
+        ]
 
-    def _stop(self) -> list[Polled]:
+    def _stop(self) -> list[PartitionBatch]:
         """Tell every process of the cluster to stop, then end."""
         if self._told_stop:
             raise StopIteration
         self._told_stop = True
         platform = self._hub.platform(self.topic)
-        return [Polled(self.topic, self.partition, platform, [], None, stop=True)]
+        return [PartitionBatch(self.topic, self.partition, platform, [], None, stop=True)]
 
-    def _report(self, now: int) -> Report | None:
+    def _report(self, now: int) -> PartitionProgress | None:
         """Return what there is to tell the lanes, if anything."""
         live = (self.at_end and not self.pending) or (
             self.reported is True and self.confirmed and now - self.through_ms <= BEHIND_MS
@@ -87,7 +89,7 @@ class Partition(StatefulSourcePartition[Polled, int]):
             return None  # nothing is known yet
         self.reported, self._reported_at_ms = live, now
         part, through_ms = f"{self.topic}/{self.partition}", None if live else self.through_ms
-        return Report(part, self._hub.parts, through_ms, self._hub.name, now)
+        return PartitionProgress(part, self._hub.parts, through_ms, self._hub.name, now)
 
     def doubt(self, as_of_ms: int) -> TopicPartition:
         """Take back that the end is reached, as it was as_of_ms; return where to look for it."""

@@ -7,23 +7,23 @@ import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from dataflows.items import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
-from dataflows.kafka.channel import Channel
 from dataflows.kafka.client import partition_counts
 from dataflows.kafka.dead_letters import DeadLetterPart, DeadLetterState
 from dataflows.kafka.lease import Lease
-from dataflows.kafka.outbox import Outbox, OutboxState, Written
-from dataflows.kafka.tails import ReconcileError, Tails
+from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
+from dataflows.kafka.producer import SharedProducer
+from dataflows.kafka.reconcile import OutputReader, ReconcileError
+from dataflows.messages import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
 from dataflows.metrics import SNAPSHOT_BYTES
 from dataflows.settings import Settings
 from dataflows.stop import STOP, Stop
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
-from session_logic.events import Records
-from session_logic.keys import GROUPS, group_of, lane_of
+from session_logic.events import OutputBatch
+from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
 
 
-class _LanePart(StatefulSinkPartition[Records, OutboxState]):
+class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
     """The output partition of one lane.
 
     Only the last record of a batch has a delivery callback. That is enough: this run alone
@@ -38,7 +38,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
         self._closed_epochs = closed_epochs
         self.outbox = outbox
 
-    def write_batch(self, items: list[Records]) -> None:
+    def write_batch(self, items: list[OutputBatch]) -> None:
         self._channel.poll()
         self._sink.reconcile()
         for records in items:
@@ -48,7 +48,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
                 self.send(self.outbox.admit(records))
         self._channel.poll()
 
-    def send(self, records: Records) -> None:
+    def send(self, records: OutputBatch) -> None:
         """Enqueue records."""
         last = len(records) - 1
         if last < 0:
@@ -88,7 +88,7 @@ class _LanePart(StatefulSinkPartition[Records, OutboxState]):
         return state
 
 
-class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLetterState]):
+class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | DeadLetterState]):
     """Writes the records of a lane to its partition, and dead letters to their topic."""
 
     def __init__(self, settings: Settings, lease: Lease | None = None, stop: Stop = STOP) -> None:
@@ -98,8 +98,8 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
         """
         self.settings = settings
         self.stop = stop
-        self.channel = Channel(settings, lease)
-        self._tails = Tails(settings)
+        self.channel = SharedProducer(settings, lease)
+        self._tails = OutputReader(settings)
         self._resumed: dict[int, _LanePart] = {}
         self._reconciling = Lock()
         self._dead_letter_parts = 1
@@ -128,7 +128,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
             )
             raise ConfigError(msg)
         self._dead_letter_parts = counts[settings.dead_letter_topic]
-        return [*map(lane_key, range(GROUPS)), DEAD_LETTER_KEY]
+        return [*map(lane_key, range(KEY_GROUPS)), DEAD_LETTER_KEY]
 
     def waits_for_kafka(self) -> bool:
         """Say whether a worker stands still until Kafka answers."""
@@ -136,7 +136,7 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
 
     def part_fn(self, item_key: str) -> int:
         """Return the index of a part."""
-        return GROUPS if item_key == DEAD_LETTER_KEY else int(item_key.rpartition("-")[2])
+        return KEY_GROUPS if item_key == DEAD_LETTER_KEY else int(item_key.rpartition("-")[2])
 
     def build_part(  # type: ignore[override]  # each part gets only its own kind of item
         self, step_id: str, for_part: str, resume_state: OutboxState | DeadLetterState | None
@@ -170,14 +170,14 @@ class KafkaSink(FixedPartitionedSink[Records | DeadLetter, OutboxState | DeadLet
 
     def _reconcile(self, resumed: dict[int, _LanePart]) -> None:
         topic = self.settings.output_topic
-        written = {lane: Written() for lane in resumed}
+        written = {lane: AlreadyWritten() for lane in resumed}
 
         def take(message: Message) -> None:
             lane = message.partition()
             assert lane is not None
             try:
                 event = decode_output(message.value() or b"")
-                foreign = lane_of(group_of(event.device_id), self.settings.lanes) != lane
+                foreign = lane_of(key_group_of(event.device_id), self.settings.lanes) != lane
             except msgspec.DecodeError:
                 foreign = True
             if foreign:

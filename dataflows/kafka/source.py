@@ -6,16 +6,16 @@ from bytewax.inputs import FixedPartitionedSource
 from confluent_kafka import KafkaException
 
 from dataflows.clock import Clock
-from dataflows.items import Polled
 from dataflows.kafka.client import partition_counts
-from dataflows.kafka.hub import Hub
+from dataflows.kafka.consumer import SharedConsumer
 from dataflows.kafka.partition import Partition, source_error
+from dataflows.messages import PartitionBatch
 from dataflows.settings import Settings
 from dataflows.stop import Stop
 from session_logic.errors import ConfigError
 
 
-class KafkaSource(FixedPartitionedSource[Polled, int]):
+class KafkaSource(FixedPartitionedSource[PartitionBatch, int]):
     """Reads every partition of the input topics."""
 
     def __init__(
@@ -27,7 +27,7 @@ class KafkaSource(FixedPartitionedSource[Polled, int]):
     ) -> None:
         """Read what the settings name, until stop is set; on_tick is called at every poll."""
         self._settings = settings
-        self._hub = Hub(settings, stop, clock, on_tick)
+        self._hub = SharedConsumer(settings, stop, clock, on_tick)
 
     def list_parts(self) -> list[str]:
         """Return topic/partition of all input; raises ConfigError if a topic is missing."""

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.deploy.manifests import (
+from tests.support.manifests import (
     OVERLAYS,
     Manifest,
     objects,

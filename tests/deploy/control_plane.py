@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.broker import ROOT, free_port
-from tests.deploy.manifests import MONITORING, OVERLAYS, Manifest, named, objects, render
+from tests.support.broker import ROOT, free_port
+from tests.support.manifests import MONITORING, OVERLAYS, Manifest, named, objects, render
 
 VERSION = "1.37.2"
 OPERATOR = "0.95.1"

@@ -13,8 +13,9 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from tests.broker import ROOT, fetch_kafka
-from tests.deploy.container import (
+from tests.deploy.test_image import stages
+from tests.support.broker import ROOT, fetch_kafka
+from tests.support.container import (
     USER,
     Container,
     Mount,
@@ -22,7 +23,6 @@ from tests.deploy.container import (
     own_network,
     require_namespaces,
 )
-from tests.deploy.test_image import stages
 
 LIBS = "/opt/kafka/libs"
 JAVA = f"java -Xmx384m -cp '{LIBS}/*'"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dataflows.settings import load_settings
-from tests.broker import ROOT
+from tests.support.broker import ROOT
 
 BIN = Path(sys.executable).parent
 SERVICES = {"kafka", "topics", "heartwheel", "fleet", "prometheus", "grafana", "console"}
@@ -155,7 +155,7 @@ def test_commands_of_the_compose_file_exist(compose: dict[str, Any]) -> None:
     for name in OURS:
         command = compose["services"][name]["command"]
         done = subprocess.run(
-            [sys.executable, "-m", "dataflows.cli", *command, "--help"],
+            [sys.executable, "-m", "heartwheel.cli", *command, "--help"],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -10,8 +10,8 @@ import yaml
 from confluent_kafka import Producer
 
 from dataflows.settings import OPTION_TABLES, load_settings
-from tests.broker import ROOT
-from tests.deploy.manifests import (
+from tests.support.broker import ROOT
+from tests.support.manifests import (
     MONITORING,
     Manifest,
     environment_of,
@@ -181,7 +181,10 @@ def test_times_fit(manifests: list[Manifest]) -> None:
     startup = container["startupProbe"]
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 10 * RESTORE_S
     liveness = container["livenessProbe"]
-    assert liveness["failureThreshold"] * liveness["periodSeconds"] > settings.live_limit_ms / 1000
+    assert (
+        liveness["failureThreshold"] * liveness["periodSeconds"]
+        > settings.liveness_timeout_ms / 1000
+    )
     assert [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")] == [
         "/livez",
         "/livez",

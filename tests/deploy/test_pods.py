@@ -17,8 +17,9 @@ import yaml
 
 from dataflows.settings import environment
 from session_logic.rules import Rules
-from tests.broker import ROOT, Broker
-from tests.deploy.container import (
+from tests.support.broker import ROOT, Broker
+from tests.support.cluster import Cluster
+from tests.support.container import (
     BRIDGE,
     USER,
     Container,
@@ -28,7 +29,8 @@ from tests.deploy.container import (
     own_network,
     require_namespaces,
 )
-from tests.deploy.manifests import (
+from tests.support.load import Load, check_against_model, wait_for_model
+from tests.support.manifests import (
     SECRETS,
     Manifest,
     environment_of,
@@ -37,8 +39,6 @@ from tests.deploy.manifests import (
     pod_of,
     render,
 )
-from tests.kafka.cluster import Cluster
-from tests.kafka.load import Load, check_against_model, wait_for_model
 
 RULES = Rules(1_000, 20_000, catch_up="all")
 LANES = 8
@@ -235,7 +235,7 @@ def kafka(tmp_path: Path) -> Iterator[Cluster]:
 
 def check(folder: Path) -> str:
     """Return what `heartwheel store check` says of a store."""
-    command = [sys.executable, "-m", "dataflows.cli", "store", "check", str(folder)]
+    command = [sys.executable, "-m", "heartwheel.cli", "store", "check", str(folder)]
     done = subprocess.run(
         command, env=environment(), cwd=ROOT, text=True, capture_output=True, check=False
     )

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.broker import ROOT
+from tests.support.broker import ROOT
 
 VALIDATE = Path(sys.executable).with_name("kubernetes-validate")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from dataflows.settings import load_settings
-from tests.broker import ROOT
+from tests.support.broker import ROOT
 
 CHART_VALUES = {
     "affinity",

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from session_logic.events import OutputEvent
-from tests.broker import free_port
-from tests.kafka.cluster import Cluster, check_whole, kinds
+from tests.support.broker import free_port
+from tests.support.cluster import Cluster, check_whole, kinds
 
 DEVICES = 500
 STOP_S = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.cluster import Cluster, kinds
+from tests.support.cluster import Cluster, kinds
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 # However slow the start is, each heartbeat is sent.

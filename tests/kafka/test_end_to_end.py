@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from session_logic.events import Heartbeat, SessionEnd
-from tests.broker import free_port
-from tests.kafka.cluster import Cluster, kinds
+from tests.support.broker import free_port
+from tests.support.cluster import Cluster, kinds
 
 BAD = {
     "nothing": None,
@@ -81,7 +81,7 @@ def test_four_scenarios_with_python_m_bytewax_run(cluster: Cluster) -> None:
     check_scenarios(cluster)
 
 
-@pytest.mark.parametrize("command", ["dataflows.cli", "bytewax.run"])
+@pytest.mark.parametrize("command", ["heartwheel.cli", "bytewax.run"])
 def test_four_scenarios_with_two_processes(cluster: Cluster, command: str) -> None:
     """Two processes give the same output as one."""
     addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
@@ -99,7 +99,7 @@ def test_four_scenarios_with_two_processes(cluster: Cluster, command: str) -> No
         for number in range(2)
     ]  # fmt: skip
     check_scenarios(cluster)
-    if command == "dataflows.cli":
+    if command == "heartwheel.cli":
         for flow in flows:
             flow.send_signal(signal.SIGTERM)
         assert [flow.wait(30) for flow in flows] == [0, 0]

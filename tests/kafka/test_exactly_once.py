@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.broker import Broker
-from tests.kafka.cluster import Cluster
-from tests.kafka.traffic import Traffic, check
+from tests.support.broker import Broker
+from tests.support.cluster import Cluster
+from tests.support.traffic import Traffic, check
 
 KILLS = 20
 SESSIONS = 200_000

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.cluster import Cluster
 from tests.kafka.test_exactly_once import catch_up, records_out, start, stop
-from tests.kafka.traffic import Traffic, check
+from tests.support.cluster import Cluster
+from tests.support.traffic import Traffic, check
 
 SESSIONS = 5_000
 HOUR_S = 3_600

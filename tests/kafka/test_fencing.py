@@ -4,8 +4,8 @@ import signal
 import time
 from pathlib import Path
 
-from tests.broker import Broker
-from tests.kafka.cluster import Cluster
+from tests.support.broker import Broker
+from tests.support.cluster import Cluster
 
 
 def test_second_run_on_the_same_store_is_refused(cluster: Cluster) -> None:

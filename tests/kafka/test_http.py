@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from dataflows.settings import environment
-from tests.broker import ROOT, Broker, free_port
-from tests.kafka.cluster import Cluster
+from tests.support.broker import ROOT, Broker, free_port
+from tests.support.cluster import Cluster
 
 DEVICES = 40
 STOP_S = 20
@@ -44,7 +44,7 @@ def start(cluster: Cluster, *arguments: str, **variables: str) -> tuple[subproce
 
 def top(port: int, *, token: str = "") -> tuple[int, str, str]:
     """Return exit code, output and errors of one look in the terminal."""
-    command = [sys.executable, "-m", "dataflows.cli", "top", "--once"]
+    command = [sys.executable, "-m", "heartwheel.cli", "top", "--once"]
     variables = {"HEARTWHEEL_HTTP_PORT": str(port), "COLUMNS": "120"}
     if token:
         variables["HEARTWHEEL_HTTP_TOKEN"] = token
@@ -154,7 +154,9 @@ def test_process_that_waits_for_a_paused_kafka_is_alive_and_not_ready(
     """A dead letter holds the snapshot until it is acknowledged: no reason to kill the process."""
     if cluster.address != paused.address:
         pytest.skip("not run, as the given Kafka cannot be paused")
-    flow, port = start(cluster, HEARTWHEEL_LIVE_LIMIT_MS="500", HEARTWHEEL_READY_LAG_MS="60000")
+    flow, port = start(
+        cluster, HEARTWHEEL_LIVENESS_TIMEOUT_MS="500", HEARTWHEEL_READY_LAG_MS="60000"
+    )
     cluster.wait("readiness", lambda: get(port, "/readyz")[0] == 200)
     assert paused.process is not None
     for n in range(50):

@@ -9,9 +9,9 @@ from collections import Counter
 from dataflows.settings import environment
 from session_logic.codec import decode_input
 from session_logic.events import GameEnd, GameStart, Rejected
-from tests.broker import ROOT
-from tests.kafka.cluster import Cluster, Record
-from tests.kafka.command import command, one_line
+from tests.support.broker import ROOT
+from tests.support.cluster import Cluster, Record
+from tests.support.command import command, one_line
 
 
 def sent(cluster: Cluster) -> list[Record]:
@@ -64,7 +64,7 @@ def test_same_seed_is_the_same_devices_with_sessions_of_their_own(cluster: Clust
 def test_ctrl_c_ends_a_load_with_its_summary(cluster: Cluster) -> None:
     """Whatever was sent has arrived, and the exit code is 0."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dataflows.cli", "load", "--seconds", "0", "--rate", "200"],
+        [sys.executable, "-m", "heartwheel.cli", "load", "--seconds", "0", "--rate", "200"],
         env=environment() | cluster.variables,
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ import signal
 import subprocess
 from typing import Any
 
-from tests.kafka.cluster import Cluster
+from tests.support.cluster import Cluster
 
 
 def lines_of(cluster: Cluster, flow: subprocess.Popen[str]) -> list[dict[str, Any]]:

@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from dataflows.metrics import REASONS
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import Heartbeat, OutputEvent, Rejected, SessionEnd
-from session_logic.keys import group_of, lane_of
-from tests.broker import free_port
-from tests.kafka.cluster import Cluster
+from session_logic.keys import key_group_of, lane_of
 from tests.kafka.test_end_to_end import BAD, check_scenarios
+from tests.support.broker import free_port
+from tests.support.cluster import Cluster
 
 VARIABLES = {"HEARTWHEEL_MAX_SESSION_MS": "8000", "HEARTWHEEL_CATCH_UP": "all"}
 
@@ -78,7 +78,7 @@ def ends(cluster: Cluster) -> dict[tuple[str, int], int]:
 
 def lane(device: str) -> str:
     """Return the label of the lane of a device."""
-    return str(lane_of(group_of(device), 4))
+    return str(lane_of(key_group_of(device), 4))
 
 
 def test_metrics_of_a_run_say_what_was_sent_and_what_came_out(cluster: Cluster) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dataflows.recording.file import Recording, RecordingError
 from dataflows.settings import environment
+from heartwheel.recording.file import Recording, RecordingError
 from session_logic.events import SessionEnd
-from tests.broker import ROOT, create_topics
-from tests.kafka.cluster import Cluster
-from tests.recordings.edit import lines_of
+from tests.support.broker import ROOT, create_topics
+from tests.support.cluster import Cluster
+from tests.support.recordings import lines_of
 
 DEVICES = 300
 ALL = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_HEARTBEAT_MS": "500"}
@@ -22,7 +22,7 @@ ALL = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_HEARTBEAT_MS": "500"}
 def heartwheel(cluster: Cluster, *arguments: str, code: int = 0) -> str:
     """Run a command to its end; return what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "dataflows.cli", *arguments],
+        [sys.executable, "-m", "heartwheel.cli", *arguments],
         env=environment() | cluster.variables | ALL,
         cwd=ROOT,
         text=True,

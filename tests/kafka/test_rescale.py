@@ -9,9 +9,9 @@ import pytest
 
 from dataflows.settings import environment
 from session_logic.rules import Rules
-from tests.broker import ROOT, create_topics, free_port
-from tests.kafka.cluster import Cluster
-from tests.kafka.load import Load, check_against_model, wait_for_model
+from tests.support.broker import ROOT, create_topics, free_port
+from tests.support.cluster import Cluster
+from tests.support.load import Load, check_against_model, wait_for_model
 
 RULES = Rules(1_000, 20_000, catch_up="all")
 VARIABLES = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_MAX_SESSION_MS": "20000"}
@@ -63,7 +63,7 @@ def test_other_number_of_processes_loses_and_doubles_nothing(cluster: Cluster, p
 
 def store(cluster: Cluster, *arguments: str) -> str:
     """Run a store command and return what it prints."""
-    command = [sys.executable, "-m", "dataflows.cli", "store", *arguments]
+    command = [sys.executable, "-m", "heartwheel.cli", "store", *arguments]
     variables = environment() | cluster.variables | VARIABLES
     done = subprocess.run(
         command, env=variables, cwd=ROOT, text=True, capture_output=True, check=False

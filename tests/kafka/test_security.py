@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from session_logic.events import SessionEnd
-from tests.broker import BrokerUnavailableError
-from tests.kafka.cluster import Cluster
-from tests.kafka.command import command, one_line, python
-from tests.kafka.secure import PASSWORD, SecureBroker
+from tests.support.broker import BrokerUnavailableError
+from tests.support.cluster import Cluster
+from tests.support.command import command, one_line, python
+from tests.support.secure import PASSWORD, SecureBroker
 
 _numbers = count()
 WRONG_PASSWORD = "battery-horse-correct"  # noqa: S105  # of nobody
@@ -20,11 +20,11 @@ WRONG_PASSWORD = "battery-horse-correct"  # noqa: S105  # of nobody
 DEBUG_LOG = """
 import logging
 from dataflows.clock import SteadyClock
-from dataflows.kafka.hub import Hub
+from dataflows.kafka.consumer import SharedConsumer
 from dataflows.settings import load_settings
 from dataflows.stop import STOP
 logging.basicConfig(level=logging.DEBUG)
-consumer = Hub(load_settings(), STOP, SteadyClock(), lambda: None).open()
+consumer = SharedConsumer(load_settings(), STOP, SteadyClock(), lambda: None).open()
 for _ in range(30):
     consumer.poll(0.1)
 """

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from dataflows.kafka.topics import Found, Wanted, faults
-from tests.broker import create_topics
-from tests.kafka.cluster import Cluster
-from tests.kafka.command import command, one_line
+from heartwheel.kafka.topics import Found, Wanted, faults
+from tests.support.broker import create_topics
+from tests.support.cluster import Cluster
+from tests.support.command import command, one_line
 
 
 @pytest.fixture

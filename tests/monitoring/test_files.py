@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from monitoring.dashboard import FILE, WIDTH, build
-from tests.broker import ROOT
-from tests.monitoring.expressions import RULES, RULES_TEST, alerts, cases, panels
-from tests.monitoring.prometheus import tool
+from tests.support.broker import ROOT
+from tests.support.expressions import RULES, RULES_TEST, alerts, cases, panels
+from tests.support.prometheus import tool
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 

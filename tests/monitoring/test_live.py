@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, BrokerUnavailableError, free_port
-from tests.kafka.cluster import Cluster
 from tests.kafka.test_faults import missing
-from tests.kafka.traffic import Traffic
-from tests.monitoring.expressions import (
+from tests.support.broker import Broker, BrokerUnavailableError, free_port
+from tests.support.cluster import Cluster
+from tests.support.expressions import (
     RULES,
     Expression,
     of_cases,
@@ -21,7 +20,8 @@ from tests.monitoring.expressions import (
     of_rules,
     selected,
 )
-from tests.monitoring.prometheus import BEARER, Prometheus
+from tests.support.prometheus import BEARER, Prometheus
+from tests.support.traffic import Traffic
 
 DEVICES = 2_000
 # The rules wait for minutes: here a second stands for so many, and one is scraped every second.

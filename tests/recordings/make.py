@@ -13,15 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataflows.settings import environment
-from tests.broker import ROOT, Broker
-from tests.kafka.cluster import Cluster
+from tests.support.broker import ROOT, Broker
+from tests.support.cluster import Cluster
 
 FOLDER = Path(__file__).parent
 HEARTBEAT_S = 0.5
 SETTINGS = {
     "HEARTWHEEL_HEARTBEAT_MS": "500",
     "HEARTWHEEL_MAX_SESSION_MS": "60000",
-    "HEARTWHEEL_REMEMBER_ENDED_MS": "1000",
+    "HEARTWHEEL_DEDUPLICATION_WINDOW_MS": "1000",
 }
 BAD = [
     None,
@@ -174,7 +174,7 @@ def record(cluster: Cluster, path: Path, *options: str) -> None:
     """Record the topics of a cluster."""
     path.unlink(missing_ok=True)
     subprocess.run(
-        [sys.executable, "-m", "dataflows.cli", "record", str(path), *options],
+        [sys.executable, "-m", "heartwheel.cli", "record", str(path), *options],
         env=environment() | cluster.variables,
         cwd=ROOT,
         check=True,

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from dataflows.cli import app
-from dataflows.recording.file import Line, Recording
+from heartwheel.cli import app
+from heartwheel.recording.file import Line, Recording
 from session_logic.codec import encode_output
 from session_logic.events import Heartbeat, SessionActive, SessionEnd
-from tests.recordings.edit import NAMES, event_of, is_output, lines_of, path_of, rewrite
+from tests.support.recordings import NAMES, event_of, is_output, lines_of, path_of, rewrite
 
 # What each recording must have for the check to mean something.
 REASONS = {"start": "replaced", "end": "ended", "timeout": "timed_out", "outage-all": "ended"}

@@ -9,14 +9,14 @@ from msgspec import Struct
 
 from dataflows.clock import system_time
 from dataflows.decode import Decode
-from dataflows.items import DEAD_LETTER_KEY, DeadLetter
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import LaneLogic
+from dataflows.messages import DEAD_LETTER_KEY, DeadLetter
 from dataflows.settings import Settings
 from dataflows.stop import Stop
-from dataflows.store.rows import Inbox, RestoredSource, StoreSink
-from session_logic.events import Records
+from dataflows.store import Inbox, RestoredSource, StoreSink
+from session_logic.events import OutputBatch
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.kafka import Consumer, Log, Producer, Where
 
@@ -66,7 +66,7 @@ class Process:
         inbox: Inbox = Inbox()
         store, restored = StoreSink(inbox), RestoredSource(inbox)
         stored = database.load("source"), database.load("restored")
-        self.decode = Decode(settings.lanes, settings.future_limit_ms, clock.now_ms)
+        self.decode = Decode(settings.lanes, settings.max_clock_skew_ms, clock.now_ms)
         self.source = SourceStep(
             "source",
             database,
@@ -168,7 +168,7 @@ class Run:
         process = self.processes[index]
 
         def emitted(epoch: int, key: str, item: Any) -> None:
-            if isinstance(item, Records):
+            if isinstance(item, OutputBatch):
                 self._send("sink", index, epoch, key, item)
             else:
                 self._send("store", index, epoch, item.row, item)

@@ -11,9 +11,9 @@ from itertools import chain
 
 from msgspec import Struct
 
-from dataflows.fleet import BAD_INPUT
-from dataflows.kafka.channel import DeliveryError
+from dataflows.kafka.producer import DeliveryError
 from dataflows.settings import Settings
+from heartwheel.fleet import BAD_INPUT
 from session_logic import journal
 from session_logic.lane import PAUSE_MS
 from tests.simulation.cluster import Run, World
@@ -49,7 +49,7 @@ class Simulation:
             lanes=LANES,
             heartbeat_ms=heartbeat_ms,
             max_session_ms=heartbeat_ms * choose([1, 3, 6]) + choose([0, 0, 1, heartbeat_ms // 2]),
-            remember_ended_ms=choose([heartbeat_ms, 4 * heartbeat_ms]),
+            deduplication_window_ms=choose([heartbeat_ms, 4 * heartbeat_ms]),
             tick_ms=5,
             catch_up=choose(["latest", "all"]),
             restore_timeout_ms=10**9,

@@ -15,18 +15,18 @@ from session_logic.clock import LEASE_MS
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import (
     Fact,
-    Fired,
     GameStart,
     Heartbeat,
     OutputEvent,
     Rejected,
     SessionActive,
     SessionEnd,
+    Watermark,
 )
-from session_logic.keys import group_of, lane_of
+from session_logic.keys import key_group_of, lane_of
 from session_logic.rules import Rules
-from tests.model import Model
 from tests.simulation.kafka import Log, Reading, Record, Where
+from tests.support.model import Model
 
 NEVER_MS = -1
 Life = tuple[str, str, int]  # device, session, start
@@ -89,7 +89,7 @@ class Judge:
             for record in records:
                 event = decode_output(record.value or b"")
                 assert record.key == event.device_id.encode()
-                assert lane_of(group_of(event.device_id), len(lanes)) == lane
+                assert lane_of(key_group_of(event.device_id), len(lanes)) == lane
                 self._devices[event.device_id].append(event)
                 self._lives[_life(event)].append(event)
                 self.counts["records"] += 1
@@ -132,13 +132,15 @@ class Judge:
         rules, moments_ms = self._rules, []
         for life in lives:
             timeout_ms = life.fact.time_ms + rules.max_session_ms
-            age_ms = (life.ended_ms or timeout_ms) + rules.remember_ended_ms - life.fact.time_ms
+            age_ms = (
+                (life.ended_ms or timeout_ms) + rules.deduplication_window_ms - life.fact.time_ms
+            )
             turns = -(-age_ms // rules.heartbeat_ms) + 1
             moments_ms += [timeout_ms, life.fact.time_ms + turns * rules.heartbeat_ms]
         moments_ms = [ms for ms in moments_ms if fact.time_ms < ms <= late_ms]
         for fired_ms in (NEVER_MS, *sorted(moments_ms)):
             model.lives[fact.device_id] = deepcopy(lives)
-            events = model.apply(fact, Fired(fired_ms))
+            events = model.apply(fact, Watermark(fired_ms))
             if self._fits(fact, events, [_life_of(life.fact) for life in lives]):
                 self.counts["raced starts and timeouts"] += fired_ms != NEVER_MS
                 return [_life(event) for event in events if isinstance(event, SessionEnd)]
@@ -214,7 +216,7 @@ class Judge:
             assert due_ms < timeout_ms, f"{life}: heartbeat {sequence} after the timeout"
             assert due_ms <= late_ms, f"{life}: heartbeat {sequence} at {due_ms}, known {late_ms}"
             self.counts["raced heartbeats"] += 1
-        skips = self._skips.get(lane_of(group_of(device), self._lanes), [])
+        skips = self._skips.get(lane_of(key_group_of(device), self._lanes), [])
         for sequence in sorted(set(range(1, last + 1)) - set(found)):
             due_ms = started_ms + sequence * beat_ms
             later_ms = [started_ms + found_ * beat_ms for found_ in found if found_ > sequence]

@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from msgspec import Struct
 
-from dataflows.kafka.hub import PAUSE_MS
+from dataflows.kafka.consumer import PAUSE_MS
 
 Where = tuple[str, int]
 EOF = KafkaError(KafkaError._PARTITION_EOF)

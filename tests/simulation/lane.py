@@ -6,32 +6,32 @@ from copy import deepcopy
 
 from msgspec import to_builtins
 
-from session_logic.clock import Report
+from session_logic.clock import PartitionProgress
 from session_logic.codec import decode_output
 from session_logic.events import (
     Fact,
-    Fired,
     Heartbeat,
+    OutputBatch,
     OutputEvent,
-    Records,
     SessionActive,
+    Watermark,
 )
 from session_logic.journal import JournalRow, Row
-from session_logic.keys import group_of, lane_of
+from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, read_lane_state
 from session_logic.rules import Rules
-from tests.model import Model
+from tests.support.model import Model
 
 LANES = 64  # few groups to a lane, so that the journal's ring comes round often
 LANE = 5
 BEGIN_MS = 1_700_000_000_000
 DEVICES = [
-    name for name in map("d{}".format, range(2_000)) if lane_of(group_of(name), LANES) == LANE
+    name for name in map("d{}".format, range(2_000)) if lane_of(key_group_of(name), LANES) == LANE
 ][:12]
 PARTS = ("topic/0", "topic/1")
 
 
-def decoded(records: Records) -> list[OutputEvent]:
+def decoded(records: OutputBatch) -> list[OutputEvent]:
     """Return records as events; each key must be its record's device."""
     events = [decode_output(value) for value in records.values]
     assert [event.device_id for event in events] == records.keys
@@ -72,7 +72,7 @@ def check_contract(events: list[OutputEvent], rules: Rules) -> None:
     assert active is None
 
 
-def check_moments(records: Records) -> None:
+def check_moments(records: OutputBatch) -> None:
     """Check that records say when their latency began: as often as there are records of a kind."""
     stamped, due = (
         [ms for ms, n in runs for _ in range(n)] for runs in (records.stamped, records.due)
@@ -158,7 +158,7 @@ class Simulation:
             self.restore_row()
         for part in PARTS:
             self._report(part, None)
-        life_ms = self.rules.max_session_ms + self.rules.remember_ended_ms
+        life_ms = self.rules.max_session_ms + self.rules.deduplication_window_ms
         for step_ms in (life_ms, life_ms, life_ms, self.rules.heartbeat_ms):
             self.now_ms += 2 * step_ms
             self.advance()
@@ -197,7 +197,7 @@ class Simulation:
         fired, want = self.lane.fired(), []
         for fact in facts:
             ahead = fact.time_ms > self.now_ms
-            want += self.model.apply(fact, Fired(fired.upto_ms) if ahead else fired)
+            want += self.model.apply(fact, Watermark(fired.upto_ms) if ahead else fired)
         self._compare(want, output)
 
     def pass_time(self) -> None:
@@ -250,7 +250,7 @@ class Simulation:
 
     def _report(self, part: str, through_ms: int | None) -> None:
         self.reports[part] = through_ms
-        self.lane.hear(Report(part, len(PARTS), through_ms))
+        self.lane.hear(PartitionProgress(part, len(PARTS), through_ms))
 
     def commit(self) -> None:
         """End an epoch."""

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dataflows.kafka import hub, outbox
-from dataflows.kafka.outbox import Outbox, OutboxState, Written
+from dataflows.kafka import consumer, outbox
+from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from session_logic import clock, lane, table
 from session_logic.errors import HeartwheelError
-from session_logic.events import Records
+from session_logic.events import OutputBatch
 from tests.simulation import engine
 from tests.simulation.flow import simulate
 
@@ -56,7 +56,7 @@ def forget_a_reconciled_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lose one of the sessions that were found in the partition."""
     reconcile = Outbox.reconcile
 
-    def forgetful(self: Outbox, end_offset: int, written: Written) -> Records:
+    def forgetful(self: Outbox, end_offset: int, written: AlreadyWritten) -> OutputBatch:
         if written.places:
             written.places.popitem()
         return reconcile(self, end_offset, written)
@@ -93,7 +93,9 @@ def move_the_offset_before_settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what was found in the partition with the first records that come."""
-    monkeypatch.setattr(Written, "add", lambda self, e: self.places.update([outbox.place_of(e)]))
+    monkeypatch.setattr(
+        AlreadyWritten, "add", lambda self, e: self.places.update([outbox.place_of(e)])
+    )
 
 
 def send_before_the_offset_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +115,7 @@ def vouch_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def never_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a source that was paused go on as if nothing had been."""
-    monkeypatch.setattr(hub.Hub, "_doubt", lambda _: None)
+    monkeypatch.setattr(consumer.SharedConsumer, "_doubt", lambda _: None)
 
 
 def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,9 +126,9 @@ def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
 def swap_two_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send what waited in another order."""
 
-    def reversed_release(self: Outbox) -> Records:
-        waiting, self._waiting = self._waiting, Records([], [])
-        return Records(waiting.keys[::-1], waiting.values[::-1])
+    def reversed_release(self: Outbox) -> OutputBatch:
+        waiting, self._waiting = self._waiting, OutputBatch([], [])
+        return OutputBatch(waiting.keys[::-1], waiting.values[::-1])
 
     monkeypatch.setattr(Outbox, "release", reversed_release)
 

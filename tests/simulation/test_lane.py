@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from session_logic import journal, lane, table
-from session_logic.clock import Report
+from session_logic.clock import PartitionProgress
 from session_logic.errors import SnapshotError
 from session_logic.journal import JournalRow
 from session_logic.lane import Lane, read_lane_state
@@ -77,7 +77,7 @@ def test_old_row_that_comes_last_is_passed_over(monkeypatch: pytest.MonkeyPatch)
     """Rows come from several processes in any order: one no longer needed may come after all."""
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 1)
     simulation = Simulation(0)
-    simulation.lane.hear(Report("topic/0", 1, None))
+    simulation.lane.hear(PartitionProgress("topic/0", 1, None))
     for _ in range(20):
         simulation.facts()
         simulation.commit()

@@ -5,14 +5,14 @@ import random
 import pytest
 from msgspec import to_builtins
 
-from session_logic.clock import Report
-from session_logic.events import Fact, Fired, OutputEvent
-from session_logic.keys import group_of, lane_of
+from session_logic.clock import PartitionProgress
+from session_logic.events import Fact, OutputEvent, Watermark
+from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import NEVER_MS, Lane, read_lane_state
 from session_logic.move import Move
 from session_logic.rules import Rules
-from tests.model import Model
 from tests.simulation.lane import BEGIN_MS, Store, by_device, decoded
+from tests.support.model import Model
 
 DEVICES = [f"d{number}" for number in range(60)]
 
@@ -37,11 +37,11 @@ class Run:
     def live(self) -> None:
         """Let the only partition be read to its end."""
         for lane in self.lanes:
-            lane.hear(Report("topic/0", 1, None))
+            lane.hear(PartitionProgress("topic/0", 1, None))
 
     def devices(self, lane: Lane) -> list[str]:
         """Return the devices of a lane."""
-        return [d for d in DEVICES if lane_of(group_of(d), lane.lanes) == lane.lane]
+        return [d for d in DEVICES if lane_of(key_group_of(d), lane.lanes) == lane.lane]
 
     def facts(self) -> None:
         """Give each lane some facts."""
@@ -79,7 +79,7 @@ class Run:
                 self.got += decoded(lane.advance(self.now_ms).records)
                 self.expect(lane, before)
 
-    def expect(self, lane: Lane, before: Fired) -> None:
+    def expect(self, lane: Lane, before: Watermark) -> None:
         """Let the models of a lane go where the lane is."""
         long = lane.fired_ms - before.upto_ms > self.rules.heartbeat_ms
         newest_only = before.newest_only and long
@@ -179,10 +179,10 @@ def test_lanes_split_and_merged_lose_and_double_nothing(first: int) -> None:
 def test_owed_records_are_sent_once_and_stored_until_then() -> None:
     """A group from a lane that was behind is made up for when its base comes, and only then."""
     rules = Rules(1_000, 10_000)
-    devices = [next(d for d in DEVICES if lane_of(group_of(d), 2) == lane) for lane in (0, 1)]
+    devices = [next(d for d in DEVICES if lane_of(key_group_of(d), 2) == lane) for lane in (0, 1)]
     old = [Lane(number, 2, rules) for number in (0, 1)]
     for lane, device, stop_ms in zip(old, devices, (900, 2_500), strict=True):
-        lane.hear(Report("topic/0", 1, None))
+        lane.hear(PartitionProgress("topic/0", 1, None))
         lane.apply([Fact(True, device, "s", "pc", BEGIN_MS)], BEGIN_MS)
         for passed_ms in range(100, stop_ms + 1, 100):
             lane.advance(BEGIN_MS + passed_ms)
@@ -190,7 +190,7 @@ def test_owed_records_are_sent_once_and_stored_until_then() -> None:
     rows = [row for lane in old for row in move.take(lane)]
     (state,) = move.states()
     assert state.fired_ms == BEGIN_MS + 2_500
-    assert state.late_ms == {group_of(devices[0]): BEGIN_MS + 900}
+    assert state.late_ms == {key_group_of(devices[0]): BEGIN_MS + 900}
     lane = Lane(0, 1, rules, state)
     sent = []
     for row in rows:

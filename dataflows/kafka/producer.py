@@ -1,0 +1,119 @@
+"""The producer of a process: how records are enqueued, and what happens when one fails."""
+
+import time
+from functools import partial
+from threading import Lock
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from dataflows.kafka.client import make_client
+from dataflows.kafka.lease import Lease
+from dataflows.metrics import SINK_QUEUE, read_from
+from dataflows.settings import Settings
+from session_logic.errors import HeartwheelError
+
+
+class DeliveryError(HeartwheelError):
+    """A record was not accepted by Kafka: the run stops and resumes from the last snapshot."""
+
+
+class SharedProducer:
+    """The producer of this process, shared by the parts of its sink."""
+
+    def __init__(self, settings: Settings, lease: Lease | None) -> None:
+        """Make the producer on first use; with a lease, nothing is sent without it."""
+        self._settings = settings
+        self._lease = lease
+        self._producer: Producer | None = None
+        # One worker thread at a time serves delivery reports, so that they come in order.
+        self._serving = Lock()
+        self.failure: str | None = None
+        self._waits_since_s = 0.0
+        self.blocking = False  # whether somebody waits until Kafka has acknowledged
+        read_from(SINK_QUEUE, self.waiting)
+
+    def open(self) -> Producer:
+        """Return the producer, made on first use."""
+        if self._producer is None:
+            options = {
+                "linger.ms": "1",
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": "500000",
+                "queue.buffering.max.kbytes": "262144",
+                **self._settings.kafka,
+                **self._settings.producer,
+                "bootstrap.servers": self._settings.bootstrap_servers,
+                # Each record once and in order, whatever the connection does.
+                "enable.idempotence": "true",
+                "acks": "all",
+                # A record is given up with the whole run, never alone: no later one may arrive
+                # in its stead. So librdkafka's own limit, which leaves a gap, is off.
+                "message.timeout.ms": "0",
+                "error_cb": self._on_error,
+            }
+            self._producer = make_client(Producer, options)
+        return self._producer
+
+    def waiting(self) -> int:
+        """Return how many records are enqueued and not acknowledged."""
+        return 0 if self._producer is None else len(self._producer)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self.failure = f"{error.str()} ({error.name()})"
+
+    def send(self, produce: partial[None]) -> None:
+        """Enqueue a record; on a full queue wait for room. Raises DeliveryError as `poll` does."""
+        while True:
+            try:
+                return produce()
+            except BufferError:
+                self.blocking = True
+                self.poll(0.01)
+                self.blocking = False
+            except KafkaException as error:
+                self._on_error(error.args[0])
+                self.check()
+                raise
+
+    def poll(self, wait_s: float = 0) -> None:
+        """Take in what has been acknowledged.
+
+        Raises DeliveryError if a record has been lost, or nothing was acknowledged for the
+        delivery timeout.
+        """
+        self.serve(wait_s)
+        self.check()
+
+    def serve(self, wait_s: float = 0) -> None:
+        """Take in what has been acknowledged; what has failed is raised by the next `check`."""
+        producer = self.open()
+        with self._serving:
+            served = producer.poll(wait_s)
+        if served or not len(producer):
+            self._waits_since_s = time.monotonic()
+        elif time.monotonic() - self._waits_since_s > self._settings.delivery_timeout_ms / 1000:
+            self.failure = f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms"
+
+    def flush(self) -> None:
+        """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
+        with self._serving:
+            self.blocking = True
+            left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
+            self.blocking = False
+        if left and self.failure is None:
+            self.failure = f"{left} records not acknowledged in time"
+        self.check()
+
+    def check(self) -> None:
+        """Raise DeliveryError if a record has been lost, FencedError if another run writes."""
+        if self._lease is not None:
+            self.blocking = True
+            self._lease.check()
+            self.blocking = False
+        if self.failure is not None:
+            msg = (
+                f"output to {self._settings.bootstrap_servers} failed: {self.failure}; the run "
+                "stops and resumes from its last snapshot when it is started again"
+            )
+            raise DeliveryError(msg)

@@ -1,0 +1,49 @@
+"""What travels between the steps of the dataflow."""
+
+from msgspec import Struct
+
+from session_logic.clock import PartitionProgress
+from session_logic.events import Fact
+
+# (offset, timestamp in ms, key, value)
+Message = tuple[int, int, bytes | None, bytes | None]
+
+
+class PartitionBatch(Struct, frozen=True, gc=False):
+    """Messages of one source partition in offset order, and what the partition says of itself."""
+
+    topic: str
+    partition: int
+    platform: str
+    messages: list[Message]
+    report: PartitionProgress | None
+    stop: bool = False  # the run is asked to stop; nothing of this partition follows
+
+
+class LaneBatch(Struct, frozen=True, gc=False):
+    """What a lane gets: facts in order, then reports."""
+
+    lane: int
+    facts: list[Fact]
+    report: PartitionProgress | None = None
+
+
+class DeadLetter(Struct, frozen=True, gc=False):
+    """A message that is no event, byte for byte, with where it was and why it was rejected."""
+
+    topic: str
+    partition: int
+    message: Message
+    reason: str
+    detail: str
+
+
+def lane_key(lane: int) -> str:
+    """Return the Bytewax key of a lane; a stored name."""
+    return f"lane-{lane:03}"
+
+
+DEAD_LETTER_KEY = "rejected"
+# A new lane is written to in this many epochs before the sink sends anything of it: by then the
+# first of them is stored, and with it the offset at which the lane begins.
+OPENING_EPOCHS = 2

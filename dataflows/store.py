@@ -1,0 +1,204 @@
+"""The store: a sink whose partitions are rows, kept by Bytewax's recovery, and the way back.
+
+A row is stored by being written to: its snapshot at the end of the epoch is what it holds. On
+resume Bytewax builds the rows again, and they put what they held into the inbox, from where
+the restored source brings it to the lanes.
+"""
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from threading import Lock
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from dataflows.clock import system_time
+from dataflows.messages import lane_key
+from dataflows.metrics import SNAPSHOT_BYTES, STORE_BYTES, STORE_KEYS, read_from
+from dataflows.stop import STOP
+from session_logic.errors import SnapshotError
+from session_logic.journal import BaseRow, JournalRow, Row, row_names
+
+ROW_VERSION = 1
+POLL_MS = 20
+# A row may hold the sessions of a group: what is restored already beats in between.
+BATCH_ROWS = 1
+MOST_WORKERS = 32
+
+# (version, "base", lane, group, through, blob) or (version, "journal", lane, slot, segment, chunks)
+StoredRow = tuple[int, str, int, int, int, object]
+
+
+class Inbox:
+    """What a resume brings back, handed on lane by lane: the first go on while others wait."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._lock = Lock()  # worker threads share it
+        self._rows: defaultdict[int, deque[Row]] = defaultdict(deque)
+
+    def put(self, row: Row) -> None:
+        """Add a row."""
+        with self._lock:
+            self._rows[row.lane].append(row)
+
+    def __bool__(self) -> bool:
+        """Say whether there is a row."""
+        return bool(self._rows)
+
+    def take(self, count: int) -> list[Row]:
+        """Return the next rows, up to count of them."""
+        taken: list[Row] = []
+        with self._lock:
+            while self._rows and len(taken) < count:
+                lane = min(self._rows)
+                taken.append(self._rows[lane].popleft())
+                if not self._rows[lane]:
+                    del self._rows[lane]
+        return taken
+
+
+def to_stored(row: Row) -> StoredRow:
+    """Return a row as the plain value that is pickled."""
+    if isinstance(row, BaseRow):
+        return (ROW_VERSION, "base", row.lane, row.group, row.through, row.blob)
+    return (ROW_VERSION, "journal", row.lane, row.slot, row.segment, row.chunks)
+
+
+def from_stored(name: str, stored: StoredRow) -> Row:
+    """Return the row of a stored value; raises SnapshotError if this program cannot read it."""
+    try:
+        version, kind, *rest = stored
+        if version > ROW_VERSION:
+            msg = (
+                f"recovery store, row {name}: version {version} is newer than this program knows "
+                f"({ROW_VERSION}); run the version of Heartwheel that wrote it, or a later one"
+            )
+            raise SnapshotError(msg)
+        row: Row = {"base": BaseRow, "journal": JournalRow}[kind](*rest)
+    except (TypeError, ValueError, KeyError) as error:
+        msg = (
+            f"recovery store, row {name} cannot be read ({error}); put back a whole copy of the "
+            "recovery directory"
+        )
+        raise SnapshotError(msg) from None
+    return row
+
+
+def _bytes(row: Row) -> int:
+    return len(row.blob) if isinstance(row, BaseRow) else sum(map(len, row.chunks))
+
+
+class _RowPart(StatefulSinkPartition[Row, StoredRow]):
+    """One row; a journal row keeps its chunks, as more may come, a base only until stored."""
+
+    def __init__(self, row: Row | None, stored: Callable[[int], None]) -> None:
+        self._row = row
+        self._stored = stored
+
+    def write_batch(self, items: list[Row]) -> None:
+        for row in items:
+            known = self._row
+            if (
+                isinstance(row, JournalRow)
+                and isinstance(known, JournalRow)
+                and known.segment == row.segment
+            ):
+                chunks = known.chunks + row.chunks
+                row = JournalRow(row.lane, row.slot, row.segment, chunks)
+            self._row = row
+
+    def snapshot(self) -> StoredRow:
+        row = self._row
+        assert row is not None
+        self._stored(_bytes(row))
+        if isinstance(row, BaseRow):
+            self._row = None
+        return to_stored(row)
+
+
+class StoreSink(FixedPartitionedSink[Row, StoredRow]):
+    """Stores rows under their names."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        """Put what a resume brings back into the inbox."""
+        self._inbox = inbox
+        self._names = sorted(row_names())
+        self._index = {name: index for index, name in enumerate(self._names)}
+        self._bytes: dict[str, int] = {}
+        read_from(STORE_KEYS, self.keys)
+        read_from(STORE_BYTES, self.held)
+
+    def keys(self) -> int:
+        """Return how many rows hold something."""
+        return len(self._bytes)
+
+    def held(self) -> int:
+        """Return how many bytes the rows hold."""
+        return sum(list(self._bytes.values()))  # other threads may be adding to it
+
+    def _stored(self, name: str, size: int) -> None:
+        self._bytes[name] = size
+        SNAPSHOT_BYTES.inc(size)
+
+    def list_parts(self) -> list[str]:
+        """Return every possible row."""
+        return self._names
+
+    def part_fn(self, item_key: str) -> int:
+        """Return the index of a row."""
+        return self._index[item_key]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: StoredRow | None) -> _RowPart:
+        """Build a row, and send what it held back to its lane."""
+        stored = partial(self._stored, for_part)
+        if resume_state is None:
+            return _RowPart(None, stored)
+        row = from_stored(for_part, resume_state)
+        self._bytes[for_part] = _bytes(row)
+        self._inbox.put(row)
+        return _RowPart(row if isinstance(row, JournalRow) else None, stored)
+
+
+class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
+    """Hands on what is in the inbox; ends when no row can come any more.
+
+    A snapshot is taken at the end of an epoch, and the next batch asked for only when all steps
+    have finished it: by then every stored row has been built.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._complete = False
+
+    def next_batch(self) -> list[tuple[str, Row]]:
+        batch = [(lane_key(row.lane), row) for row in self._inbox.take(BATCH_ROWS)]
+        if not batch and (self._complete or STOP.is_set()):
+            raise StopIteration
+        return batch
+
+    def next_awake(self) -> datetime | None:
+        return None if self._inbox else system_time(time.time() * 1000 + POLL_MS)
+
+    def snapshot(self) -> int:
+        self._complete = True
+        return ROW_VERSION
+
+
+class RestoredSource(FixedPartitionedSource[tuple[str, Row], int]):
+    """Emits the rows that a resume has put into the inbox of this process, then ends."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        """Read from this inbox."""
+        self._inbox = inbox
+
+    def list_parts(self) -> list[str]:
+        """Return enough parts for every worker to have one; those of a process do the same."""
+        return [f"restored-{index:02}" for index in range(MOST_WORKERS)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _InboxPart:
+        """Build a part; it has no state of its own."""
+        return _InboxPart(self._inbox)

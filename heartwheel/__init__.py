@@ -1,0 +1,1 @@
+"""The program: one process, its command line and its tools."""

@@ -1,0 +1,5 @@
+"""`python -m heartwheel` is the heartwheel command."""
+
+from heartwheel.cli import main
+
+main()

@@ -1,0 +1,57 @@
+"""The processes of a run, and which of them has which lane."""
+
+from msgspec import Struct
+
+from dataflows.messages import lane_key
+
+_MASK = (1 << 64) - 1
+
+
+class Cluster(Struct, frozen=True):
+    """Which process of how many this is; one alone has neither id nor addresses."""
+
+    process_id: int | None = None
+    addresses: tuple[str, ...] = ()
+    workers: int = 1
+
+    @property
+    def number(self) -> int:
+        """Return the number of this process, from 0."""
+        return self.process_id or 0
+
+    def owner(self, lane: int) -> int:
+        """Return the number of the process that has a lane.
+
+        Bytewax deals out keys by their hash over all workers, process by process.
+        """
+        workers = self.workers * max(1, len(self.addresses))
+        return _hash(lane_key(lane)) % workers // self.workers
+
+
+def _hash(key: str) -> int:
+    """Return what Rust's DefaultHasher makes of a string: SipHash-1-3 with keys of zero."""
+    data = key.encode() + b"\xff"
+    v = [0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573]
+    whole = len(data) & ~7
+    words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, whole, 8)]
+    for word in [*words, (len(data) & 0xFF) << 56 | int.from_bytes(data[whole:], "little")]:
+        v[3] ^= word
+        _round(v)
+        v[0] ^= word
+    v[2] ^= 0xFF
+    for _ in range(3):
+        _round(v)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+def _round(v: list[int]) -> None:
+    def turned(x: int, bits: int) -> int:
+        return (x << bits | x >> (64 - bits)) & _MASK
+
+    a, b, c, d = v
+    a = (a + b) & _MASK
+    c = (c + d) & _MASK
+    b, d, a = turned(b, 13) ^ a, turned(d, 16) ^ c, turned(a, 32)
+    a = (a + d) & _MASK
+    c = (c + b) & _MASK
+    v[:] = [a, turned(b, 17) ^ c, turned(c, 32), turned(d, 21) ^ a]

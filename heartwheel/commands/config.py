@@ -1,0 +1,65 @@
+"""`heartwheel config`: what is set, where it comes from, and whether it is right."""
+
+import json
+import os
+from typing import Any
+
+import typer
+
+from dataflows.settings import OPTION_TABLES, Settings, load_settings, settings_sources
+from heartwheel.commands.shared import ConfigOption, JsonOption, print_table, printable
+
+config_app = typer.Typer(
+    help="Show what is set and where it comes from; check it without a broker.",
+    no_args_is_help=True,
+)
+
+
+@config_app.command("show")
+def show_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002  # typer's way
+    """Show every setting, its value and where that comes from; secrets are stars.
+
+    Options of librdkafka that Heartwheel chooses itself are not listed.
+    """
+    settings = load_settings(os.environ, config)
+    rows = _rows(settings, settings_sources(os.environ, config))
+    if as_json:
+        print(json.dumps({row.pop("setting"): row for row in rows}))
+    else:
+        print_table(
+            [{name: printable(_text(value)) for name, value in row.items()} for row in rows]
+        )
+
+
+@config_app.command("check")
+def check_command(config: ConfigOption = None) -> None:
+    """Check the settings and the options for Kafka's clients, files of certificates included.
+
+    No broker is asked: `heartwheel topics check` does that. Exit code 2 if anything is wrong.
+    """
+    from dataflows.clock import SteadyClock
+    from dataflows.kafka.consumer import SharedConsumer
+    from dataflows.kafka.producer import SharedProducer
+    from dataflows.stop import STOP
+
+    settings = load_settings(os.environ, config)
+    SharedConsumer(settings, STOP, SteadyClock(), lambda: None).open()
+    SharedProducer(settings, None).open()
+    count = len(settings_sources(os.environ, config))
+    print(f"no fault in the settings: {count} set, the others have their defaults")
+
+
+def _rows(settings: Settings, sources: dict[str, str]) -> list[dict[str, Any]]:
+    plain = settings.masked()
+    values = {name: value for name, value in plain.items() if name not in OPTION_TABLES}
+    values["input_topics"] = ",".join(f"{k}={v}" for k, v in settings.input_topics.items())
+    for table in OPTION_TABLES:
+        values |= {f"{table}.{option}": value for option, value in plain[table].items()}
+    return [
+        {"setting": name, "value": value, "from": sources.get(name, "default")}
+        for name, value in values.items()
+    ]
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

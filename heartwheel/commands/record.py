@@ -1,0 +1,115 @@
+"""The command record."""
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dataflows.settings import load_settings
+from heartwheel.commands.shared import moment_ms
+from session_logic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from heartwheel.recording.recorder import Recorder
+
+LINE_S = 2.0  # between the plain lines that are shown without a terminal
+
+FileArgument = Annotated[Path, typer.Argument(help="The recording.", show_default=False)]
+
+
+def record_command(
+    file: FileArgument,
+    config: Annotated[str | None, typer.Option(help="TOML file with settings, as for run.")] = None,
+    from_time: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin then: 15m (ago), ISO 8601, or milliseconds since 1970."),
+    ] = None,
+    from_offset: Annotated[
+        list[str] | None, typer.Option(help="Begin a partition at TOPIC/PARTITION=OFFSET.")
+    ] = None,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until Ctrl-C, not only to the ends as of now.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(help="Go on for this many seconds.", min=0)
+    ] = None,
+) -> None:
+    """Record the topics of the settings into FILE; the same command goes on after a crash."""
+    from heartwheel.recording.recorder import Begin, Recorder
+
+    settings = load_settings(os.environ, config)
+    begin = Begin(
+        None if from_time is None else moment_ms("--from", from_time),
+        dict(map(_offset, from_offset or [])),
+    )
+    recorder = Recorder(file, settings, begin)
+    try:
+        stop_s = time.monotonic() + seconds if seconds is not None else None
+        _record(recorder, follow=follow or stop_s is not None, stop_s=stop_s)
+        manifest = recorder.finish()
+    finally:
+        recorder.close()
+    for name, extent in manifest.partitions.items():
+        span = f", offsets {extent.first} to {extent.last}" if extent.records else ""
+        print(f"{name}: {extent.records} records{span}")
+    total = sum(extent.records for extent in manifest.partitions.values())
+    print(f"{file}: {total} records, complete to {_iso(manifest.complete_ms)}")
+
+
+def _record(recorder: "Recorder", *, follow: bool, stop_s: float | None) -> None:
+    """Read to the ends; with follow they are fixed by a signal, or when stop_s has come."""
+    from rich.progress import Progress
+
+    asked = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if recorder.resumed:
+        print(f"{recorder.resumed} records are there already; going on after them", flush=True)
+    total = None if follow else recorder.fix_ends()
+    if follow:
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+    recorder.start()
+    done, last_line = False, time.monotonic()
+    with Progress(disable=not _console().is_terminal) as progress:
+        task = progress.add_task("recording", total=total)
+        while not done:
+            done = recorder.step()
+            if follow and (asked or (stop_s is not None and time.monotonic() >= stop_s)):
+                follow = False
+                total = recorder.recorded + recorder.fix_ends()
+            progress.update(task, completed=recorder.recorded, total=total)
+            if progress.disable and time.monotonic() - last_line >= LINE_S:
+                last_line = time.monotonic()
+                of = "" if total is None else f" of {total}"
+                print(f"{recorder.recorded}{of} records", flush=True)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _offset(text: str) -> tuple[str, int]:
+    name, _, offset = text.rpartition("=")
+    if not name or not offset.isdecimal():
+        raise ConfigError(f"--from-offset {text}: write it as TOPIC/PARTITION=OFFSET")
+    return name, int(offset)
+
+
+def _iso(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,167 @@
+"""The command replay."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dataflows.settings import load_settings
+from session_logic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from heartwheel.recording.comparison import Difference, Item
+    from heartwheel.recording.file import Recording
+
+FileArgument = Annotated[Path, typer.Argument(help="The recording.", show_default=False)]
+
+
+def replay_command(
+    file: FileArgument,
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with the recorded output; 1 if it differs.")
+    ] = False,
+    show: Annotated[int, typer.Option(help="How many devices that differ to show.", min=0)] = 5,
+    last_ms: Annotated[
+        int, typer.Option(help="What was due this long before the end may be missing.", min=0)
+    ] = 1_000,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting in place of the recorded one: heartbeat_ms=2000."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the output there, by line.")] = None,
+    to_broker: Annotated[
+        str | None, typer.Option(help="host:port of a Kafka to send the recorded input to.")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(help="How many times as fast as recorded; 0 for no waits.", min=0)
+    ] = 1.0,
+    append: Annotated[bool, typer.Option("--append", help="The topics need not be empty.")] = False,
+) -> None:
+    """Run the dataflow over the input in FILE, or send that input to a broker again."""
+    from heartwheel.recording.file import Recording
+
+    recording = Recording(file)
+    if to_broker is not None:
+        _play(recording, to_broker, speed, append=append)
+    elif check:
+        raise typer.Exit(_check(recording, _changes(change), show, last_ms))
+    else:
+        _replay(recording, _changes(change), output)
+
+
+def _play(recording: "Recording", address: str, speed: float, *, append: bool) -> None:
+    from msgspec.structs import replace
+    from rich.progress import Progress
+
+    from heartwheel.recording.player import Player
+    from heartwheel.recording.replay import replay_settings
+
+    kafka = load_settings(os.environ)
+    settings = replace(
+        replay_settings(recording, {}),
+        bootstrap_servers=address,
+        kafka=kafka.kafka,
+        producer=kafka.producer,
+    )
+    player = Player(recording, settings)
+    player.check(append=append)
+    with Progress(disable=not _console().is_terminal) as progress:
+        task = progress.add_task("playing", total=_input_records(recording))
+        sent = player.play(speed, lambda sent: progress.update(task, completed=sent))
+    print(f"{sent} records sent to {address}")
+
+
+def _replay(recording: "Recording", changes: dict[str, str], output: Path | None) -> None:
+    from dataflows.messages import DeadLetter
+    from heartwheel.recording.replay import replay, replay_settings
+    from session_logic.events import OutputBatch
+
+    counts = {"records": 0, "dead letters": 0}
+    begin_s = time.monotonic()
+    with open(output or os.devnull, "wb") as lines:
+
+        def take(item: OutputBatch | DeadLetter) -> None:
+            if isinstance(item, DeadLetter):
+                counts["dead letters"] += 1
+                return
+            counts["records"] += len(item)
+            if output is not None:
+                lines.writelines(value + b"\n" for value in item.values)
+
+        replay(recording, replay_settings(recording, changes), take)
+    produced = ", ".join(f"{number} {what}" for what, number in counts.items())
+    print(f"{_speed(recording, begin_s)}: {produced}")
+
+
+def _check(recording: "Recording", changes: dict[str, str], show: int, last_ms: int) -> int:
+    from heartwheel.recording.comparison import EXCUSES, Comparison, read_reach
+    from heartwheel.recording.replay import replay, replay_settings
+
+    begin_s = time.monotonic()
+    reach = read_reach(recording)
+    comparison = Comparison(recording, reach, last_ms)
+    until_ms = reach.written_ms + last_ms
+    replay(recording, replay_settings(recording, changes), comparison.take, until_ms)
+    differences = comparison.finish()
+    for difference in differences[:show]:
+        _show(_console(), difference)
+    counts = comparison.counts
+    kinds = ", ".join(f"{kind} {counts[kind]}" for kind in ("equal", *EXCUSES, "differences"))
+    devices = f" on {len(differences)} devices" if differences else ""
+    print(f"{_speed(recording, begin_s)}: {kinds}{devices}")
+    return 1 if differences else 0
+
+
+def _show(console: "Console", difference: "Difference") -> None:
+    """Show replayed and recorded side by side, or in lines where there is no terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [tuple(_text(item) for item in row) for row in difference.rows]
+    title = f"{difference.name}: {difference.count} differences"
+    if not console.is_terminal:
+        print(title)
+        for replayed, recorded in rows:
+            print(f"  replayed {replayed}\n  recorded {recorded}")
+        return
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for side in ("replayed", "recorded"):
+        table.add_column(side, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _text(item: "Item | None") -> str:
+    if item is None:
+        return "-"
+    return item.decode(errors="replace") if isinstance(item, bytes) else repr(item)
+
+
+def _speed(recording: "Recording", begin_s: float) -> str:
+    events, seconds = _input_records(recording), time.monotonic() - begin_s
+    return f"{events} events in {seconds:.2f} s ({events / seconds:.0f} events/s)"
+
+
+def _input_records(recording: "Recording") -> int:
+    names = recording.partitions(list(recording.settings["input_topics"]))
+    return sum(recording.manifest.partitions[name].records for name in names)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _changes(texts: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts or []]
+    for name, sign, _ in pairs:
+        if not name or not sign:
+            raise ConfigError(f"--set {name}: write it as NAME=VALUE, with the name in the README")
+    return {name: value for name, _, value in pairs}

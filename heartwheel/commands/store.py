@@ -1,0 +1,147 @@
+"""`heartwheel store`: look at, check, copy and migrate a recovery store."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from msgspec import to_builtins
+
+from dataflows.settings import Settings, load_settings
+from heartwheel.commands.shared import ConfigOption, moment_text, print_table
+
+if TYPE_CHECKING:
+    from heartwheel.store.contents import Summary
+
+store_app = typer.Typer(
+    help="Look at, check, copy or migrate a recovery store.", no_args_is_help=True
+)
+
+FolderArgument = Annotated[
+    Path | None, typer.Argument(help="Recovery directory; without it, that of the settings.")
+]
+SourceArgument = Annotated[Path, typer.Argument(help="Recovery directory of a stopped run.")]
+TargetArgument = Annotated[Path, typer.Argument(help="Directory to make; it must not exist.")]
+
+
+@store_app.command("inspect")
+def inspect_command(
+    folder: FolderArgument = None,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002  # typer's way
+) -> None:
+    """Show what a store holds: files, epochs, versions, offsets, sessions per lane."""
+    from heartwheel.store.contents import Contents
+    from heartwheel.store.recovery_files import Recovery
+
+    settings, folder = _where(folder, config)
+    with Recovery(folder) as recovery:
+        summary = Contents(recovery, settings.rules()).summary()
+    if as_json:
+        print(json.dumps(to_builtins(summary)))
+        return
+    for rows in _tables(summary):
+        print_table(rows)
+        print()
+
+
+@store_app.command("check")
+def check_command(folder: FolderArgument = None, config: ConfigOption = None) -> None:
+    """Check all that a start needs, and more; one line for each fault, exit code 1 if any."""
+    from heartwheel.store.contents import Contents
+    from heartwheel.store.recovery_files import Recovery
+
+    settings, folder = _where(folder, config)
+    with Recovery(folder) as recovery:
+        contents = Contents(recovery, settings.rules())
+        faults = False
+        for fault in contents.faults():
+            faults = True
+            print(fault)
+        if faults:
+            raise typer.Exit(1)
+        print(f"{folder}: no fault in {len(recovery.parts)} files and {contents.lanes} lanes")
+
+
+@store_app.command("copy")
+def copy_command(source: SourceArgument, target: TargetArgument) -> None:
+    """Copy the store of a stopped run."""
+    from heartwheel.store.transfer import copy_store
+
+    copy_store(source, target)
+    print(f"copied {source} to {target}")
+
+
+@store_app.command("migrate")
+def migrate_command(
+    source: SourceArgument,
+    target: TargetArgument,
+    lanes: Annotated[int, typer.Option(help="New number of lanes: a power of two up to 256.")],
+    config: ConfigOption = None,
+) -> None:
+    """Write the sessions of a stopped run as a new store with another number of lanes."""
+    from heartwheel.store.transfer import migrate_store
+
+    settings = load_settings({**os.environ, "HEARTWHEEL_LANES": str(lanes)}, config)
+    count = migrate_store(source, target, settings.lanes, settings.rules())
+    print(f"migrated {count} sessions from {source} to {target}")
+    print(
+        f"Next: make a new output topic with {lanes} partitions, then start with "
+        f"HEARTWHEEL_LANES={lanes}, HEARTWHEEL_RECOVERY_DIR={target} and HEARTWHEEL_OUTPUT_TOPIC "
+        "set to it. Readers go on there once they have read the old topic to its end."
+    )
+
+
+def _where(folder: Path | None, config: str | None) -> tuple[Settings, Path]:
+    settings = load_settings(os.environ, config)
+    return settings, folder or Path(settings.recovery_dir)
+
+
+def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
+    """Return what is printed: rows with a text for each column, table by table."""
+    whole = {
+        "directory": summary.directory,
+        "lanes, groups": f"{summary.lane_count}, {summary.groups}",
+        "resumes from epoch": summary.resume_epoch,
+        "last epoch": summary.last_epoch,
+        "executions": f"{summary.executions}, the last with {summary.workers} workers",
+        "versions": (
+            f"Bytewax tables {summary.tables_version}, lanes {_list(summary.state_versions)}, "
+            f"rows {_list(summary.row_versions)}, sink {_list(summary.sink_versions)}"
+        ),
+        "values": ", ".join(f"{step} {count}" for step, count in summary.values.items()),
+    }
+    return [
+        [{"store": name, "": value} for name, value in whole.items()],
+        [
+            {"file": file.file, "bytes": f"{file.bytes:,}", "committed epoch": file.committed_epoch}
+            for file in summary.files
+        ],
+        [
+            {
+                "lane": lane.lane,
+                "active": f"{lane.active:,}",
+                "ended": f"{lane.remembered:,}",
+                "fired up to": moment_text(lane.fired_ms),
+                "segments": f"{lane.first_segment} to {lane.last_segment}",
+                "bases": lane.base_rows,
+                "journals": lane.journal_rows,
+                "bytes": f"{lane.bytes:,}",
+            }
+            for lane in summary.lanes
+        ],
+        [{"source": part, "next offset": state} for part, state in summary.source.items()],
+        [
+            {
+                "sink": part,
+                "end offset": _list(list(state.end_offsets.values())),
+                "not acknowledged": state.waiting,
+            }
+            for part, state in summary.sink.items()
+        ],
+    ]
+
+
+def _list(values: list[Any]) -> str:
+    return ", ".join(map(str, values)) or "-"

@@ -1,0 +1,63 @@
+"""The look-up of a device: what is active on it, from the lane in memory."""
+
+from typing import Any
+
+from dataflows.clock import Clock
+from dataflows.metrics import LANES
+from dataflows.settings import Settings
+from heartwheel.cluster import Cluster
+from session_logic.keys import key_group_of, lane_of
+from session_logic.rules import next_heartbeat_ms, timeout_ms
+
+FOUND, IDLE, ELSEWHERE, NOT_YET = 200, 404, 421, 503
+
+
+class Devices:
+    """Answers for the lanes of this process, and names the owner of any other."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, clock: Clock) -> None:
+        """Look up in the lanes that run."""
+        self._lanes = settings.lanes
+        self._rules = settings.rules()
+        self._cluster = cluster
+        self._clock = clock
+
+    def look_up(self, device_id: str) -> tuple[int, dict[str, Any]]:
+        """Return an HTTP status and what to say with it; times are in ms since 1970.
+
+        200 for an active session, 404 if none is, 421 with the owner if another process has the
+        lane, 503 while the lane is not restored. Takes a few look-ups in dicts, whatever there is.
+        """
+        number = lane_of(key_group_of(device_id), self._lanes)
+        answer: dict[str, Any] = {"device_id": device_id, "lane": number, "active": False}
+        lane = LANES.running.get(number)
+        if lane is None:
+            return self._absent(answer, number)
+        if lane.restoring:
+            return NOT_YET, {**answer, "active": None, "error": f"lane {number} is being restored"}
+        session = lane.table.find(device_id)
+        if session is None:
+            return IDLE, {**answer, "error": "no session is active on this device"}
+        return FOUND, {
+            **answer,
+            "active": True,
+            "session_id": session.session_id,
+            "platform": session.platform,
+            "started_ms": session.started_ms,
+            "next_heartbeat_ms": next_heartbeat_ms(session, self._rules, lane.fired_ms),
+            "timeout_ms": timeout_ms(session, self._rules),
+            "as_of_ms": self._clock.now_ms(),
+        }
+
+    def _absent(self, answer: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
+        owner = self._cluster.owner(number)
+        if owner == self._cluster.number:
+            error = f"lane {number} has not begun: no word yet from input or store"
+            return NOT_YET, {**answer, "active": None, "error": error}
+        address = self._cluster.addresses[owner]
+        return ELSEWHERE, {
+            **answer,
+            "active": None,
+            "error": f"process {owner} ({address}) has lane {number}: ask it",
+            "owner": {"process": owner, "address": address},
+        }

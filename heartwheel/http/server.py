@@ -1,0 +1,264 @@
+"""The HTTP server of a process, in a thread of its own that the dataflow never waits for."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from importlib.resources import files
+from ipaddress import ip_address
+from secrets import compare_digest
+from typing import Any
+
+import msgspec
+import uvicorn
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dataflows.clock import Clock
+from dataflows.logs import log
+from dataflows.settings import Settings
+from dataflows.vitals import Vitals
+from heartwheel.cluster import Cluster
+from heartwheel.http.devices import Devices
+from heartwheel.http.health import Health
+from heartwheel.http.status import Status
+from session_logic.errors import ConfigError
+
+PROBES = ("/livez", "/readyz")
+SAMPLE_S = 1.0
+# Whoever opens connections and says nothing must not take the files that Kafka needs.
+MOST_CONNECTIONS = 256
+KEEP_ALIVE_S = 30
+_encode = msgspec.json.Encoder().encode
+
+
+class _DeviceConvertor(PathConvertor):
+    """Any text up to the end: a device id may hold slashes, and line breaks."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("device", _DeviceConvertor())
+
+
+def bind(settings: Settings) -> socket.socket | None:
+    """Take the address of the settings, or return None if they want no server.
+
+    Raises ConfigError if it cannot be had.
+    """
+    host, port = settings.http_host, settings.http_port
+    if not port:
+        return None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        msg = (
+            f"HEARTWHEEL_HTTP_HOST and HEARTWHEEL_HTTP_PORT: {host}:{port} cannot be bound "
+            f"({error.strerror}); choose a host of this machine and a port that is free, or "
+            "HEARTWHEEL_HTTP_PORT=0 for none"
+        )
+        raise ConfigError(msg) from None
+    # asyncio does not, as this socket does not say that it is TCP: an answer in two parts, as they
+    # all are, would wait 40 ms for the client's word of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def url_of(settings: Settings) -> str:
+    """Return where a browser on this machine finds the page."""
+    host = settings.http_host
+    with contextlib.suppress(ValueError):
+        if ip_address(host).is_unspecified:
+            host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}/"
+
+
+def serve(
+    listener: socket.socket, settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock
+) -> uvicorn.Server:
+    """Answer on a bound socket, from now to the end of the process or until should_exit is set."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(settings, cluster, vitals, clock),
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+    )
+    # It takes no signals, as it is not the main thread, and dies with the process.
+    threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
+    ).start()
+    log.info("status page", url=url_of(settings))
+    return server
+
+
+def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock) -> ASGIApp:
+    """Return the routes, guarded."""
+    health = Health(settings, cluster, vitals, clock)
+    devices = Devices(settings, cluster, clock)
+    status = Status(settings, cluster, vitals, clock, health)
+    page = Page()
+
+    async def livez(_request: Request) -> Response:
+        return _probe(health.stalled())
+
+    async def readyz(_request: Request) -> Response:
+        return _probe(health.unready())
+
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(REGISTRY), headers={"content-type": content_type})
+
+    async def device(request: Request) -> Response:
+        return _json(*devices.look_up(request.path_params["device_id"]))
+
+    async def status_json(request: Request) -> Response:
+        return _json(200, status.describe(_number(request.query_params.get("after", ""))))
+
+    async def show_page(_request: Request) -> Response:
+        return page.response(200)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        sampling = asyncio.create_task(_sample(status, clock))
+        yield
+        sampling.cancel()
+
+    app = Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/devices/{device_id:device}", device),
+            Route("/status.json", status_json),
+            Route("/", show_page),
+        ],
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, settings.http_token, page)
+
+
+async def _sample(status: Status, clock: Clock) -> None:
+    while True:
+        # A lane was added while the lanes were gone through: the next second sees it.
+        with contextlib.suppress(RuntimeError):
+            status.history.sample(clock.now_ms())
+        await asyncio.sleep(SAMPLE_S)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0
+
+
+def _probe(problem: str | None) -> Response:
+    return Response(f"{problem or 'ok'}\n", 503 if problem else 200, media_type="text/plain")
+
+
+def _json(code: int, value: dict[str, Any]) -> Response:
+    return Response(_encode(value), code, media_type="application/json")
+
+
+class Page:
+    """The status page: one document with its style and script inside, and nothing from outside."""
+
+    def __init__(self) -> None:
+        """Put it together; the policy allows this style and script, by their hashes, alone."""
+        folder = files("heartwheel.http")
+        style = folder.joinpath("page.css").read_text("utf-8")
+        script = folder.joinpath("page.js").read_text("utf-8")
+        page = folder.joinpath("page.html").read_text("utf-8")
+        self._body = page.replace("/*style*/", style).replace("/*script*/", script).encode()
+        self.policy = (
+            f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; "
+            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
+        )
+
+    def response(self, code: int) -> Response:
+        """Return the page; it holds no data."""
+        return Response(self._body, code, media_type="text/html")
+
+
+def _hashed(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+class Guard:
+    """Asks for the token, on everything but the probes, and sets the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, token: str, page: Page) -> None:
+        """Without a token, ask only that the browser's page is from this server."""
+        self._app = app
+        self._expected = f"Bearer {token}".encode() if token else b""
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["content-security-policy"] = self._page.policy
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "no-referrer"
+                headers["cache-control"] = "no-store"
+            await send(message)
+
+        refusal = None if scope["path"] in PROBES else self._refusal(scope)
+        await (refusal or self._app)(scope, receive, send_safely)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if not self._expected:
+            if _is_named_here(headers.get("host", "")):
+                return None
+            error = "without HEARTWHEEL_HTTP_TOKEN, ask by IP address or as localhost"
+            return _json(421, {"error": error})
+        if compare_digest(headers.get("authorization", "").encode(), self._expected):
+            return None
+        if scope["path"] == "/":  # a browser cannot send the token before the page asks for it
+            response = self._page.response(401)
+        else:
+            response = _json(401, {"error": "send the header Authorization: Bearer TOKEN"})
+        response.headers["www-authenticate"] = "Bearer"
+        return response
+
+
+def _is_named_here(host: str) -> bool:
+    """Say whether a Host header is an address or localhost.
+
+    Any other name may be a foreign page's own, pointed at this machine to read from it.
+    """
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    try:
+        ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True

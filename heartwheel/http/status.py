@@ -1,0 +1,128 @@
+"""What the status page and `heartwheel top` show, as one plain value."""
+
+from typing import Any
+
+from dataflows.clock import Clock
+from dataflows.messages import DeadLetter
+from dataflows.settings import Settings
+from dataflows.vitals import Vitals
+from heartwheel.cluster import Cluster
+from heartwheel.http.health import Health, running_lanes
+from heartwheel.http.history import SNAPSHOT_DURATION, History, Reading, total
+from session_logic.lane import Lane
+
+# What is shown of the key and the value of a dead letter.
+SHOWN_BYTES = 400
+
+
+class Status:
+    """Puts together what is known; reads no metric anew, whoever asks and how often."""
+
+    def __init__(
+        self, settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock, health: Health
+    ) -> None:
+        """Begin with an empty history."""
+        self._settings = settings
+        self._cluster = cluster
+        self._vitals = vitals
+        self._clock = clock
+        self._health = health
+        self._started_ms = clock.now_ms()
+        self.history = History()
+
+    def describe(self, after_ms: float) -> dict[str, Any]:
+        """Return the status, with the history after a moment; _ms is ms since 1970."""
+        now_ms = self._clock.now_ms()
+        reading = self.history.last
+        unready = self._health.unready()
+        return {
+            "version": next(iter(reading["heartwheel_build_info"]), ("",))[0],
+            "process": self._cluster.number,
+            "processes": max(1, len(self._cluster.addresses)),
+            "started_ms": self._started_ms,
+            "now_ms": now_ms,
+            "ready": unready is None,
+            "reason": unready or "",
+            "limits": {
+                "ready_lag_s": self._settings.ready_lag_ms / 1000,
+                "snapshot_s": self._settings.snapshot_ms / 1000,
+                "heartbeat_s": self._settings.heartbeat_ms / 1000,
+            },
+            "active": _by_platform(reading),
+            "lanes": [self._lane(number, now_ms) for number in range(self._settings.lanes)],
+            "consumer_lag": [
+                {"topic": topic, "partition": int(partition), "records": records}
+                for (topic, partition), records in reading[
+                    "heartwheel_consumer_lag_records"
+                ].items()
+            ],
+            "events": _by_label(reading, "heartwheel_events_total"),
+            "outcomes": _by_label(reading, "heartwheel_outcomes_total"),
+            "rejected": _by_label(reading, "heartwheel_dead_letters_total"),
+            "heartbeats": total(reading, "heartwheel_heartbeats_total"),
+            "reconciled": total(reading, "heartwheel_reconciled_records_total"),
+            "sink_queue": total(reading, "heartwheel_sink_queue_records"),
+            "snapshot": {
+                "age_s": reading["heartwheel_snapshot_age_seconds"].get(()),
+                "p99_s": self.history.percentile(SNAPSHOT_DURATION, 0.99),
+                "bytes": total(reading, "heartwheel_snapshot_bytes_total"),
+                "store_keys": total(reading, "heartwheel_store_keys"),
+                "store_bytes": total(reading, "heartwheel_store_bytes"),
+            },
+            "dead_letters": [
+                _letter(letter) for letter in reversed(list(self._vitals.dead_letters))
+            ],
+            "history": self.history.columns(after_ms),
+        }
+
+    def _lane(self, number: int, now_ms: int) -> dict[str, Any]:
+        lane = running_lanes().get(number)
+        if lane is not None:
+            lag_ms = lane.lag_ms(now_ms)
+            return {
+                "lane": number,
+                "state": self._state(lane, lag_ms),
+                "active": lane.table.platforms.total(),
+                "lag_s": None if lag_ms is None else lag_ms / 1000,
+            }
+        owner = self._cluster.owner(number)
+        if owner == self._cluster.number:
+            return {"lane": number, "state": "waiting"}
+        address = self._cluster.addresses[owner]
+        return {"lane": number, "state": "elsewhere", "process": owner, "address": address}
+
+    def _state(self, lane: Lane, lag_ms: int | None) -> str:
+        if lane.restoring:
+            return "restoring"
+        if lag_ms is None:
+            return "waiting"
+        return "behind" if lag_ms > self._settings.ready_lag_ms else "live"
+
+
+def _by_label(reading: Reading, name: str) -> dict[str, float]:
+    return {labels[0]: value for labels, value in reading[name].items()}
+
+
+def _by_platform(reading: Reading) -> dict[str, float]:
+    active: dict[str, float] = {}
+    for (_lane, platform), count in reading["heartwheel_active_sessions"].items():
+        active[platform] = active.get(platform, 0.0) + count
+    return active
+
+
+def _letter(letter: DeadLetter) -> dict[str, Any]:
+    offset, time_ms, key, value = letter.message
+    return {
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": offset,
+        "time_ms": time_ms,
+        "reason": letter.reason,
+        "detail": letter.detail[:SHOWN_BYTES],
+        "key": _shown(key),
+        "value": _shown(value),
+    }
+
+
+def _shown(data: bytes | None) -> str | None:
+    return None if data is None else data[:SHOWN_BYTES].decode(errors="backslashreplace")

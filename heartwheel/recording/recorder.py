@@ -1,0 +1,195 @@
+"""The recorder: topics of a Kafka into a recording, which a killed run can go on with."""
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message, TopicPartition
+from msgspec import Struct
+
+from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, make_client, partition_counts
+from dataflows.kafka.partition import SourceError
+from dataflows.settings import Settings
+from heartwheel.recording.file import (
+    FORMAT,
+    Header,
+    Line,
+    Manifest,
+    Preface,
+    part_name,
+    stored_settings,
+    text_or_bytes,
+)
+from heartwheel.recording.writer import Writer
+from session_logic.errors import ConfigError
+
+POLL_MESSAGES = 5_000
+POLL_S = 0.2
+
+
+class Begin(Struct, frozen=True):
+    """Where to begin: at the beginning, or at a time, or at the offset of some partitions."""
+
+    from_ms: int | None = None
+    offsets: dict[str, int] = {}
+
+
+class Recorder:
+    """Reads the topics of the settings into a recording."""
+
+    def __init__(self, path: Path, settings: Settings, begin: Begin) -> None:
+        """Open Kafka and the file; see Writer and partition_counts for what they raise."""
+        self._settings = settings
+        self._begin = begin
+        self._outputs = [settings.output_topic, settings.dead_letter_topic]
+        self._consumer = self._open()
+        self._names = self._partition_names()
+        self._writer = Writer(path, self._preface, stored_settings(settings))
+        starts = self._writer.preface.starts
+        if starts.keys() != set(self._names):
+            missing = ", ".join(sorted(starts.keys() ^ set(self._names)))
+            msg = f"recording {path} was begun with other partitions ({missing}); give another file"
+            raise ConfigError(msg)
+        self._next = {
+            name: max(starts[name], self._writer.extents[name].last + 1) for name in self._names
+        }
+        self._ends: dict[str, int] = {}
+        self._complete_ms = 0
+        self.resumed = sum(extent.records for extent in self._writer.extents.values())
+        self.recorded = 0
+
+    def _open(self) -> Consumer:
+        options = {
+            "queued.max.messages.kbytes": "32768",
+            **self._settings.kafka,
+            **self._settings.consumer,
+            "bootstrap.servers": self._settings.bootstrap_servers,
+            # No group is joined and nothing committed: the file says how far it has come.
+            "group.id": "heartwheel-record",
+            "enable.auto.commit": "false",
+            "enable.auto.offset.store": "false",
+            "enable.partition.eof": "true",
+            # An offset that no longer exists would be a hole in the recording.
+            "auto.offset.reset": "error",
+        }
+        return make_client(Consumer, options)
+
+    def _partition_names(self) -> list[str]:
+        counts = partition_counts(self._consumer, self._settings)
+        topics = [*self._outputs, *self._settings.input_topics]
+        missing = [topic for topic in topics if topic not in counts]
+        if missing:
+            msg = (
+                f"topic {', '.join(missing)} does not exist on {self._settings.bootstrap_servers}; "
+                "correct the topics in the settings"
+            )
+            raise ConfigError(msg)
+        return [part_name(topic, number) for topic in topics for number in range(counts[topic])]
+
+    def _preface(self) -> Preface:
+        """Return the preface of a new recording, with where each partition begins."""
+        unknown = self._begin.offsets.keys() - set(self._names)
+        if unknown:
+            msg = f"there is no partition {', '.join(sorted(unknown))} to begin at an offset of"
+            raise ConfigError(msg)
+        starts = {name: self._start(name) for name in self._names}
+        settings = stored_settings(self._settings)
+        return Preface(FORMAT, version("heartwheel"), settings, starts, self._begin.from_ms)
+
+    def _start(self, name: str) -> int:
+        low, high = self._watermarks(name)
+        given = self._begin.offsets.get(name)
+        if given is not None:
+            if not low <= given <= high:
+                msg = f"{name} cannot begin at offset {given}: it has {low} to {high}"
+                raise ConfigError(msg)
+            return given
+        if self._begin.from_ms is None:
+            return low
+        where = _where(name, self._begin.from_ms)
+        offset: int = self._consumer.offsets_for_times([where], METADATA_TIMEOUT_S)[0].offset
+        return high if offset < 0 else offset
+
+    def _watermarks(self, name: str) -> tuple[int, int]:
+        return self._consumer.get_watermark_offsets(_where(name), METADATA_TIMEOUT_S)
+
+    def fix_ends(self) -> int:
+        """Record up to the ends as of now; return how many offsets that is.
+
+        The ends of the output are asked for first, so that the recording has the cause of all
+        output that it has, and between the two is the moment to which it is complete.
+        """
+        inputs = [name for name in self._names if name.rpartition("/")[0] not in self._outputs]
+        for name in self._names:
+            if name not in inputs:
+                self._ends[name] = self._watermarks(name)[1]
+        self._complete_ms = int(time.time() * 1000)
+        for name in inputs:
+            self._ends[name] = self._watermarks(name)[1]
+        return sum(max(0, self._ends[name] - self._next[name]) for name in self._names)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._consumer.assign([_where(name, offset) for name, offset in self._next.items()])
+
+    def step(self) -> bool:
+        """Take in what has arrived; say whether everything up to the ends is there."""
+        for message in self._consumer.consume(POLL_MESSAGES, POLL_S):
+            error = message.error()
+            if error is None:
+                self._add(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                name = part_name(cast("str", message.topic()), cast("int", message.partition()))
+                self._next[name] = max(self._next[name], cast("int", message.offset()))
+            elif error.code() not in TRANSIENT:
+                where = f"{message.topic()}/{message.partition()}"
+                msg = (
+                    f"recording {where}: {error.str()} ({error.name()}); if its records have "
+                    "expired meanwhile, begin a new file"
+                )
+                raise SourceError(msg)
+        return bool(self._ends) and all(self._next[name] >= end for name, end in self._ends.items())
+
+    def _add(self, message: Message) -> None:
+        topic, partition = cast("str", message.topic()), cast("int", message.partition())
+        name, offset = part_name(topic, partition), cast("int", message.offset())
+        if offset < self._next[name] or offset >= self._ends.get(name, offset + 1):
+            self._next[name] = max(self._next[name], offset)
+            return
+        self._next[name] = offset + 1
+        kind, timestamp_ms = message.timestamp()
+        headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+        self._writer.add(
+            Line(
+                topic,
+                partition,
+                offset,
+                timestamp_ms,
+                "append" if kind == TIMESTAMP_LOG_APPEND_TIME else "create",
+                *text_or_bytes(message.key()),
+                *text_or_bytes(message.value()),
+                [Header(header, *text_or_bytes(value)) for header, value in headers],
+            )
+        )
+        self.recorded += 1
+
+    def finish(self) -> Manifest:
+        """Complete the recording."""
+        # The clock of the recorded run may be ahead of this machine's.
+        written_ms = max(
+            self._writer.extents[name].latest_ms
+            for name in self._names
+            if name.rpartition("/")[0] in self._outputs
+        )
+        return self._writer.finish(max(self._complete_ms, written_ms))
+
+    def close(self) -> None:
+        """Leave Kafka and the file."""
+        self._writer.close()
+        self._consumer.close()
+
+
+def _where(name: str, offset: int = 0) -> TopicPartition:
+    topic, _, partition = name.rpartition("/")
+    return TopicPartition(topic, int(partition), offset)

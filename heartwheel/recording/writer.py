@@ -1,0 +1,156 @@
+"""The writer of a recording, which goes on after the last whole frame that a file has."""
+
+import fcntl
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from heartwheel.recording.file import (
+    Chunk,
+    Extent,
+    Line,
+    Manifest,
+    Preface,
+    RecordingError,
+    damage,
+    decode_lines,
+    encode_line,
+    frames,
+    not_a_recording,
+    pack,
+    part_name,
+    read_preface,
+    tail,
+)
+from session_logic.errors import ConfigError, HeartwheelError
+
+# Lines of all partitions together that wait to be written as frames.
+BUFFER_BYTES = 16 << 20
+
+
+class Writer:
+    """A recording that is being made; it begins with whatever whole frames the file has."""
+
+    def __init__(self, path: Path, wanted: Callable[[], Preface], settings: dict[str, Any]) -> None:
+        """Open the file, or make it with the wanted preface.
+
+        Raises ConfigError if it is complete, in use, or of other settings, RecordingError if it
+        is damaged or no recording.
+        """
+        self._path = path
+        self._chunks: list[Chunk] = []
+        self._sha256: defaultdict[str, Any] = defaultdict(hashlib.sha256)
+        self._lines: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._bytes = 0
+        self.extents: defaultdict[str, Extent] = defaultdict(Extent)
+        try:
+            if not path.exists():
+                self._make(wanted())
+            self._file: BinaryIO = path.open("r+b")
+        except OSError as error:
+            raise ConfigError(f"recording {path} cannot be made: {error.strerror}") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._resume(settings)
+        except BlockingIOError:
+            self.close()
+            raise ConfigError(f"another `heartwheel record` writes to {path}") from None
+        except HeartwheelError:
+            self.close()
+            raise
+
+    def _make(self, preface: Preface) -> None:
+        """Make the file at once with its preface, so that one without is never ours."""
+        part = self._path.with_name(f"{self._path.name}.part")
+        part.write_bytes(pack(encode_line(preface) + b"\n"))
+        part.replace(self._path)
+
+    def _resume(self, settings: dict[str, Any]) -> None:
+        end = 0
+        for at, size, data in frames(self._file, self._path):
+            if at == 0:
+                self.preface = read_preface(self._path, data)
+            elif data.startswith(b'{"heartwheel_manifest"'):
+                msg = f"recording {self._path} is complete already; give another file"
+                raise ConfigError(msg)
+            else:
+                with damage(self._path, at):
+                    lines = decode_lines(data)
+                self._note(at, size, data, lines)
+            end = at + size
+        if end == 0:
+            raise not_a_recording(self._path)
+        stored = self.preface.settings  # a file of an earlier version may have fewer
+        other = [name for name, value in stored.items() if value != settings.get(name)]
+        if other:
+            msg = (
+                f"recording {self._path} was begun with another {', '.join(other)}; set it as it "
+                "was, or give another file"
+            )
+            raise ConfigError(msg)
+        self._file.seek(end)
+        self._file.truncate()
+
+    def _note(self, at: int, size: int, data: bytes, lines: list[Line]) -> None:
+        """Take a frame that is in the file into the account."""
+        name = part_name(lines[0].topic, lines[0].partition)
+        extent = self.extents[name]
+        times = [line.timestamp_ms for line in lines]
+        self._chunks.append(Chunk(name, at, size, len(lines), min(times)))
+        self._sha256[name].update(data)
+        self.extents[name] = Extent(
+            extent.records + len(lines),
+            extent.first if extent.records else lines[0].offset,
+            lines[-1].offset,
+            max(extent.latest_ms, *times),
+        )
+
+    def add(self, line: Line) -> None:
+        """Take in the next record of a partition."""
+        data = encode_line(line)
+        self._lines[part_name(line.topic, line.partition)].append(data)
+        self._bytes += len(data)
+        if self._bytes >= BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, a frame for each partition."""
+        for encoded in self._lines.values():
+            data = b"\n".join(encoded) + b"\n"
+            at, size = self._write(pack(data))
+            self._note(at, size, data, decode_lines(data))
+        self._lines.clear()
+        self._bytes = 0
+
+    def finish(self, complete_ms: int) -> Manifest:
+        """Write the manifest; the recording is complete then."""
+        self.flush()
+        for name in self.preface.starts:
+            self.extents[name].sha256 = self._sha256[name].hexdigest()
+        manifest = Manifest(self.preface, complete_ms, dict(self.extents), self._chunks)
+        at, _ = self._write(pack(encode_line(manifest) + b"\n"))
+        self._write(tail(at))
+        os.fsync(self._file.fileno())
+        self.close()
+        return manifest
+
+    def close(self) -> None:
+        """Leave the file as it is, for another writer to go on with."""
+        self._file.close()
+
+    def _write(self, frame: bytes) -> tuple[int, int]:
+        """Append a frame; return its place and size."""
+        at = self._file.tell()
+        try:
+            self._file.write(frame)
+            self._file.flush()
+        except OSError as error:
+            msg = (
+                f"recording {self._path} cannot be written: {error.strerror}; make room, then run "
+                "the same command again to go on"
+            )
+            raise RecordingError(msg) from None
+        return at, len(frame)

@@ -1,0 +1,35 @@
+"""What a crash left half-done in the recovery partitions, taken out before a run.
+
+Bytewax writes the snapshots of an epoch one by one, and then that the epoch is finished. After a
+crash in between it resumes before that epoch, but leaves the snapshots there; the one of a key
+that the new run does not touch in this epoch would later be taken for the newest.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from heartwheel.store.recovery_files import Recovery
+from session_logic.errors import SnapshotError
+
+
+def forget_unfinished(folder: Path) -> int:
+    """Delete the snapshots of epochs that are not finished; return how many there were.
+
+    Raises SnapshotError if a recovery partition cannot be read or written to.
+    """
+    with Recovery(folder) as recovery:
+        epoch, paths = recovery.resume_epoch, [part.path for part in recovery.parts]
+    try:
+        return sum(_delete_from(path, epoch) for path in paths)
+    except sqlite3.Error as error:
+        msg = (
+            f"recovery store {folder} cannot be put right ({error}); put back a whole copy of the "
+            "recovery directory, or make room on its disk"
+        )
+        raise SnapshotError(msg) from None
+
+
+def _delete_from(part: Path, epoch: int) -> int:
+    with closing(sqlite3.connect(part)) as store, store:
+        return store.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (epoch,)).rowcount

@@ -1,0 +1,173 @@
+"""The dataflow under Bytewax, with a testing source and sink."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink, TestingSource, run_main
+
+from dataflows.messages import DeadLetter, PartitionBatch
+from dataflows.sessions import build_flow
+from dataflows.settings import Settings
+from session_logic import journal
+from session_logic.clock import PartitionProgress
+from session_logic.events import OutputBatch
+from session_logic.keys import key_group_of, lane_of
+from tests.simulation.lane import decoded
+
+LANES = 4
+SETTINGS = Settings(lanes=LANES, heartbeat_ms=1_000, max_session_ms=3_600_000)
+T = 1_700_000_000_000
+
+
+def message(offset: int, kind: str, device: str, session: str) -> tuple[int, int, bytes, bytes]:
+    """Return a message of one second later for each offset."""
+    value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
+    return offset, T + offset * 1_000, device.encode(), value.encode()
+
+
+def history(count: int) -> list[PartitionBatch]:
+    """Return polls of one partition, which is behind all the while, so time is the log's."""
+    polls = []
+    for offset in range(count):
+        device = f"d{offset % 7}"
+        kind = "End" if offset % 5 == 4 else "Start"
+        one = message(offset, kind, device, f"s{offset // 7}")
+        polls.append(PartitionBatch("t", 0, "pc", [one], PartitionProgress("t/0", 1, one[1])))
+    return polls
+
+
+def run(
+    items: list[Any],
+    folder: Path,
+    out: list[Any],
+    epoch_ms: int = 0,
+    settings: Settings = SETTINGS,
+) -> None:
+    """Run the flow over the items once, from what the folder holds."""
+    flow = build_flow(TestingSource(items), TestingSink(out), settings)
+    run_main(
+        flow,
+        epoch_interval=timedelta(milliseconds=epoch_ms),
+        recovery_config=RecoveryConfig(folder, backup_interval=timedelta(0)),
+    )
+
+
+def sent(out: list[Any]) -> list[Any]:
+    """Return every record that came out."""
+    return [e for _, item in out if isinstance(item, OutputBatch) for e in decoded(item)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a recovery directory with one partition."""
+    init_db_dir(tmp_path, 1)
+    return tmp_path
+
+
+def test_lanes_get_their_devices_and_rejected_input_goes_apart(folder: Path) -> None:
+    """A record's key is its lane; a dead letter keeps its bytes."""
+    bad = (0, T, b"k", b"\x00\xff")
+    polls = [
+        PartitionBatch(
+            "t", 3, "pc", [bad, *(message(n + 1, "Start", f"d{n}", "s") for n in range(20))], None
+        )
+    ]
+    out: list[Any] = []
+    run(polls, folder, out)
+    letters = [item for _, item in out if isinstance(item, DeadLetter)]
+    assert [(x.topic, x.partition, x.message, x.reason) for x in letters] == [
+        ("t", 3, bad, "not_json")
+    ]
+    for key, item in out:
+        if isinstance(item, OutputBatch):
+            for event in decoded(item):
+                assert key == f"lane-{lane_of(key_group_of(event.device_id), LANES):03}"
+
+
+def test_backlog_in_one_poll_gives_no_heartbeat_after_an_end(folder: Path) -> None:
+    """What a poll says of the time holds after its messages, also for a lane without sessions."""
+    some = [message(0, "Start", "d", "s1"), message(3, "End", "d", "s1")]
+    last = message(60, "Start", "d", "s2")
+    out: list[Any] = []
+    run(
+        [PartitionBatch("t", 0, "pc", [*some, last], PartitionProgress("t/0", 1, last[1]))],
+        folder,
+        out,
+    )
+    first = [e for e in sent(out) if e.session_id == "s1"]
+    assert [e.time_ms - T for e in first] == [0, 1_000, 2_000, 3_000, 3_000]
+
+
+def test_stored_keys_stay_few_whatever_the_number_of_devices(folder: Path) -> None:
+    """Bytewax walks all stored keys at every epoch: there are at most 5,000."""
+    import sqlite3
+
+    def polls() -> Iterator[PartitionBatch]:
+        for part in range(20):
+            yield PartitionBatch(
+                "t",
+                0,
+                "pc",
+                [message(part * 1000 + n, "Start", f"d{part}-{n}", "s") for n in range(1000)],
+                None,
+            )
+
+    run(list(polls()), folder, [])
+    with sqlite3.connect(folder / "part-0.sqlite3") as store:
+        (count,) = store.execute(
+            "SELECT COUNT(DISTINCT step_id || state_key) FROM snaps"
+        ).fetchone()
+    assert 10 < count < 5_000
+    assert len(journal.row_names()) < 1_000
+
+
+def test_other_number_of_lanes_is_refused_with_what_to_do(folder: Path) -> None:
+    """What fixes stored state is checked at start."""
+    run(history(10), folder, [])
+    flow = build_flow(TestingSource([]), TestingSink([]), Settings(lanes=2))
+    with pytest.raises(Exception) as error:  # noqa: PT011  # Bytewax wraps it
+        run_main(
+            flow,
+            epoch_interval=timedelta(0),
+            recovery_config=RecoveryConfig(folder, backup_interval=timedelta(0)),
+        )
+    chain, causes = error.value, []
+    while chain is not None:
+        causes.append(str(chain))
+        chain = chain.__cause__ or chain.__context__
+    assert any("HEARTWHEEL_LANES is 2, but the recovery store was made for 4" in c for c in causes)
+
+
+@pytest.mark.parametrize("like", ["base-%", "journal-%"])
+def test_lost_row_is_named_in_the_error(
+    like: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is gone stops the flow with its name, never loses a session in silence."""
+    import sqlite3
+
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 150)
+    run(history(40), folder, [])
+    with sqlite3.connect(folder / "part-0.sqlite3") as store:
+        store.execute(
+            "DELETE FROM snaps WHERE step_id LIKE '%store%' AND state_key LIKE ?", (like,)
+        )
+    store.close()
+    settings = Settings(lanes=LANES, restore_timeout_ms=200)
+    live = PartitionBatch("t", 0, "pc", [], PartitionProgress("t/0", 1, None))
+    waits = [live, *(TestingSource.PAUSE(timedelta(milliseconds=100)) for _ in range(20))]
+    flow = build_flow(TestingSource([*history(40), *waits]), TestingSink([]), settings)
+    with pytest.raises(Exception) as error:  # noqa: PT011  # Bytewax wraps it
+        run_main(
+            flow,
+            epoch_interval=timedelta(milliseconds=20),
+            recovery_config=RecoveryConfig(folder, backup_interval=timedelta(0)),
+        )
+    chain, causes = error.value, []
+    while chain is not None:
+        causes.append(str(chain))
+        chain = chain.__cause__ or chain.__context__
+    assert any("missing" in c and like[:4] in c for c in causes), causes

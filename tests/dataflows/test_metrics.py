@@ -1,0 +1,81 @@
+"""The parts of the metrics that need no broker."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import REGISTRY, Gauge, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dataflows.metrics import LANES, Histogram, read_from
+from session_logic import journal
+from tests.session_logic.test_lane import LANE, RULES, T, give, resumed, start, stored
+
+
+def scraped(name: str) -> dict[tuple[str, ...], float]:
+    """Return the values of a sample by label values."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(generate_latest().decode())
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+@pytest.fixture
+def histogram() -> Iterator[Histogram]:
+    """Return a histogram that is gone after the test."""
+    made = Histogram("test_seconds", "A test.")
+    yield made
+    REGISTRY.unregister(made)
+
+
+def test_many_observations_at_once_fall_into_the_buckets_of_one_by_one(
+    histogram: Histogram,
+) -> None:
+    """A bound belongs to its bucket; what is later than all is in the last one."""
+    moments = [(99_999, 3), (99_998, 1), (99_965, 4), (80_000, 2), (100_001, 1)]
+    histogram.observe_since(moments, 100_000)
+    histogram.observe(0.002, 5)
+    counts = scraped("test_seconds_bucket")
+    assert counts["0.001",] == 4
+    assert counts["0.002",] == 10
+    assert counts["0.02",] == 10
+    assert counts["0.035",] == 14
+    assert counts["10.0",] == 14
+    assert counts["+Inf",] == scraped("test_seconds_count")[()] == 16
+    total_s = (3 * 1 + 2 + 4 * 35 + 2 * 20_000 - 1) / 1000 + 5 * 0.002
+    assert scraped("test_seconds_sum")[()] == pytest.approx(total_s)
+
+
+def test_gauge_has_no_value_once_what_it_is_read_from_is_gone() -> None:
+    """A run that is over is not kept in memory for its metrics."""
+
+    class Part:
+        def seven(self) -> int:
+            return 7
+
+    gauge, part = Gauge("test_part", "A test.", registry=None), Part()
+    read_from(gauge, part.seven)
+    assert [sample.value for metric in gauge.collect() for sample in metric.samples] == [7]
+    del part
+    (value,) = [sample.value for metric in gauge.collect() for sample in metric.samples]
+    assert math.isnan(value)
+
+
+def test_lane_counts_nothing_twice_while_it_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows still missing are shown; what the journal repeats has been counted before."""
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 1)
+    store = stored(20)
+    lane = resumed(store)
+    LANES.running[LANE] = lane
+    rows = list(store.rows.values())
+    missing = scraped("heartwheel_restore_rows_missing")[str(LANE),]
+    assert missing == len(lane.missing_rows()) > 5
+    give(lane, rows[:-1])
+    give(lane, rows[-1:])
+    assert scraped("heartwheel_restore_rows_missing")[str(LANE),] == 0
+    assert scraped("heartwheel_active_sessions")[str(LANE), "pc"] == lane.table.active > 5
+    assert scraped("heartwheel_outcomes_total")["started",] == 0
+    lane.apply([start(0)], T + RULES.heartbeat_ms)
+    assert scraped("heartwheel_events_total")["GameStart",] == 1

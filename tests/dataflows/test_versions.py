@@ -1,0 +1,63 @@
+"""Stored state of every version: the old ones load, an unknown newer one is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataflows.kafka.dead_letters import DEAD_LETTER_VERSION, starts_of
+from dataflows.kafka.outbox import SINK_VERSION, Outbox
+from dataflows.store import ROW_VERSION, Inbox, StoreSink
+from heartwheel.store.contents import Contents
+from heartwheel.store.recovery_files import Recovery
+from session_logic.errors import SnapshotError
+from session_logic.events import SessionEnd
+from session_logic.lane import STATE_VERSION, read_lane_state
+from tests.dataflows.test_flow import SETTINGS, history, run, sent
+from tests.fixtures.make import FOLDER, POLLS
+from tests.support.stores import active
+
+OLD = sorted(FOLDER.glob("state-*.sqlite3"))
+
+
+def test_every_version_has_a_fixture() -> None:
+    """A new version of a lane's state comes with a store that has it."""
+    assert [part.stem for part in OLD] == [f"state-{n}" for n in range(1, STATE_VERSION + 1)]
+
+
+@pytest.mark.parametrize("part", OLD, ids=lambda part: part.stem)
+def test_store_of_a_version_has_its_sessions_and_goes_on(part: Path, tmp_path: Path) -> None:
+    """A run resumes from it, and what it ends are the sessions that were stored."""
+    shutil.copy(part, tmp_path / "part-0.sqlite3")
+    want = json.loads(part.with_suffix(".json").read_text())
+    with Recovery(tmp_path) as recovery:
+        summary = Contents(recovery, SETTINGS.rules()).summary()
+    assert summary.state_versions == [int(part.stem.removeprefix("state-"))]
+    assert active(tmp_path) == want
+    out: list[object] = []
+    run(history(POLLS + 20), tmp_path, out)
+    first_end: dict[str, str] = {}
+    for event in sent(out):
+        if isinstance(event, SessionEnd):
+            first_end.setdefault(event.device_id, event.session_id)
+    assert first_end == {device: want[device] for device in first_end} != {}
+    assert active(tmp_path) != want
+
+
+NEWER: dict[str, Callable[[], object]] = {
+    "lane": lambda: read_lane_state([STATE_VERSION + 1, 4, 0, 0, [0, {}]]),
+    "row": lambda: StoreSink(Inbox()).build_part(
+        "store", "base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")
+    ),
+    "sink": lambda: Outbox.of_state(0, (SINK_VERSION + 1, 0, [], [])),
+    "letters": lambda: starts_of((DEAD_LETTER_VERSION + 1, {})),
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_newer_version_is_refused(name: str) -> None:
+    """An older program does not guess at what a newer one has stored."""
+    with pytest.raises(SnapshotError, match="is newer than this program knows"):
+        NEWER[name]()

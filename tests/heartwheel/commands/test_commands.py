@@ -1,0 +1,185 @@
+"""The command line: help, completion, exit codes, and one line for whatever goes wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from dataflows.settings import Settings, load_settings, settings_sources
+from heartwheel.cli import app
+from heartwheel.commands.shared import (
+    duration_ms,
+    duration_text,
+    moment_ms,
+    moment_text,
+    printable,
+)
+from session_logic.errors import ConfigError
+from tests.support.command import command, one_line, python
+
+SECRET = "hunter2"  # noqa: S105  # of nobody
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Return every command and group of commands."""
+    root = typer.main.get_command(app)
+    names: list[tuple[str, ...]] = [()]
+    for name, inner in root.commands.items():  # type: ignore[attr-defined]
+        names += [(name,), *((name, below) for below in getattr(inner, "commands", ()))]
+    return names
+
+
+def test_every_command_and_option_has_a_help_that_says_something() -> None:
+    """No option without a word, and no command without a sentence."""
+    root = typer.main.get_command(app)
+    for name, *below in commands()[1:]:
+        inner = root.commands[name]  # type: ignore[attr-defined]
+        if below:
+            inner = inner.commands[below[0]]
+        assert inner.help, name
+        for option in inner.params:
+            assert getattr(option, "help", None), (name, below, option.name)
+
+
+def test_help_shows_exit_codes_and_exits_with_0() -> None:
+    """What a script needs to know is on the first page."""
+    done = command("--help")
+    assert done.returncode == 0
+    assert "0 done, 1 failed or a fault found, 2 wrong settings or arguments" in done.stdout
+    for name in ("run", "topics", "config", "dead-letters", "store", "load"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("heartwheel dead", "dead-letters"), ("heartwheel topics c", "create"),
+     ("heartwheel dead-letters list --reason not", "not_json")],
+)  # fmt: skip
+def test_shell_completes_commands_and_reasons(words: str, found: str) -> None:
+    """What the completion of bash asks for is answered."""
+    done = python(
+        "-c",
+        "import sys; sys.argv = ['heartwheel']; from heartwheel.cli import main; main()",
+        _HEARTWHEEL_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(words.count(" ")),
+    )
+    assert found in done.stdout.split(), done
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nothing",), ("run", "--nothing"), ("load", "--rate", "0"), ("store", "copy"),
+     ("topics", "create", "--timestamps", "never")],
+)  # fmt: skip
+def test_wrong_arguments_exit_with_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    """As the settings do."""
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("asked", [("--traceback",), ()])
+def test_traceback_comes_only_when_asked_for(asked: tuple[str, ...]) -> None:
+    """By option or by variable; the line and the exit code are the same."""
+    arguments = (*asked, "config", "check", "--config", "/nowhere.toml")
+    plain = command("config", "check", "--config", "/nowhere.toml")
+    one_line(plain, 2, "/nowhere.toml")
+    done = command(*arguments, **({} if asked else {"HEARTWHEEL_TRACEBACK": "1"}))
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith(plain.stderr)
+
+
+def test_unexpected_error_is_one_line_and_exit_code_1() -> None:
+    """Even a fault of our own; the line says how to learn more."""
+    code = (
+        "import sys, heartwheel.commands.config as c\n"
+        "def fail(*_): raise ValueError('two\\nlines')\n"
+        "c.load_settings = fail\n"
+        "sys.argv = ['heartwheel', 'config', 'show']\n"
+        "from heartwheel.cli import main; main()"
+    )
+    one_line(python("-c", code), 1, "unexpected ValueError: two lines", "--traceback")
+
+
+def test_config_shows_values_sources_and_no_secret(tmp_path: Path) -> None:
+    """From the file, from variables, from a secret's file, or by default."""
+    (tmp_path / "secret").write_text(SECRET)
+    config = tmp_path / "heartwheel.toml"
+    config.write_text(f'lanes = 8\n[kafka]\nsasl.password = "{SECRET}"\nclient.id = "x"\n')
+    variables = {
+        "HEARTWHEEL_CONFIG": str(config),
+        "HEARTWHEEL_TICK_MS": "10",
+        "HEARTWHEEL_PRODUCER_SASL_PASSWORD_FILE": str(tmp_path / "secret"),
+    }
+    done = command("config", "show", "--json", **variables)
+    shown = json.loads(done.stdout)
+    assert shown["lanes"] == {"value": 8, "from": str(config)}
+    assert shown["tick_ms"] == {"value": 10, "from": "HEARTWHEEL_TICK_MS"}
+    assert shown["start"] == {"value": "earliest", "from": "default"}
+    assert shown["kafka.client.id"] == {"value": "x", "from": str(config)}
+    assert shown["kafka.sasl.password"] == {"value": "***", "from": str(config)}
+    assert shown["producer.sasl.password"]["value"] == "***"
+    assert str(tmp_path / "secret") in shown["producer.sasl.password"]["from"]
+    assert shown.keys() >= set(Settings.__struct_fields__) - {"kafka", "consumer", "producer"}
+    table = command("config", "show", **variables)
+    checked = command("config", "check", **variables | {"HEARTWHEEL_PRODUCER_DEBUG": "all"})
+    assert checked.returncode == 0, checked
+    for output in (done, table, checked):
+        assert SECRET not in output.stdout + output.stderr
+
+
+def test_every_top_level_secret_is_masked() -> None:
+    """By its name, whatever settings there will be."""
+
+    class Other(Settings, frozen=True, kw_only=True):
+        """Settings with secrets of their own."""
+
+        http_token: str = SECRET
+        some_password: str = SECRET
+        empty_token: str = ""
+
+    masked = Other().masked()
+    assert (masked["http_token"], masked["some_password"]) == ("***", "***")
+    assert masked["empty_token"] == ""
+
+
+def test_secret_given_twice_is_refused(tmp_path: Path) -> None:
+    """Which of the two counts would depend on the order of the environment."""
+    (tmp_path / "secret").write_text(SECRET)
+    variables = {
+        "HEARTWHEEL_KAFKA_SASL_PASSWORD": SECRET,
+        "HEARTWHEEL_KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "secret"),
+    }
+    with pytest.raises(ConfigError, match="set the same thing") as error:
+        load_settings(variables)
+    assert SECRET not in str(error.value)
+    assert settings_sources({"HEARTWHEEL_LANES": "4"}) == {"lanes": "HEARTWHEEL_LANES"}
+
+
+def test_times_in_words_are_read_and_shown() -> None:
+    """Durations, moments, and what is neither."""
+    assert duration_ms("x", "7d") == 604_800_000
+    assert [duration_text(ms) for ms in (604_800_000, 90_000, 250, -1)] == [
+        "7 d", "90 s", "250 ms", "forever",
+    ]  # fmt: skip
+    assert duration_ms("x", "forever") == -1
+    assert moment_ms("x", "2026-11-23T10:00:00Z") == moment_ms("x", "1795428000000")
+    assert moment_text(1795428000000) == "2026-11-23 10:00:00.000Z"
+    assert moment_text(2**62) == "never"
+    for text in ("", "7", "7 days", "-1s", "99999999999d"):
+        with pytest.raises(ConfigError, match="--x"):
+            duration_ms("--x", text)
+    for text in ("", "soon", "99999999999999d"):
+        with pytest.raises(ConfigError):
+            moment_ms("--x", text)
+
+
+def test_text_from_outside_gives_no_orders_to_a_terminal() -> None:
+    """Escapes, line breaks and bytes that are no text are written out."""
+    assert printable(b"a\x1b[31m\n\xff\x00") == "a\\x1b[31m\\n\\xff\\x00"
+    assert printable("\u202eevil") == "\\u202eevil"
+    assert printable("größe 心") == "größe 心"
+    assert printable(None) == "-"

@@ -1,0 +1,198 @@
+"""What a recorded run may differ in from its replay, and that nothing else passes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from dataflows.settings import Settings
+from heartwheel.kafka.dead_letters import MARK
+from heartwheel.recording.comparison import Comparison, Difference, read_reach
+from heartwheel.recording.file import Header, Line, Recording
+from heartwheel.recording.replay import replay, replay_settings
+from session_logic.codec import encode_output
+from session_logic.events import Heartbeat, OutputEvent, SessionEnd
+from tests.support.recordings import (
+    BEGIN_MS,
+    event_line,
+    event_of,
+    is_output,
+    lines_of,
+    recorded_run,
+    rewrite,
+    write,
+)
+
+LATEST = Settings(lanes=2, heartbeat_ms=1_000, max_session_ms=8_000)
+ALL = replace(LATEST, catch_up="all")
+END_MS = BEGIN_MS + 20_000
+# c1 ends between two heartbeats; c2 times out; c3 and p1 beat on, at other moments.
+INPUT = [
+    event_line("c1", "Start", "a", BEGIN_MS),
+    event_line("c2", "Start", "b", BEGIN_MS + 10),
+    event_line("c1", "End", "a", BEGIN_MS + 5_500),
+    *(event_line("c3", "Start", f"c{n}", BEGIN_MS + 300 + n * 4_000) for n in range(5)),
+    *(event_line("p1", "Start", f"p{n}", BEGIN_MS + 750 + n * 4_000) for n in range(5)),
+]
+
+
+def compared(
+    recording: Recording, last_ms: int = 100, changes: dict[str, str] | None = None
+) -> tuple[dict[str, int], list[Difference]]:
+    """Return the counts that are not 0, without the equal ones, and the differences."""
+    reach = read_reach(recording)
+    comparison = Comparison(recording, reach, last_ms)
+    until_ms = reach.written_ms + last_ms
+    replay(recording, replay_settings(recording, changes or {}), comparison.take, until_ms)
+    differences = comparison.finish()
+    counts = {kind: n for kind, n in comparison.counts.items() if n and kind != "equal"}
+    return counts, differences
+
+
+def edited(
+    path: Path, settings: Settings, edit: Callable[[Line, OutputEvent], list[Line]]
+) -> Recording:
+    """Return a recording whose output lines went through edit, one by one."""
+    whole = recorded_run(path, settings, INPUT, END_MS)
+    assert compared(whole) == ({}, [])
+    lines = [
+        new
+        for line in lines_of(whole)
+        for new in (edit(line, event_of(line)) if is_output(whole, line) else [line])
+    ]
+    return rewrite(whole, path, lines)
+
+
+def with_event(line: Line, event: OutputEvent) -> Line:
+    """Return a line with another record."""
+    return replace(line, value=encode_output(event).decode())
+
+
+def beat_of(end: SessionEnd, sequence: int) -> Heartbeat:
+    """Return a heartbeat of a session that has ended."""
+    names = end.device_id, end.session_id, end.platform, end.started_ms
+    return Heartbeat(*names, end.started_ms + sequence * 1_000, sequence)
+
+
+def test_heartbeat_due_after_the_end_but_sent_before_it_has_raced(tmp_path: Path) -> None:
+    """The end was stamped before the heartbeat was due, and read after."""
+
+    def edit(line: Line, event: OutputEvent) -> list[Line]:
+        if not isinstance(event, SessionEnd) or event.session_id != "a":
+            return [line]
+        return [with_event(line, beat_of(event, 6)), with_event(line, beat_of(event, 7)), line]
+
+    assert compared(edited(tmp_path / "r", LATEST, edit)) == ({"raced": 2}, [])
+
+
+def test_heartbeat_due_before_the_end_and_doubled_has_not_raced(tmp_path: Path) -> None:
+    """Only what was due after the end can have been sent too early, and only once."""
+
+    def edit(line: Line, event: OutputEvent) -> list[Line]:
+        if not isinstance(event, SessionEnd) or event.session_id != "a":
+            return [line]
+        raced = with_event(line, beat_of(event, 6))
+        return [with_event(line, beat_of(event, 5)), raced, raced, line]
+
+    counts, differences = compared(edited(tmp_path / "r", LATEST, edit))
+    assert counts["differences"] == 2
+    assert [difference.name for difference in differences] == ["c1"]
+
+
+def test_timeout_before_an_end_stamped_earlier_has_raced(tmp_path: Path) -> None:
+    """The end is then one of an idle device, and ignored."""
+    path = tmp_path / "r"
+    late = [*INPUT, event_line("c2", "End", "b", BEGIN_MS + 7_500)]
+    whole = recorded_run(path, LATEST, INPUT, END_MS)
+    output = [line for line in lines_of(whole) if is_output(whole, line)]
+    recording = write(path, whole.manifest.preface, [*late, *output], END_MS)
+    assert compared(recording) == ({"raced": 1}, [])
+
+
+def test_late_timeout_and_heartbeats_before_it_have_not_raced(tmp_path: Path) -> None:
+    """A timeout is not read, so nothing can come before it."""
+    recording = recorded_run(tmp_path / "r", ALL, INPUT, END_MS)
+    counts, differences = compared(recording, changes={"max_session_ms": "7000"})
+    assert counts == {"differences": 2}  # a heartbeat in place of the timeout, and a late one
+    assert [difference.name for difference in differences] == ["c2"]
+
+
+def test_heartbeats_left_out_in_an_outage_are_skipped_under_latest_only(tmp_path: Path) -> None:
+    """The newest of each session comes when the outage is over; under `all` the rest is lost."""
+    begin_ms, resumed_ms = BEGIN_MS + 4_100, BEGIN_MS + 7_900
+
+    def edit(line: Line, event: OutputEvent) -> list[Line]:
+        if not begin_ms < event.time_ms <= resumed_ms:
+            return [line]
+        newest = event.time_ms > resumed_ms - LATEST.heartbeat_ms
+        beat = isinstance(event, Heartbeat)
+        return [] if beat and not newest else [replace(line, timestamp_ms=resumed_ms)]
+
+    counts, differences = compared(edited(tmp_path / "latest", LATEST, edit))
+    assert differences == []
+    assert counts == {"skipped": counts["skipped"]}
+    assert counts["skipped"] > 6
+    counts, differences = compared(edited(tmp_path / "all", ALL, edit))
+    assert counts["differences"] > 6
+    assert {difference.name for difference in differences} == {"c1", "c2", "c3", "p1"}
+
+
+def test_heartbeat_left_out_while_others_beat_is_a_difference(tmp_path: Path) -> None:
+    """Where the run was alive, there was no outage to skip in."""
+
+    def edit(line: Line, event: OutputEvent) -> list[Line]:
+        lost = isinstance(event, Heartbeat) and (event.session_id, event.sequence) == ("b", 3)
+        return [] if lost else [line]
+
+    counts, differences = compared(edited(tmp_path / "r", LATEST, edit))
+    assert counts == {"differences": 1}
+    assert differences[0].name == "c2"
+
+
+def test_what_was_due_after_the_last_heartbeat_is_unreached(tmp_path: Path) -> None:
+    """A run that was stopped owes what came later; what it owed before is a difference."""
+
+    def stopped(line: Line, event: OutputEvent) -> list[Line]:
+        return [line] if event.time_ms < BEGIN_MS + 15_000 else []
+
+    counts, differences = compared(edited(tmp_path / "r", ALL, stopped), last_ms=1_000)
+    assert differences == []
+    assert 1 <= counts["unreached"] <= 8
+
+    def stopped_and_lost(line: Line, event: OutputEvent) -> list[Line]:
+        lost = event.device_id == "p1" and event.time_ms > BEGIN_MS + 12_000
+        return [] if lost else stopped(line, event)
+
+    counts, differences = compared(edited(tmp_path / "r", ALL, stopped_and_lost), last_ms=1_000)
+    assert {difference.name for difference in differences} == {"p1"}
+
+
+def test_recording_without_output_is_all_difference(tmp_path: Path) -> None:
+    """A run that has sent nothing has not been replayed to the same output."""
+    recording = edited(tmp_path / "r", ALL, lambda _line, _event: [])
+    counts, _ = compared(recording)
+    assert counts["differences"] > 10
+
+
+def test_sessions_from_before_the_recording_are_earlier(tmp_path: Path) -> None:
+    """A recording that begins in the middle has output whose cause it does not have."""
+    path = tmp_path / "r"
+    whole = recorded_run(path, ALL, INPUT, END_MS)
+    from_ms = BEGIN_MS + 6_000
+    kept = [line for line in lines_of(whole) if line.timestamp_ms >= from_ms]
+    preface = replace(whole.manifest.preface, from_ms=from_ms)
+    counts, differences = compared(write(path, preface, kept, END_MS))
+    assert differences == []
+    assert counts == {"earlier": counts["earlier"]}
+    assert counts["earlier"] > 3
+
+
+def test_mark_of_a_letter_that_was_sent_again_is_no_difference(tmp_path: Path) -> None:
+    """It stands in the dead-letter topic, but is no dead letter; another record there is one."""
+    recording = recorded_run(tmp_path / "run", LATEST, INPUT, END_MS)
+    for header, differences in ((MARK, 0), ("other", 1)):
+        mark = Line(
+            "dead-letters", 0, 0, BEGIN_MS + 10, headers=[Header(header, "pc-events/0/0/0")]
+        )
+        marked = rewrite(recording, tmp_path / header, [*lines_of(recording), mark])
+        assert len(compared(marked)[1]) == differences

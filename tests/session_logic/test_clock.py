@@ -1,0 +1,72 @@
+"""The lane's clock: the wall clock when all is read, else the least that one behind has come to."""
+
+import pytest
+
+from session_logic.clock import LEASE_MS, LaneClock, PartitionProgress
+
+NOW_MS = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("heard", "time_ms", "live"),
+    [
+        ([], None, False),
+        ([("a", None)], None, False),
+        ([("a", 5)], None, False),
+        ([("a", None), ("b", None)], NOW_MS, True),
+        ([("a", None), ("b", 5)], 5, False),
+        ([("a", 7), ("b", 5)], 5, False),
+        ([("a", 7), ("b", 5), ("b", 9)], 7, False),
+        ([("a", 7), ("b", 5), ("b", None), ("a", None)], NOW_MS, True),
+        ([("a", None), ("b", None), ("b", 5)], 5, False),
+        ([("a", None), ("b", NOW_MS + 1)], NOW_MS, False),
+    ],
+)
+def test_reports_of_two_partitions_make_one_time(
+    heard: list[tuple[str, int | None]], time_ms: int | None, *, live: bool
+) -> None:
+    """No time before all have reported; then the slowest counts, and never more than now."""
+    clock = LaneClock()
+    for part, through_ms in heard:
+        clock.hear(PartitionProgress(part, 2, through_ms))
+    assert clock.time_ms(NOW_MS) == time_ms
+    assert clock.live is live
+
+
+def clock_of(*reports: PartitionProgress) -> LaneClock:
+    """Return a clock that has heard these."""
+    clock = LaneClock()
+    for report in reports:
+        clock.hear(report)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("renewals", "through_ms"),
+    [
+        ([], NOW_MS + LEASE_MS),
+        ([("x", 500)], NOW_MS + LEASE_MS),
+        ([("x", 500), ("y", 400)], NOW_MS + 400 + LEASE_MS),
+        ([("z", 500)], NOW_MS + LEASE_MS),
+    ],
+)
+def test_word_of_a_source_holds_for_its_lease(
+    renewals: list[tuple[str, int]], through_ms: int
+) -> None:
+    """A source that falls silent holds the time back; the one that spoke longest ago counts."""
+    clock = clock_of(
+        PartitionProgress("a", 2, None, "x", NOW_MS),
+        PartitionProgress("b", 2, None, "y", NOW_MS),
+        *(PartitionProgress("", 2, None, source, NOW_MS + ms) for source, ms in renewals),
+    )
+    assert clock.time_ms(through_ms - 1) == through_ms - 1
+    assert clock.time_ms(through_ms) == through_ms
+    assert clock.time_ms(through_ms + 1) == through_ms
+    assert clock.live
+
+
+def test_word_of_a_source_that_is_all_behind_plays_no_part() -> None:
+    """Its partitions say themselves how far they have come."""
+    behind = PartitionProgress("b", 2, NOW_MS + 5 * LEASE_MS, "y", NOW_MS - 9 * LEASE_MS)
+    clock = clock_of(PartitionProgress("a", 2, None, "x", NOW_MS + 5 * LEASE_MS), behind)
+    assert clock.time_ms(NOW_MS + 9 * LEASE_MS) == NOW_MS + 5 * LEASE_MS

@@ -1,0 +1,40 @@
+"""Tests of a group of devices."""
+
+from session_logic.key_group import KeyGroup
+from session_logic.rules import Session
+
+
+def session(name: str, ended_ms: int = 0) -> Session:
+    """Return a session of device d."""
+    return Session("d", name, "pc", 1, ended_ms)
+
+
+def test_device_whose_sessions_end_one_after_another_knows_each_until_it_is_forgotten() -> None:
+    """None, one and several ended sessions of a device are told and dropped alike."""
+    group = KeyGroup()
+    assert list(group.ended("d")) == []
+    ended = [session(name) for name in "abc"]
+    for number, one in enumerate(ended, 1):
+        group.put(one)
+        one.ended_ms = number
+        group.end(one)
+        assert list(group.ended("d")) == ended[:number]
+    active = session("e")
+    group.put(active)
+    assert group.sessions() == [active, *ended]
+    group.forget(ended[1])
+    assert list(group.ended("d")) == [ended[0], ended[2]]
+    group.forget(ended[0])
+    assert list(group.ended("d")) == [ended[2]]
+    group.forget(ended[2])
+    assert list(group.ended("d")) == []
+    assert group.sessions() == [active]
+
+
+def test_loaded_sessions_are_those_that_were_stored() -> None:
+    """Active and ended ones alike, several of a device among them."""
+    stored = [session("a", 5), session("b", 6), session("c")]
+    group = KeyGroup()
+    assert group.load(stored) == stored[2:]
+    assert group.active == {"d": stored[2]}
+    assert group.sessions() == [stored[2], *stored[:2]]

@@ -1,0 +1,216 @@
+"""A lane's way back: which rows it takes, which it refuses, and what it does once all are there."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from msgspec.structs import replace
+
+from session_logic import journal
+from session_logic.clock import PartitionProgress
+from session_logic.errors import ConfigError, SnapshotError
+from session_logic.events import Fact, OutputEvent
+from session_logic.journal import BaseRow, JournalRow, Row
+from session_logic.lane import Lane, read_lane_state
+from session_logic.rules import Rules
+from tests.simulation.lane import DEVICES, LANE, LANES, Store, decoded
+
+RULES = Rules(30_000, 3_600_000)
+T = 1_700_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def _small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 1)  # a segment for every call
+
+
+def stored(calls: int) -> Store:
+    """Return the store of a lane after some calls, one start and one epoch each."""
+    lane, store = Lane(LANE, LANES, RULES), Store()
+    for number in range(calls):
+        store.write(lane.apply([start(number)], T).rows)
+        store.commit(lane)
+    return store
+
+
+def start(number: int) -> Fact:
+    """Return a start on one of the devices."""
+    return Fact(True, DEVICES[number % len(DEVICES)], f"s{number}", "pc", T + number)
+
+
+def resumed(store: Store) -> Lane:
+    """Return the lane that is made from a store's state, before any row has come."""
+    assert store.state is not None
+    return Lane(LANE, LANES, RULES, read_lane_state(store.state))
+
+
+def give(lane: Lane, rows: list[Row]) -> list[OutputEvent]:
+    """Restore rows; return what is sent."""
+    return [event for row in rows for event in decoded(lane.restore(row, T).records)]
+
+
+def by_age(store: Store) -> list[JournalRow]:
+    """Return the journal rows, oldest first."""
+    rows = [row for row in store.rows.values() if isinstance(row, JournalRow)]
+    return sorted(rows, key=lambda row: row.segment)
+
+
+@pytest.mark.parametrize("place", [0, 3, -1])
+def test_ring_row_that_is_needed_no_more_is_passed_over_wherever_it_comes(place: int) -> None:
+    """The ring has one row more than are needed; it may come after the last needed one."""
+    store = stored(20)
+    old, *needed = by_age(store)
+    assert [b.segment - a.segment for a, b in pairwise([old, *needed])] == [1] * len(needed)
+    rows = [row for row in store.rows.values() if row is not old]
+    rows.insert(place % (len(rows) + 1), old)
+    lane = resumed(store)
+    assert give(lane, rows) == []
+    assert not lane.restoring
+    assert lane.table.active == len(DEVICES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (BaseRow, lambda row: replace(row, through=row.through - 1)),
+        (BaseRow, lambda row: replace(row, through=row.through + 1)),
+        (JournalRow, lambda row: replace(row, segment=row.segment + 100)),
+    ],
+)
+def test_row_of_another_moment_is_refused(kind: type, change: Callable[[Row], Row]) -> None:
+    """A store put together from two copies is never taken for a whole one."""
+    store = stored(20)
+    row = next(row for row in store.rows.values() if isinstance(row, kind))
+    with pytest.raises(SnapshotError, match=f"{row.row} is from another moment"):
+        resumed(store).restore(change(row), T)
+
+
+def test_row_for_a_lane_without_state_is_refused() -> None:
+    """Rows without the lane's own state are half a store."""
+    for row in stored(3).rows.values():
+        with pytest.raises(SnapshotError, match=f"{row.row} is there but the lane's own"):
+            Lane(LANE, LANES, RULES).restore(row, T)
+
+
+def test_row_that_comes_twice_is_refused_once_all_are_there() -> None:
+    """A needed row has been taken in already: the second one is a fault."""
+    store = stored(20)
+    lane = resumed(store)
+    rows = list(store.rows.values())
+    give(lane, rows)
+    with pytest.raises(SnapshotError):
+        lane.restore(by_age(store)[-1], T)
+
+
+def test_missing_rows_are_named_until_they_come() -> None:
+    """The error for a lost row can say which."""
+    store = stored(20)
+    lane = resumed(store)
+    needed = [row for row in store.rows.values() if row is not by_age(store)[0]]
+    assert len(lane.missing_rows()) == len(needed)
+    for left, row in enumerate(needed):
+        assert len(lane.missing_rows()) == len(needed) - left
+        lane.restore(row, T)
+    assert lane.missing_rows() == []
+
+
+@pytest.mark.parametrize("crashes", [1, 2, 3])
+def test_fact_that_waited_for_rows_is_acted_on_after_any_number_of_crashes(crashes: int) -> None:
+    """Its offset is stored while rows are missing: its records must come from the store then."""
+    store = stored(20)
+    waiting = [start(100 + number) for number in range(crashes)]
+    for fact in waiting:
+        lane = resumed(store)
+        first, *_ = store.rows.values()
+        lane.restore(first, T)
+        output = lane.apply([fact], T + 500)
+        assert not output.records
+        store.write(output.rows)
+        store.commit(lane)
+    lane = resumed(store)
+    sent = give(lane, list(store.rows.values()))
+    active = [e.session_id for e in sent if type(e).__name__ == "SessionActive"]
+    assert active == [fact.session_id for fact in waiting]
+    store.commit(lane)
+    assert give(resumed(store), list(store.rows.values())) == []
+
+
+def test_lane_far_behind_leaps_over_more_than_a_whole_session() -> None:
+    """A step longer than any session is taken at once; ends and beats are the same."""
+    lane = Lane(LANE, LANES, Rules(30_000, 90_000, catch_up="all"))
+    lane.hear(PartitionProgress("t/0", 1, T))
+    lane.apply([start(0)], T)
+    lane.advance(T)
+    lane.hear(PartitionProgress("t/0", 1, T + 10**9))
+    sent = decoded(lane.advance(T + 10**9).records)
+    assert [type(event).__name__ for event in sent] == ["Heartbeat", "Heartbeat", "SessionEnd"]
+    assert lane.fired_ms == T + 10**9
+    assert lane.table.active == 0
+
+
+def test_outage_fires_nothing_before_the_log_is_read_to_its_end() -> None:
+    """An end that happened meanwhile is seen first; then only the newest heartbeat is sent."""
+    store = stored(20)
+    before = resumed(store)
+    give(before, list(store.rows.values()))
+    before.hear(PartitionProgress("t/0", 1, None))
+    before.advance(T + 1_000)
+    store.commit(before)
+    lane = resumed(store)
+    give(lane, list(store.rows.values()))
+    now_ms = T + 300_000
+    lane.hear(PartitionProgress("t/0", 1, T + 200_000))
+    assert not lane.advance(now_ms).records
+    assert not lane.behind(now_ms)
+    end = Fact(False, DEVICES[0], "s12", "pc", T + 250_000)
+    sent = decoded(lane.apply([end], now_ms).records)
+    assert [type(event).__name__ for event in sent] == ["Heartbeat", "SessionEnd"]
+    lane.hear(PartitionProgress("t/0", 1, None))
+    beats = decoded(lane.advance(now_ms).records)
+    assert len(beats) == len(DEVICES) - 1
+    assert {type(event).__name__ for event in beats} == {"Heartbeat"}
+    assert all(0 <= now_ms - event.time_ms < 30_000 for event in beats)
+
+
+def test_state_of_other_groups_or_lanes_is_refused_with_what_to_do() -> None:
+    """What fixes the place of a device in the store cannot be changed by a setting."""
+    state = read_lane_state(stored(1).state or [])
+    with pytest.raises(ConfigError, match="made for 128 groups of devices"):
+        Lane(LANE, LANES, RULES, replace(state, groups=128))
+    with pytest.raises(ConfigError, match="heartwheel store migrate --lanes 16"):
+        Lane(LANE, 16, RULES, state)
+
+
+def test_lag_is_that_of_the_sessions_or_of_the_clock_where_there_are_none() -> None:
+    """Unknown before all partitions have reported; then what is fired, or could be, counts."""
+    lane = Lane(LANE, LANES, RULES)
+    assert lane.lag_ms(T) is None
+    lane.hear(PartitionProgress("t/0", 1, T - 7_000))
+    assert lane.lag_ms(T) == 7_000
+    lane.apply([start(0)], T)
+    assert lane.lag_ms(T + 50) == 7_050
+    lane.hear(PartitionProgress("t/0", 1, None))
+    assert lane.lag_ms(T + 60) == 7_060
+    lane.advance(T + 60)
+    assert lane.lag_ms(T + 61) == 1
+
+
+def test_lag_of_a_lane_that_resumes_is_that_of_its_outage() -> None:
+    """No row has come yet, and no partition reported: what it has fired before is known."""
+    store = stored(20)
+    before = resumed(store)
+    give(before, list(store.rows.values()))
+    before.hear(PartitionProgress("t/0", 1, None))
+    before.advance(T + 1_000)
+    store.commit(before)
+    assert resumed(store).lag_ms(T + 300_000) == 299_000
+
+
+def test_records_after_others_keep_what_their_latency_counts_from() -> None:
+    """Held records are put together, and none loses its moment."""
+    lane = Lane(LANE, LANES, RULES)
+    records = lane.apply([start(0)], T).records
+    records.extend(lane.apply([start(1), replace(start(0), is_start=False)], T).records)
+    assert len(records) == len(records.values) == 3
+    assert records.stamped == [(T, 1), (T + 1, 1), (T, 1)]
+    assert records.due == []

@@ -1,0 +1,202 @@
+"""The session table: every outcome is counted, and time costs what is due, not what is there."""
+
+import pytest
+from msgspec.structs import replace
+
+from session_logic.events import Fact, OutputBatch, Watermark
+from session_logic.keys import KEY_GROUPS, key_group_of
+from session_logic.rules import Rules, Session, owed_heartbeats
+from session_logic.table import Input, SessionTable, State
+from tests.simulation.lane import decoded
+
+RULES = Rules(30_000, 28_800_000)
+T = 1_700_000_000_000
+FIRED = Watermark(T)
+
+
+def fact(kind: str, session: str, time_ms: int = T) -> Fact:
+    """Return a fact of device d."""
+    return Fact(kind == "start", "d", session, "pc", time_ms)
+
+
+def table_in(state: State) -> SessionTable:
+    """Return a table in which device d is in a state, as seen from session s."""
+    table = SessionTable(RULES, range(KEY_GROUPS))
+    before = {
+        State.IDLE: [],
+        State.BUSY: [("start", "other")],
+        State.ACTIVE: [("start", "s")],
+        State.ENDED: [("start", "s"), ("end", "s")],
+    }
+    for kind, session in before[state]:
+        table.apply(fact(kind, session), FIRED)
+    table.counts.clear()
+    return table
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "records", "counts"),
+    [
+        (State.IDLE, Input.START, ["SessionActive"], {"started": 1}),
+        (State.BUSY, Input.START, ["SessionEnd", "SessionActive"], {"replaced": 1, "started": 1}),
+        (State.ACTIVE, Input.START, [], {"duplicate_start": 1}),
+        (State.ENDED, Input.START, [], {"late_duplicate_start": 1}),
+        (State.IDLE, Input.END, [], {"unknown_end": 1}),
+        (State.BUSY, Input.END, [], {"stale_end": 1}),
+        (State.ACTIVE, Input.END, ["SessionEnd"], {"ended": 1}),
+        (State.ENDED, Input.END, [], {"unknown_end": 1}),
+    ],
+)
+def test_input_in_a_state_has_one_counted_outcome(
+    state: State, given: Input, records: list[str], counts: dict[str, int]
+) -> None:
+    """All pairs of state and input, none left out."""
+    table = table_in(state)
+    kind = "start" if given is Input.START else "end"
+    got = table.apply(fact(kind, "s", T + 1), FIRED)
+    assert [type(event).__name__ for event in got] == records
+    assert {name: n for name, n in table.counts.items() if n} == counts
+
+
+def sessions(count: int) -> SessionTable:
+    """Return a table with sessions that start evenly over one interval."""
+    table = SessionTable(RULES, range(KEY_GROUPS))
+    for number in range(count):
+        started_ms = T + number * RULES.heartbeat_ms // count
+        table.put(Session(f"device-{number}", f"s{number}", "pc", started_ms))
+    return table
+
+
+@pytest.mark.parametrize("count", [1_000, 10_000, 100_000])
+def test_tick_touches_only_the_sessions_that_are_due(count: int) -> None:
+    """The cost of a heartbeat does not grow with the number of sessions."""
+    table = sessions(count)
+    touched = sum(len(slot) for _, slot in table.wheel.turn(T + 30_000, T + 30_300))
+    records = OutputBatch([], [])
+    table.fire(T + 30_000, T + 30_300, records, 10**9)
+    assert touched == len(records) == count // 100
+
+
+def test_fired_heartbeats_equal_the_owed_ones() -> None:
+    """The inlined loop of the wheel says what the one definition of owed says."""
+    table = sessions(500)
+    records = OutputBatch([], [])
+    table.fire(T + 29_000, T + 95_000, records, 10**9)
+    owed = [
+        beat
+        for group in range(KEY_GROUPS)
+        for session in table.sessions(group)
+        for beat in owed_heartbeats(
+            session, RULES, newest_only=False, after_ms=T + 29_000, upto_ms=T + 95_000
+        )
+    ]
+    assert sorted(map(repr, decoded(records))) == sorted(map(repr, owed))
+
+
+def test_fire_with_a_limit_goes_on_where_it_stopped() -> None:
+    """A step with a lot to do is taken in parts, and nothing is sent twice or left out."""
+    whole, parts = OutputBatch([], []), OutputBatch([], [])
+    sessions(1_000).fire(T, T + 61_000, whole, 10**9)
+    table, at_ms = sessions(1_000), T
+    calls = 0
+    while at_ms < T + 61_000:
+        part = OutputBatch([], [])
+        at_ms = table.fire(at_ms, T + 61_000, part, 100)
+        parts.keys += part.keys
+        parts.values += part.values
+        calls += 1
+    assert calls > 10
+    assert parts.values == whole.values
+
+
+def test_timeout_off_the_beat_comes_at_its_own_moment() -> None:
+    """A longest session that is no multiple of the interval still ends on time."""
+    table = SessionTable(Rules(30_000, 70_000), range(KEY_GROUPS))
+    table.put(Session("d", "s", "pc", T))
+    records = OutputBatch([], [])
+    table.fire(T, T + 69_999, records, 10)
+    assert len(records) == 2
+    table.fire(T + 69_999, T + 70_000, records, 10)
+    end = decoded(records)[-1]
+    assert (type(end).__name__, end.time_ms) == ("SessionEnd", T + 70_000)
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "kinds"),
+    [
+        (29_999, ["SessionActive"]),
+        (30_000, ["SessionActive", "Heartbeat"]),
+        (69_999, ["SessionActive", "Heartbeat", "Heartbeat"]),
+        (70_000, ["SessionActive", "Heartbeat", "Heartbeat", "SessionEnd"]),
+        (99_999, ["SessionActive", "Heartbeat", "Heartbeat", "SessionEnd"]),
+    ],
+)
+def test_session_opened_late_gets_what_was_due_at_once(late_ms: int, kinds: list[str]) -> None:
+    """The wheel has passed its moments already; the timeout, too."""
+    table = SessionTable(Rules(30_000, 70_000), range(KEY_GROUPS))
+    got = table.apply(fact("start", "s", T - late_ms), FIRED)
+    assert [type(event).__name__ for event in got] == kinds
+    assert table.active == (kinds[-1] != "SessionEnd")
+    records = OutputBatch([], [])
+    table.fire(T, T + 30_000, records, 10)
+    assert len(records) == table.active + (kinds[-1] != "SessionEnd" and late_ms > 40_000)
+
+
+def test_leap_sends_what_is_due_of_sessions_that_end_and_that_live_on() -> None:
+    """One pass over all sessions gives what the wheel would have given, session by session."""
+
+    def filled() -> SessionTable:
+        table = SessionTable(Rules(30_000, 70_000), range(KEY_GROUPS))
+        for number, started_ms in enumerate([T, T + 500_000, T + 570_000, T + 629_999]):
+            table.put(Session(f"d{number}", "s", "pc", started_ms))
+        return table
+
+    leapt = filled().fast_forward(Watermark(T), T + 630_000, timeouts_only=False)
+    fired = OutputBatch([], [])
+    filled().fire(T, T + 630_000, fired, 100)
+    assert sorted(map(repr, leapt)) == sorted(map(repr, decoded(fired)))
+    assert [type(event).__name__ for event in leapt].count("SessionEnd") == 2
+    ends = filled().fast_forward(Watermark(T), T + 630_000, timeouts_only=True)
+    assert {event.device_id for event in ends} == {"d0", "d1"}
+
+
+def test_sessions_loaded_in_bulk_are_those_put_one_by_one() -> None:
+    """The fast way of a restore makes the same table, ended sessions and odd timeouts included."""
+    rules = Rules(30_000, 70_000)
+    stored = [Session("d", "s1", "pc", T, T + 5), Session("d", "s2", "pc", T + 9)]
+    (group,) = {key_group_of(session.device_id) for session in stored}
+    loaded, put = SessionTable(rules, range(KEY_GROUPS)), SessionTable(rules, range(KEY_GROUPS))
+    loaded.load(group, [replace(session) for session in stored])
+    for session in stored:
+        put.put(session)
+    assert loaded.sessions(group) == put.sessions(group)
+    found = [OutputBatch([], []), OutputBatch([], [])]
+    for table, records in zip((loaded, put), found, strict=True):
+        table.fire(T, T + 300_000, records, 100)
+        assert not table.wheel
+    assert found[0].values == found[1].values
+    assert len(found[0]) == 3
+
+
+def test_active_sessions_are_counted_by_platform_whatever_begins_or_ends_them() -> None:
+    """Put, loaded, started, replaced by one of the other platform, ended, timed out."""
+    table = SessionTable(RULES, range(KEY_GROUPS))
+    table.put(Session("d", "s1", "pc", T - 5))
+    table.load(key_group_of("e"), [Session("e", "s2", "pc", T), Session("e", "s3", "tv", T, T + 1)])
+    assert table.platforms == {"pc": 2}
+    table.apply(Fact(True, "d", "s4", "tv", T + 1), FIRED)
+    assert table.platforms == {"pc": 1, "tv": 1}
+    table.apply(Fact(False, "d", "s4", "tv", T + 2), FIRED)
+    assert table.platforms == {"pc": 1, "tv": 0}
+    table.fire(T, T + RULES.max_session_ms, OutputBatch([], []), 10_000)
+    assert table.platforms == {"pc": 0, "tv": 0}
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [(State.IDLE, None), (State.BUSY, "other"), (State.ACTIVE, "s"), (State.ENDED, None)],
+)
+def test_find_gives_the_active_session_of_a_device(state: State, found: str | None) -> None:
+    """What has ended is not found, though it is remembered."""
+    session = table_in(state).find("d")
+    assert (None if session is None else session.session_id) == found

@@ -1,0 +1,208 @@
+"""Heartwheel processes on a real Kafka, with topics of their own."""
+
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from msgspec import Struct
+
+from dataflows.settings import environment
+from session_logic.codec import decode_output
+from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+from tests.support.broker import ROOT, create_topics
+
+WAIT_S = 30
+
+
+class Record(Struct, frozen=True):
+    """A record as a plain consumer reads it."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+
+
+class Cluster:
+    """Topics with names of their own, and the processes that work on them."""
+
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        name: str,
+        *,
+        lanes: int = 4,
+        heartbeat_ms: int = 1_000,
+        topic_config: dict[str, str] | None = None,
+    ) -> None:
+        """Make the topics."""
+        self.address = address
+        self.folder = folder
+        self.console, self.pc = f"{name}-console", f"{name}-pc"
+        self.output, self.letters = f"{name}-out", f"{name}-letters"
+        self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
+        partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
+        create_topics(self.admin, partitions, **(topic_config or {}))
+        self._producer = Producer(
+            {"bootstrap.servers": address, "partitioner": "consistent", "log_level": "0"}
+        )
+        self._processes: list[subprocess.Popen[str]] = []
+        self.variables = {
+            "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
+            "HEARTWHEEL_INPUT_TOPICS": f"{self.console}=console,{self.pc}=pc",
+            "HEARTWHEEL_OUTPUT_TOPIC": self.output,
+            "HEARTWHEEL_DEAD_LETTER_TOPIC": self.letters,
+            "HEARTWHEEL_LANES": str(lanes),
+            "HEARTWHEEL_LOG_FORMAT": "text",
+            "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
+            "HEARTWHEEL_HEARTBEAT_MS": str(heartbeat_ms),
+            "HEARTWHEEL_HTTP_PORT": "0",
+        }
+
+    def start(
+        self,
+        *arguments: str,
+        command: str = "heartwheel.cli",
+        before: Sequence[str] = (),
+        **variables: str,
+    ) -> subprocess.Popen[str]:
+        """Start a process; its standard error goes to a file, for `errors`."""
+        log = (self.folder / f"log-{len(self._processes)}").open("w")
+        process = subprocess.Popen(
+            [*before, sys.executable, "-m", command, *(arguments or ("run",))],
+            env=environment() | self.variables | variables,
+            stderr=log,
+            cwd=ROOT,
+            text=True,
+        )
+        log.close()
+        self._processes.append(process)
+        return process
+
+    def errors(self, process: subprocess.Popen[str]) -> str:
+        """Return what a process has written to standard error."""
+        return (self.folder / f"log-{self._processes.index(process)}").read_text()
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def send(self, kind: str, device: str, session: str, time_ms: int = 0) -> None:
+        """Send an event, to the console topic for devices that begin with c."""
+        value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
+        self.send_raw(value.encode(), device, time_ms)
+
+    def send_raw(self, value: bytes | None, key: str, time_ms: int = 0) -> None:
+        """Send any bytes."""
+        topic = self.console if key.startswith("c") else self.pc
+        while True:
+            try:
+                self._producer.produce(topic, value, key, timestamp=time_ms)
+            except BufferError:
+                self._producer.poll(0.01)
+            else:
+                break
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        """Wait until everything sent has arrived."""
+        assert self._producer.flush(60) == 0
+
+    def read(self, topic: str) -> list[Record]:
+        """Return every record of a topic, partition by partition."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.address,
+                "group.id": "test",
+                "enable.partition.eof": True,
+                # Heartbeats that come faster than this would keep the end from being seen.
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        unread = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
+        records = []
+        while unread:
+            message = consumer.poll(10)
+            assert message is not None, f"{topic} cannot be read"
+            if message.error() is not None:
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                unread.discard(message.partition())
+                continue
+            records.append(
+                Record(
+                    message.partition(),
+                    message.offset(),
+                    message.timestamp()[1],
+                    message.key(),
+                    message.value(),
+                    dict(message.headers() or []),
+                )
+            )
+        consumer.close()
+        return sorted(records, key=lambda record: (record.partition, record.offset))
+
+    def events(self, topic: str | None = None) -> list[OutputEvent]:
+        """Return the output, or that of another topic; each record has its device as key."""
+        events = []
+        for record in self.read(topic or self.output):
+            event = decode_output(record.value or b"")
+            assert record.key == event.device_id.encode()
+            events.append(event)
+        return events
+
+    def sessions(self) -> dict[str, list[OutputEvent]]:
+        """Return the output by session, each in the order of the topic."""
+        sessions: defaultdict[str, list[OutputEvent]] = defaultdict(list)
+        for event in self.events():
+            sessions[event.session_id].append(event)
+        return dict(sessions)
+
+    def wait(self, what: str, condition: Callable[[], object], seconds: float = WAIT_S) -> None:
+        """Wait until a condition holds; fails with what was waited for."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                ran = [(process.poll(), self.errors(process)) for process in self._processes]
+                pytest.fail(f"waited {seconds} s for {what}; exit codes and errors: {ran}")
+            time.sleep(0.1)
+
+
+def kinds(events: list[OutputEvent]) -> list[str]:
+    """Return what events are, in short: active, beat 1, end ended."""
+    words = []
+    for event in events:
+        if isinstance(event, SessionActive):
+            words.append("active")
+        elif isinstance(event, Heartbeat):
+            words.append(f"beat {event.sequence}")
+        else:
+            words.append(f"end {event.reason}")
+    return words
+
+
+def check_whole(sessions: dict[str, list[OutputEvent]]) -> None:
+    """Check that each session begins once, beats in sequence, and is silent after its end.
+
+    Records written after the last snapshot of a killed run may be there twice.
+    """
+    for name, events in sessions.items():
+        once = list(dict.fromkeys(kinds(events)))
+        assert once[0] == "active", name
+        beats = [e.sequence for e in events if isinstance(e, Heartbeat)]
+        assert list(dict.fromkeys(beats)) == list(range(1, max(beats, default=0) + 1)), name
+        ends = [n for n, e in enumerate(events) if isinstance(e, SessionEnd)]
+        if ends:
+            assert not any(isinstance(e, Heartbeat) for e in events[ends[0] :]), name

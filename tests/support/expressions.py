@@ -1,0 +1,101 @@
+"""Every PromQL expression of rules, their tests and the dashboard, and what it asks for."""
+
+import json
+import re
+from typing import Any
+
+import promql_parser
+import yaml
+from msgspec import Struct
+
+from monitoring.dashboard import FILE
+from tests.support.broker import ROOT
+
+RULES = ROOT / "monitoring" / "rules.yml"
+RULES_TEST = ROOT / "monitoring" / "rules_test.yml"
+# What Grafana puts in for its variables; the ranges fit a scrape every second.
+VARIABLES = {
+    "$__rate_interval": "5s",
+    "$__range": "1m",
+    "$job": "heartwheel",
+    "$instance": ".*",
+}
+_LEGEND = re.compile(r"{{\s*(\w+)\s*}}")
+
+
+class Expression(Struct, frozen=True):
+    """An expression, where it stands, and the labels that its legend names."""
+
+    where: str
+    expr: str
+    legend: frozenset[str] = frozenset()
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Return the rules."""
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules
+
+
+def cases() -> list[dict[str, Any]]:
+    """Return the tests of the rules."""
+    found: list[dict[str, Any]] = yaml.safe_load(RULES_TEST.read_text())["tests"]
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    """Return the panels of the dashboard, rows included."""
+    found: list[dict[str, Any]] = json.loads(FILE.read_text())["panels"]
+    return found
+
+
+def of_rules() -> list[Expression]:
+    """Return the expressions of the alerts."""
+    return [Expression(rule["alert"], rule["expr"]) for rule in alerts()]
+
+
+def of_cases() -> list[Expression]:
+    """Return the series that the tests of the rules invent."""
+    return [
+        Expression(case["name"], series["series"])
+        for case in cases()
+        for series in case["input_series"]
+    ]
+
+
+def of_dashboard() -> list[Expression]:
+    """Return the expressions of the panels."""
+    found = []
+    for panel in panels():
+        for target in panel.get("targets", []):
+            expr = target["expr"]
+            for name, value in VARIABLES.items():
+                expr = expr.replace(name, value)
+            legend = frozenset(_LEGEND.findall(target["legendFormat"]))
+            found.append(Expression(panel["title"], expr, legend))
+    return found
+
+
+def selected(expr: str) -> dict[str, set[str]]:
+    """Return the labels that an expression asks of each metric; fails if it is not PromQL."""
+    metrics: dict[str, set[str]] = {}
+
+    def ask(node: Any, labels: list[str]) -> None:
+        def visit(part: Any) -> None:
+            if isinstance(part, promql_parser.VectorSelector):
+                metrics.setdefault(part.name, set()).update(labels)
+
+        promql_parser.walk(node, visit)
+
+    def visit(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            ask(node, [matcher.name for matcher in node.matchers.matchers])
+        elif isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
+            ask(node.expr, node.modifier.labels)
+        elif isinstance(node, promql_parser.BinaryExpr) and node.modifier is not None:
+            ask(node, node.modifier.matching.labels if node.modifier.matching else [])
+
+    promql_parser.walk(promql_parser.parse(expr), visit)
+    assert metrics, expr
+    return metrics

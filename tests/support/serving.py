@@ -1,0 +1,72 @@
+"""A server as the tests ask it, and lanes with sessions to be asked for."""
+
+import json
+from http.client import HTTPConnection, HTTPResponse
+
+from msgspec import Struct
+
+from dataflows.settings import Settings, load_settings
+from dataflows.vitals import Vitals
+from heartwheel.cluster import Cluster
+from heartwheel.http.server import bind, serve
+from session_logic.events import Fact
+from session_logic.journal import JournalState
+from session_logic.keys import key_group_of, lane_of
+from session_logic.lane import STATE_VERSION, Lane, LaneState
+from tests.support.broker import free_port
+
+T = 1_700_000_000_000
+SETTINGS = Settings(lanes=2, heartbeat_ms=1_000, max_session_ms=10_000)
+HOSTILE = "a/../b\n<img src=x onerror=alert(1)>\"'&%2f\u2028\U0001f3ae"
+TOKEN = "correct-horse"  # noqa: S105
+
+
+class FixedClock(Struct):
+    """A clock that stands still where it is put."""
+
+    now: int = T
+
+    def now_ms(self) -> int:
+        return self.now
+
+
+def start(lanes: list[Lane], device: str, session: str = "s") -> Lane:
+    """Start a session at T in its lane."""
+    lane = lanes[lane_of(key_group_of(device), 2)]
+    lane.apply([Fact(True, device, session, "pc", T)], T)
+    return lane
+
+
+class Client:
+    """A server on a port of its own, and what it answers."""
+
+    def __init__(self, token: str = "") -> None:
+        self.settings = load_settings(
+            {
+                "HEARTWHEEL_LANES": "2",
+                "HEARTWHEEL_HEARTBEAT_MS": "1000",
+                "HEARTWHEEL_HTTP_PORT": str(free_port()),
+                **({"HEARTWHEEL_HTTP_TOKEN": token} if token else {}),
+            }
+        )
+        self.vitals, self.clock = Vitals(), FixedClock()
+        listener = bind(self.settings)
+        assert listener is not None
+        self.server = serve(listener, self.settings, Cluster(), self.vitals, self.clock)
+
+    def get(self, path: str, **headers: str) -> HTTPResponse:
+        connection = HTTPConnection("127.0.0.1", self.settings.http_port, timeout=10)
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        response.body = response.read()
+        connection.close()
+        return response
+
+    def json(self, path: str) -> object:
+        return json.loads(self.get(path).body)
+
+
+def restoring(number: int) -> Lane:
+    """Return a lane that waits for a row of the store."""
+    state = LaneState(STATE_VERSION, 2, number, T, JournalState(0, {}))
+    return Lane(number, 2, SETTINGS.rules(), state)
