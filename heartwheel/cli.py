@@ -3,25 +3,24 @@
 import os
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from confluent_kafka import KafkaException
 
 from dataflows.logs import say_failure
-from dataflows.settings import TRACEBACK_VARIABLE, load_settings
-from heartwheel.cluster import Cluster
+from dataflows.settings import TRACEBACK_VARIABLE
 from heartwheel.commands.config import config_app
 from heartwheel.commands.dead_letters import letters_app
+from heartwheel.commands.demo import demo_command
 from heartwheel.commands.load import load_command
 from heartwheel.commands.record import record_command
 from heartwheel.commands.replay import replay_command
-from heartwheel.commands.shared import ConfigOption
+from heartwheel.commands.run import run_command
+from heartwheel.commands.schemas import schemas_command
 from heartwheel.commands.store import store_app
 from heartwheel.commands.top import top_command
 from heartwheel.commands.topics import topics_app
-from heartwheel.process import run
 from session_logic.errors import ConfigError, HeartwheelError
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed or a fault found, 2 wrong settings or arguments."
@@ -70,112 +69,13 @@ def _root(
         os.environ[TRACEBACK_VARIABLE] = "1"
 
 
-@app.command("run", rich_help_panel=RUN)
-def run_command(
-    config: ConfigOption = None,
-    process_id: Annotated[
-        int | None,
-        typer.Option(
-            "--process-id",
-            "-i",
-            envvar="BYTEWAX_PROCESS_ID",
-            help="Number of this process, from 0.",
-        ),
-    ] = None,
-    addresses: Annotated[
-        str | None,
-        typer.Option(
-            "--addresses",
-            "-a",
-            envvar="BYTEWAX_ADDRESSES",
-            help="host:port of every process of the cluster, with semicolons between.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            "--workers-per-process",
-            "-w",
-            envvar="BYTEWAX_WORKERS_PER_PROCESS",
-            min=1,
-            help="Threads of this process; processes scale better.",
-        ),
-    ] = 1,
-) -> None:
-    """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
-    settings = load_settings(os.environ, config)
-    run(settings, cluster_of(process_id, addresses, workers))
-
-
-@app.command("demo", rich_help_panel=RUN)
-def demo_command(
-    seconds: Annotated[
-        float | None, typer.Option(help="End after this many seconds; without it, at Ctrl-C.")
-    ] = None,
-) -> None:
-    """Show the whole job on a built-in broker with a small simulated fleet."""
-    from heartwheel.commands.demo import demo
-
-    raise typer.Exit(demo(seconds))
-
-
-@app.command("schemas", rich_help_panel=TEST)
-def schemas_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write the JSON Schema files.")],
-) -> None:
-    """Write the contract: JSON Schema for input and for output, and AsyncAPI for all of it."""
-    from heartwheel.contract import write_schemas
-
-    write_schemas(folder)
-
-
+app.command("run", rich_help_panel=RUN)(run_command)
+app.command("demo", rich_help_panel=RUN)(demo_command)
 app.command("top", rich_help_panel=OPERATE)(top_command)
 app.command("load", rich_help_panel=TEST)(load_command)
 app.command("record", rich_help_panel=TEST)(record_command)
 app.command("replay", rich_help_panel=TEST)(replay_command)
-
-
-def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> Cluster:
-    """Return the cluster that options and BYTEWAX_* variables describe, as Bytewax reads them.
-
-    In a StatefulSet the number is taken from the pod's name, the addresses from a host file.
-    """
-    pod, name = os.environ.get("BYTEWAX_POD_NAME"), os.environ.get("BYTEWAX_STATEFULSET_NAME")
-    if process_id is None and pod and name:
-        number = pod.removeprefix(f"{name}-")
-        if not number.isdecimal():
-            msg = f"BYTEWAX_POD_NAME is {pod!r}: it must be {name}- and a number"
-            raise ConfigError(msg)
-        process_id = int(number)
-    hostfile = os.environ.get("BYTEWAX_HOSTFILE_PATH")
-    if process_id is not None and addresses is None and hostfile:
-        addresses = ";".join(_lines(hostfile))
-    hosts = tuple(host.strip() for host in (addresses or "").split(";") if host.strip())
-    if process_id is None and hosts:
-        msg = "--addresses (or BYTEWAX_ADDRESSES) is given without --process-id: give both"
-        raise ConfigError(msg)
-    wrong = [host for host in hosts if not host.rpartition(":")[2].isdecimal()]
-    if wrong:
-        msg = f"address {wrong[0]!r} is not host:port; correct --addresses or its variable"
-        raise ConfigError(msg)
-    if process_id is not None and not 0 <= process_id < len(hosts):
-        msg = (
-            f"process {process_id} has no address among {len(hosts)}: give --addresses (or "
-            "BYTEWAX_ADDRESSES, or BYTEWAX_HOSTFILE_PATH) with one for every process"
-        )
-        raise ConfigError(msg)
-    return Cluster(process_id, hosts, workers)
-
-
-def _lines(hostfile: str) -> list[str]:
-    try:
-        return Path(hostfile).read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = (
-            f"BYTEWAX_HOSTFILE_PATH: the file {hostfile} cannot be read: {error}; it must have a "
-            "line host:port for every process"
-        )
-        raise ConfigError(msg) from None
+app.command("schemas", rich_help_panel=TEST)(schemas_command)
 
 
 def main() -> None:

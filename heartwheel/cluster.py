@@ -1,8 +1,12 @@
 """The processes of a run, and which of them has which lane."""
 
+import os
+from pathlib import Path
+
 from msgspec import Struct
 
 from dataflows.messages import lane_key
+from session_logic.errors import ConfigError
 
 _MASK = (1 << 64) - 1
 
@@ -26,6 +30,49 @@ class Cluster(Struct, frozen=True):
         """
         workers = self.workers * max(1, len(self.addresses))
         return _hash(lane_key(lane)) % workers // self.workers
+
+
+def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> Cluster:
+    """Return the cluster that options and BYTEWAX_* variables describe, as Bytewax reads them.
+
+    In a StatefulSet the number is taken from the pod's name, the addresses from a host file.
+    """
+    pod, name = os.environ.get("BYTEWAX_POD_NAME"), os.environ.get("BYTEWAX_STATEFULSET_NAME")
+    if process_id is None and pod and name:
+        number = pod.removeprefix(f"{name}-")
+        if not number.isdecimal():
+            msg = f"BYTEWAX_POD_NAME is {pod!r}: it must be {name}- and a number"
+            raise ConfigError(msg)
+        process_id = int(number)
+    hostfile = os.environ.get("BYTEWAX_HOSTFILE_PATH")
+    if process_id is not None and addresses is None and hostfile:
+        addresses = ";".join(_lines(hostfile))
+    hosts = tuple(host.strip() for host in (addresses or "").split(";") if host.strip())
+    if process_id is None and hosts:
+        msg = "--addresses (or BYTEWAX_ADDRESSES) is given without --process-id: give both"
+        raise ConfigError(msg)
+    wrong = [host for host in hosts if not host.rpartition(":")[2].isdecimal()]
+    if wrong:
+        msg = f"address {wrong[0]!r} is not host:port; correct --addresses or its variable"
+        raise ConfigError(msg)
+    if process_id is not None and not 0 <= process_id < len(hosts):
+        msg = (
+            f"process {process_id} has no address among {len(hosts)}: give --addresses (or "
+            "BYTEWAX_ADDRESSES, or BYTEWAX_HOSTFILE_PATH) with one for every process"
+        )
+        raise ConfigError(msg)
+    return Cluster(process_id, hosts, workers)
+
+
+def _lines(hostfile: str) -> list[str]:
+    try:
+        return Path(hostfile).read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = (
+            f"BYTEWAX_HOSTFILE_PATH: the file {hostfile} cannot be read: {error}; it must have a "
+            "line host:port for every process"
+        )
+        raise ConfigError(msg) from None
 
 
 def _hash(key: str) -> int:

@@ -15,8 +15,8 @@ from bytewax.recovery import init_db_dir
 
 from dataflows.kafka.client import CALM_S, LOG
 from dataflows.settings import Settings, environment
-from heartwheel.cli import cluster_of
-from heartwheel.process import Cluster, prepare_recovery, wait_for_own_name
+from heartwheel.cluster import Cluster, cluster_of
+from heartwheel.process import prepare_recovery, wait_for_own_name
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from tests.support.broker import ROOT
 

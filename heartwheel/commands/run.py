@@ -1,0 +1,47 @@
+"""`heartwheel run`: the dataflow, until it is stopped."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from dataflows.settings import load_settings
+from heartwheel.cluster import cluster_of
+from heartwheel.commands.shared import ConfigOption
+from heartwheel.process import run
+
+
+def run_command(
+    config: ConfigOption = None,
+    process_id: Annotated[
+        int | None,
+        typer.Option(
+            "--process-id",
+            "-i",
+            envvar="BYTEWAX_PROCESS_ID",
+            help="Number of this process, from 0.",
+        ),
+    ] = None,
+    addresses: Annotated[
+        str | None,
+        typer.Option(
+            "--addresses",
+            "-a",
+            envvar="BYTEWAX_ADDRESSES",
+            help="host:port of every process of the cluster, with semicolons between.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers-per-process",
+            "-w",
+            envvar="BYTEWAX_WORKERS_PER_PROCESS",
+            min=1,
+            help="Threads of this process; processes scale better.",
+        ),
+    ] = 1,
+) -> None:
+    """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
+    settings = load_settings(os.environ, config)
+    run(settings, cluster_of(process_id, addresses, workers))

@@ -1,0 +1,1 @@
+"""The demonstration: the whole job without a Kafka of one's own."""
