@@ -10,18 +10,20 @@ from msgspec import to_builtins
 
 from dataflows.clock import Clock
 from dataflows.logs import log
-from dataflows.messages import OPENING_EPOCHS, LaneBatch
+from dataflows.messages import HOLD_EPOCHS, LaneBatch
 from dataflows.metrics import LANES, MERGE_DURATION
 from dataflows.settings import Settings
+from dataflows.tick import Tick
 from dataflows.vitals import Vitals
+from session_logic.clock import PartitionProgress
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, OutputBatch
 from session_logic.journal import Row
 from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
 
-# Records of one lane in one tick from which on ticks are made longer, and by how much at most.
+# Ticks grow with every so many records that a lane fires in one.
 BUSY_RECORDS = 16
-LONGEST_TICKS = 10
+MAX_TICKS = 10
 
 Emitted = OutputBatch | Row
 StoredLane = list[Any]
@@ -47,13 +49,13 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             clock.go_on_from(state.fired_ms)
             self._lane = self._make(state.lane, state)
         self._waits_since_ms = clock.now_ms()
-        self._tick_ms = settings.tick_ms
+        self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_RECORDS)
         self._wake_ms: int | None = self._waits_since_ms
         self._settled = False
-        # In how many more epochs the sink is to be written to, records or not. A moved lane, which
-        # has no segment yet, is new to its sink as well.
-        self._openings = OPENING_EPOCHS if state is None or state.journal.segment < 0 else 0
-        self._epoch_opened = False
+        # For how many more epochs an empty batch keeps the sink awake: a new lane must store its
+        # start offset first. A moved lane, which has no segment yet, is new to its sink as well.
+        self._hold_epochs = HOLD_EPOCHS if state is None or state.journal.segment < 0 else 0
+        self._kept_awake = False  # in this epoch
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
         lane = Lane(number, self._settings.lanes, self._settings.rules(), state)
@@ -61,35 +63,35 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         return lane
 
     def on_batch(self, values: list[LaneBatch | Row]) -> tuple[list[Emitted], bool]:
-        """Take in rows, facts and reports."""
+        """Take in rows, then facts, then progress: it lets time pass, beyond these facts."""
         now = self._clock.now_ms()
         self._vitals.turn(now)
-        emitted: list[Emitted] = []
         if self._lane is None:
             self._lane = self._make(values[0].lane, None)
-        emitted += self._open()
         lane = self._lane
-        facts: list[Fact] = []
-        for value in values:
-            if isinstance(value, LaneBatch):
-                facts += value.facts
-            else:
-                self._waits_since_ms = now
-                restoring = lane.restoring
-                emitted += _emitted(lane.restore(value, now))
-                if restoring and not lane.restoring:
-                    log.info("restored", lane=lane.lane, sessions=lane.table.active)
+        rows, facts, progress = _split(values)
+        emitted = self._keep_sink_awake()
+        for row in rows:
+            emitted += self._restore(lane, row, now)
         if facts:
             begin_s = perf_counter()
             output = lane.apply(facts, now)
             if len(output.rows) > 1:  # the journal's, and a base
                 MERGE_DURATION.observe(perf_counter() - begin_s)
             emitted += _emitted(output)
-        for value in values:  # only now: a report lets time pass, beyond these facts
-            if isinstance(value, LaneBatch) and value.report is not None:
-                lane.hear(value.report)
+        for report in progress:
+            lane.hear(report)
         self._schedule(now, 0)
         return emitted, False
+
+    def _restore(self, lane: Lane, row: Row, now: int) -> list[Emitted]:
+        """Give the lane a row of the store, and return what it then owes."""
+        self._waits_since_ms = now
+        restoring = lane.restoring
+        output = lane.restore(row, now)
+        if restoring and not lane.restoring:
+            log.info("restored", lane=lane.lane, sessions=lane.table.active)
+        return _emitted(output)
 
     def on_notify(self) -> tuple[list[Emitted], bool]:
         """Fire what is due; raises SnapshotError if a row has not come within the limit."""
@@ -105,7 +107,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             raise SnapshotError(msg)
         output = lane.advance(now)
         self._schedule(now, len(output.records))
-        emitted = _emitted(output) or self._open()
+        emitted = _emitted(output) or self._keep_sink_awake()
         if not self._settled and output.records.settled_ms >= 0:
             self._settled = True
             emitted = emitted or [output.records]
@@ -115,30 +117,23 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         """Write to the sink once more, so that its last snapshot has every acknowledgement."""
         return [OutputBatch([], [])], False
 
-    def _open(self) -> list[Emitted]:
-        """Return something for the sink of a new lane, once an epoch."""
-        if self._epoch_opened or not self._openings:
+    def _keep_sink_awake(self) -> list[Emitted]:
+        """Return an empty batch, once in each of the epochs in which a new lane's sink holds."""
+        if self._kept_awake or not self._hold_epochs:
             return []
-        self._openings -= 1
-        self._epoch_opened = True
+        self._hold_epochs -= 1
+        self._kept_awake = True
         return [OutputBatch([], [])]
 
     def _schedule(self, now: int, fired: int) -> None:
-        """Wake at the next tick if anything can become due, at once if something is left.
-
-        A lane that fires a lot makes its ticks longer: fewer and larger batches cost the broker
-        and the producer much less, for some milliseconds of latency.
-        """
+        """Wake at the next tick if anything can become due, at once if something is left."""
         assert self._lane is not None
         if fired:
-            per_tick = fired * self._settings.tick_ms // self._tick_ms
-            longer = min(LONGEST_TICKS, 1 + per_tick // BUSY_RECORDS)
-            self._tick_ms = self._settings.tick_ms * longer
-        tick_ms = self._tick_ms
+            self._tick.note_work(now, fired)
         if self._lane.behind(now) and self._lane.table.wheel:
             self._wake_ms = now
-        elif self._lane.table.wheel or self._lane.resuming or self._openings:
-            self._wake_ms = (now // tick_ms + 1) * tick_ms
+        elif self._lane.table.wheel or self._lane.resuming or self._hold_epochs:
+            self._wake_ms = self._tick.next_ms(now)
         else:
             self._wake_ms = None
 
@@ -149,9 +144,26 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     def snapshot(self) -> StoredLane:
         """Return the lane's own state as plain values; its sessions are in the store."""
         assert self._lane is not None
-        self._epoch_opened = False
+        self._kept_awake = False
         stored: StoredLane = to_builtins(self._lane.state())
         return stored
+
+
+def _split(
+    values: list[LaneBatch | Row],
+) -> tuple[list[Row], list[Fact], list[PartitionProgress]]:
+    """Return the rows, the facts and the progress of a batch, each in its order."""
+    rows: list[Row] = []
+    facts: list[Fact] = []
+    progress: list[PartitionProgress] = []
+    for value in values:
+        if not isinstance(value, LaneBatch):
+            rows.append(value)
+            continue
+        facts += value.facts
+        if value.report is not None:
+            progress.append(value.report)
+    return rows, facts, progress
 
 
 def _emitted(output: LaneOutput) -> list[Emitted]:

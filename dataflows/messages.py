@@ -46,4 +46,4 @@ def lane_key(lane: int) -> str:
 DEAD_LETTER_KEY = "rejected"
 # A new lane is written to in this many epochs before the sink sends anything of it: by then the
 # first of them is stored, and with it the offset at which the lane begins.
-OPENING_EPOCHS = 2
+HOLD_EPOCHS = 2

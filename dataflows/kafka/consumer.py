@@ -25,16 +25,17 @@ from dataflows.metrics import (
 )
 from dataflows.settings import Settings
 from dataflows.stop import Stop
+from dataflows.tick import Tick
 from session_logic.clock import LEASE_MS, PartitionProgress
 
 POLL_MESSAGES = 5_000
 MOST_PENDING = 20_000
 # How often the lag of each partition is measured.
 MEASURE_MS = 1_000
-# Kafka is polled less often with so many messages in a tick, or with none for so long.
+# Ticks grow with every so many messages in one, and are longest with none for so long.
 BUSY_MESSAGES = 8
-BUSY_MS = 1_000
-LONGEST_TICKS = 3
+IDLE_MS = 1_000
+MAX_TICKS = 3
 # After a pause so long, or when the broker was away, what was read to its end may not be any more.
 PAUSE_MS = LEASE_MS // 2
 # The same after a broker has left out so many answers, of one every fetch.wait.max.ms.
@@ -62,8 +63,7 @@ class SharedConsumer:
         self._polling = Lock()
         self.name = uuid4().hex
         self._polled_ms = 0
-        self._busy_ms = 0
-        self._ticks = 1
+        self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_MESSAGES, idle_ms=IDLE_MS)
         self._renewed_ms = 0
         self._away = False
         self._silence_ms = self._patience_ms = 0
@@ -174,16 +174,9 @@ class SharedConsumer:
         self._schedule(now, len(messages))
 
     def _schedule(self, now: int, messages: int) -> None:
-        """Poll at the next tick, at once if there is more, later if there is nothing or much.
-
-        Fewer and larger batches cost less, for some milliseconds of latency.
-        """
-        if messages:
-            self._busy_ms = now
-        busy = now - self._busy_ms < BUSY_MS
-        self._ticks = min(LONGEST_TICKS, 1 + messages // self._ticks // BUSY_MESSAGES)
-        tick_ms = self._settings.tick_ms * (self._ticks if busy else LONGEST_TICKS)
-        self._wake_ms = now if messages == POLL_MESSAGES else (now // tick_ms + 1) * tick_ms
+        """Poll at the next tick, or at once if there is more."""
+        self._tick.note_work(now, messages)
+        self._wake_ms = now if messages == POLL_MESSAGES else self._tick.next_ms(now)
         self.wake_at = self._clock.at_ms(self._wake_ms)
 
     def _hear(self, statistics: str) -> None:

@@ -13,7 +13,7 @@ from dataflows.kafka.lease import Lease
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader, ReconcileError
-from dataflows.messages import DEAD_LETTER_KEY, OPENING_EPOCHS, DeadLetter, lane_key
+from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, lane_key
 from dataflows.metrics import SNAPSHOT_BYTES
 from dataflows.settings import Settings
 from dataflows.stop import STOP, Stop
@@ -154,7 +154,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         lane = self.part_fn(for_part)
         if resume_state is None:
             outbox = Outbox(self._tails.bounds(topic, lane)[1])
-            return _LanePart(self, lane, outbox, OPENING_EPOCHS)
+            return _LanePart(self, lane, outbox, HOLD_EPOCHS)
         part = _LanePart(self, lane, Outbox.of_state(lane, resume_state), 0)
         self._resumed[lane] = part
         return part

@@ -100,7 +100,7 @@ def settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def send_before_the_offset_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a new lane send in its first epoch."""
-    monkeypatch.setattr("dataflows.kafka.sink.OPENING_EPOCHS", 0)
+    monkeypatch.setattr("dataflows.kafka.sink.HOLD_EPOCHS", 0)
 
 
 def act_on_no_fact_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,33 @@
+"""The tick of a loop: short for low latency, longer while there is much to do, or nothing."""
+
+
+class Tick:
+    """Tells when a loop turns next: at a multiple of base_ms, of up to max_factor ticks of it.
+
+    Fewer turns with larger batches cost less CPU here and in the broker, for some milliseconds
+    of latency. A tick grows by base_ms for every busy_work pieces of work that come in one base
+    tick. A loop with idle_ms takes the longest ticks when no work has come for so long.
+    """
+
+    def __init__(
+        self, base_ms: int, max_factor: int, *, busy_work: int, idle_ms: int | None = None
+    ) -> None:
+        self._base_ms = base_ms
+        self._max_factor = max_factor
+        self._busy_work = busy_work
+        self._idle_ms = idle_ms
+        self._factor = 1
+        self._worked_ms = 0
+
+    def note_work(self, now_ms: int, work: int) -> None:
+        """Take in how much work the last turn had."""
+        if work:
+            self._worked_ms = now_ms
+        work_per_base = work // self._factor
+        self._factor = min(self._max_factor, 1 + work_per_base // self._busy_work)
+
+    def next_ms(self, now_ms: int) -> int:
+        """Return when to turn next, after now_ms."""
+        idle = self._idle_ms is not None and now_ms - self._worked_ms >= self._idle_ms
+        tick_ms = self._base_ms * (self._max_factor if idle else self._factor)
+        return (now_ms // tick_ms + 1) * tick_ms
