@@ -1,17 +1,18 @@
-# syntax=docker/dockerfile:1
-FROM python:3.11-slim-trixie AS build
+FROM python:3.11.14-slim-trixie AS build
 WORKDIR /source
 COPY requirements.txt .
 RUN ["python", "-m", "venv", "/opt/heartwheel"]
 # hadolint ignore=DL3059 # one RUN for both would need a shell
-RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--require-hashes", "-r", "requirements.txt"]
-COPY pyproject.toml .
+RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--no-deps", "--require-hashes", "-r", "requirements.txt"]
+# hadolint ignore=DL3059 # likewise
+RUN ["/opt/heartwheel/bin/pip", "check"]
+COPY pyproject.toml README.md LICENSE ./
 COPY session_logic session_logic
 COPY dataflows dataflows
 COPY heartwheel heartwheel
 RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--no-deps", "--no-build-isolation", "."]
 
-FROM python:3.11-slim-trixie AS heartwheel
+FROM python:3.11.14-slim-trixie AS heartwheel
 # A named volume takes over the owner of the directory that it is mounted on.
 RUN ["install", "-d", "-o", "10001", "-g", "10001", "/var/lib/heartwheel"]
 COPY --from=build /opt/heartwheel /opt/heartwheel

@@ -1,21 +1,35 @@
 # Two commands do all the set-up: `make demo` and `make test`.
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SCALE ?= 0.1
 N ?= 10000
 ARGS ?=
 
+# Bytewax has wheels for no Python after 3.12; ensurepip is missing where Debian's venv package is.
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+NEEDED := $(if $(PYTHON),PYTHON=$(PYTHON) is not,there is no) Python 3.11 or 3.12 with venv: \
+install it with "apt install python3.11-venv" (Debian 12), "apt install python3.12-venv" (Ubuntu 24.04), \
+"brew install python@3.12" (macOS) or "uv python install 3.12" (anywhere), or give its path: make PYTHON=...
+python = $(or $(shell for python in $(or $(PYTHON),python3.12 python3.11 python3); do \
+  "$$python" -c "$(FITS)" 2>/dev/null && echo "$$python" && break; done),$(error $(NEEDED)))
+
+# What was published after the lock is never looked at: no dependency is resolved here.
+INSTALL := $(BIN)/pip install --quiet --no-deps
+LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe \
+  --no-emit-index-url --no-emit-find-links --all-build-deps
+
 .PHONY: demo test simulate check audit bench lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(python) -m venv --clear $(VENV)
+	$(INSTALL) --require-hashes -r requirements.txt
+	$(INSTALL) --no-build-isolation -e .
+	$(BIN)/pip check
 	touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.txt
-	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	$(INSTALL) --require-hashes -r requirements-dev.txt
+	$(BIN)/pip check
 	touch $@
 
 demo: $(VENV)/run
@@ -40,8 +54,8 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.bench --scale $(SCALE) $(ARGS)
 
 lock: $(VENV)/dev
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe --extra build --output-file requirements.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe --extra build --extra dev --output-file requirements-dev.txt pyproject.toml
+	$(LOCK) --output-file requirements.txt pyproject.toml
+	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .cache bench-out
