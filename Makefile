@@ -18,7 +18,7 @@ INSTALL := $(BIN)/pip install --quiet --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe \
   --no-emit-index-url --no-emit-find-links --all-build-deps
 
-.PHONY: demo test simulate check audit bench lock clean
+.PHONY: demo test simulate check docs audit bench lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(python) -m venv --clear $(VENV)
@@ -45,6 +45,10 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Writes what follows from the code into the pages: settings and transitions.
+docs: $(VENV)/dev
+	$(BIN)/python -m docs.generate
 
 # Asks the Python Package Index for known vulnerabilities, so it needs a network.
 audit: $(VENV)/dev
