@@ -4,15 +4,20 @@ import json
 import signal
 import tempfile
 import time
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.live import Live
+    from collections.abc import Iterable, Iterator
 
-    from heartwheel.demo.job import DemoJob
+    from rich.console import Console
 
+    from heartwheel.demo import DemoJob
+
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINE_S = 2.0  # between the plain lines that are shown without a terminal
 
 
@@ -22,55 +27,60 @@ def demo_command(
     ] = None,
 ) -> None:
     """Show the whole job on a built-in broker with a small simulated fleet."""
-    raise typer.Exit(_demo(seconds))
-
-
-def _demo(seconds: float | None) -> int:
-    """Run the demonstration for some seconds, or until Ctrl-C; return the exit code."""
     from rich.console import Console
-    from rich.live import Live
 
-    from heartwheel.demo.job import DemoJob
-    from heartwheel.demo.view import KINDS
+    from heartwheel.demo import DemoJob
 
     console = Console()
-    begin = time.monotonic()
+    show = _show_live if console.is_terminal else _show_lines
     with tempfile.TemporaryDirectory(prefix="heartwheel-demo-") as folder:
-        job = DemoJob(folder)
-        live = Live(console=console, refresh_per_second=8) if console.is_terminal else None
+        for number in END_SIGNALS:
+            signal.signal(number, signal.default_int_handler)
+        job = DemoJob(Path(folder))
+        passed_s = takewhile(lambda s: seconds is None or s < seconds, _passed_s())
         try:
-            _watch(job, live, seconds, begin)
+            show(console, job, passed_s)
         except KeyboardInterrupt:
             pass
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the flow
+            for number in END_SIGNALS:  # a second one must not leave the flow running
+                signal.signal(number, signal.SIG_IGN)
             code = job.stop()
-    summary = f"{job.view.line(job.sent)}{job.view.page()}"
-    console.print(summary, style="bold", soft_wrap=True, highlight=False, markup=False)
-    for kind in KINDS:
-        for value in list(job.view.last[kind])[-1:]:
-            console.print(
-                json.dumps(json.loads(value)), soft_wrap=True, highlight=False, style="dim"
-            )
-    return code
+    _show_end(console, job)
+    raise typer.Exit(code)
 
 
-def _watch(job: "DemoJob", live: "Live | None", seconds: float | None, begin: float) -> None:
-    from heartwheel.demo.job import HEARTBEAT_MS
+def _passed_s() -> "Iterator[float]":
+    begin_s = time.monotonic()
+    while True:
+        yield time.monotonic() - begin_s
 
-    last_line = begin
-    if live is not None:
-        live.start()
-    try:
-        while job.running() and (seconds is None or time.monotonic() - begin < seconds):
-            job.step()
-            now = time.monotonic()
-            if live is not None:
-                live.update(job.view.render(job.sent, now - begin, HEARTBEAT_MS))
-            elif now - last_line >= LINE_S:
-                last_line = now
-                line = f"{job.view.line(job.sent)}{job.view.page()}"
-                print(f"{now - begin:5.1f} s  {line}", flush=True)
-    finally:
-        if live is not None:
-            live.stop()
+
+def _show_live(console: "Console", job: "DemoJob", passed_s: "Iterable[float]") -> None:
+    """Show the view on a screen of its own, which leaves the terminal as it was."""
+    from rich.live import Live
+
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        for now_s in passed_s:
+            if not job.step():
+                return
+            live.update(job.render(now_s), refresh=True)
+
+
+def _show_lines(_console: "Console", job: "DemoJob", passed_s: "Iterable[float]") -> None:
+    last_s = 0.0
+    for now_s in passed_s:
+        if not job.step():
+            return
+        if now_s - last_s >= LINE_S:
+            last_s = now_s
+            print(f"{now_s:5.1f} s  {job.line()}", flush=True)
+
+
+def _show_end(console: "Console", job: "DemoJob") -> None:
+    """Show the numbers, then the last record of each kind as it is in the topic."""
+    console.print(job.line(), style="bold", soft_wrap=True, highlight=False, markup=False)
+    for records in job.view.last.values():
+        for _, value in list(records)[-1:]:
+            text = json.dumps(json.loads(value))
+            console.print(text, soft_wrap=True, highlight=False, style="dim")

@@ -4,18 +4,20 @@ The broker is the one that is built into librdkafka, in this process; the flow i
 own, started as an operator would.
 """
 
-import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from rich.panel import Panel
 
 from dataflows.settings import Settings, environment
-from heartwheel.demo.view import DemoView
 from heartwheel.fleet import Fleet, Mix
 from heartwheel.http.server import bind, url_of
+from heartwheel.views.demo import DemoView
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
 
@@ -31,10 +33,11 @@ FETCH_WAIT_MS = "10"
 
 
 class DemoJob:
-    """Broker, fleet and flow of one demonstration."""
+    """Broker, fleet and flow of one demonstration; its view has what came out."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         """Start the broker and the flow."""
+        self._log = folder / "flow.log"
         page = page_settings()
         self._producer = Producer(
             {"test.mock.num.brokers": "1", "linger.ms": "5", "log_level": "0"}
@@ -46,7 +49,7 @@ class DemoJob:
             "HEARTWHEEL_LANES": str(LANES),
             "HEARTWHEEL_HEARTBEAT_MS": str(HEARTBEAT_MS),
             "HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS),
-            "HEARTWHEEL_RECOVERY_DIR": os.path.join(folder, "recovery"),
+            "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
             "HEARTWHEEL_HTTP_PORT": str(page.http_port),
             "HEARTWHEEL_KAFKA_LOG__LEVEL": "0",
             "HEARTWHEEL_LOG_LEVEL": "warning",
@@ -60,6 +63,7 @@ class DemoJob:
         self._flow = subprocess.Popen(
             [sys.executable, "-m", "heartwheel.cli", "run"],
             env=variables,
+            stderr=self._log.open("wb"),  # the live view has the terminal
             start_new_session=True,  # Ctrl-C is for the demo, which then stops the flow
         )
         self._consumer = Consumer(
@@ -77,22 +81,22 @@ class DemoJob:
                 for partition in range(LANES)
             ]
         )
-        self.view = DemoView(url_of(page) if page.http_port else "")
+        self.view = DemoView(url_of(page))
 
-    @property
-    def sent(self) -> int:
-        """How many events the fleet has sent."""
-        return self._fleet.sent
-
-    def running(self) -> bool:
-        """Say whether the flow still runs."""
-        return self._flow.poll() is None
-
-    def step(self) -> None:
-        """Send some events and take in what has come out."""
+    def step(self) -> bool:
+        """Send some events, then read what has come out; False if the flow has ended."""
         self._fleet.step(round(EVENTS_PER_S * STEP_S))
         self._read()
         time.sleep(STEP_S)
+        return self._flow.poll() is None
+
+    def line(self) -> str:
+        """Return the numbers in one line."""
+        return self.view.line(self._fleet.sent)
+
+    def render(self, seconds: float) -> Panel:
+        """Return the live view."""
+        return self.view.render(self._fleet.sent, seconds, HEARTBEAT_MS)
 
     def _read(self) -> None:
         for message in self._consumer.consume(5_000, 0):
@@ -105,7 +109,10 @@ class DemoJob:
                 self.view.add(decode_output(value), message.timestamp()[1], value)
 
     def stop(self) -> int:
-        """Stop the flow cleanly, take in its last records and return its exit code."""
+        """Stop the flow cleanly, read its last records, and return its exit code.
+
+        What the flow had to say is on stderr then.
+        """
         self._producer.flush(5)
         self._flow.send_signal(signal.SIGTERM)
         try:
@@ -116,16 +123,24 @@ class DemoJob:
         time.sleep(0.2)
         self._read()
         self._consumer.close()
+        sys.stderr.write(self._log.read_text())
         return code
 
 
 def page_settings() -> Settings:
-    """Return where the status page is to be; port 0 if the usual one is taken."""
-    settings = Settings()
-    try:
-        listener = bind(settings)
-    except ConfigError:
-        return Settings(http_port=0)
-    if listener is not None:
-        listener.close()
+    """Return the settings of the status page: the usual port, or a free one if that is taken."""
+    for settings in (Settings(), Settings(http_port=_free_port())):
+        try:
+            listener = bind(settings)
+        except ConfigError:
+            continue
+        if listener is not None:
+            listener.close()
+        return settings
     return settings
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,1 +1,0 @@
-"""The demonstration: the whole job without a Kafka of one's own."""
