@@ -20,7 +20,7 @@ from session_logic.clock import PartitionProgress
 from session_logic.codec import decode_sessions, encode_output
 from session_logic.events import Fact, OutputBatch, OutputEvent, Watermark
 from session_logic.keys import key_group_of, lane_of
-from tests.simulation.lane import by_device, decoded
+from tests.support.events import by_device, decoded
 from tests.support.model import Model
 
 # Few groups to a lane, and devices in all groups of two lanes: the journal's ring comes round.

@@ -16,49 +16,8 @@ from session_logic import journal
 from session_logic.clock import PartitionProgress
 from session_logic.events import OutputBatch
 from session_logic.keys import key_group_of, lane_of
-from tests.simulation.lane import decoded
-
-LANES = 4
-SETTINGS = Settings(lanes=LANES, heartbeat_ms=1_000, max_session_ms=3_600_000)
-T = 1_700_000_000_000
-
-
-def message(offset: int, kind: str, device: str, session: str) -> tuple[int, int, bytes, bytes]:
-    """Return a message of one second later for each offset."""
-    value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
-    return offset, T + offset * 1_000, device.encode(), value.encode()
-
-
-def history(count: int) -> list[PartitionBatch]:
-    """Return polls of one partition, which is behind all the while, so time is the log's."""
-    polls = []
-    for offset in range(count):
-        device = f"d{offset % 7}"
-        kind = "End" if offset % 5 == 4 else "Start"
-        one = message(offset, kind, device, f"s{offset // 7}")
-        polls.append(PartitionBatch("t", 0, "pc", [one], PartitionProgress("t/0", 1, one[1])))
-    return polls
-
-
-def run(
-    items: list[Any],
-    folder: Path,
-    out: list[Any],
-    epoch_ms: int = 0,
-    settings: Settings = SETTINGS,
-) -> None:
-    """Run the flow over the items once, from what the folder holds."""
-    flow = build_flow(TestingSource(items), TestingSink(out), settings)
-    run_main(
-        flow,
-        epoch_interval=timedelta(milliseconds=epoch_ms),
-        recovery_config=RecoveryConfig(folder, backup_interval=timedelta(0)),
-    )
-
-
-def sent(out: list[Any]) -> list[Any]:
-    """Return every record that came out."""
-    return [e for _, item in out if isinstance(item, OutputBatch) for e in decoded(item)]
+from tests.support.events import decoded
+from tests.support.flow import LANES, T, history, message, run, sent
 
 
 @pytest.fixture

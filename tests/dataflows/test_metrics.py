@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dataflows.metrics import LANES, Histogram, read_from
 from session_logic import journal
-from tests.session_logic.test_lane import LANE, RULES, T, give, resumed, start, stored
+from tests.support.lanes import LANE, RULES, T, give, resumed, start, stored
 
 
 def scraped(name: str) -> dict[tuple[str, ...], float]:

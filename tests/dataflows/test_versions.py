@@ -15,8 +15,8 @@ from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import SnapshotError
 from session_logic.events import SessionEnd
 from session_logic.lane import STATE_VERSION, read_lane_state
-from tests.dataflows.test_flow import SETTINGS, history, run, sent
-from tests.fixtures.make import FOLDER, POLLS
+from tests.support.fixture_stores import FOLDER, POLLS
+from tests.support.flow import SETTINGS, history, run, sent
 from tests.support.stores import active
 
 OLD = sorted(FOLDER.glob("state-*.sqlite3"))

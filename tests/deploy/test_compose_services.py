@@ -13,7 +13,6 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from tests.deploy.test_image import stages
 from tests.support.broker import ROOT, fetch_kafka
 from tests.support.container import (
     USER,
@@ -23,6 +22,7 @@ from tests.support.container import (
     own_network,
     require_namespaces,
 )
+from tests.support.dockerfile import stages
 
 LIBS = "/opt/kafka/libs"
 JAVA = f"java -Xmx384m -cp '{LIBS}/*'"

@@ -13,6 +13,7 @@ import yaml
 
 from dataflows.settings import load_settings
 from tests.support.broker import ROOT
+from tests.support.dockerfile import stages
 
 BIN = Path(sys.executable).parent
 SERVICES = {"kafka", "topics", "heartwheel", "fleet", "prometheus", "grafana", "console"}
@@ -24,19 +25,6 @@ def compose() -> dict[str, Any]:
     """Return the compose file."""
     file: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     return file
-
-
-def stages() -> list[list[tuple[str, str]]]:
-    """Return the instructions of the Dockerfile, stage by stage."""
-    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
-    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
-    found: list[list[tuple[str, str]]] = []
-    for line in lines:
-        word, _, rest = line.strip().partition(" ")
-        if word == "FROM":
-            found.append([])
-        found[-1].append((word, rest.strip()))
-    return found
 
 
 def test_dockerfile_has_no_fault_for_hadolint() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from session_logic.events import SessionActive, SessionEnd
-from tests.kafka.test_metrics import Metrics
 from tests.support.broker import Broker, free_port
 from tests.support.cluster import Cluster, check_whole, kinds
+from tests.support.scrape import Metrics
 
 DEVICES = 2_000
 # While a process is away, heartbeats become due: with this, every one of them is sent.

@@ -8,34 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tests.support.broker import Broker
 from tests.support.cluster import Cluster
-from tests.support.traffic import Traffic, check
+from tests.support.traffic import Traffic, catch_up, check, records_out, start, stop
 
 KILLS = 20
 SESSIONS = 200_000
-# While a process is away, heartbeats become due: with this, every one of them is sent.
-ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 READ = re.compile(r"read records after the last snapshot.* records=(\d+)")
-
-
-def start(cluster: Cluster) -> subprocess.Popen[str]:
-    """Start a run that logs what it reads of its output."""
-    return cluster.start(**ALL)
-
-
-def records_out(cluster: Cluster) -> int:
-    """Return how many records the output topic has."""
-    consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "test"})
-    lanes = [TopicPartition(cluster.output, lane) for lane in range(4)]
-    try:
-        return sum(consumer.get_watermark_offsets(lane, 10)[1] for lane in lanes)
-    except KafkaException:  # a topic just made, or a broker just started
-        return 0
-    finally:
-        consumer.close()
 
 
 def records_read(cluster: Cluster, process: subprocess.Popen[str]) -> int:
@@ -46,33 +26,6 @@ def records_read(cluster: Cluster, process: subprocess.Popen[str]) -> int:
 def wait_for_resume(cluster: Cluster, flow: subprocess.Popen[str]) -> None:
     """Wait until a run has read what the one before has left."""
     cluster.wait("a resume", lambda: READ.search(cluster.errors(flow)), 60)
-
-
-def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> int:
-    """Stop a run cleanly; return when that was."""
-    stopped_ms = time.time_ns() // 1_000_000
-    flow.send_signal(signal.SIGTERM)
-    assert flow.wait(40) == 0, cluster.errors(flow)
-    return stopped_ms
-
-
-def catch_up(cluster: Cluster, traffic: Traffic, heartbeat_s: float) -> None:
-    """End the traffic, and wait until heartbeats are the only output and come in time."""
-    traffic.end()
-    time.sleep(heartbeat_s)
-    steady = traffic._sessions
-    cluster.wait(
-        "heartbeats in time",
-        lambda: _in_a_second(cluster) <= 3 * len(steady) / heartbeat_s,
-        60,
-    )
-    time.sleep(2)
-
-
-def _in_a_second(cluster: Cluster) -> int:
-    before = records_out(cluster)
-    time.sleep(1)
-    return records_out(cluster) - before
 
 
 @pytest.mark.timeout(600)

@@ -11,20 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.test_exactly_once import catch_up, records_out, start, stop
 from tests.support.cluster import Cluster
-from tests.support.traffic import Traffic, check
+from tests.support.missing import missing
+from tests.support.traffic import Traffic, catch_up, check, records_out, start, stop
 
 SESSIONS = 5_000
 HOUR_S = 3_600
 SOURCE = Path(__file__).with_name("wall.c")
-
-
-def missing(what: str) -> None:
-    """Skip with a word; in CI fail."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(f"not run: {what}")
 
 
 class Wall:

@@ -1,45 +1,20 @@
 """A run on a real Kafka as HTTP shows it: probes, look-ups in a cluster, the terminal view."""
 
-import http.client
-import json
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import pytest
 
 from dataflows.settings import environment
 from tests.support.broker import ROOT, Broker, free_port
 from tests.support.cluster import Cluster
+from tests.support.endpoint import STOP_S, TOKEN, get, start
 
 DEVICES = 40
-STOP_S = 20
-TOKEN = "correct-horse"  # noqa: S105
-
-
-def get(port: int, path: str, token: str = "") -> tuple[int, Any]:
-    """Return status and body of an answer, or 0 if there is none."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=5) as got:
-            body, status = got.read(), got.status
-    except HTTPError as error:
-        body, status = error.read(), error.code
-    except (URLError, http.client.HTTPException, OSError):
-        return 0, None
-    return status, json.loads(body) if body.startswith(b"{") else body.decode()
-
-
-def start(cluster: Cluster, *arguments: str, **variables: str) -> tuple[subprocess.Popen[str], int]:
-    """Start a process with a server; return it and its port."""
-    port = free_port()
-    return cluster.start(*arguments, HEARTWHEEL_HTTP_PORT=str(port), **variables), port
 
 
 def top(port: int, *, token: str = "") -> tuple[int, str, str]:

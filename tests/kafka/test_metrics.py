@@ -5,45 +5,19 @@ import socket
 import time
 from collections import Counter
 from importlib.metadata import version
-from urllib.request import urlopen
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions
-from prometheus_client.parser import text_string_to_metric_families
 
 from dataflows.metrics import REASONS
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import Heartbeat, OutputEvent, Rejected, SessionEnd
 from session_logic.keys import key_group_of, lane_of
-from tests.kafka.test_end_to_end import BAD, check_scenarios
 from tests.support.broker import free_port
 from tests.support.cluster import Cluster
+from tests.support.scenarios import BAD, check_scenarios
+from tests.support.scrape import Metrics
 
 VARIABLES = {"HEARTWHEEL_MAX_SESSION_MS": "8000", "HEARTWHEEL_CATCH_UP": "all"}
-
-
-class Metrics:
-    """A scrape: values by name and label values."""
-
-    def __init__(self, port: int) -> None:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            self.text = answer.read().decode()
-        self._values = {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(self.text)
-            for sample in family.samples
-        }
-
-    def of(self, name: str, *labels: str) -> float:
-        """Return a value; fails where there is none."""
-        return self._values[f"heartwheel_{name}", *labels]
-
-    def all(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return the values of a name by their label values."""
-        return {k[1:]: v for k, v in self._values.items() if k[0] == f"heartwheel_{name}"}
-
-    def sum(self, name: str) -> float:
-        """Return the sum over all labels."""
-        return sum(self.all(name).values())
 
 
 def timed(event: OutputEvent) -> bool:

@@ -12,8 +12,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.kafka.test_http import STOP_S, TOKEN, get, start
 from tests.support.cluster import Cluster
+from tests.support.endpoint import STOP_S, TOKEN, get, start
 
 WAIT_S = 30
 DESK, PHONE = (1280, 800), (390, 844)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.test_faults import missing
 from tests.support.broker import Broker, BrokerUnavailableError, free_port
 from tests.support.cluster import Cluster
 from tests.support.expressions import (
@@ -20,6 +19,7 @@ from tests.support.expressions import (
     of_rules,
     selected,
 )
+from tests.support.missing import missing
 from tests.support.prometheus import BEARER, Prometheus
 from tests.support.traffic import Traffic
 

@@ -9,44 +9,28 @@ from msgspec.structs import replace
 from session_logic import journal
 from session_logic.clock import PartitionProgress
 from session_logic.errors import ConfigError, SnapshotError
-from session_logic.events import Fact, OutputEvent
+from session_logic.events import Fact
 from session_logic.journal import BaseRow, JournalRow, Row
 from session_logic.lane import Lane, read_lane_state
 from session_logic.rules import Rules
-from tests.simulation.lane import DEVICES, LANE, LANES, Store, decoded
-
-RULES = Rules(30_000, 3_600_000)
-T = 1_700_000_000_000
+from tests.support.events import decoded
+from tests.support.lanes import (
+    DEVICES,
+    LANE,
+    LANES,
+    RULES,
+    Store,
+    T,
+    give,
+    resumed,
+    start,
+    stored,
+)
 
 
 @pytest.fixture(autouse=True)
 def _small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 1)  # a segment for every call
-
-
-def stored(calls: int) -> Store:
-    """Return the store of a lane after some calls, one start and one epoch each."""
-    lane, store = Lane(LANE, LANES, RULES), Store()
-    for number in range(calls):
-        store.write(lane.apply([start(number)], T).rows)
-        store.commit(lane)
-    return store
-
-
-def start(number: int) -> Fact:
-    """Return a start on one of the devices."""
-    return Fact(True, DEVICES[number % len(DEVICES)], f"s{number}", "pc", T + number)
-
-
-def resumed(store: Store) -> Lane:
-    """Return the lane that is made from a store's state, before any row has come."""
-    assert store.state is not None
-    return Lane(LANE, LANES, RULES, read_lane_state(store.state))
-
-
-def give(lane: Lane, rows: list[Row]) -> list[OutputEvent]:
-    """Restore rows; return what is sent."""
-    return [event for row in rows for event in decoded(lane.restore(row, T).records)]
 
 
 def by_age(store: Store) -> list[JournalRow]:

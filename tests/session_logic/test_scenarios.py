@@ -10,7 +10,7 @@ from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive
 from session_logic.lane import Lane, LaneOutput
 from session_logic.rules import Rules
-from tests.simulation.lane import decoded
+from tests.support.events import decoded
 
 BEGIN_MS = 1_700_000_000_000
 RULES = Rules(30_000, 120_000, 60_000)

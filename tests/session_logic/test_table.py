@@ -7,7 +7,7 @@ from session_logic.events import Fact, OutputBatch, Watermark
 from session_logic.keys import KEY_GROUPS, key_group_of
 from session_logic.rules import Rules, Session, owed_heartbeats
 from session_logic.table import Input, SessionTable, State
-from tests.simulation.lane import decoded
+from tests.support.events import decoded
 
 RULES = Rules(30_000, 28_800_000)
 T = 1_700_000_000_000

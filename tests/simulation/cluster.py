@@ -18,7 +18,7 @@ from dataflows.stop import Stop
 from dataflows.store import Inbox, RestoredSource, StoreSink
 from session_logic.events import OutputBatch
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
-from tests.simulation.kafka import Consumer, Log, Producer, Where
+from tests.support.fake_kafka import Consumer, Log, Producer, Where
 
 
 class World(Struct):

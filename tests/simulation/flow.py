@@ -19,7 +19,7 @@ from session_logic.lane import PAUSE_MS
 from tests.simulation.cluster import Run, World
 from tests.simulation.engine import Database
 from tests.simulation.judge import Judge, Letter, Past, Skip, letter_of
-from tests.simulation.kafka import Log, Record
+from tests.support.fake_kafka import Log, Record
 
 BEGIN_MS = 1_700_000_000_000
 TOPICS = {"console-events": "console", "pc-events": "pc"}

@@ -25,7 +25,7 @@ from session_logic.events import (
 )
 from session_logic.keys import key_group_of, lane_of
 from session_logic.rules import Rules
-from tests.simulation.kafka import Log, Reading, Record, Where
+from tests.support.fake_kafka import Log, Reading, Record, Where
 from tests.support.model import Model
 
 NEVER_MS = -1

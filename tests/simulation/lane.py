@@ -3,11 +3,9 @@
 import random
 from collections import defaultdict
 from copy import deepcopy
-
-from msgspec import to_builtins
+from typing import TYPE_CHECKING
 
 from session_logic.clock import PartitionProgress
-from session_logic.codec import decode_output
 from session_logic.events import (
     Fact,
     Heartbeat,
@@ -16,34 +14,16 @@ from session_logic.events import (
     SessionActive,
     Watermark,
 )
-from session_logic.journal import JournalRow, Row
-from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, read_lane_state
 from session_logic.rules import Rules
+from tests.support.events import by_device, decoded
+from tests.support.lanes import BEGIN_MS, DEVICES, LANE, LANES, Store
 from tests.support.model import Model
 
-LANES = 64  # few groups to a lane, so that the journal's ring comes round often
-LANE = 5
-BEGIN_MS = 1_700_000_000_000
-DEVICES = [
-    name for name in map("d{}".format, range(2_000)) if lane_of(key_group_of(name), LANES) == LANE
-][:12]
+if TYPE_CHECKING:
+    from session_logic.journal import Row
+
 PARTS = ("topic/0", "topic/1")
-
-
-def decoded(records: OutputBatch) -> list[OutputEvent]:
-    """Return records as events; each key must be its record's device."""
-    events = [decode_output(value) for value in records.values]
-    assert [event.device_id for event in events] == records.keys
-    return events
-
-
-def by_device(events: list[OutputEvent]) -> dict[str, list[OutputEvent]]:
-    """Sort events by device; the order of a device's events is kept."""
-    sorted_events: defaultdict[str, list[OutputEvent]] = defaultdict(list)
-    for event in events:
-        sorted_events[event.device_id].append(event)
-    return dict(sorted_events)
 
 
 def check_contract(events: list[OutputEvent], rules: Rules) -> None:
@@ -85,37 +65,6 @@ def check_moments(records: OutputBatch) -> None:
     ]
     assert sorted(due) == sorted(timed)
     assert sorted(stamped + due) == sorted(event.time_ms for event in events)
-
-
-class Store:
-    """What Bytewax would keep: rows and the lane's state, as of the last epoch."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
-        self.state: list[object] | None = None
-        self._written: list[Row] = []
-
-    def write(self, rows: list[Row]) -> None:
-        """Take rows in; they count from the end of the epoch."""
-        self._written += rows
-
-    def commit(self, lane: Lane) -> None:
-        """End the epoch."""
-        for row in self._written:
-            known = self.rows.get(row.row)
-            if (
-                isinstance(row, JournalRow)
-                and isinstance(known, JournalRow)
-                and known.segment == row.segment
-            ):
-                row = JournalRow(row.lane, row.slot, row.segment, known.chunks + row.chunks)
-            self.rows[row.row] = row
-        self._written = []
-        self.state = to_builtins(lane.state())
-
-    def crash(self) -> None:
-        """Lose what was not committed."""
-        self._written = []
 
 
 class Simulation:

@@ -10,7 +10,8 @@ from session_logic.clock import PartitionProgress
 from session_logic.errors import SnapshotError
 from session_logic.journal import JournalRow
 from session_logic.lane import Lane, read_lane_state
-from tests.simulation.lane import LANE, LANES, Simulation, Store, simulate
+from tests.simulation.lane import Simulation, simulate
+from tests.support.lanes import LANE, LANES, Store
 
 HISTORIES = 600
 # The other tests cover session_logic whole; measuring these, too, would take several times as long.

@@ -11,7 +11,8 @@ from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import NEVER_MS, Lane, read_lane_state
 from session_logic.move import Move
 from session_logic.rules import Rules
-from tests.simulation.lane import BEGIN_MS, Store, by_device, decoded
+from tests.support.events import by_device, decoded
+from tests.support.lanes import BEGIN_MS, Store
 from tests.support.model import Model
 
 DEVICES = [f"d{number}" for number in range(60)]

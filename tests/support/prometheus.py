@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.kafka.test_faults import missing
 from tests.support.broker import free_port
+from tests.support.missing import missing
 
 START_TIMEOUT_S = 30
 BEARER = "of-the-scrapes"

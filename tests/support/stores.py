@@ -16,8 +16,8 @@ from heartwheel.cli import main
 from heartwheel.store.contents import Contents
 from heartwheel.store.recovery_files import Recovery
 from session_logic.keys import key_groups_of
-from tests.dataflows.test_flow import SETTINGS, history, run
 from tests.support.broker import ROOT
+from tests.support.flow import SETTINGS, history, run
 
 
 def make(folder: Path, parts: int, polls: int) -> Path:

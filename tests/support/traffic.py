@@ -1,7 +1,12 @@
 """Devices that start, replace, end and repeat sessions all the while, and what must come out."""
 
 import random
+import signal
+import subprocess
 import threading
+import time
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from benchmarks.report import Check, check_output, expected_sessions
 from session_logic.rules import Rules
@@ -10,6 +15,8 @@ from tests.support.cluster import Cluster
 STEP_S = 0.01
 # What is due in the last moment of a run may be out or not.
 LAST_MS = 500
+# While a process is away, heartbeats become due: with this, every one of them is sent.
+ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 
 
 class Traffic:
@@ -86,3 +93,47 @@ def check(cluster: Cluster, stopped_ms: int, *, catch_up: str = "all") -> Check:
     assert amiss == (0, 0, 0), found
     assert catch_up == "latest" or found.missing == 0, found
     return found
+
+
+def start(cluster: Cluster) -> subprocess.Popen[str]:
+    """Start a run that logs what it reads of its output."""
+    return cluster.start(**ALL)
+
+
+def records_out(cluster: Cluster) -> int:
+    """Return how many records the output topic has."""
+    consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "test"})
+    lanes = [TopicPartition(cluster.output, lane) for lane in range(4)]
+    try:
+        return sum(consumer.get_watermark_offsets(lane, 10)[1] for lane in lanes)
+    except KafkaException:  # a topic just made, or a broker just started
+        return 0
+    finally:
+        consumer.close()
+
+
+def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> int:
+    """Stop a run cleanly; return when that was."""
+    stopped_ms = time.time_ns() // 1_000_000
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(40) == 0, cluster.errors(flow)
+    return stopped_ms
+
+
+def catch_up(cluster: Cluster, traffic: Traffic, heartbeat_s: float) -> None:
+    """End the traffic, and wait until heartbeats are the only output and come in time."""
+    traffic.end()
+    time.sleep(heartbeat_s)
+    steady = traffic._sessions
+    cluster.wait(
+        "heartbeats in time",
+        lambda: _in_a_second(cluster) <= 3 * len(steady) / heartbeat_s,
+        60,
+    )
+    time.sleep(2)
+
+
+def _in_a_second(cluster: Cluster) -> int:
+    before = records_out(cluster)
+    time.sleep(1)
+    return records_out(cluster) - before

@@ -15,7 +15,7 @@ from heartwheel.recording.file import Line, Recording, RecordingError
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.errors import ConfigError
 from session_logic.events import OutputBatch, OutputEvent, Watermark
-from tests.simulation.lane import by_device, decoded
+from tests.support.events import by_device, decoded
 from tests.support.model import Model
 from tests.support.recordings import BEGIN_MS, event_line, lines_of, path_of, preface, write
 

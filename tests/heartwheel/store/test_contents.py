@@ -18,7 +18,7 @@ from session_logic.codec import encode_sessions
 from session_logic.errors import HeartwheelError
 from session_logic.keys import key_group_of
 from session_logic.rules import Session
-from tests.dataflows.test_flow import SETTINGS
+from tests.support.flow import SETTINGS
 from tests.support.stores import Command, execute, sink
 
 

@@ -13,7 +13,7 @@ from msgspec import structs
 from heartwheel.process import prepare_recovery
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import SnapshotError
-from tests.dataflows.test_flow import SETTINGS, history, run
+from tests.support.flow import SETTINGS, history, run
 from tests.support.stores import Command, execute, make
 
 

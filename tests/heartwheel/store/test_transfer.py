@@ -18,10 +18,10 @@ from msgspec import structs
 
 from heartwheel.store.recovery_files import StoreInUseError
 from heartwheel.store.transfer import copy_store
-from tests.dataflows.test_flow import SETTINGS, history, run, sent
-from tests.fixtures.make import sessions
-from tests.simulation.lane import by_device
 from tests.support.broker import ROOT
+from tests.support.events import by_device
+from tests.support.fixture_stores import sessions
+from tests.support.flow import SETTINGS, history, run, sent
 from tests.support.stores import Command, active, execute, sink
 
 
