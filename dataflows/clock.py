@@ -21,7 +21,7 @@ class Clock(Protocol):
         """Return the moment of Bytewax's own clock at which now_ms will be time_ms."""
         ...
 
-    def go_on_from(self, time_ms: int) -> None:
+    def not_before(self, time_ms: int) -> None:
         """Do not tell a time before this one: the run has come so far before."""
         ...
 
@@ -51,7 +51,7 @@ class SteadyClock:
             self._now_s += passed_s + max(-limit_s, min(limit_s, apart_s))
             return int(self._now_s * 1000)
 
-    def go_on_from(self, time_ms: int) -> None:
+    def not_before(self, time_ms: int) -> None:
         """Go on from a time that is ahead, as after a step back of the wall clock."""
         self._now_s = max(self._now_s, time_ms / 1000)
 
@@ -60,7 +60,7 @@ class SteadyClock:
         return system_time(time.time() * 1000 + time_ms - self._now_s * 1000)
 
 
-def wall_ahead_s() -> float:
+def wall_offset_s() -> float:
     """Return by how much the wall clock is ahead of the one that nobody can set."""
     return time.time() - _steady_s()
 

@@ -1,7 +1,6 @@
 """The decode step: Kafka messages to facts by lane, or to dead letters."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 
 from dataflows.messages import (
     DEAD_LETTER_KEY,
@@ -11,7 +10,7 @@ from dataflows.messages import (
     PartitionBatch,
     lane_key,
 )
-from dataflows.vitals import Vitals
+from dataflows.run_state import RunState
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GameStart, InputEvent, Rejected
 from session_logic.keys import key_group_of, lane_of
@@ -27,25 +26,23 @@ class Decode:
         self,
         lanes: int,
         max_clock_skew_ms: int,
-        now_ms: Callable[[], int],
-        vitals: Vitals | None = None,
+        run: RunState,
         max_record_bytes: int = MOST_BYTES,
     ) -> None:
-        """Reject what is timestamped more than max_clock_skew_ms after now_ms(), or is too large.
+        """Reject what is timestamped more than max_clock_skew_ms from now, or is too large.
 
         The limit is that of key and value together.
         """
         self._lanes = lanes
         self._max_record_bytes = max_record_bytes
         self._max_clock_skew_ms = max_clock_skew_ms
-        self._now_ms = now_ms
-        self._vitals = vitals or Vitals()
+        self._run = run
         self.rejected: Counter[str] = Counter()
 
     def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, LaneBatch | DeadLetter]]:
         """Decode a batch of polls; a device's facts keep their order."""
-        now = self._now_ms()
-        self._vitals.turn(now)
+        now = self._run.clock.now_ms()
+        self._run.note_alive(now)
         latest_ms = now + self._max_clock_skew_ms
         items: list[tuple[str, LaneBatch | DeadLetter]] = []
         for poll in polls:
@@ -63,7 +60,7 @@ class Decode:
                 if isinstance(event, Rejected):
                     self.rejected[event.reason] += 1
                     letter = _dead_letter(poll, message, event)
-                    self._vitals.dead_letters.append(letter)
+                    self._run.recent_dead_letters.append(letter)
                     items.append((DEAD_LETTER_KEY, letter))
                     continue
                 facts[lane_of(key_group_of(event.device_id), self._lanes)].append(

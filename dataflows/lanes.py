@@ -8,13 +8,12 @@ from typing import Any
 from bytewax.operators import StatefulBatchLogic
 from msgspec import to_builtins
 
-from dataflows.clock import Clock
 from dataflows.logs import log
 from dataflows.messages import HOLD_EPOCHS, LaneBatch
-from dataflows.metrics import LANES, MERGE_DURATION
+from dataflows.metrics import MERGE_DURATION
+from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.tick import Tick
-from dataflows.vitals import Vitals
 from session_logic.clock import PartitionProgress
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, OutputBatch
@@ -32,23 +31,17 @@ StoredLane = list[Any]
 class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     """Feeds a lane with what arrives and with the time; emits records and rows to store."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        stored: StoredLane | None,
-        vitals: Vitals | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, run: RunState, stored: StoredLane | None) -> None:
         """Make the logic of a key; a new one learns from its first item which lane it is."""
         self._settings = settings
-        self._clock = clock
-        self._vitals = vitals or Vitals()
+        self._run = run
+        self._clock = run.clock
         state = None if stored is None else read_lane_state(stored)
         self._lane = None
         if state is not None:
-            clock.go_on_from(state.fired_ms)
+            run.clock.not_before(state.fired_ms)
             self._lane = self._make(state.lane, state)
-        self._waits_since_ms = clock.now_ms()
+        self._waits_since_ms = run.clock.now_ms()
         self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_RECORDS)
         self._wake_ms: int | None = self._waits_since_ms
         self._settled = False
@@ -59,13 +52,13 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
         lane = Lane(number, self._settings.lanes, self._settings.rules(), state)
-        LANES.running[number] = lane
+        self._run.lanes[number] = lane
         return lane
 
     def on_batch(self, values: list[LaneBatch | Row]) -> tuple[list[Emitted], bool]:
         """Take in rows, then facts, then progress: it lets time pass, beyond these facts."""
         now = self._clock.now_ms()
-        self._vitals.turn(now)
+        self._run.note_alive(now)
         if self._lane is None:
             self._lane = self._make(values[0].lane, None)
         lane = self._lane
@@ -96,7 +89,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     def on_notify(self) -> tuple[list[Emitted], bool]:
         """Fire what is due; raises SnapshotError if a row has not come within the limit."""
         now = self._clock.now_ms()
-        self._vitals.turn(now)
+        self._run.note_alive(now)
         assert self._lane is not None
         lane = self._lane
         if lane.restoring and now - self._waits_since_ms > self._settings.restore_timeout_ms:
@@ -170,11 +163,9 @@ def _emitted(output: LaneOutput) -> list[Emitted]:
     return [output.records, *output.rows] if output.records else list(output.rows)
 
 
-def lane_builder(
-    settings: Settings, clock: Clock, vitals: Vitals
-) -> Callable[[StoredLane | None], LaneLogic]:
+def lane_builder(settings: Settings, run: RunState) -> Callable[[StoredLane | None], LaneLogic]:
     """Return the builder for Bytewax."""
-    return lambda stored: LaneLogic(settings, clock, stored, vitals)
+    return lambda stored: LaneLogic(settings, run, stored)
 
 
 def is_records(item: tuple[str, Emitted]) -> bool:

@@ -8,10 +8,9 @@ import time
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate, chain
 from threading import Lock
-from weakref import WeakMethod, WeakValueDictionary
+from weakref import WeakMethod
 
 from prometheus_client import REGISTRY, Counter, Gauge, Info, disable_created_metrics
 from prometheus_client.core import (
@@ -23,8 +22,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dataflows.memory import limit_bytes
+from dataflows.run_state import RunState
 from session_logic.events import OutputBatch
-from session_logic.lane import Lane
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -77,13 +76,12 @@ class Histogram(Collector):
         yield HistogramMetricFamily(self._name, self._documentation, buckets, total)
 
 
-class Lanes(Collector):
-    """What the lanes of this process know of themselves, read at each scrape."""
+class LaneCollector(Collector):
+    """What the lanes of a run in this process know of themselves, read at each scrape."""
 
-    def __init__(self) -> None:
-        """Register it, with no lane."""
-        self.running = WeakValueDictionary[int, Lane]()
-        REGISTRY.register(self)
+    def __init__(self, run: RunState) -> None:
+        """Collect from the lanes that have begun; see `start_metrics` for how it is registered."""
+        self._run = run
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
@@ -107,8 +105,8 @@ class Lanes(Collector):
         )
         now_ms = int(time.time() * 1000)
         total: Counts[str] = Counts()
-        for number, lane in sorted(self.running.items()):
-            label = [str(number)]
+        for lane in self._run.running_lanes():
+            label = [str(lane.lane)]
             # While a lane is restored, its table counts what has been counted before.
             counts = Counts() if lane.restoring else lane.table.counts.copy()
             total += counts
@@ -143,15 +141,20 @@ def observe_acknowledged(records: OutputBatch) -> None:
     HEARTBEAT_LATENESS.observe_since(records.due, now_ms)
 
 
-def _version() -> str:
-    try:
-        return version("heartwheel")
-    except PackageNotFoundError:
-        return "not installed"
+def start_metrics(run: RunState, version: str) -> LaneCollector:
+    """Show the lanes of a run, and what is known of this process before anything happens.
+
+    Returns what REGISTRY can unregister when the run is over and the process goes on.
+    """
+    BUILD.info({"version": version})
+    MEMORY_LIMIT.set(limit_bytes())
+    for reason in REASONS:
+        DEAD_LETTERS.labels(reason)
+    collector = LaneCollector(run)
+    REGISTRY.register(collector)
+    return collector
 
 
-VERSION = _version()
-LANES = Lanes()
 DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
 RECONCILED = Counter(
     "heartwheel_reconciled_records", "Records found in the output topic, and not sent again."
@@ -181,8 +184,4 @@ MERGE_DURATION = Histogram(
 STORE_KEYS = Gauge("heartwheel_store_keys", "Rows that the store holds.")
 STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store holds.")
 MEMORY_LIMIT = Gauge("heartwheel_memory_limit_bytes", "Memory that this process may use.")
-
-MEMORY_LIMIT.set(limit_bytes())
-Info("heartwheel_build", "The version that runs.").info({"version": VERSION})
-for reason in REASONS:
-    DEAD_LETTERS.labels(reason)
+BUILD = Info("heartwheel_build", "The version that runs.")

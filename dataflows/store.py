@@ -18,7 +18,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from dataflows.clock import system_time
 from dataflows.messages import lane_key
 from dataflows.metrics import SNAPSHOT_BYTES, STORE_BYTES, STORE_KEYS, read_from
-from dataflows.stop import STOP
+from dataflows.run_state import RunState
 from session_logic.errors import SnapshotError
 from session_logic.journal import BaseRow, JournalRow, Row, row_names
 
@@ -170,13 +170,14 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
     have finished it: by then every stored row has been built.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, run: RunState) -> None:
         self._inbox = inbox
+        self._run = run
         self._complete = False
 
     def next_batch(self) -> list[tuple[str, Row]]:
         batch = [(lane_key(row.lane), row) for row in self._inbox.take(BATCH_ROWS)]
-        if not batch and (self._complete or STOP.is_set()):
+        if not batch and (self._complete or self._run.stop.is_set()):
             raise StopIteration
         return batch
 
@@ -191,9 +192,10 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
 class RestoredSource(FixedPartitionedSource[tuple[str, Row], int]):
     """Emits the rows that a resume has put into the inbox of this process, then ends."""
 
-    def __init__(self, inbox: Inbox) -> None:
-        """Read from this inbox."""
+    def __init__(self, inbox: Inbox, run: RunState) -> None:
+        """Read from this inbox, until the run is stopped at the latest."""
         self._inbox = inbox
+        self._run = run
 
     def list_parts(self) -> list[str]:
         """Return enough parts for every worker to have one; those of a process do the same."""
@@ -201,4 +203,4 @@ class RestoredSource(FixedPartitionedSource[tuple[str, Row], int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _InboxPart:
         """Build a part; it has no state of its own."""
-        return _InboxPart(self._inbox)
+        return _InboxPart(self._inbox, self._run)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -21,6 +20,7 @@ from heartwheel.commands.schemas import schemas_command
 from heartwheel.commands.store import store_app
 from heartwheel.commands.top import top_command
 from heartwheel.commands.topics import topics_app
+from heartwheel.version import program_version
 from session_logic.errors import ConfigError, HeartwheelError
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed or a fault found, 2 wrong settings or arguments."
@@ -41,7 +41,7 @@ app.add_typer(store_app, name="store", rich_help_panel=OPERATE)
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  # typer's way
     if value:
-        print(version("heartwheel"))
+        print(program_version())
         raise typer.Exit
 
 

@@ -31,6 +31,10 @@ class Cluster(Struct, frozen=True):
         workers = self.workers * max(1, len(self.addresses))
         return _hash(lane_key(lane)) % workers // self.workers
 
+    def lanes_of(self, number: int, lanes: int) -> list[int]:
+        """Return which of so many lanes a process has."""
+        return [lane for lane in range(lanes) if self.owner(lane) == number]
+
 
 def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> Cluster:
     """Return the cluster that options and BYTEWAX_* variables describe, as Bytewax reads them.

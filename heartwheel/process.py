@@ -11,27 +11,29 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
-from dataflows.clock import SteadyClock, wall_ahead_s
+from dataflows.clock import wall_offset_s
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.logs import log, say_failure, start_logs
-from dataflows.metrics import VERSION
+from dataflows.metrics import start_metrics
+from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
-from dataflows.stop import STOP
-from dataflows.vitals import Vitals
 from heartwheel.cluster import Cluster
 from heartwheel.http.server import bind, serve
+from heartwheel.http.view import ProcessView
 from heartwheel.store.contents import FLOW, lane_states
 from heartwheel.store.lock import StoreLock, first_has
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.uncommitted import forget_unfinished
+from heartwheel.version import program_version
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 from session_logic.lane import check_state
 
@@ -55,12 +57,13 @@ def run(settings: Settings, cluster: Cluster) -> None:
 
     Raises HeartwheelError for what is wrong before the start.
     """
-    stop_on_signals(settings.stop_timeout_ms / 1000)  # before any other thread is started
+    state = RunState()
+    stop_on_signals(state.stop, settings.stop_timeout_ms / 1000)  # before any other thread
     start_logs(settings, cluster.process_id or 0)
-    clock, vitals = SteadyClock(), Vitals()
+    start_metrics(state, program_version())
     listener = bind(settings)
     if listener is not None:
-        serve(listener, settings, cluster, vitals, clock)
+        serve(listener, ProcessView(settings, cluster, state))
     recovery_dir = prepare_recovery(settings, first=not cluster.process_id)
     process_id = cluster.process_id or 0
     lock = StoreLock(recovery_dir, process_id)
@@ -68,20 +71,26 @@ def run(settings: Settings, cluster: Cluster) -> None:
         forget_unfinished(recovery_dir)  # before the others, which wait for this one, read it
     # The other processes of a cluster live and die with the first.
     lease = Lease(settings, lock.store) if settings.fencing and not process_id else None
-    sink = KafkaSink(settings, lease)
-    vitals.waits_for_kafka = sink.waits_for_kafka
+    sink = KafkaSink(settings, state, lease)
+    state.waits_for_kafka = sink.waits_for_kafka
     # Also while nothing is written, so that the metrics tell when it was acknowledged.
-    source = KafkaSource(settings, STOP, clock, on_tick=sink.channel.serve)
+    source = KafkaSource(settings, state, on_tick=sink.channel.serve)
     source.list_parts()
     sink.list_parts()
-    flow = build_flow(source, sink, settings, clock, vitals)
-    threading.Thread(target=watch_wall_clock, name="wall clock", daemon=True).start()
+    flow = build_flow(source, sink, settings, state)
+    threading.Thread(
+        target=watch_wall_clock, args=(state.stop,), name="wall clock", daemon=True
+    ).start()
     gc.set_threshold(*GC_THRESHOLDS)
     if cluster.process_id is not None:
-        wait_for_own_name(cluster.addresses[cluster.process_id], settings.restore_timeout_ms / 1000)
+        wait_for_own_name(
+            cluster.addresses[cluster.process_id], settings.restore_timeout_ms / 1000, state.stop
+        )
     if lease is not None:
         lease.acquire()
-    log.info("starting", version=VERSION, lanes=settings.lanes, output=settings.output_topic)
+    log.info(
+        "starting", version=program_version(), lanes=settings.lanes, output=settings.output_topic
+    )
     try:
         _execute(flow, settings, cluster, recovery_dir)
         if lease is not None:
@@ -97,14 +106,14 @@ def run(settings: Settings, cluster: Cluster) -> None:
         os._exit(2 if isinstance(known, ConfigError) else 1)
 
 
-def wait_for_own_name(address: str, timeout_s: float) -> None:
+def wait_for_own_name(address: str, timeout_s: float, stop: Event) -> None:
     """Return once the name of this process has an address; raises ConfigError after timeout_s.
 
     A pod starts before others can find it by its name, and Bytewax tries its own name only once.
     """
     host = address.rpartition(":")[0].strip("[]")
     deadline = time.monotonic() + timeout_s
-    while not STOP.is_set():
+    while not stop.is_set():
         try:
             socket.getaddrinfo(host, None)
         except OSError as error:
@@ -114,7 +123,7 @@ def wait_for_own_name(address: str, timeout_s: float) -> None:
                     f"known ({error}); correct it, or wait until DNS has it"
                 )
                 raise ConfigError(msg) from None
-            STOP.wait(0.2)
+            stop.wait(0.2)
         else:
             return
 
@@ -204,7 +213,7 @@ def _store_error(folder: Path, problem: str) -> SnapshotError:
     return SnapshotError(f"recovery store {folder} cannot be written ({problem}); {what}")
 
 
-def stop_on_signals(timeout_s: float) -> None:
+def stop_on_signals(stop: Event, timeout_s: float) -> None:
     """Stop on SIGTERM or SIGINT; exit with 1 if a stop takes longer than timeout_s.
 
     A thread waits for the signals: a handler would not run while Bytewax waits for other
@@ -215,11 +224,11 @@ def stop_on_signals(timeout_s: float) -> None:
     def listen() -> None:
         asked = signal.sigwait(STOP_SIGNALS)
         log.info("stopping", signal=signal.Signals(asked).name)
-        STOP.set()
+        stop.set()
         os._exit(128 + signal.sigwait(STOP_SIGNALS))  # asked twice: at once
 
     def watch() -> None:
-        STOP.wait()
+        stop.wait()
         time.sleep(timeout_s)
         say_failure(
             f"not stopped within {timeout_s:g} s; exiting, the next start resumes from the last "
@@ -231,12 +240,12 @@ def stop_on_signals(timeout_s: float) -> None:
         threading.Thread(target=target, daemon=True).start()
 
 
-def watch_wall_clock() -> None:
+def watch_wall_clock(stop: Event) -> None:
     """Exit with 1 when the wall clock is set back before a stop; the next start goes on."""
-    ahead_s = wall_ahead_s()
-    while (now_s := wall_ahead_s()) > ahead_s - STEP_BACK_S:
+    ahead_s = wall_offset_s()
+    while (now_s := wall_offset_s()) > ahead_s - STEP_BACK_S:
         ahead_s = now_s
-        if STOP.wait(WATCH_S):
+        if stop.wait(WATCH_S):
             return
     say_failure(
         f"the clock of this machine was set back by {ahead_s - now_s:.0f} s, and Bytewax would "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin._metadata import ClusterMetadata
 
 from dataflows.settings import Settings
@@ -85,6 +85,21 @@ def make_client(kind: Callable[[dict[str, Any]], Client], options: dict[str, Any
                 text = text.replace(f"{option} failed", f"{option} {value} failed")
         msg = f"a Kafka option is wrong: {text}; see the settings table in the README"
         raise ConfigError(msg) from None
+
+
+# How source and sink get their clients; the tests have clients of another kind.
+MakeConsumer = Callable[[dict[str, Any]], Consumer]
+MakeProducer = Callable[[dict[str, Any]], Producer]
+
+
+def make_consumer(options: dict[str, Any]) -> Consumer:
+    """Return a consumer; raises ConfigError for an option that Kafka refuses."""
+    return make_client(Consumer, options)
+
+
+def make_producer(options: dict[str, Any]) -> Producer:
+    """Return a producer; raises ConfigError for an option that Kafka refuses."""
+    return make_client(Producer, options)
 
 
 class _Listener(logging.Filter):

@@ -8,23 +8,22 @@ from uuid import uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
-from dataflows.clock import Clock, system_time
+from dataflows.clock import system_time
 from dataflows.kafka.backlog_log import BacklogLog, Lag
-from dataflows.kafka.client import TRANSIENT, make_client
+from dataflows.kafka.client import TRANSIENT, MakeConsumer, make_consumer
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.partition import REPORT_MS, Partition, source_error
 from dataflows.kafka.silence import silence_ms
 from dataflows.logs import log
 from dataflows.metrics import (
     CONSUMER_LAG,
-    LANES,
     NAN,
     SNAPSHOT_AGE,
     SNAPSHOT_DURATION,
     read_from,
 )
+from dataflows.run_state import RunState
 from dataflows.settings import Settings
-from dataflows.stop import Stop
 from dataflows.tick import Tick
 from session_logic.clock import LEASE_MS, PartitionProgress
 
@@ -46,13 +45,19 @@ class SharedConsumer:
     """The consumer of this process, shared by its partitions."""
 
     def __init__(
-        self, settings: Settings, stop: Stop, clock: Clock, on_tick: Callable[[], None]
+        self,
+        settings: Settings,
+        run: RunState,
+        on_tick: Callable[[], None] = lambda: None,
+        make_consumer: MakeConsumer = make_consumer,
     ) -> None:
-        self.stop = stop
+        self.stop = run.stop
+        self._run = run
         self._on_tick = on_tick
+        self._make_consumer = make_consumer
         self.parts = 0
         self._settings = settings
-        self._clock = clock
+        self._clock = run.clock
         self._consumer: Consumer | None = None
         self._monitor: OffsetCommitter | None = None
         self._stored_s = time.monotonic()
@@ -95,7 +100,7 @@ class SharedConsumer:
                 # An offset that no longer exists is data lost, not a reason to jump.
                 "auto.offset.reset": "error",
             }
-            self._consumer = make_client(Consumer, options | {"stats_cb": self._hear})
+            self._consumer = self._make_consumer(options | {"stats_cb": self._hear})
             self._patience_ms = MISSED_ANSWERS * int(options["fetch.wait.max.ms"])
             if self._settings.monitor_group:
                 self._monitor = OffsetCommitter(self._settings)
@@ -205,7 +210,7 @@ class SharedConsumer:
 
         A process with lanes but without input partitions hears of no snapshot, and has no age.
         """
-        if LANES.running and not self._partitions:
+        if self._run.lanes and not self._partitions:
             return NAN
         return time.monotonic() - self._stored_s
 

@@ -6,7 +6,7 @@ from threading import Lock
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from dataflows.kafka.client import make_client
+from dataflows.kafka.client import MakeProducer, make_producer
 from dataflows.kafka.lease import Lease
 from dataflows.metrics import SINK_QUEUE, read_from
 from dataflows.settings import Settings
@@ -20,9 +20,15 @@ class DeliveryError(HeartwheelError):
 class SharedProducer:
     """The producer of this process, shared by the parts of its sink."""
 
-    def __init__(self, settings: Settings, lease: Lease | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        lease: Lease | None = None,
+        make_producer: MakeProducer = make_producer,
+    ) -> None:
         """Make the producer on first use; with a lease, nothing is sent without it."""
         self._settings = settings
+        self._make_producer = make_producer
         self._lease = lease
         self._producer: Producer | None = None
         # One worker thread at a time serves delivery reports, so that they come in order.
@@ -51,7 +57,7 @@ class SharedProducer:
                 "message.timeout.ms": "0",
                 "error_cb": self._on_error,
             }
-            self._producer = make_client(Producer, options)
+            self._producer = self._make_producer(options)
         return self._producer
 
     def waiting(self) -> int:

@@ -7,7 +7,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from dataflows.kafka.client import make_client
+from dataflows.kafka.client import MakeConsumer, make_consumer
 from dataflows.logs import log
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
@@ -23,9 +23,10 @@ class ReconcileError(HeartwheelError):
 class OutputReader:
     """Reads output partitions from what is stored to what is there."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_consumer: MakeConsumer = make_consumer) -> None:
         """Connect on first use."""
         self._settings = settings
+        self._make_consumer = make_consumer
         self._consumer: Consumer | None = None
         self._reading = Lock()
         self.waiting = False  # for Kafka
@@ -44,7 +45,7 @@ class OutputReader:
                 # The end is told when a fetch comes back empty: the run waits for it.
                 "fetch.wait.max.ms": "10",
             }
-            self._consumer = make_client(Consumer, options)
+            self._consumer = self._make_consumer(options)
         return self._consumer
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:

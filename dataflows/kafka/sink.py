@@ -7,7 +7,13 @@ import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from dataflows.kafka.client import partition_counts
+from dataflows.kafka.client import (
+    MakeConsumer,
+    MakeProducer,
+    make_consumer,
+    make_producer,
+    partition_counts,
+)
 from dataflows.kafka.dead_letters import DeadLetterPart, DeadLetterState
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
@@ -15,8 +21,8 @@ from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader, ReconcileError
 from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, lane_key
 from dataflows.metrics import SNAPSHOT_BYTES
+from dataflows.run_state import RunState
 from dataflows.settings import Settings
-from dataflows.stop import STOP, Stop
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
 from session_logic.events import OutputBatch
@@ -91,15 +97,22 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
 class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | DeadLetterState]):
     """Writes the records of a lane to its partition, and dead letters to their topic."""
 
-    def __init__(self, settings: Settings, lease: Lease | None = None, stop: Stop = STOP) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run: RunState,
+        lease: Lease | None = None,
+        make_consumer: MakeConsumer = make_consumer,
+        make_producer: MakeProducer = make_producer,
+    ) -> None:
         """Write to the topics that the settings name, as long as the lease is held.
 
-        Once stop is set, snapshots wait until everything is acknowledged.
+        Once the run is stopped, snapshots wait until everything is acknowledged.
         """
         self.settings = settings
-        self.stop = stop
-        self.channel = SharedProducer(settings, lease)
-        self._tails = OutputReader(settings)
+        self.stop = run.stop
+        self.channel = SharedProducer(settings, lease, make_producer)
+        self._tails = OutputReader(settings, make_consumer)
         self._resumed: dict[int, _LanePart] = {}
         self._reconciling = Lock()
         self._dead_letter_parts = 1

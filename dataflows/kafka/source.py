@@ -5,13 +5,12 @@ from collections.abc import Callable
 from bytewax.inputs import FixedPartitionedSource
 from confluent_kafka import KafkaException
 
-from dataflows.clock import Clock
-from dataflows.kafka.client import partition_counts
+from dataflows.kafka.client import MakeConsumer, make_consumer, partition_counts
 from dataflows.kafka.consumer import SharedConsumer
 from dataflows.kafka.partition import Partition, source_error
 from dataflows.messages import PartitionBatch
+from dataflows.run_state import RunState
 from dataflows.settings import Settings
-from dataflows.stop import Stop
 from session_logic.errors import ConfigError
 
 
@@ -21,13 +20,16 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, int]):
     def __init__(
         self,
         settings: Settings,
-        stop: Stop,
-        clock: Clock,
+        run: RunState,
         on_tick: Callable[[], None] = lambda: None,
+        make_consumer: MakeConsumer = make_consumer,
     ) -> None:
-        """Read what the settings name, until stop is set; on_tick is called at every poll."""
+        """Read what the settings name, until the run is stopped.
+
+        on_tick is called at every poll.
+        """
         self._settings = settings
-        self._hub = SharedConsumer(settings, stop, clock, on_tick)
+        self._hub = SharedConsumer(settings, run, on_tick, make_consumer)
 
     def list_parts(self) -> list[str]:
         """Return topic/partition of all input; raises ConfigError if a topic is missing."""

@@ -37,14 +37,13 @@ def check_command(config: ConfigOption = None) -> None:
 
     No broker is asked: `heartwheel topics check` does that. Exit code 2 if anything is wrong.
     """
-    from dataflows.clock import SteadyClock
     from dataflows.kafka.consumer import SharedConsumer
     from dataflows.kafka.producer import SharedProducer
-    from dataflows.stop import STOP
+    from dataflows.run_state import RunState
 
     settings = load_settings(os.environ, config)
-    SharedConsumer(settings, STOP, SteadyClock(), lambda: None).open()
-    SharedProducer(settings, None).open()
+    SharedConsumer(settings, RunState()).open()
+    SharedProducer(settings).open()
     count = len(settings_sources(os.environ, config))
     print(f"no fault in the settings: {count} set, the others have their defaults")
 

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from dataflows.clock import Clock
-from dataflows.metrics import LANES
-from dataflows.settings import Settings
-from heartwheel.cluster import Cluster
+from heartwheel.http.view import ProcessView
 from session_logic.keys import key_group_of, lane_of
 from session_logic.rules import next_heartbeat_ms, timeout_ms
 
@@ -15,12 +12,12 @@ FOUND, IDLE, ELSEWHERE, NOT_YET = 200, 404, 421, 503
 class Devices:
     """Answers for the lanes of this process, and names the owner of any other."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, view: ProcessView) -> None:
         """Look up in the lanes that run."""
-        self._lanes = settings.lanes
-        self._rules = settings.rules()
-        self._cluster = cluster
-        self._clock = clock
+        self._lanes = view.settings.lanes
+        self._rules = view.settings.rules()
+        self._cluster = view.cluster
+        self._run = view.run
 
     def look_up(self, device_id: str) -> tuple[int, dict[str, Any]]:
         """Return an HTTP status and what to say with it; times are in ms since 1970.
@@ -30,7 +27,7 @@ class Devices:
         """
         number = lane_of(key_group_of(device_id), self._lanes)
         answer: dict[str, Any] = {"device_id": device_id, "lane": number, "active": False}
-        lane = LANES.running.get(number)
+        lane = self._run.lanes.get(number)
         if lane is None:
             return self._absent(answer, number)
         if lane.restoring:
@@ -46,7 +43,7 @@ class Devices:
             "started_ms": session.started_ms,
             "next_heartbeat_ms": next_heartbeat_ms(session, self._rules, lane.fired_ms),
             "timeout_ms": timeout_ms(session, self._rules),
-            "as_of_ms": self._clock.now_ms(),
+            "as_of_ms": self._run.clock.now_ms(),
         }
 
     def _absent(self, answer: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:

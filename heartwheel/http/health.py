@@ -1,32 +1,16 @@
 """Whether the dataflow of this process is alive, and whether it is up to date."""
 
-from dataflows.clock import Clock
-from dataflows.metrics import LANES
-from dataflows.settings import Settings
-from dataflows.stop import STOP
-from dataflows.vitals import Vitals
-from heartwheel.cluster import Cluster
-from session_logic.lane import Lane
-
-
-def running_lanes() -> dict[int, Lane]:
-    """Return the lanes of this process that have begun, in order."""
-    # A list of what is there now, made in one step: the dataflow may add a lane meanwhile.
-    lanes = [lane for ref in LANES.running.valuerefs() if (lane := ref()) is not None]
-    return {lane.lane: lane for lane in sorted(lanes, key=lambda lane: lane.lane)}
+from heartwheel.http.view import ProcessView
 
 
 class Health:
     """Judges what the dataflow has left for others to see."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock) -> None:
+    def __init__(self, view: ProcessView) -> None:
         """Judge by the limits of the settings."""
-        self._settings = settings
-        self._vitals = vitals
-        self._clock = clock
-        self._lanes = [
-            lane for lane in range(settings.lanes) if cluster.owner(lane) == cluster.number
-        ]
+        self._settings = view.settings
+        self._run = view.run
+        self._lanes = view.cluster.lanes_of(view.cluster.number, view.settings.lanes)
 
     def stalled(self) -> str | None:
         """Say why the process is to be restarted, or None while it is alive.
@@ -34,37 +18,37 @@ class Health:
         A restore has a limit of its own, and so has a wait for Kafka, which a restart would not
         shorten. Nothing has turned yet in a process that starts, or waits for others.
         """
-        if STOP.is_set() or self._vitals.waits_for_kafka():
+        if self._run.stop.is_set() or self._run.waits_for_kafka():
             return None
         limit_ms = self._settings.liveness_timeout_ms
-        if any(lane.restoring for lane in running_lanes().values()):
+        if any(lane.restoring for lane in self._run.running_lanes()):
             limit_ms = max(limit_ms, self._settings.restore_timeout_ms)
-        turned_ms = min(list(self._vitals.turned_ms.values()), default=None)
-        if turned_ms is None or self._clock.now_ms() - turned_ms <= limit_ms:
+        turned_ms = min(list(self._run.turned_ms.values()), default=None)
+        if turned_ms is None or self._run.clock.now_ms() - turned_ms <= limit_ms:
             return None
-        since_s = (self._clock.now_ms() - turned_ms) / 1000
+        since_s = (self._run.clock.now_ms() - turned_ms) / 1000
         return f"a loop of the dataflow has not turned for {since_s:.1f} s"
 
     def unready(self) -> str | None:
         """Say why the process is not up to date, or None if it is."""
-        if STOP.is_set():
+        if self._run.stop.is_set():
             return "the process is being stopped"
         if (stalled := self.stalled()) is not None:
             return stalled
-        if self._vitals.waits_for_kafka():
+        if self._run.waits_for_kafka():
             return "waiting for an answer of Kafka"
         return self._behind()
 
     def _behind(self) -> str | None:
         """Say which lanes of this process are not up to date."""
-        lanes = running_lanes()
+        lanes = {lane.lane: lane for lane in self._run.running_lanes()}
         waiting = [lane for lane in self._lanes if lane not in lanes]
         if waiting:
             return f"{_named(waiting)} not begun: no word yet from input or store"
         restoring = [number for number, lane in lanes.items() if lane.restoring]
         if restoring:
             return f"{_named(restoring)} being restored"
-        now_ms = self._clock.now_ms()
+        now_ms = self._run.clock.now_ms()
         lags_ms = {number: lane.lag_ms(now_ms) for number, lane in lanes.items()}
         unknown = [number for number, lag_ms in lags_ms.items() if lag_ms is None]
         if unknown:

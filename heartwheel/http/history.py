@@ -27,7 +27,6 @@ SAMPLES = (
     "heartwheel_reconciled_records_total",
     "heartwheel_store_keys",
     "heartwheel_store_bytes",
-    "heartwheel_build_info",
     "process_resident_memory_bytes",
     "process_cpu_seconds_total",
     EVENT_LATENCY,

@@ -27,11 +27,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dataflows.clock import Clock
 from dataflows.logs import log
 from dataflows.settings import Settings
-from dataflows.vitals import Vitals
-from heartwheel.cluster import Cluster
 from heartwheel.http.devices import Devices
 from heartwheel.http.health import Health
 from heartwheel.http.status import Status
+from heartwheel.http.view import ProcessView
 from session_logic.errors import ConfigError
 
 PROBES = ("/livez", "/readyz")
@@ -84,13 +83,11 @@ def url_of(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}/"
 
 
-def serve(
-    listener: socket.socket, settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock
-) -> uvicorn.Server:
+def serve(listener: socket.socket, view: ProcessView) -> uvicorn.Server:
     """Answer on a bound socket, from now to the end of the process or until should_exit is set."""
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(settings, cluster, vitals, clock),
+            make_app(view),
             http="h11",
             ws="none",
             loop="asyncio",
@@ -108,15 +105,15 @@ def serve(
     threading.Thread(
         target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
     ).start()
-    log.info("status page", url=url_of(settings))
+    log.info("status page", url=url_of(view.settings))
     return server
 
 
-def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock) -> ASGIApp:
+def make_app(view: ProcessView) -> ASGIApp:
     """Return the routes, guarded."""
-    health = Health(settings, cluster, vitals, clock)
-    devices = Devices(settings, cluster, clock)
-    status = Status(settings, cluster, vitals, clock, health)
+    health = Health(view)
+    devices = Devices(view)
+    status = Status(view, health)
     page = Page()
 
     async def livez(_request: Request) -> Response:
@@ -140,7 +137,7 @@ def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        sampling = asyncio.create_task(_sample(status, clock))
+        sampling = asyncio.create_task(_sample(status, view.run.clock))
         yield
         sampling.cancel()
 
@@ -156,7 +153,7 @@ def make_app(settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock)
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return Guard(app, settings.http_token, page)
+    return Guard(app, view.settings.http_token, page)
 
 
 async def _sample(status: Status, clock: Clock) -> None:

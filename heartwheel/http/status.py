@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from dataflows.clock import Clock
 from dataflows.messages import DeadLetter
-from dataflows.settings import Settings
-from dataflows.vitals import Vitals
-from heartwheel.cluster import Cluster
-from heartwheel.http.health import Health, running_lanes
+from heartwheel.http.health import Health
 from heartwheel.http.history import SNAPSHOT_DURATION, History, Reading, total
+from heartwheel.http.view import ProcessView
+from heartwheel.version import program_version
 from session_logic.lane import Lane
 
 # What is shown of the key and the value of a dead letter.
@@ -18,25 +16,22 @@ SHOWN_BYTES = 400
 class Status:
     """Puts together what is known; reads no metric anew, whoever asks and how often."""
 
-    def __init__(
-        self, settings: Settings, cluster: Cluster, vitals: Vitals, clock: Clock, health: Health
-    ) -> None:
+    def __init__(self, view: ProcessView, health: Health) -> None:
         """Begin with an empty history."""
-        self._settings = settings
-        self._cluster = cluster
-        self._vitals = vitals
-        self._clock = clock
+        self._settings = view.settings
+        self._cluster = view.cluster
+        self._run = view.run
         self._health = health
-        self._started_ms = clock.now_ms()
+        self._started_ms = view.run.clock.now_ms()
         self.history = History()
 
     def describe(self, after_ms: float) -> dict[str, Any]:
         """Return the status, with the history after a moment; _ms is ms since 1970."""
-        now_ms = self._clock.now_ms()
+        now_ms = self._run.clock.now_ms()
         reading = self.history.last
         unready = self._health.unready()
         return {
-            "version": next(iter(reading["heartwheel_build_info"]), ("",))[0],
+            "version": program_version(),
             "process": self._cluster.number,
             "processes": max(1, len(self._cluster.addresses)),
             "started_ms": self._started_ms,
@@ -70,13 +65,13 @@ class Status:
                 "store_bytes": total(reading, "heartwheel_store_bytes"),
             },
             "dead_letters": [
-                _letter(letter) for letter in reversed(list(self._vitals.dead_letters))
+                _letter(letter) for letter in reversed(list(self._run.recent_dead_letters))
             ],
             "history": self.history.columns(after_ms),
         }
 
     def _lane(self, number: int, now_ms: int) -> dict[str, Any]:
-        lane = running_lanes().get(number)
+        lane = self._run.lanes.get(number)
         if lane is not None:
             lag_ms = lane.lag_ms(now_ms)
             return {

@@ -15,6 +15,7 @@ from bytewax.run import cli_main
 
 from dataflows.clock import system_time
 from dataflows.messages import DeadLetter, Message, PartitionBatch
+from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import PREFIX, Settings, load_settings
 from heartwheel.process import GC_THRESHOLDS
@@ -44,7 +45,7 @@ class StandingClock:
         """Return the moment."""
         return self._now_ms
 
-    def go_on_from(self, time_ms: int) -> None:
+    def not_before(self, time_ms: int) -> None:
         """Stand still: a replay begins with no state."""
 
     def at_ms(self, time_ms: int) -> datetime:
@@ -222,7 +223,7 @@ def replay(
     """
     clock = StandingClock(recording.manifest.complete_ms)
     source = RecordingSource(recording, settings, clock, until_ms)
-    flow = build_flow(source, CollectorSink(take), settings, clock)
+    flow = build_flow(source, CollectorSink(take), settings, RunState(clock))
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
     try:

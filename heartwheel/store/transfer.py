@@ -20,6 +20,7 @@ from msgspec import to_builtins
 
 from dataflows.lanes import by_row
 from dataflows.messages import DEAD_LETTER_KEY, lane_key
+from dataflows.run_state import RunState
 from dataflows.store import Inbox, RestoredSource, StoreSink
 from heartwheel.store.contents import FLOW, Contents
 from heartwheel.store.recovery_files import Recovery
@@ -134,7 +135,7 @@ def _write(folder: Path, kept: list[Kept], inbox: Inbox) -> None:
     flow = Dataflow(FLOW)
     source = {key: value for step, key, value in kept if step == "source"}
     items = op.input("source", flow, _KeptSource(source, kept))
-    rows = op.input("restored", flow, RestoredSource(inbox))
+    rows = op.input("restored", flow, RestoredSource(inbox, RunState()))
     op.stateful_batch("sessions", _of(items, "sessions"), _KeptLogic)
     op.output("sink", _of(items, "sink"), _KeptSink())
     op.output("store", op.map("rows", rows, by_row), StoreSink(Inbox()))

@@ -4,6 +4,8 @@ import pytest
 
 from dataflows.decode import Decode
 from dataflows.messages import DeadLetter, LaneBatch, Message, PartitionBatch
+from dataflows.run_state import RunState
+from tests.support.clocks import FixedClock
 
 NOW_MS = 1_700_000_000_000
 VALUE = b'{"type":"GameStart","device_id":"d","session_id":"s"}'
@@ -13,7 +15,7 @@ SIZE = len(VALUE) + len(KEY)
 
 def decoded(message: Message, limit: int) -> LaneBatch | DeadLetter:
     """Return what becomes of one message."""
-    decode = Decode(1, 0, lambda: NOW_MS, max_record_bytes=limit)
+    decode = Decode(1, 0, RunState(FixedClock(NOW_MS)), limit)
     ((_, item),) = decode([PartitionBatch("t", 0, "pc", [message], None)])
     return item
 

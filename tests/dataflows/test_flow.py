@@ -1,15 +1,19 @@
 """The dataflow under Bytewax, with a testing source and sink."""
 
-from collections.abc import Iterator
-from datetime import timedelta
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
 
 from dataflows.messages import DeadLetter, PartitionBatch
+from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from session_logic import journal
@@ -17,7 +21,48 @@ from session_logic.clock import PartitionProgress
 from session_logic.events import OutputBatch
 from session_logic.keys import key_group_of, lane_of
 from tests.support.events import decoded
-from tests.support.flow import LANES, T, history, message, run, sent
+from tests.support.flow import LANES, SETTINGS, T, history, message, run, sent
+
+
+class _Endless(StatefulSourcePartition[PartitionBatch, None]):
+    """Starts a session and then says nothing more, until the run is stopped."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._batches = history(1)
+
+    def next_batch(self) -> list[PartitionBatch]:
+        if self._state.stop.is_set() and not self._batches:
+            raise StopIteration
+        batches, self._batches = self._batches, []
+        return batches
+
+    def next_awake(self) -> datetime:
+        return datetime.now(UTC) + timedelta(milliseconds=5)
+
+    def snapshot(self) -> None:
+        return None
+
+
+class EndlessSource(FixedPartitionedSource[PartitionBatch, None]):
+    """Input that ends when its run is stopped, as that from Kafka does."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    def list_parts(self) -> list[str]:
+        return ["t/0"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Endless:
+        return _Endless(self._state)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds."""
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -130,3 +175,27 @@ def test_lost_row_is_named_in_the_error(
         causes.append(str(chain))
         chain = chain.__cause__ or chain.__context__
     assert any("missing" in c and like[:4] in c for c in causes), causes
+
+
+def test_two_runs_in_one_process_share_neither_stop_nor_lanes() -> None:
+    """When one is stopped, the other goes on."""
+    states = [RunState(), RunState()]
+    outs: list[list[Any]] = [[], []]
+    threads = []
+    for state, out in zip(states, outs, strict=True):
+        flow = build_flow(EndlessSource(state), TestingSink(out), SETTINGS, state)
+        threads.append(Thread(target=run_main, args=(flow,), daemon=True))
+        threads[-1].start()
+        wait_for(lambda state=state: bool(state.lanes))
+    states[0].stop.set()
+    threads[0].join(30)
+    assert not threads[0].is_alive()
+    assert [state.stop.is_set() for state in states] == [True, False]
+    turned_ms = max(states[1].turned_ms.values())
+    wait_for(lambda: max(states[1].turned_ms.values()) > turned_ms)
+    (first, second) = (list(state.running_lanes()) for state in states)
+    assert [lane.lane for lane in first] == [lane.lane for lane in second]
+    assert first[0] is not second[0]
+    states[1].stop.set()
+    threads[1].join(30)
+    assert [len(sent(out)) for out in outs] == [1, 1]

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import REGISTRY, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dataflows.metrics import LANES, Histogram, read_from
+from dataflows.metrics import Histogram, LaneCollector, read_from
+from dataflows.run_state import RunState
 from session_logic import journal
 from tests.support.lanes import LANE, RULES, T, give, resumed, start, stored
 
@@ -63,12 +64,24 @@ def test_gauge_has_no_value_once_what_it_is_read_from_is_gone() -> None:
     assert math.isnan(value)
 
 
-def test_lane_counts_nothing_twice_while_it_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def run() -> Iterator[RunState]:
+    """Return the state of a run, whose lanes are collected during the test."""
+    made = RunState()
+    collector = LaneCollector(made)
+    REGISTRY.register(collector)
+    yield made
+    REGISTRY.unregister(collector)
+
+
+def test_lane_counts_nothing_twice_while_it_is_restored(
+    run: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rows still missing are shown; what the journal repeats has been counted before."""
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 1)
     store = stored(20)
     lane = resumed(store)
-    LANES.running[LANE] = lane
+    run.lanes[LANE] = lane
     rows = list(store.rows.values())
     missing = scraped("heartwheel_restore_rows_missing")[str(LANE),]
     assert missing == len(lane.missing_rows()) > 5

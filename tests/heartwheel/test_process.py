@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from bytewax.recovery import init_db_dir
@@ -251,14 +252,14 @@ def test_other_process_sees_the_store_once_the_first_has_it(tmp_path: Path) -> N
 def test_name_of_the_process_that_nobody_knows_is_one_line() -> None:
     """Bytewax would say so only once it has found all others, and then in a panic."""
     with pytest.raises(ConfigError) as error:
-        wait_for_own_name("wheel-0.wheel.invalid:9999", 0.3)
+        wait_for_own_name("wheel-0.wheel.invalid:9999", 0.3, Event())
     one_line(error, "wheel-0.wheel.invalid", "not known", "DNS")
 
 
 @pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1"])
 def test_name_of_the_process_that_is_known_lets_it_go_on(address: str) -> None:
     """A name, or an address of either kind."""
-    wait_for_own_name(address, 0)
+    wait_for_own_name(address, 0, Event())
 
 
 def logged(caplog: pytest.LogCaptureFixture, *lines: tuple[float, int, str, str]) -> list[str]:

@@ -19,12 +19,11 @@ WRONG_PASSWORD = "battery-horse-correct"  # noqa: S105  # of nobody
 # A consumer as that of the source, with all that it logs.
 DEBUG_LOG = """
 import logging
-from dataflows.clock import SteadyClock
 from dataflows.kafka.consumer import SharedConsumer
+from dataflows.run_state import RunState
 from dataflows.settings import load_settings
-from dataflows.stop import STOP
 logging.basicConfig(level=logging.DEBUG)
-consumer = SharedConsumer(load_settings(), STOP, SteadyClock(), lambda: None).open()
+consumer = SharedConsumer(load_settings(), RunState()).open()
 for _ in range(30):
     consumer.poll(0.1)
 """

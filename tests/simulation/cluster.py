@@ -13,8 +13,8 @@ from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import LaneLogic
 from dataflows.messages import DEAD_LETTER_KEY, DeadLetter
+from dataflows.run_state import RunState
 from dataflows.settings import Settings
-from dataflows.stop import Stop
 from dataflows.store import Inbox, RestoredSource, StoreSink
 from session_logic.events import OutputBatch
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
@@ -43,30 +43,33 @@ class SimulatedClock:
     def at_ms(self, time_ms: int) -> Any:
         return system_time(time_ms)
 
-    def go_on_from(self, time_ms: int) -> None:
+    def not_before(self, time_ms: int) -> None:
         assert time_ms <= self._world.now_ms, "a lane was ahead of time"
 
 
 class Process:
     """The steps of the dataflow in one process, wired as dataflows.sessions does."""
 
-    def __init__(self, world: World, inputs: list[str], index: int, parts: int) -> None:
+    def __init__(self, world: World, inputs: list[str], index: int) -> None:
         settings, database = world.settings, world.database
         clock = SimulatedClock(world)
-        self.stop = Stop()
-        source = KafkaSource(settings, self.stop, clock)
-        self.hub = source._hub
-        self.consumer = self.hub._consumer = Consumer(world.log, clock.now_ms)
-        self.hub.parts = parts
-        sink = KafkaSink(settings, stop=self.stop)
+        run = RunState(clock)
+        self.stop = run.stop
+        self.consumer = Consumer(world.log, clock.now_ms)
         self.producer = Producer(world.log, world.random, clock.now_ms)
-        sink.channel._producer = self.producer
-        sink._tails._consumer = Consumer(world.log, clock.now_ms)
+        source = KafkaSource(settings, run, make_consumer=lambda _options: self.consumer)
+        sink = KafkaSink(
+            settings,
+            run,
+            make_consumer=lambda _options: Consumer(world.log, clock.now_ms),
+            make_producer=lambda _options: self.producer,
+        )
+        source.list_parts()
         sink.list_parts()
         inbox: Inbox = Inbox()
-        store, restored = StoreSink(inbox), RestoredSource(inbox)
+        store, restored = StoreSink(inbox), RestoredSource(inbox, run)
         stored = database.load("source"), database.load("restored")
-        self.decode = Decode(settings.lanes, settings.max_clock_skew_ms, clock.now_ms)
+        self.decode = Decode(settings.lanes, settings.max_clock_skew_ms, run)
         self.source = SourceStep(
             "source",
             database,
@@ -81,7 +84,7 @@ class Process:
             world.now_ms,
         )
         self.lanes = StatefulStep(
-            "sessions", database, lambda _, state: LaneLogic(settings, clock, state)
+            "sessions", database, lambda _, state: LaneLogic(settings, run, state)
         )
         self.sink = SinkStep("sink", database, lambda k, state: sink.build_part("sink", k, state))
         self.store = SinkStep(
@@ -110,7 +113,7 @@ class Run:
         self._shift = self._random.randrange(100)
         owners = {name: self._owner(name, count) for name in names}
         self.processes = [
-            Process(world, [n for n in names if owners[n] == index], index, len(names))
+            Process(world, [n for n in names if owners[n] == index], index)
             for index in range(count)
         ]
         self.hub_of: dict[Where, Process] = {

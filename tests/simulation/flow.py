@@ -51,6 +51,7 @@ class Simulation:
             max_session_ms=heartbeat_ms * choose([1, 3, 6]) + choose([0, 0, 1, heartbeat_ms // 2]),
             deduplication_window_ms=choose([heartbeat_ms, 4 * heartbeat_ms]),
             tick_ms=5,
+            monitor_group="",  # it has a client of its own
             catch_up=choose(["latest", "all"]),
             restore_timeout_ms=10**9,
         )

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from dataflows.decode import Decode
 from dataflows.messages import LaneBatch
+from dataflows.run_state import RunState
 from session_logic.events import Watermark
+from tests.support.clocks import FixedClock
 from tests.support.flow import SETTINGS, T, history
 from tests.support.model import Model
 
@@ -14,7 +16,7 @@ POLLS = 40
 
 def sessions() -> dict[str, str]:
     """Return the active session of each device after the history, by the model."""
-    batches = [item for _, item in Decode(1, 10**13, lambda: T)(history(POLLS))]
+    batches = [item for _, item in Decode(1, 10**13, RunState(FixedClock(T)))(history(POLLS))]
     model = Model(SETTINGS.rules())
     for fact in [fact for batch in batches if isinstance(batch, LaneBatch) for fact in batch.facts]:
         model.apply(fact, Watermark(-1))

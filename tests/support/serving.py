@@ -3,36 +3,26 @@
 import json
 from http.client import HTTPConnection, HTTPResponse
 
-from msgspec import Struct
-
+from dataflows.run_state import RunState
 from dataflows.settings import Settings, load_settings
-from dataflows.vitals import Vitals
 from heartwheel.cluster import Cluster
 from heartwheel.http.server import bind, serve
+from heartwheel.http.view import ProcessView
 from session_logic.events import Fact
 from session_logic.journal import JournalState
 from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import STATE_VERSION, Lane, LaneState
 from tests.support.broker import free_port
+from tests.support.clocks import T
 
-T = 1_700_000_000_000
 SETTINGS = Settings(lanes=2, heartbeat_ms=1_000, max_session_ms=10_000)
 HOSTILE = "a/../b\n<img src=x onerror=alert(1)>\"'&%2f\u2028\U0001f3ae"
 TOKEN = "correct-horse"  # noqa: S105
 
 
-class FixedClock(Struct):
-    """A clock that stands still where it is put."""
-
-    now: int = T
-
-    def now_ms(self) -> int:
-        return self.now
-
-
-def start(lanes: list[Lane], device: str, session: str = "s") -> Lane:
+def start(run: RunState, device: str, session: str = "s") -> Lane:
     """Start a session at T in its lane."""
-    lane = lanes[lane_of(key_group_of(device), 2)]
+    lane = run.lanes[lane_of(key_group_of(device), 2)]
     lane.apply([Fact(True, device, session, "pc", T)], T)
     return lane
 
@@ -40,7 +30,7 @@ def start(lanes: list[Lane], device: str, session: str = "s") -> Lane:
 class Client:
     """A server on a port of its own, and what it answers."""
 
-    def __init__(self, token: str = "") -> None:
+    def __init__(self, run: RunState, token: str = "") -> None:
         self.settings = load_settings(
             {
                 "HEARTWHEEL_LANES": "2",
@@ -49,10 +39,10 @@ class Client:
                 **({"HEARTWHEEL_HTTP_TOKEN": token} if token else {}),
             }
         )
-        self.vitals, self.clock = Vitals(), FixedClock()
+        self.run = run
         listener = bind(self.settings)
         assert listener is not None
-        self.server = serve(listener, self.settings, Cluster(), self.vitals, self.clock)
+        self.server = serve(listener, ProcessView(self.settings, Cluster(), run))
 
     def get(self, path: str, **headers: str) -> HTTPResponse:
         connection = HTTPConnection("127.0.0.1", self.settings.http_port, timeout=10)

@@ -3,36 +3,45 @@
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import REGISTRY
 
-from dataflows.metrics import LANES
+from dataflows.metrics import start_metrics
+from dataflows.run_state import RunState
 from session_logic.clock import PartitionProgress
 from session_logic.lane import Lane
+from tests.support.clocks import FixedClock
 from tests.support.serving import SETTINGS, TOKEN, Client
 
 
-@pytest.fixture(autouse=True)
-def lanes() -> Iterator[list[Lane]]:
-    """Return the lanes of a process, which have heard that all input is read."""
-    made = [Lane(number, 2, SETTINGS.rules()) for number in range(2)]
-    for lane in made:
-        lane.hear(PartitionProgress("t/0", 1, None))
-    LANES.running.clear()
-    LANES.running.update({lane.lane: lane for lane in made})
-    yield made
-    LANES.running.clear()
+@pytest.fixture
+def run() -> RunState:
+    """Return the state of a run with two lanes, which have heard that all input is read."""
+    made = RunState(FixedClock())
+    for number in range(2):
+        made.lanes[number] = Lane(number, 2, SETTINGS.rules())
+        made.lanes[number].hear(PartitionProgress("t/0", 1, None))
+    return made
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
+def measured(run: RunState) -> Iterator[RunState]:
+    """Return the run while its lanes are in the metrics."""
+    collector = start_metrics(run, "1.2.3")
+    yield run
+    REGISTRY.unregister(collector)
+
+
+@pytest.fixture
+def client(run: RunState) -> Iterator[Client]:
     """Return a server without a token."""
-    made = Client()
+    made = Client(run)
     yield made
     made.server.should_exit = True
 
 
 @pytest.fixture
-def guarded() -> Iterator[Client]:
+def guarded(run: RunState) -> Iterator[Client]:
     """Return a server with a token."""
-    made = Client(TOKEN)
+    made = Client(run, TOKEN)
     yield made
     made.server.should_exit = True

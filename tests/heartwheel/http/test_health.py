@@ -2,19 +2,24 @@
 
 import pytest
 
-from dataflows.metrics import LANES
-from dataflows.stop import STOP
-from dataflows.vitals import Vitals
+from dataflows.run_state import RunState
 from heartwheel.cluster import Cluster
 from heartwheel.http.health import Health
+from heartwheel.http.view import ProcessView
 from session_logic.clock import PartitionProgress
 from session_logic.lane import Lane
-from tests.support.serving import SETTINGS, Client, FixedClock, T, restoring
+from tests.support.clocks import FixedClock, T
+from tests.support.serving import SETTINGS, Client, restoring
 
 
-def health(vitals: Vitals, clock: FixedClock) -> Health:
+def health(run: RunState) -> Health:
     """Return what judges a process that has both lanes."""
-    return Health(SETTINGS, Cluster(), vitals, clock)
+    return Health(ProcessView(SETTINGS, Cluster(), run))
+
+
+def at(now: int) -> RunState:
+    """Return the state of a run that nothing is known of yet, at this time."""
+    return RunState(FixedClock(now))
 
 
 @pytest.mark.parametrize(("beside_ms", "alive"), [(-1, True), (0, True), (1, False)])
@@ -22,71 +27,70 @@ def test_loop_that_has_not_turned_for_longer_than_the_limit_is_dead(
     beside_ms: int, *, alive: bool
 ) -> None:
     """At the limit it is still alive; and before the first turn, when the process starts."""
-    vitals, clock = Vitals(), FixedClock()
-    assert health(vitals, clock).stalled() is None
-    vitals.turn(T)
-    clock.now = T + SETTINGS.liveness_timeout_ms + beside_ms
-    assert (health(vitals, clock).stalled() is None) is alive
+    run = at(T + SETTINGS.liveness_timeout_ms + beside_ms)
+    assert health(run).stalled() is None
+    run.note_alive(T)
+    assert (health(run).stalled() is None) is alive
 
 
 def test_one_stalled_worker_thread_is_found_beside_one_that_turns() -> None:
     """Each thread of a process has to turn."""
-    vitals, clock = Vitals(), FixedClock(T + SETTINGS.liveness_timeout_ms + 1)
-    vitals.turn(clock.now)
-    assert health(vitals, clock).stalled() is None
-    vitals.turned_ms[-1] = T
-    assert "has not turned for 10.0 s" in (health(vitals, clock).stalled() or "")
+    run = at(T + SETTINGS.liveness_timeout_ms + 1)
+    run.note_alive(run.clock.now_ms())
+    assert health(run).stalled() is None
+    run.turned_ms[-1] = T
+    assert "has not turned for 10.0 s" in (health(run).stalled() or "")
 
 
 def test_wait_for_kafka_is_alive_and_not_ready() -> None:
     """A restart would not bring the broker back; it has a limit of its own."""
-    vitals, clock = Vitals(), FixedClock(T + 100_000)
-    vitals.turn(T)
-    vitals.waits_for_kafka = lambda: True
-    assert health(vitals, clock).stalled() is None
-    assert "Kafka" in (health(vitals, clock).unready() or "")
+    run = at(T + 100_000)
+    run.note_alive(T)
+    run.waits_for_kafka = lambda: True
+    assert health(run).stalled() is None
+    assert "Kafka" in (health(run).unready() or "")
 
 
-def test_restore_has_its_own_limit_and_is_not_ready(lanes: list[Lane]) -> None:
+def test_restore_has_its_own_limit_and_is_not_ready(run: RunState) -> None:
     """A start with a large store is not killed for it."""
-    lanes[1] = LANES.running[1] = restoring(1)
-    assert lanes[1].restoring
-    vitals, clock = Vitals(), FixedClock(T + SETTINGS.restore_timeout_ms)
-    vitals.turn(T)
-    assert health(vitals, clock).stalled() is None
-    assert health(vitals, clock).unready() == "lane 1 being restored"
-    clock.now += 1
-    assert health(vitals, clock).stalled() is not None
+    run.lanes[1] = restoring(1)
+    assert run.lanes[1].restoring
+    run.note_alive(T)
+    run.clock.now = T + SETTINGS.restore_timeout_ms
+    assert health(run).stalled() is None
+    assert health(run).unready() == "lane 1 being restored"
+    run.clock.now += 1
+    assert health(run).stalled() is not None
 
 
-def test_lane_without_word_from_input_is_not_ready(lanes: list[Lane]) -> None:
+def test_lane_without_word_from_input_is_not_ready(run: RunState) -> None:
     """A lane that is not there yet, then one of which a partition has not reported."""
-    clock = FixedClock()
-    del LANES.running[0]
-    assert "lane 0 not begun" in (health(Vitals(), clock).unready() or "")
-    lanes[0] = LANES.running[0] = Lane(0, 2, SETTINGS.rules())
-    assert "not every input partition" in (health(Vitals(), clock).unready() or "")
-    lanes[0].hear(PartitionProgress("t/0", 1, None))
-    assert health(Vitals(), clock).unready() is None
+    del run.lanes[0]
+    assert "lane 0 not begun" in (health(run).unready() or "")
+    run.lanes[0] = Lane(0, 2, SETTINGS.rules())
+    assert "not every input partition" in (health(run).unready() or "")
+    run.lanes[0].hear(PartitionProgress("t/0", 1, None))
+    assert health(run).unready() is None
 
 
 @pytest.mark.parametrize(("beside_ms", "ready"), [(-1, True), (0, True), (1, False)])
 def test_lane_behind_by_more_than_the_limit_is_not_ready(
-    lanes: list[Lane], beside_ms: int, *, ready: bool
+    run: RunState, beside_ms: int, *, ready: bool
 ) -> None:
     """Time of a lane that is behind is what its input has come to."""
-    lanes[1].hear(PartitionProgress("t/0", 1, T))
-    reason = health(Vitals(), FixedClock(T + SETTINGS.ready_lag_ms + beside_ms)).unready()
+    run.lanes[1].hear(PartitionProgress("t/0", 1, T))
+    run.clock.now = T + SETTINGS.ready_lag_ms + beside_ms
+    reason = health(run).unready()
     assert (reason is None) is ready
     assert ready or reason == "lane 1 up to 5.0 s behind the wall clock"
 
 
-def test_stop_is_alive_and_not_ready(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_is_alive_and_not_ready(client: Client) -> None:
     """What is being drained is not killed, and gets no more requests."""
     assert (client.get("/readyz").status, client.get("/readyz").body) == (200, b"ok\n")
-    client.vitals.turn(T)
-    client.clock.now = T + 60_000
-    monkeypatch.setattr(STOP, "is_set", lambda: True)
+    client.run.note_alive(T)
+    client.run.clock.now = T + 60_000
+    client.run.stop.set()
     assert client.get("/livez").status == 200
     answer = client.get("/readyz")
     assert (answer.status, answer.body) == (503, b"the process is being stopped\n")

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client import Histogram as ClientHistogram
 
 from heartwheel.http.history import WINDOW_S, History, quantile
-from tests.support.serving import T
+from tests.support.clocks import T
 
 
 def history(change: Callable[[int, dict[str, object]], None], samples: int) -> History:

@@ -10,34 +10,30 @@ from urllib.parse import quote
 import pytest
 
 from dataflows.messages import DeadLetter
-from dataflows.metrics import LANES
-from dataflows.vitals import RECENT_LETTERS
+from dataflows.run_state import MAX_RECENT_DEAD_LETTERS, RunState
 from heartwheel.cluster import Cluster
 from heartwheel.http.devices import Devices
+from heartwheel.http.view import ProcessView
 from session_logic.events import Fact
 from session_logic.keys import key_group_of, lane_of
-from session_logic.lane import Lane
+from tests.support.clocks import T
 from tests.support.serving import (
     HOSTILE,
     SETTINGS,
     TOKEN,
     Client,
-    FixedClock,
-    T,
     restoring,
     start,
 )
 
 
 @pytest.mark.parametrize("device", ["d", "a/b", HOSTILE, "x" * 128, "\u00e4\u00f6", " ", "."])
-def test_device_is_found_by_any_id_there_can_be(
-    client: Client, lanes: list[Lane], device: str
-) -> None:
+def test_device_is_found_by_any_id_there_can_be(client: Client, run: RunState, device: str) -> None:
     """Slashes, line breaks, markup: an id is any text of up to 128 characters."""
     path = f"/devices/{quote(device, safe='')}"
     answer = client.get(path)
     assert (answer.status, json.loads(answer.body)["active"]) == (404, False)
-    lane = start(lanes, device, session=HOSTILE)
+    lane = start(run, device, session=HOSTILE)
     lane.advance(T + 1_500)
     answer = client.get(path)
     assert (answer.status, json.loads(answer.body)) == (
@@ -64,16 +60,16 @@ def test_bytes_that_are_no_text_are_an_idle_device(client: Client) -> None:
         assert client.get(path).status == 404
 
 
-def test_lane_that_is_restored_or_elsewhere_is_not_taken_for_idle() -> None:
+def test_lane_that_is_restored_or_elsewhere_is_not_taken_for_idle(run: RunState) -> None:
     """503 until it is known, and the owner for a lane of another process."""
     cluster = Cluster(0, ("host0:9999", "host1:9999"))
-    devices = Devices(SETTINGS, cluster, FixedClock())
+    devices = Devices(ProcessView(SETTINGS, cluster, run))
     mine = next(lane for lane in range(2) if cluster.owner(lane) == 0)
     by_lane = {lane_of(key_group_of(f"d{n}"), 2): f"d{n}" for n in range(20)}
-    waiting = LANES.running[mine] = restoring(mine)
+    waiting = run.lanes[mine] = restoring(mine)
     assert devices.look_up(by_lane[mine])[0] == 503
     assert waiting.restoring
-    LANES.running.clear()
+    run.lanes.clear()
     assert devices.look_up(by_lane[mine])[0] == 503
     status, answer = devices.look_up(by_lane[1 - mine])
     assert (status, answer["active"]) == (421, None)
@@ -150,11 +146,13 @@ def test_page_holds_everything_and_allows_nothing_else(client: Client) -> None:
 
 def test_status_has_the_last_dead_letters_newest_first_and_cut(client: Client) -> None:
     """Twenty of them, whatever is in them, with no more than is shown of a large one."""
-    for offset in range(RECENT_LETTERS + 5):
+    for offset in range(MAX_RECENT_DEAD_LETTERS + 5):
         message = (offset, T, b"\xff<b>", b"\x00" * 1_000_000 if offset else None)
-        client.vitals.dead_letters.append(DeadLetter("t", 3, message, "not_json", "x" * 10_000))
+        client.run.recent_dead_letters.append(DeadLetter("t", 3, message, "not_json", "x" * 10_000))
     letters = client.json("/status.json")["dead_letters"]
-    assert [letter["offset"] for letter in letters] == list(range(RECENT_LETTERS + 4, 4, -1))
+    assert [letter["offset"] for letter in letters] == list(
+        range(MAX_RECENT_DEAD_LETTERS + 4, 4, -1)
+    )
     assert letters[0]["key"] == "\\xff<b>"
     assert len(client.get("/status.json").body) < 200_000
 
@@ -165,9 +163,9 @@ def test_garbage_in_a_query_is_no_error(client: Client, after: str) -> None:
     assert client.get(f"/status.json?after={quote(after)}").status == 200
 
 
-def test_metrics_are_those_of_the_process(client: Client, lanes: list[Lane]) -> None:
+def test_metrics_are_those_of_the_process(client: Client, measured: RunState) -> None:
     """In the format that is asked for."""
-    start(lanes, "d")
+    start(measured, "d")
     text = client.get("/metrics").body.decode()
     assert re.search(
         r'^heartwheel_active_sessions\{lane="\d",platform="pc"\} 1\.0$', text, re.MULTILINE

@@ -8,6 +8,7 @@ import pytest
 
 from dataflows.decode import Decode
 from dataflows.messages import DeadLetter, LaneBatch, PartitionBatch
+from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from heartwheel.recording import replay as replays
 from heartwheel.recording import writer
@@ -15,6 +16,7 @@ from heartwheel.recording.file import Line, Recording, RecordingError
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.errors import ConfigError
 from session_logic.events import OutputBatch, OutputEvent, Watermark
+from tests.support.clocks import FixedClock
 from tests.support.events import by_device, decoded
 from tests.support.model import Model
 from tests.support.recordings import BEGIN_MS, event_line, lines_of, path_of, preface, write
@@ -52,7 +54,7 @@ def expected(recording: Recording, lines: list[Line], upto_ms: int) -> dict[str,
     """Return what the model makes of the lines in their order, and of the time after them."""
     settings = replay_settings(recording, {})
     model, events = Model(settings.rules()), []
-    decode = Decode(1, 10**13, lambda: upto_ms)
+    decode = Decode(1, 10**13, RunState(FixedClock(upto_ms)))
     for line in lines:
         message = (0, line.timestamp_ms, line.key_bytes(), line.value_bytes())
         platform = settings.input_topics[line.topic]

@@ -1,0 +1,46 @@
+"""What the parts of one run share. It is made once and passed to each of them.
+
+There is nothing of the kind at the level of a module, so that two runs fit into one process.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from threading import Event, get_ident
+
+from msgspec import Struct, field
+
+from dataflows.clock import Clock, SteadyClock
+from dataflows.messages import DeadLetter
+from session_logic.lane import Lane
+
+MAX_RECENT_DEAD_LETTERS = 20
+
+
+class RunState(Struct, eq=False):
+    """The clock of a run, its stop, and what can be seen of it from outside its threads.
+
+    Once `stop` is set, the sources end, and Bytewax drains, takes a last snapshot and returns.
+
+    The dataflow writes, and whoever looks only reads. Nobody waits, because each write is one step
+    under the GIL. A reader copies what it iterates over, because it may grow meanwhile.
+    """
+
+    clock: Clock = field(default_factory=SteadyClock)
+    stop: Event = field(default_factory=Event)
+    # The lanes that have begun in this process, by number.
+    lanes: dict[int, Lane] = field(default_factory=dict)
+    # When each worker thread last turned, by its id; one without work has no entry.
+    turned_ms: dict[int, int] = field(default_factory=dict)
+    recent_dead_letters: deque[DeadLetter] = field(
+        default_factory=lambda: deque(maxlen=MAX_RECENT_DEAD_LETTERS)
+    )
+    # Whether a loop stands still until Kafka answers, which is no fault of the process.
+    waits_for_kafka: Callable[[], bool] = lambda: False
+
+    def note_alive(self, now_ms: int) -> None:
+        """Note that the loop of this worker thread has turned."""
+        self.turned_ms[get_ident()] = now_ms
+
+    def running_lanes(self) -> list[Lane]:
+        """Return the lanes that have begun in this process, in order."""
+        return [lane for _, lane in sorted(self.lanes.copy().items())]
