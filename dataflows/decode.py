@@ -73,9 +73,9 @@ class Decode:
                     )
                 )
             items += [(lane_key(lane), LaneBatch(lane, some)) for lane, some in facts.items()]
-            if poll.report is not None:
+            if poll.progress is not None:
                 items += [
-                    (lane_key(lane), LaneBatch(lane, [], poll.report))
+                    (lane_key(lane), LaneBatch(lane, [], poll.progress))
                     for lane in range(self._lanes)
                 ]
         return items

@@ -8,17 +8,20 @@ from typing import Any
 from bytewax.operators import StatefulBatchLogic
 from msgspec import to_builtins
 
+from dataflows.errors import lanes_mismatch
 from dataflows.logs import log
 from dataflows.messages import HOLD_EPOCHS, LaneBatch
 from dataflows.metrics import MERGE_DURATION
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.tick import Tick
-from session_logic.clock import PartitionProgress
-from session_logic.errors import SnapshotError
-from session_logic.events import Fact, OutputBatch
+from session_logic.clock import Progress
+from session_logic.errors import SnapshotError, StateMismatchError
+from session_logic.events import Fact
 from session_logic.journal import Row
-from session_logic.lane import Lane, LaneOutput, LaneState, read_lane_state
+from session_logic.lane import Lane, LaneOutput
+from session_logic.output import OutputBatch
+from session_logic.restoring import LaneState, read_lane_state
 
 # Ticks grow with every so many records that a lane fires in one.
 BUSY_RECORDS = 16
@@ -39,19 +42,22 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         state = None if stored is None else read_lane_state(stored)
         self._lane = None
         if state is not None:
-            run.clock.not_before(state.fired_ms)
+            run.clock.not_before(state.watermark_ms)
             self._lane = self._make(state.lane, state)
         self._waits_since_ms = run.clock.now_ms()
         self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_RECORDS)
         self._wake_ms: int | None = self._waits_since_ms
-        self._settled = False
+        self._complete = False
         # For how many more epochs an empty batch keeps the sink awake: a new lane must store its
         # start offset first. A moved lane, which has no segment yet, is new to its sink as well.
         self._hold_epochs = HOLD_EPOCHS if state is None or state.journal.segment < 0 else 0
         self._kept_awake = False  # in this epoch
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
-        lane = Lane(number, self._settings.lanes, self._settings.rules(), state)
+        try:
+            lane = Lane(number, self._settings.lanes, self._settings.rules(), state)
+        except StateMismatchError as error:
+            raise lanes_mismatch(error) from None
         self._run.lanes[number] = lane
         return lane
 
@@ -73,7 +79,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
                 MERGE_DURATION.observe(perf_counter() - begin_s)
             emitted += _emitted(output)
         for report in progress:
-            lane.hear(report)
+            lane.update(report)
         self._schedule(now, 0)
         return emitted, False
 
@@ -101,8 +107,8 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         output = lane.advance(now)
         self._schedule(now, len(output.records))
         emitted = _emitted(output) or self._keep_sink_awake()
-        if not self._settled and output.records.settled_ms >= 0:
-            self._settled = True
+        if not self._complete and output.records.complete_up_to_ms is not None:
+            self._complete = True
             emitted = emitted or [output.records]
         return emitted, False
 
@@ -144,18 +150,18 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
 
 def _split(
     values: list[LaneBatch | Row],
-) -> tuple[list[Row], list[Fact], list[PartitionProgress]]:
+) -> tuple[list[Row], list[Fact], list[Progress]]:
     """Return the rows, the facts and the progress of a batch, each in its order."""
     rows: list[Row] = []
     facts: list[Fact] = []
-    progress: list[PartitionProgress] = []
+    progress: list[Progress] = []
     for value in values:
         if not isinstance(value, LaneBatch):
             rows.append(value)
             continue
         facts += value.facts
-        if value.report is not None:
-            progress.append(value.report)
+        if value.progress is not None:
+            progress.append(value.progress)
     return rows, facts, progress
 
 

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from session_logic.clock import PartitionProgress
+from session_logic.clock import Progress
 from session_logic.events import Fact
 
 # (offset, timestamp in ms, key, value)
@@ -16,7 +16,7 @@ class PartitionBatch(Struct, frozen=True, gc=False):
     partition: int
     platform: str
     messages: list[Message]
-    report: PartitionProgress | None
+    progress: Progress | None
     stop: bool = False  # the run is asked to stop; nothing of this partition follows
 
 
@@ -25,7 +25,7 @@ class LaneBatch(Struct, frozen=True, gc=False):
 
     lane: int
     facts: list[Fact]
-    report: PartitionProgress | None = None
+    progress: Progress | None = None
 
 
 class DeadLetter(Struct, frozen=True, gc=False):

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from dataflows.memory import limit_bytes
 from dataflows.run_state import RunState
-from session_logic.events import OutputBatch
+from session_logic.output import OutputBatch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -137,8 +137,8 @@ def read_from(gauge: Gauge, method: Callable[[], float]) -> None:
 def observe_acknowledged(records: OutputBatch) -> None:
     """Take in how late records were, now that Kafka has acknowledged them."""
     now_ms = time.time() * 1000
-    EVENT_LATENCY.observe_since(records.stamped, now_ms)
-    HEARTBEAT_LATENESS.observe_since(records.due, now_ms)
+    EVENT_LATENCY.observe_since(records.input_ms, now_ms)
+    HEARTBEAT_LATENESS.observe_since(records.due_ms, now_ms)
 
 
 def start_metrics(run: RunState, version: str) -> LaneCollector:

@@ -65,7 +65,7 @@ def to_stored(row: Row) -> StoredRow:
     """Return a row as the plain value that is pickled."""
     if isinstance(row, BaseRow):
         return (ROW_VERSION, "base", row.lane, row.group, row.through, row.blob)
-    return (ROW_VERSION, "journal", row.lane, row.slot, row.segment, row.chunks)
+    return (ROW_VERSION, "journal", row.lane, row.slot, row.segment, row.entries)
 
 
 def from_stored(name: str, stored: StoredRow) -> Row:
@@ -89,7 +89,7 @@ def from_stored(name: str, stored: StoredRow) -> Row:
 
 
 def _bytes(row: Row) -> int:
-    return len(row.blob) if isinstance(row, BaseRow) else sum(map(len, row.chunks))
+    return len(row.blob) if isinstance(row, BaseRow) else sum(map(len, row.entries))
 
 
 class _RowPart(StatefulSinkPartition[Row, StoredRow]):
@@ -107,7 +107,7 @@ class _RowPart(StatefulSinkPartition[Row, StoredRow]):
                 and isinstance(known, JournalRow)
                 and known.segment == row.segment
             ):
-                chunks = known.chunks + row.chunks
+                chunks = known.entries + row.entries
                 row = JournalRow(row.lane, row.slot, row.segment, chunks)
             self._row = row
 

@@ -18,6 +18,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from dataflows.clock import wall_offset_s
+from dataflows.errors import lanes_mismatch
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
@@ -34,8 +35,8 @@ from heartwheel.store.lock import StoreLock, first_has
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.uncommitted import forget_unfinished
 from heartwheel.version import program_version
-from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
-from session_logic.lane import check_state
+from session_logic.errors import ConfigError, HeartwheelError, SnapshotError, StateMismatchError
+from session_logic.restoring import check_state
 
 # Sessions make no reference cycles, and a collection that comes to the slots of the wheel walks all
 # of them for nothing: 0.1 s for 2 million. What makes cycles, such as HTTP, makes few.
@@ -203,7 +204,10 @@ def _check_recovery(folder: Path, lanes: int) -> None:
         entries = recovery.entries().values()
         states, faults = lane_states([e for e in entries if e.step == f"{FLOW}.sessions"])
     for state in states:
-        check_state(state, lanes)
+        try:
+            check_state(state, lanes)
+        except StateMismatchError as error:
+            raise lanes_mismatch(error) from None
     if faults:
         raise SnapshotError(faults[0])
 

@@ -1,62 +1,84 @@
-"""The clock of a lane: it follows the input log while behind, and the wall clock when not."""
+"""The clock of a lane: it follows the input while behind, and the wall clock when not.
+
+A heartbeat may be sent only when no input can still come that would have ended its session
+earlier. So a lane's time never passes
+
+- the timestamp that the slowest partition which is behind has come to: what it still has to read
+  is later (as far as a log is in order of time), and
+- the moment up to which the word "read to the end" of every other partition is known to hold. A
+  paused process or a cut connection cannot renew that word, so time stops END_VALID_MS after the
+  last renewal, and an end that was sent meanwhile is read before the heartbeats after it.
+
+What would break it: a source that says "read to the end" although more input is there, or one
+that renews that word without having asked.
+"""
 
 from msgspec import Struct
 
-# How long a source's word that its partitions have been read to the end holds.
-LEASE_MS = 1_000
+# How long the word of a source that its partitions are read to their ends holds.
+END_VALID_MS = 1_000
 
 
 class PartitionProgress(Struct, frozen=True, gc=False):
-    """What a source says of a partition of its own.
+    """How far a source has come with one of its partitions.
 
-    parts is how many partitions there are in all; through_ms the timestamp it has come to, or
-    None when it has read to its end. That holds for a while from as_of_ms on (without as_of_ms,
-    for ever); a report with an empty part renews it for all such partitions of the source.
+    parts is how many partitions there are in all sources. watermark_ms is the timestamp that the
+    partition has come to, or None when it is read to its end. That end holds until END_VALID_MS
+    after as_of_ms; without as_of_ms it holds for ever.
     """
 
     part: str
     parts: int
-    through_ms: int | None
+    watermark_ms: int | None
     source: str = ""
     as_of_ms: int | None = None
 
 
+class Renewal(Struct, frozen=True, gc=False):
+    """Every partition that a source has read to its end was still at its end at as_of_ms."""
+
+    source: str
+    as_of_ms: int
+
+
+Progress = PartitionProgress | Renewal
+
+
 class LaneClock:
-    """Tells the time of a lane from the reports of the source partitions."""
+    """Tells the time of a lane from the progress of the source partitions."""
 
     def __init__(self) -> None:
-        """Make a clock that has heard of no partition."""
-        self._live: dict[str, PartitionProgress] = {}
-        self._behind: dict[str, int] = {}
-        self._least_ms: int | None = None
+        """Make a clock that knows of no partition yet."""
+        self._ended: dict[str, tuple[str, int | None]] = {}  # part: its source, as of when
+        self._behind: dict[str, int] = {}  # part: its watermark
+        self._limit_ms: int | None = None
         self._known = False
-        self.live = False  # whether every partition has read to its end
+        self.live = False  # whether every partition is read to its end
 
-    def hear(self, report: PartitionProgress) -> None:
-        """Take in a report; the last one of a partition counts."""
-        if report.through_ms is not None:
-            self._live.pop(report.part, None)
-            self._behind[report.part] = report.through_ms
-        elif report.part:
-            self._behind.pop(report.part, None)
-            self._live[report.part] = report
+    def update(self, progress: Progress) -> None:
+        """Take in progress; what is said last of a partition counts."""
+        if isinstance(progress, Renewal):
+            for part, (source, _) in self._ended.items():
+                if source == progress.source:
+                    self._ended[part] = source, progress.as_of_ms
         else:
-            for part, known in self._live.items():
-                if known.source == report.source:
-                    self._live[part] = report
-        self.live = len(self._live) == report.parts
-        self._known = len(self._live) + len(self._behind) == report.parts
-        held = [
-            known.as_of_ms + LEASE_MS for known in self._live.values() if known.as_of_ms is not None
-        ]
-        self._least_ms = min([*self._behind.values(), *held], default=None)
+            self._note(progress)
+        ends_ms = [as_of_ms for _, as_of_ms in self._ended.values() if as_of_ms is not None]
+        limits_ms = [*self._behind.values(), *(ms + END_VALID_MS for ms in ends_ms)]
+        self._limit_ms = min(limits_ms, default=None)
+
+    def _note(self, progress: PartitionProgress) -> None:
+        if progress.watermark_ms is None:
+            self._behind.pop(progress.part, None)
+            self._ended[progress.part] = progress.source, progress.as_of_ms
+        else:
+            self._ended.pop(progress.part, None)
+            self._behind[progress.part] = progress.watermark_ms
+        self.live = len(self._ended) == progress.parts
+        self._known = len(self._ended) + len(self._behind) == progress.parts
 
     def time_ms(self, wall_ms: int) -> int | None:
-        """Return the lane's time, or None before every partition has reported.
-
-        It is the wall clock if all are live, else the least that one behind has come to. So an
-        end that waited while a source was paused or cut off is seen before heartbeats after it.
-        """
+        """Return the lane's time, at most wall_ms, or None before every partition is known."""
         if not self._known:
             return None
-        return wall_ms if self._least_ms is None else min(wall_ms, self._least_ms)
+        return wall_ms if self._limit_ms is None else min(wall_ms, self._limit_ms)

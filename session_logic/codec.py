@@ -28,7 +28,7 @@ decode_output: Callable[[bytes], OutputEvent] = msgspec.json.Decoder(
 
 _decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(GameStart | GameEnd).decode
 _encode = msgspec.msgpack.Encoder().encode
-_decode_chunk = msgspec.msgpack.Decoder(JournalEntry).decode
+_decode_entry = msgspec.msgpack.Decoder(JournalEntry).decode
 _decode_sessions = msgspec.msgpack.Decoder(list[Session]).decode
 
 
@@ -49,17 +49,17 @@ def _detail(error: Exception) -> str:
     return str(error)[:DETAIL_LENGTH]
 
 
-def encode_chunk(chunk: JournalEntry) -> bytes:
-    """Return a chunk as bytes, for a journal row."""
-    return _encode(chunk)
+def encode_entry(entry: JournalEntry) -> bytes:
+    """Return an entry as bytes, for a journal row."""
+    return _encode(entry)
 
 
-def decode_chunk(data: bytes) -> JournalEntry:
-    """Return the chunk in the bytes; raises SnapshotError if they are damaged."""
+def decode_entry(data: bytes) -> JournalEntry:
+    """Return the entry in the bytes; raises SnapshotError if they are damaged."""
     try:
-        return _decode_chunk(data)
+        return _decode_entry(data)
     except msgspec.DecodeError as error:
-        msg = f"a journal chunk cannot be read: {error}"
+        msg = f"a journal entry cannot be read: {error}"
         raise SnapshotError(msg) from None
 
 

@@ -1,4 +1,9 @@
-"""The values that go in and come out, and their JSON shapes; no behaviour lives here."""
+"""The values that go in and come out, and their JSON shapes; no behaviour lives here.
+
+An input event says what a device reports. A fact is an input event with its platform and time.
+An output event is what consumers get. Field order is stored order: new fields go last, with a
+default.
+"""
 
 from typing import Annotated, Literal
 
@@ -7,6 +12,7 @@ from msgspec import Meta, Struct
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Milliseconds = Annotated[int, Meta(ge=0)]
 EndReason = Literal["ended", "replaced", "timed_out"]
+RejectReason = Literal["empty", "not_json", "not_an_event", "in_the_future", "too_large"]
 
 
 class GameStart(Struct, frozen=True, gc=False, tag_field="type", tag="GameStart"):
@@ -75,8 +81,8 @@ class Fact(Struct, frozen=True, gc=False, array_like=True):
 class Watermark(Struct, frozen=True, gc=False, array_like=True):
     """How far time has come for a lane: what was due at or before upto_ms has been sent.
 
-    With newest_only (while an outage is made up for), a session that ends now gets only the
-    newest of the heartbeats that it still owed.
+    With newest_only (while the lane catches up after an outage), a session that ends now gets
+    only the newest of the heartbeats that it still owed.
     """
 
     upto_ms: int
@@ -86,53 +92,12 @@ class Watermark(Struct, frozen=True, gc=False, array_like=True):
 class JournalEntry(Struct, frozen=True, gc=False, array_like=True):
     """Facts of one lane that were applied together, and how far time had come then."""
 
-    fired: Watermark
+    watermark: Watermark
     facts: list[Fact]
 
 
 class Rejected(Struct, frozen=True, gc=False):
     """Input that is no event; reason is a short name to count by, detail is for a person."""
 
-    reason: str
+    reason: RejectReason
     detail: str
-
-
-class OutputBatch(Struct, gc=False):
-    """Output records of one lane in order, as parallel lists: Kafka keys and JSON values.
-
-    settled_ms: with these, everything is out that was due by then, and all that follows from
-    the input there was; -1 while the lane is behind.
-
-    stamped and due tell from when their latency counts, as (moment, how many records): the
-    timestamps of the input that caused them, and the moments at which heartbeats and timeouts
-    were due.
-    """
-
-    keys: list[str] = []
-    values: list[bytes] = []
-    settled_ms: int = -1
-    stamped: list[tuple[int, int]] = []
-    due: list[tuple[int, int]] = []
-
-    def __len__(self) -> int:
-        """Count the records."""
-        return len(self.keys)
-
-    def add(self, event: OutputEvent, value: bytes) -> None:
-        """Add an event with its value."""
-        self.keys.append(event.device_id)
-        self.values.append(value)
-        if isinstance(event, SessionActive):
-            moments = self.stamped
-        elif isinstance(event, Heartbeat) or event.reason == "timed_out":
-            moments = self.due
-        else:
-            moments = self.stamped
-        moments.append((event.time_ms, 1))
-
-    def extend(self, records: "OutputBatch") -> None:
-        """Add other records after these."""
-        self.keys += records.keys
-        self.values += records.values
-        self.stamped += records.stamped
-        self.due += records.due

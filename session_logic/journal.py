@@ -1,14 +1,30 @@
-"""Which rows of the store hold a lane's sessions: base blobs and the facts since then.
+"""Which rows of the store hold a lane's sessions: the base of each key group, and a journal.
 
-A lane appends the facts it applies to the row of its current segment. When a segment has grown
-enough, the next one begins, and one group of the lane has its turn: its sessions are written
-whole, as its base, so its facts in finished segments are needed no more. Every group has its
-turn once in as many segments as there are groups, so segments can share a fixed ring of rows.
+What is guaranteed: the rows that a lane's state names are enough to restore every session as of
+that state, and a lane never has more than two rows a key group, however long it runs.
+
+How. A lane appends the facts it applies to the journal row of its current segment. When a segment
+is full (SEGMENT_BYTES, or SEGMENT_EPOCHS snapshots that touched it), the lane rolls to the next
+one, and one of its key groups is written whole: its base. The key groups take turns, in order.
+
+The invariant: for every key group, base + the entries of all later segments = its sessions now.
+The base of a group is written when segment `through` is finished, so the group needs no entry of
+`through` or before. Each group has its turn once in as many segments as there are groups. So the
+oldest segment that any group needs is at most that many segments back, and segments can share a
+ring of rows with one slot more than there are groups.
+
+Written whole are only small pieces, one group at a time, because Bytewax stores each row that was
+touched in an epoch as a whole, and walks all stored keys at every snapshot: neither one row a
+device nor one large row would do.
+
+What would break it: a fact that is applied without being appended in the same epoch; a base that
+is written before the facts of its segment are applied; a row that is overwritten while a group
+still needs it (asserted in `roll`). A group that has no base yet needs every segment from the
+first on: that is why `oldest` counts it as -1.
 """
 
 from msgspec import Struct
 
-from session_logic.errors import SnapshotError
 from session_logic.keys import KEY_GROUPS, key_groups_of, lane_of
 
 SEGMENT_BYTES = 256 * 1024
@@ -30,12 +46,12 @@ class BaseRow(Struct, frozen=True, gc=False, tag=True):
 
 
 class JournalRow(Struct, frozen=True, gc=False, tag=True):
-    """Chunks of facts of one segment, in order; a write adds its chunks to those there."""
+    """Entries of one segment, in order; a write adds its entries to those that are there."""
 
     lane: int
     slot: int
     segment: int
-    chunks: tuple[bytes, ...]
+    entries: tuple[bytes, ...]
 
     @property
     def row(self) -> str:
@@ -54,10 +70,10 @@ class JournalState(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Journal:
-    """Decides where facts go and whose turn it is; holds no facts itself."""
+    """Decides where facts go and which key group has its turn; holds no facts itself."""
 
     def __init__(self, lane: int, lanes: int, state: JournalState | None = None) -> None:
-        """Begin with nothing stored, or go on from a state."""
+        """Make the journal of a new lane, or go on from a state."""
         self._lane = lane
         self._groups = key_groups_of(lane, lanes)
         self._slots = len(self._groups) + 1
@@ -77,8 +93,8 @@ class Journal:
         """Say whether the next facts belong into a new segment."""
         return self._bytes >= SEGMENT_BYTES or self._epochs >= SEGMENT_EPOCHS
 
-    def turn(self) -> int | None:
-        """Begin a new segment; return the group to write whole now, if any is stored yet."""
+    def roll(self) -> int | None:
+        """Begin a new segment; return the key group to write whole now, if there is one yet."""
         finished = self.segment
         self.segment += 1
         self._bytes = self._epochs = 0
@@ -90,65 +106,21 @@ class Journal:
         return group
 
     def base(self, group: int, blob: bytes) -> BaseRow:
-        """Return the row to write for the group that has its turn."""
+        """Return the row to write for the key group that has its turn."""
         return BaseRow(self._lane, group, self.through[group], blob)
 
-    def append(self, chunk: bytes) -> JournalRow:
-        """Return the row to write for a chunk of facts."""
-        self._bytes += len(chunk)
+    def append(self, entry: bytes) -> JournalRow:
+        """Return the row to write for an entry."""
+        self._bytes += len(entry)
         self._touched = True
         slot = self._first_slot + self.segment % self._slots
-        return JournalRow(self._lane, slot, self.segment, (chunk,))
+        return JournalRow(self._lane, slot, self.segment, (entry,))
 
     def state(self) -> JournalState:
         """Return the state at the end of an epoch."""
         self._epochs += self._touched
         self._touched = False
         return JournalState(self.segment, dict(self.through))
-
-
-class Restore:
-    """Collects the rows of a lane until all that its state names are there."""
-
-    def __init__(self, lane: int, state: JournalState, oldest: int) -> None:
-        """Expect the rows that the state names."""
-        self._lane = lane
-        self._state = state
-        self._bases = dict(state.through)
-        self._segments = set(range(oldest, state.segment + 1))
-        self.journal: dict[int, JournalRow] = {}
-
-    def done(self) -> bool:
-        """Say whether every row has come."""
-        return not self._bases and not self._segments
-
-    def missing(self) -> list[str]:
-        """Name the rows that have not come."""
-        bases = [f"base-{group:03}" for group in sorted(self._bases)]
-        return bases + [f"journal segment {segment}" for segment in sorted(self._segments)]
-
-    def take(self, row: Row) -> bool:
-        """Take a row in; say whether it is a base to load now.
-
-        A journal row that is needed is kept in `journal`, an old one passed over. Raises
-        SnapshotError for a row that does not fit the state.
-        """
-        if isinstance(row, BaseRow):
-            if self._bases.pop(row.group, None) != row.through:
-                raise self._misfit(row.row)
-            return True
-        if row.segment > self._state.segment:
-            raise self._misfit(row.row)
-        if row.segment in self._segments:
-            self._segments.remove(row.segment)
-            self.journal[row.segment] = row
-        return False
-
-    def _misfit(self, name: str) -> SnapshotError:
-        return SnapshotError(
-            f"recovery store, lane {self._lane}: row {name} is from another moment than the "
-            "lane's state; put back a whole copy of the recovery directory"
-        )
 
 
 def row_names() -> list[str]:

@@ -11,7 +11,9 @@ from session_logic.events import EndReason, Heartbeat, OutputEvent, SessionEnd
 class Session(Struct, gc=False, array_like=True):
     """One session of a device; ended_ms is 0 while it is active.
 
-    An ended session is kept for a while, so that a late duplicate of its start is recognised.
+    0 and not None, because there are millions: one int, and no Optional. An end at the moment 0
+    is stored as 1. An ended session is kept for a while, so that a late duplicate of its start is
+    recognised.
     """
 
     device_id: str
@@ -52,21 +54,24 @@ def timeout_ms(session: Session, rules: Rules) -> int:
     return session.started_ms + rules.max_session_ms
 
 
-def next_heartbeat_ms(session: Session, rules: Rules, fired_ms: int) -> int | None:
+def next_heartbeat_ms(session: Session, rules: Rules, watermark_ms: int) -> int | None:
     """Return when an active session's next heartbeat is due; None if it times out before.
 
-    What was due by fired_ms has been sent.
+    What was due by watermark_ms has been sent.
     """
-    sent = max(0, (fired_ms - session.started_ms) // rules.heartbeat_ms)
+    sent = max(0, (watermark_ms - session.started_ms) // rules.heartbeat_ms)
     due_ms = session.started_ms + (sent + 1) * rules.heartbeat_ms
     return None if is_due(timeout_ms(session, rules), due_ms) else due_ms
 
 
 def forget_ms(session: Session, rules: Rules) -> int:
-    """Return the moment from which a fact so stamped no longer knows of an ended session.
+    """Return the event time from which a repeated start opens a new session.
+
+    Before it, a start of the ended session counts as a duplicate.
 
     It is the first turn of the session's wheel slot at which it has been ended for
-    deduplication_window_ms. A replay decides alike, as the moment of processing plays no part.
+    deduplication_window_ms. A replay decides alike, because the moment of processing plays no
+    part.
     """
     age_ms = session.ended_ms + rules.deduplication_window_ms - session.started_ms
     turns = -(-age_ms // rules.heartbeat_ms)
@@ -74,7 +79,10 @@ def forget_ms(session: Session, rules: Rules) -> int:
 
 
 def drop_ms(session: Session, rules: Rules) -> int:
-    """Return the turn at which an ended session is dropped: one later, for facts that come late."""
+    """Return the turn at which an ended session is dropped.
+
+    One heartbeat after `forget_ms`, so that late events still find it.
+    """
     return forget_ms(session, rules) + rules.heartbeat_ms
 
 

@@ -1,4 +1,9 @@
-"""The sessions of a lane: what an input event does to them, and what time does to them."""
+"""The sessions of a lane: what an input event does to them, and what time does to them.
+
+Begin with TRANSITIONS at the end: for every state of a device, what a start and an end do. Time
+does the rest: `fire` goes through the moments one by one, `fast_forward` over many in one step.
+Both follow session_logic.rules, which say what is due.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,17 +12,10 @@ from itertools import product
 from sys import intern
 
 from session_logic.codec import encode_output
-from session_logic.events import (
-    EndReason,
-    Fact,
-    Heartbeat,
-    OutputBatch,
-    OutputEvent,
-    SessionActive,
-    Watermark,
-)
+from session_logic.events import EndReason, Fact, Heartbeat, OutputEvent, SessionActive, Watermark
 from session_logic.key_group import KeyGroup
 from session_logic.keys import key_group_of
+from session_logic.output import OutputBatch
 from session_logic.rules import (
     Rules,
     Session,
@@ -41,7 +39,7 @@ class State(IntEnum):
 
 
 class Input(IntEnum):
-    """What a fact says; what time does, `fire` and `skip` do."""
+    """What a fact says."""
 
     START = auto()
     END = auto()
@@ -76,41 +74,41 @@ class SessionTable:
 
     # What an input event does.
 
-    def apply(self, fact: Fact, fired: Watermark) -> list[OutputEvent]:
+    def apply(self, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
         """Apply one fact; return the records it causes, in order.
 
-        What comes first is decided by time: a session that this fact ends gets the heartbeats
-        first that were due by the fact's time and not fired yet, or its timeout instead.
+        What comes first is decided by time: a session that this fact ends first gets the
+        heartbeats that were due by the fact's time and have not fired yet, or its timeout instead.
         """
         group = self._groups[key_group_of(fact.device_id)]
         active = group.active.get(fact.device_id)
         records: list[OutputEvent] = []
         if active is not None:
             due_ms = timeout_ms(active, self._rules)
-            # Live, the wheel has ended what was due by fired; a replay of facts relies on this.
-            if is_due(due_ms, max(fact.time_ms, fired.upto_ms)):
-                records = self._end(group, active, "timed_out", fired, due_ms)
+            # Live, the wheel has ended what was due by the watermark; a replay relies on this.
+            if is_due(due_ms, max(fact.time_ms, watermark.upto_ms)):
+                records = self._end(group, active, "timed_out", watermark, due_ms)
                 active = None
-        state = self._state_of(fact, group, active, fired)
+        state = self._state_of(fact, group, active, watermark)
         transition = TRANSITIONS[state, Input.START if fact.is_start else Input.END]
-        records += transition(self, group, fact, active, fired)
+        records += transition(self, group, fact, active, watermark)
         return records
 
     def _state_of(
-        self, fact: Fact, group: KeyGroup, active: Session | None, fired: Watermark
+        self, fact: Fact, group: KeyGroup, active: Session | None, watermark: Watermark
     ) -> State:
         if active is not None and active.session_id == fact.session_id:
             return State.ACTIVE
         for session in group.ended(fact.device_id):
             if session.session_id == fact.session_id and not (
                 is_due(forget_ms(session, self._rules), fact.time_ms)
-                or is_due(drop_ms(session, self._rules), fired.upto_ms)
+                or is_due(drop_ms(session, self._rules), watermark.upto_ms)
             ):
                 return State.ENDED
         return State.IDLE if active is None else State.BUSY
 
     def _open(
-        self, group: KeyGroup, fact: Fact, _active: Session | None, fired: Watermark
+        self, group: KeyGroup, fact: Fact, _active: Session | None, watermark: Watermark
     ) -> list[OutputEvent]:
         """Make the fact's session the active one; one opened late owes what it has missed."""
         session = Session(fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms)
@@ -121,32 +119,32 @@ class SessionTable:
                 fact.device_id, fact.session_id, fact.platform, fact.time_ms, fact.time_ms
             )
         ]
-        if is_due(fact.time_ms + self._rules.heartbeat_ms, fired.upto_ms):
+        if is_due(fact.time_ms + self._rules.heartbeat_ms, watermark.upto_ms):
             missed = Watermark(fact.time_ms)
             due_ms = timeout_ms(session, self._rules)
-            if is_due(due_ms, fired.upto_ms):
+            if is_due(due_ms, watermark.upto_ms):
                 records += self._end(group, session, "timed_out", missed, due_ms)
             else:
-                records += self._owed(session, missed, fired.upto_ms)
+                records += self._owed(session, missed, watermark.upto_ms)
         return records
 
     def _replace(
-        self, group: KeyGroup, fact: Fact, active: Session | None, fired: Watermark
+        self, group: KeyGroup, fact: Fact, active: Session | None, watermark: Watermark
     ) -> list[OutputEvent]:
         """End the active session, then open the new one."""
         assert active is not None
-        ended = self._end(group, active, "replaced", fired, fact.time_ms)
-        return ended + self._open(group, fact, None, fired)
+        ended = self._end(group, active, "replaced", watermark, fact.time_ms)
+        return ended + self._open(group, fact, None, watermark)
 
     def _close(
-        self, group: KeyGroup, fact: Fact, active: Session | None, fired: Watermark
+        self, group: KeyGroup, fact: Fact, active: Session | None, watermark: Watermark
     ) -> list[OutputEvent]:
         """End the active session."""
         assert active is not None
-        return self._end(group, active, "ended", fired, fact.time_ms)
+        return self._end(group, active, "ended", watermark, fact.time_ms)
 
     def _ignore_start(
-        self, _group: KeyGroup, _fact: Fact, active: Session | None, _fired: Watermark
+        self, _group: KeyGroup, _fact: Fact, active: Session | None, _watermark: Watermark
     ) -> list[OutputEvent]:
         """Count a start of the session that is already active."""
         assert active is not None
@@ -154,35 +152,40 @@ class SessionTable:
         return []
 
     def _ignore_restart(
-        self, _group: KeyGroup, _fact: Fact, _active: Session | None, _fired: Watermark
+        self, _group: KeyGroup, _fact: Fact, _active: Session | None, _watermark: Watermark
     ) -> list[OutputEvent]:
         """Count a start of a session that just ended: a duplicate that was delivered late."""
         self.counts["late_duplicate_start"] += 1
         return []
 
     def _ignore_end(
-        self, _group: KeyGroup, _fact: Fact, active: Session | None, _fired: Watermark
+        self, _group: KeyGroup, _fact: Fact, active: Session | None, _watermark: Watermark
     ) -> list[OutputEvent]:
         """Count an end of another session than the active one, or for an idle device."""
         self.counts["unknown_end" if active is None else "stale_end"] += 1
         return []
 
     def _end(
-        self, group: KeyGroup, session: Session, reason: EndReason, fired: Watermark, time_ms: int
+        self,
+        group: KeyGroup,
+        session: Session,
+        reason: EndReason,
+        watermark: Watermark,
+        time_ms: int,
     ) -> list[OutputEvent]:
         """End a session, after the heartbeats that it still owed at that moment."""
-        owed = self._owed(session, fired, time_ms)
+        owed = self._owed(session, watermark, time_ms)
         group.end(session)
         self.platforms[session.platform] -= 1
         self.counts[reason] += 1
         return [*owed, end_session(session, reason, time_ms)]
 
-    def _owed(self, session: Session, fired: Watermark, upto_ms: int) -> list[OutputEvent]:
+    def _owed(self, session: Session, watermark: Watermark, upto_ms: int) -> list[OutputEvent]:
         owed = owed_heartbeats(
             session,
             self._rules,
-            newest_only=fired.newest_only,
-            after_ms=fired.upto_ms,
+            newest_only=watermark.newest_only,
+            after_ms=watermark.upto_ms,
             upto_ms=upto_ms,
         )
         self.counts["heartbeats"] += len(owed)
@@ -196,6 +199,8 @@ class SessionTable:
         Stops early, between two moments, once records holds limit of them. Returns the moment
         up to which everything has been fired.
         """
+        # Inlined from rules.owed_heartbeats and rules.is_due, because a call for each heartbeat
+        # would double what it costs; a test holds both equal, over all ages around each limit.
         max_session_ms, heartbeat_ms = self._rules.max_session_ms, self._rules.heartbeat_ms
         add_key, add_value = records.keys.append, records.values.append
         beats = noted = 0
@@ -224,7 +229,7 @@ class SessionTable:
                 elif age_ms >= max_session_ms:
                     expired = True
             if beats > noted:
-                records.due.append((time_ms, beats - noted))
+                records.due_ms.append((time_ms, beats - noted))
                 noted = beats
             if expired:
                 self._expire(slot, records, time_ms)
@@ -250,7 +255,7 @@ class SessionTable:
                     records.add(event, encode_output(event))
 
     def fast_forward(
-        self, fired: Watermark, upto_ms: int, *, timeouts_only: bool
+        self, watermark: Watermark, upto_ms: int, *, timeouts_only: bool
     ) -> list[OutputEvent]:
         """Return what is due by upto_ms, session by session, in one pass over all of them.
 
@@ -266,9 +271,9 @@ class SessionTable:
             for session in [s for s in sessions if is_due(s.started_ms, latest_ms)]:
                 due_ms = timeout_ms(session, self._rules)
                 if is_due(due_ms, upto_ms):
-                    records += self._end(group, session, "timed_out", fired, due_ms)
+                    records += self._end(group, session, "timed_out", watermark, due_ms)
                 else:
-                    records += self._owed(session, fired, upto_ms)
+                    records += self._owed(session, watermark, upto_ms)
         return records
 
     def _forget(self, session: Session, now_ms: int) -> bool:

@@ -25,7 +25,7 @@ from dataflows.metrics import (
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.tick import Tick
-from session_logic.clock import LEASE_MS, PartitionProgress
+from session_logic.clock import END_VALID_MS, Renewal
 
 POLL_MESSAGES = 5_000
 MOST_PENDING = 20_000
@@ -36,7 +36,7 @@ BUSY_MESSAGES = 8
 IDLE_MS = 1_000
 MAX_TICKS = 3
 # After a pause so long, or when the broker was away, what was read to its end may not be any more.
-PAUSE_MS = LEASE_MS // 2
+PAUSE_MS = END_VALID_MS // 2
 # The same after a broker has left out so many answers, of one every fetch.wait.max.ms.
 MISSED_ANSWERS = 3
 
@@ -244,7 +244,7 @@ class SharedConsumer:
             self._consumer.incremental_unassign(where)
             self._consumer.incremental_assign(where)
 
-    def renewal(self, now: int) -> PartitionProgress | None:
+    def renewal(self, now: int) -> Renewal | None:
         """Return from time to time the word that partitions read to their end still are.
 
         Not while one of them has something else to say: its turn may be some way off.
@@ -255,7 +255,7 @@ class SharedConsumer:
         ):
             return None
         self._renewed_ms = now
-        return PartitionProgress("", self.parts, None, self.name, now)
+        return Renewal(self.name, now)
 
     def close(self) -> None:
         """Close the consumer once; partitions of one process share it."""

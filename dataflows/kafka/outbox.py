@@ -12,7 +12,8 @@ from collections import deque
 from dataflows.metrics import RECONCILED, observe_acknowledged
 from session_logic.codec import decode_output
 from session_logic.errors import SnapshotError
-from session_logic.events import Heartbeat, OutputBatch, OutputEvent, SessionActive
+from session_logic.events import Heartbeat, OutputEvent, SessionActive
+from session_logic.output import OutputBatch
 
 SINK_VERSION = 2
 # (version, offset after the last acknowledged record, keys and values of those not acknowledged)
@@ -98,13 +99,14 @@ class Outbox:
         written = self._written
         if written is None:
             return records
-        admitted = OutputBatch([], [], records.settled_ms)
+        admitted = OutputBatch([], [], records.complete_up_to_ms)
         for value in records.values:
             event = decode_output(value)
             if not written.has(event):
                 admitted.add(event, value)
         RECONCILED.inc(len(records) - len(admitted))
-        if records.settled_ms >= written.newest_ms:
+        complete_ms = records.complete_up_to_ms
+        if complete_ms is not None and complete_ms >= written.newest_ms:
             self._written = None
         return admitted
 

@@ -25,8 +25,8 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
-from session_logic.events import OutputBatch
 from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
+from session_logic.output import OutputBatch
 
 
 class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):

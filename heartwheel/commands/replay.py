@@ -79,7 +79,7 @@ def _play(recording: "Recording", address: str, speed: float, *, append: bool) -
 def _replay(recording: "Recording", changes: dict[str, str], output: Path | None) -> None:
     from dataflows.messages import DeadLetter
     from heartwheel.recording.replay import replay, replay_settings
-    from session_logic.events import OutputBatch
+    from session_logic.output import OutputBatch
 
     counts = {"records": 0, "dead letters": 0}
     begin_s = time.monotonic()

@@ -41,7 +41,7 @@ class Devices:
             "session_id": session.session_id,
             "platform": session.platform,
             "started_ms": session.started_ms,
-            "next_heartbeat_ms": next_heartbeat_ms(session, self._rules, lane.fired_ms),
+            "next_heartbeat_ms": next_heartbeat_ms(session, self._rules, lane.watermark_ms),
             "timeout_ms": timeout_ms(session, self._rules),
             "as_of_ms": self._run.clock.now_ms(),
         }

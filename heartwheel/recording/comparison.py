@@ -13,7 +13,8 @@ from heartwheel.kafka.dead_letters import MARK
 from heartwheel.recording.file import Line, Recording
 from heartwheel.recording.replay import BY_CLOCK, Position, read_letter
 from session_logic.codec import decode_output
-from session_logic.events import Heartbeat, OutputBatch, OutputEvent, SessionEnd
+from session_logic.events import Heartbeat, OutputEvent, SessionEnd
+from session_logic.output import OutputBatch
 
 # How the recorded run may differ from its replay; everything else is a difference.
 EXCUSES = ("raced", "skipped", "unreached", "earlier")

@@ -21,7 +21,7 @@ from dataflows.settings import PREFIX, Settings, load_settings
 from heartwheel.process import GC_THRESHOLDS
 from heartwheel.recording.file import Line, Recording, RecordingError
 from session_logic.clock import PartitionProgress
-from session_logic.events import OutputBatch
+from session_logic.output import OutputBatch
 
 BATCH_MESSAGES = 2_000
 # The recorded run decided this by its own clock, so a replay takes its word.

@@ -11,11 +11,12 @@ from dataflows.kafka.outbox import Outbox
 from dataflows.messages import DEAD_LETTER_KEY, lane_key
 from dataflows.store import from_stored
 from heartwheel.store.recovery_files import TABLES_VERSION, Entry, Recovery
-from session_logic.codec import decode_chunk, decode_sessions
+from session_logic.codec import decode_entry, decode_sessions
 from session_logic.errors import HeartwheelError, SnapshotError
 from session_logic.journal import BaseRow, Journal, Row, lane_of_row
 from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
-from session_logic.lane import Lane, LaneState, check_state, read_lane_state
+from session_logic.lane import Lane
+from session_logic.restoring import LaneState, check_state, read_lane_state
 from session_logic.rules import Rules
 
 FLOW = "heartwheel"
@@ -119,7 +120,7 @@ class Contents:
             try:
                 row = from_stored(entry.key, entry.value())
                 _check_row(row, entry.key, self.lanes)
-                restored.restore(row, restored.fired_ms)
+                restored.restore(row, restored.watermark_ms)
             except HeartwheelError as error:
                 faults.append(f"{entry.where}: {error}")
             except Exception as error:  # noqa: BLE001  # garbage raises anything
@@ -188,7 +189,7 @@ class Contents:
             lane,
             active,
             len(restored.table.wheel) - active,
-            state.fired_ms,
+            state.watermark_ms,
             Journal(lane, state.lanes, state.journal).oldest,
             state.journal.segment,
             bases,
@@ -255,7 +256,7 @@ def _check_row(row: Row, name: str, lanes: int) -> None:
             if count > 1:
                 raise SnapshotError(f"device {device_id} has {count} active sessions")
         return
-    for chunk in map(decode_chunk, row.chunks):
+    for chunk in map(decode_entry, row.entries):
         for fact in chunk.facts:
             lane = lane_of(key_group_of(fact.device_id), lanes)
             if lane != row.lane:

@@ -85,7 +85,7 @@ def _check_movable(contents: Contents, *, killed: bool) -> None:
     if not contents.states:
         msg = f"{folder} holds no sessions yet; set HEARTWHEEL_LANES and start with a new directory"
         raise ConfigError(msg)
-    if any(state.late_ms for state in contents.states.values()):
+    if any(state.moved_watermarks for state in contents.states.values()):
         msg = (
             f"{folder} was migrated and has not been run since: migrate the store that it was made "
             "from, or run it first"

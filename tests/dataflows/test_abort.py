@@ -18,8 +18,9 @@ from dataflows.settings import Settings
 from session_logic import journal
 from session_logic.clock import PartitionProgress
 from session_logic.codec import decode_sessions, encode_output
-from session_logic.events import Fact, OutputBatch, OutputEvent, Watermark
+from session_logic.events import Fact, OutputEvent, Watermark
 from session_logic.keys import key_group_of, lane_of
+from session_logic.output import OutputBatch
 from tests.support.events import by_device, decoded
 from tests.support.model import Model
 

@@ -18,8 +18,8 @@ from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from session_logic import journal
 from session_logic.clock import PartitionProgress
-from session_logic.events import OutputBatch
 from session_logic.keys import key_group_of, lane_of
+from session_logic.output import OutputBatch
 from tests.support.events import decoded
 from tests.support.flow import LANES, SETTINGS, T, history, message, run, sent
 

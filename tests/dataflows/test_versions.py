@@ -14,7 +14,7 @@ from heartwheel.store.contents import Contents
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import SnapshotError
 from session_logic.events import SessionEnd
-from session_logic.lane import STATE_VERSION, read_lane_state
+from session_logic.restoring import STATE_VERSION, read_lane_state
 from tests.support.fixture_stores import FOLDER, POLLS
 from tests.support.flow import SETTINGS, history, run, sent
 from tests.support.stores import active

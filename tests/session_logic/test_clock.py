@@ -2,7 +2,7 @@
 
 import pytest
 
-from session_logic.clock import LEASE_MS, LaneClock, PartitionProgress
+from session_logic.clock import END_VALID_MS, LaneClock, PartitionProgress, Renewal
 
 NOW_MS = 1_700_000_000_000
 
@@ -28,7 +28,7 @@ def test_reports_of_two_partitions_make_one_time(
     """No time before all have reported; then the slowest counts, and never more than now."""
     clock = LaneClock()
     for part, through_ms in heard:
-        clock.hear(PartitionProgress(part, 2, through_ms))
+        clock.update(PartitionProgress(part, 2, through_ms))
     assert clock.time_ms(NOW_MS) == time_ms
     assert clock.live is live
 
@@ -37,17 +37,17 @@ def clock_of(*reports: PartitionProgress) -> LaneClock:
     """Return a clock that has heard these."""
     clock = LaneClock()
     for report in reports:
-        clock.hear(report)
+        clock.update(report)
     return clock
 
 
 @pytest.mark.parametrize(
     ("renewals", "through_ms"),
     [
-        ([], NOW_MS + LEASE_MS),
-        ([("x", 500)], NOW_MS + LEASE_MS),
-        ([("x", 500), ("y", 400)], NOW_MS + 400 + LEASE_MS),
-        ([("z", 500)], NOW_MS + LEASE_MS),
+        ([], NOW_MS + END_VALID_MS),
+        ([("x", 500)], NOW_MS + END_VALID_MS),
+        ([("x", 500), ("y", 400)], NOW_MS + 400 + END_VALID_MS),
+        ([("z", 500)], NOW_MS + END_VALID_MS),
     ],
 )
 def test_word_of_a_source_holds_for_its_lease(
@@ -57,7 +57,7 @@ def test_word_of_a_source_holds_for_its_lease(
     clock = clock_of(
         PartitionProgress("a", 2, None, "x", NOW_MS),
         PartitionProgress("b", 2, None, "y", NOW_MS),
-        *(PartitionProgress("", 2, None, source, NOW_MS + ms) for source, ms in renewals),
+        *(Renewal(source, NOW_MS + ms) for source, ms in renewals),
     )
     assert clock.time_ms(through_ms - 1) == through_ms - 1
     assert clock.time_ms(through_ms) == through_ms
@@ -67,6 +67,6 @@ def test_word_of_a_source_holds_for_its_lease(
 
 def test_word_of_a_source_that_is_all_behind_plays_no_part() -> None:
     """Its partitions say themselves how far they have come."""
-    behind = PartitionProgress("b", 2, NOW_MS + 5 * LEASE_MS, "y", NOW_MS - 9 * LEASE_MS)
-    clock = clock_of(PartitionProgress("a", 2, None, "x", NOW_MS + 5 * LEASE_MS), behind)
-    assert clock.time_ms(NOW_MS + 9 * LEASE_MS) == NOW_MS + 5 * LEASE_MS
+    behind = PartitionProgress("b", 2, NOW_MS + 5 * END_VALID_MS, "y", NOW_MS - 9 * END_VALID_MS)
+    clock = clock_of(PartitionProgress("a", 2, None, "x", NOW_MS + 5 * END_VALID_MS), behind)
+    assert clock.time_ms(NOW_MS + 9 * END_VALID_MS) == NOW_MS + 5 * END_VALID_MS

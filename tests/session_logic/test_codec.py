@@ -4,15 +4,15 @@ import pytest
 
 from session_logic.codec import (
     DETAIL_LENGTH,
-    decode_chunk,
+    decode_entry,
     decode_input,
     decode_sessions,
-    encode_chunk,
+    encode_entry,
     encode_sessions,
 )
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, GameStart, JournalEntry, Rejected, Watermark
-from session_logic.lane import STATE_VERSION, read_lane_state
+from session_logic.restoring import STATE_VERSION, read_lane_state
 from session_logic.rules import Session
 
 GOOD = b'{"type":"GameStart","device_id":"d","session_id":"s","more":[1]}'
@@ -53,12 +53,12 @@ def test_unknown_fields_are_ignored() -> None:
 def test_stored_values_come_back_as_they_were() -> None:
     """Chunks and base blobs survive the way through bytes."""
     chunk = JournalEntry(Watermark(5, newest_only=True), [Fact(True, "d", "s", "pc", 7)])
-    assert decode_chunk(encode_chunk(chunk)) == chunk
+    assert decode_entry(encode_entry(chunk)) == chunk
     sessions = [Session("d", "s", "pc", 7), Session("e", "t", "console", 8, 9)]
     assert decode_sessions(encode_sessions(sessions)) == sessions
 
 
-@pytest.mark.parametrize("decode", [decode_chunk, decode_sessions])
+@pytest.mark.parametrize("decode", [decode_entry, decode_sessions])
 def test_damaged_state_is_a_clear_error(decode: object) -> None:
     """A cut or changed blob is never taken for an empty one."""
     with pytest.raises(SnapshotError, match="cannot be read"):

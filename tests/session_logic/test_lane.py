@@ -8,10 +8,11 @@ from msgspec.structs import replace
 
 from session_logic import journal
 from session_logic.clock import PartitionProgress
-from session_logic.errors import ConfigError, SnapshotError
+from session_logic.errors import ConfigError, SnapshotError, StateMismatchError
 from session_logic.events import Fact
 from session_logic.journal import BaseRow, JournalRow, Row
-from session_logic.lane import Lane, read_lane_state
+from session_logic.lane import Lane
+from session_logic.restoring import read_lane_state
 from session_logic.rules import Rules
 from tests.support.events import decoded
 from tests.support.lanes import (
@@ -122,13 +123,13 @@ def test_fact_that_waited_for_rows_is_acted_on_after_any_number_of_crashes(crash
 def test_lane_far_behind_leaps_over_more_than_a_whole_session() -> None:
     """A step longer than any session is taken at once; ends and beats are the same."""
     lane = Lane(LANE, LANES, Rules(30_000, 90_000, catch_up="all"))
-    lane.hear(PartitionProgress("t/0", 1, T))
+    lane.update(PartitionProgress("t/0", 1, T))
     lane.apply([start(0)], T)
     lane.advance(T)
-    lane.hear(PartitionProgress("t/0", 1, T + 10**9))
+    lane.update(PartitionProgress("t/0", 1, T + 10**9))
     sent = decoded(lane.advance(T + 10**9).records)
     assert [type(event).__name__ for event in sent] == ["Heartbeat", "Heartbeat", "SessionEnd"]
-    assert lane.fired_ms == T + 10**9
+    assert lane.watermark_ms == T + 10**9
     assert lane.table.active == 0
 
 
@@ -137,19 +138,19 @@ def test_outage_fires_nothing_before_the_log_is_read_to_its_end() -> None:
     store = stored(20)
     before = resumed(store)
     give(before, list(store.rows.values()))
-    before.hear(PartitionProgress("t/0", 1, None))
+    before.update(PartitionProgress("t/0", 1, None))
     before.advance(T + 1_000)
     store.commit(before)
     lane = resumed(store)
     give(lane, list(store.rows.values()))
     now_ms = T + 300_000
-    lane.hear(PartitionProgress("t/0", 1, T + 200_000))
+    lane.update(PartitionProgress("t/0", 1, T + 200_000))
     assert not lane.advance(now_ms).records
     assert not lane.behind(now_ms)
     end = Fact(False, DEVICES[0], "s12", "pc", T + 250_000)
     sent = decoded(lane.apply([end], now_ms).records)
     assert [type(event).__name__ for event in sent] == ["Heartbeat", "SessionEnd"]
-    lane.hear(PartitionProgress("t/0", 1, None))
+    lane.update(PartitionProgress("t/0", 1, None))
     beats = decoded(lane.advance(now_ms).records)
     assert len(beats) == len(DEVICES) - 1
     assert {type(event).__name__ for event in beats} == {"Heartbeat"}
@@ -159,21 +160,22 @@ def test_outage_fires_nothing_before_the_log_is_read_to_its_end() -> None:
 def test_state_of_other_groups_or_lanes_is_refused_with_what_to_do() -> None:
     """What fixes the place of a device in the store cannot be changed by a setting."""
     state = read_lane_state(stored(1).state or [])
-    with pytest.raises(ConfigError, match="made for 128 groups of devices"):
+    with pytest.raises(ConfigError, match="made for 128 key groups"):
         Lane(LANE, LANES, RULES, replace(state, groups=128))
-    with pytest.raises(ConfigError, match="heartwheel store migrate --lanes 16"):
+    with pytest.raises(StateMismatchError) as caught:
         Lane(LANE, 16, RULES, state)
+    assert (caught.value.stored, caught.value.wanted) == (LANES, 16)
 
 
 def test_lag_is_that_of_the_sessions_or_of_the_clock_where_there_are_none() -> None:
     """Unknown before all partitions have reported; then what is fired, or could be, counts."""
     lane = Lane(LANE, LANES, RULES)
     assert lane.lag_ms(T) is None
-    lane.hear(PartitionProgress("t/0", 1, T - 7_000))
+    lane.update(PartitionProgress("t/0", 1, T - 7_000))
     assert lane.lag_ms(T) == 7_000
     lane.apply([start(0)], T)
     assert lane.lag_ms(T + 50) == 7_050
-    lane.hear(PartitionProgress("t/0", 1, None))
+    lane.update(PartitionProgress("t/0", 1, None))
     assert lane.lag_ms(T + 60) == 7_060
     lane.advance(T + 60)
     assert lane.lag_ms(T + 61) == 1
@@ -184,7 +186,7 @@ def test_lag_of_a_lane_that_resumes_is_that_of_its_outage() -> None:
     store = stored(20)
     before = resumed(store)
     give(before, list(store.rows.values()))
-    before.hear(PartitionProgress("t/0", 1, None))
+    before.update(PartitionProgress("t/0", 1, None))
     before.advance(T + 1_000)
     store.commit(before)
     assert resumed(store).lag_ms(T + 300_000) == 299_000
@@ -196,5 +198,5 @@ def test_records_after_others_keep_what_their_latency_counts_from() -> None:
     records = lane.apply([start(0)], T).records
     records.extend(lane.apply([start(1), replace(start(0), is_start=False)], T).records)
     assert len(records) == len(records.values) == 3
-    assert records.stamped == [(T, 1), (T + 1, 1), (T, 1)]
-    assert records.due == []
+    assert records.input_ms == [(T, 1), (T + 1, 1), (T, 1)]
+    assert records.due_ms == []

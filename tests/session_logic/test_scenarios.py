@@ -109,7 +109,7 @@ def test_case_gives_the_records_it_names(name: str) -> None:
     rules = RULES if name != "HEARTBEAT" else Rules(30_000, 120_000, 60_000, "all")
     rules = Rules(30_000, 120_000, 60_000, "all") if "TIMEOUT" in name else rules
     lane = Lane(0, 1, rules)
-    lane.hear(PartitionProgress("topic/0", 1, None))
+    lane.update(PartitionProgress("topic/0", 1, None))
     lane.advance(BEGIN_MS)
     for line in ALL[name].strip().splitlines():
         left, _, right = line.partition("->")
@@ -122,7 +122,7 @@ def test_case_gives_the_records_it_names(name: str) -> None:
 def test_every_device_ended_leaves_no_session_and_no_timer() -> None:
     """What opens state is cleared: nothing is left after ends, once they are forgotten."""
     lane = Lane(0, 1, RULES)
-    lane.hear(PartitionProgress("topic/0", 1, None))
+    lane.update(PartitionProgress("topic/0", 1, None))
     facts = [Fact(True, f"d{n}", "s", "pc", BEGIN_MS + n) for n in range(1000)]
     ends = [Fact(False, fact.device_id, "s", "pc", fact.time_ms + 5) for fact in facts]
     lane.apply(facts, BEGIN_MS + 1000)

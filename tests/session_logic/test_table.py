@@ -3,8 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from session_logic.events import Fact, OutputBatch, Watermark
+from session_logic.events import Fact, Watermark
 from session_logic.keys import KEY_GROUPS, key_group_of
+from session_logic.output import OutputBatch
 from session_logic.rules import Rules, Session, owed_heartbeats
 from session_logic.table import Input, SessionTable, State
 from tests.support.events import decoded

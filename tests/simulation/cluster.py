@@ -16,7 +16,7 @@ from dataflows.messages import DEAD_LETTER_KEY, DeadLetter
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
-from session_logic.events import OutputBatch
+from session_logic.output import OutputBatch
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.support.fake_kafka import Consumer, Log, Producer, Where
 

@@ -260,11 +260,11 @@ class Simulation:
         latest = self.world.settings.catch_up == "latest"
         for logic in self._active.processes[index].lanes.logics.values():
             lane = logic._lane
-            fired_ms, resuming = self._lane_ms.get(lane.lane, (lane.fired_ms, lane.resuming))
-            step_ms = lane.fired_ms - fired_ms
+            fired_ms, resuming = self._lane_ms.get(lane.lane, (lane.watermark_ms, lane.resuming))
+            step_ms = lane.watermark_ms - fired_ms
             if latest and step_ms > 0 and (resuming or step_ms > PAUSE_MS):
-                self._skips[lane.lane].append(Skip(fired_ms, lane.fired_ms, self.world.now_ms))
-            self._lane_ms[lane.lane] = lane.fired_ms, lane.resuming
+                self._skips[lane.lane].append(Skip(fired_ms, lane.watermark_ms, self.world.now_ms))
+            self._lane_ms[lane.lane] = lane.watermark_ms, lane.resuming
 
     # Runs.
 

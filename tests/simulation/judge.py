@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 
 from msgspec import Struct
 
-from session_logic.clock import LEASE_MS
+from session_logic.clock import END_VALID_MS
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import (
     Fact,
@@ -176,7 +176,9 @@ class Judge:
                 reading = past.readings[where]
                 sure_ms = [begin for begin, end in reading.doubts if end > record.appended_ms]
                 given_ms = reading.given_ms.get((where, offset), past.ended_ms)
-                limit_ms = max(limit_ms, min(past.ended_ms, min([given_ms, *sure_ms]) + LEASE_MS))
+                limit_ms = max(
+                    limit_ms, min(past.ended_ms, min([given_ms, *sure_ms]) + END_VALID_MS)
+                )
         return limit_ms
 
     def _check_device(self, device: str, model: Model, ended: dict[Life, int]) -> None:

@@ -6,15 +6,10 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from session_logic.clock import PartitionProgress
-from session_logic.events import (
-    Fact,
-    Heartbeat,
-    OutputBatch,
-    OutputEvent,
-    SessionActive,
-    Watermark,
-)
-from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, read_lane_state
+from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Watermark
+from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput
+from session_logic.output import OutputBatch
+from session_logic.restoring import read_lane_state
 from session_logic.rules import Rules
 from tests.support.events import by_device, decoded
 from tests.support.lanes import BEGIN_MS, DEVICES, LANE, LANES, Store
@@ -55,7 +50,7 @@ def check_contract(events: list[OutputEvent], rules: Rules) -> None:
 def check_moments(records: OutputBatch) -> None:
     """Check that records say when their latency began: as often as there are records of a kind."""
     stamped, due = (
-        [ms for ms, n in runs for _ in range(n)] for runs in (records.stamped, records.due)
+        [ms for ms, n in runs for _ in range(n)] for runs in (records.input_ms, records.due_ms)
     )
     events = decoded(records)
     timed = [
@@ -143,7 +138,7 @@ class Simulation:
             self._compare_facts(facts, output)
 
     def _compare_facts(self, facts: list[Fact], output: LaneOutput) -> None:
-        fired, want = self.lane.fired(), []
+        fired, want = self.lane.watermark(), []
         for fact in facts:
             ahead = fact.time_ms > self.now_ms
             want += self.model.apply(fact, Watermark(fired.upto_ms) if ahead else fired)
@@ -158,7 +153,7 @@ class Simulation:
 
     def advance(self) -> None:
         """Advance lane and model to now, or to where the lane has left the rest for later."""
-        before = self.lane.fired()
+        before = self.lane.watermark()
         time_ms = self.time_ms()
         output = self.lane.advance(self.now_ms)
         if self.lane.restoring or time_ms is None:
@@ -169,10 +164,14 @@ class Simulation:
         outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS and paused)
         newest_only = self.rules.catch_up == "latest" and outage and jump
         # What is due at once is taken in one step by the model: let the lane come to its end.
-        while newest_only and self.lane.fired_ms > before.upto_ms and self.lane.behind(self.now_ms):
+        while (
+            newest_only
+            and self.lane.watermark_ms > before.upto_ms
+            and self.lane.behind(self.now_ms)
+        ):
             more = self.lane.advance(self.now_ms)
             output.records.extend(more.records)
-        after_ms = self.lane.fired_ms
+        after_ms = self.lane.watermark_ms
         if after_ms > before.upto_ms:
             assert after_ms == time_ms or (after_ms < time_ms and output.records)
             want = self.model.advance(before.upto_ms, after_ms, newest_only=newest_only)
@@ -199,7 +198,7 @@ class Simulation:
 
     def _report(self, part: str, through_ms: int | None) -> None:
         self.reports[part] = through_ms
-        self.lane.hear(PartitionProgress(part, len(PARTS), through_ms))
+        self.lane.update(PartitionProgress(part, len(PARTS), through_ms))
 
     def commit(self) -> None:
         """End an epoch."""

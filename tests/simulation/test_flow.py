@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dataflows.kafka import consumer, outbox
+from dataflows.kafka import consumer
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from session_logic import clock, lane, table
 from session_logic.errors import HeartwheelError
-from session_logic.events import OutputBatch
+from session_logic.output import OutputBatch
 from tests.simulation import engine
 from tests.simulation.flow import simulate
 
@@ -93,9 +93,15 @@ def move_the_offset_before_settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what was found in the partition with the first records that come."""
-    monkeypatch.setattr(
-        AlreadyWritten, "add", lambda self, e: self.places.update([outbox.place_of(e)])
-    )
+    admit = Outbox.admit
+
+    def hasty(self: Outbox, records: OutputBatch) -> OutputBatch:
+        admitted = admit(self, records)
+        if records:
+            self._written = None
+        return admitted
+
+    monkeypatch.setattr(Outbox, "admit", hasty)
 
 
 def send_before_the_offset_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +116,7 @@ def act_on_no_fact_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def vouch_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the word that a partition is read to its end hold for long."""
-    monkeypatch.setattr(clock, "LEASE_MS", 60_000)
+    monkeypatch.setattr(clock, "END_VALID_MS", 60_000)
 
 
 def never_doubt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from session_logic import journal, lane, table
 from session_logic.clock import PartitionProgress
 from session_logic.errors import SnapshotError
 from session_logic.journal import JournalRow
-from session_logic.lane import Lane, read_lane_state
+from session_logic.lane import Lane
+from session_logic.restoring import read_lane_state
 from tests.simulation.lane import Simulation, simulate
 from tests.support.lanes import LANE, LANES, Store
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.no_cover
 @pytest.fixture(autouse=True)
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
-    monkeypatch.setattr(lane, "FIRE_LIMIT", 6)
+    monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 6)
 
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, 100))
@@ -78,7 +79,7 @@ def test_old_row_that_comes_last_is_passed_over(monkeypatch: pytest.MonkeyPatch)
     """Rows come from several processes in any order: one no longer needed may come after all."""
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 1)
     simulation = Simulation(0)
-    simulation.lane.hear(PartitionProgress("topic/0", 1, None))
+    simulation.lane.update(PartitionProgress("topic/0", 1, None))
     for _ in range(20):
         simulation.facts()
         simulation.commit()

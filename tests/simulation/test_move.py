@@ -8,8 +8,9 @@ from msgspec import to_builtins
 from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, OutputEvent, Watermark
 from session_logic.keys import key_group_of, lane_of
-from session_logic.lane import NEVER_MS, Lane, read_lane_state
+from session_logic.lane import NEVER_MS, Lane
 from session_logic.move import Move
+from session_logic.restoring import Restoration, read_lane_state
 from session_logic.rules import Rules
 from tests.support.events import by_device, decoded
 from tests.support.lanes import BEGIN_MS, Store
@@ -38,7 +39,7 @@ class Run:
     def live(self) -> None:
         """Let the only partition be read to its end."""
         for lane in self.lanes:
-            lane.hear(PartitionProgress("topic/0", 1, None))
+            lane.update(PartitionProgress("topic/0", 1, None))
 
     def devices(self, lane: Lane) -> list[str]:
         """Return the devices of a lane."""
@@ -61,28 +62,28 @@ class Run:
             device = self.random.choice(devices)
             session = f"{device}-{self.random.randrange(4)}"
             is_start = self.random.random() < 0.7
-            facts.append(Fact(is_start, device, session, "pc", lane.fired_ms + 1))
+            facts.append(Fact(is_start, device, session, "pc", lane.watermark_ms + 1))
         return facts
 
     def expect_facts(self, lane: Lane, facts: list[Fact]) -> None:
         """Expect what facts cause; time has passed at once for a lane without sessions."""
         for fact in facts:
-            self.want += self.models[fact.device_id].apply(fact, lane.fired())
+            self.want += self.models[fact.device_id].apply(fact, lane.watermark())
         for device in self.devices(lane):
-            self.fired_ms[device] = max(self.fired_ms.get(device, NEVER_MS), lane.fired_ms)
+            self.fired_ms[device] = max(self.fired_ms.get(device, NEVER_MS), lane.watermark_ms)
 
     def pass_time(self, *, apart: bool = False) -> None:
         """Let time pass, for some lanes only if they are to be apart."""
         self.now_ms += self.random.randrange(1, 2 * self.rules.heartbeat_ms)
         for lane in self.lanes:
             if not apart or self.random.random() < 0.5:
-                before = lane.fired()
+                before = lane.watermark()
                 self.got += decoded(lane.advance(self.now_ms).records)
                 self.expect(lane, before)
 
     def expect(self, lane: Lane, before: Watermark) -> None:
         """Let the models of a lane go where the lane is."""
-        long = lane.fired_ms - before.upto_ms > self.rules.heartbeat_ms
+        long = lane.watermark_ms - before.upto_ms > self.rules.heartbeat_ms
         newest_only = before.newest_only and long
         self.expect_due(lane, newest_only=newest_only)
 
@@ -91,9 +92,9 @@ class Run:
         for device in self.devices(lane):
             after_ms = self.fired_ms.get(device, NEVER_MS)
             self.want += self.models[device].advance(
-                after_ms, lane.fired_ms, newest_only=newest_only
+                after_ms, lane.watermark_ms, newest_only=newest_only
             )
-            self.fired_ms[device] = max(after_ms, lane.fired_ms)
+            self.fired_ms[device] = max(after_ms, lane.watermark_ms)
 
     def move(self, lanes: int) -> None:
         """Stop, move to another number of lanes, and go on; crash on the way, now and then."""
@@ -183,25 +184,25 @@ def test_owed_records_are_sent_once_and_stored_until_then() -> None:
     devices = [next(d for d in DEVICES if lane_of(key_group_of(d), 2) == lane) for lane in (0, 1)]
     old = [Lane(number, 2, rules) for number in (0, 1)]
     for lane, device, stop_ms in zip(old, devices, (900, 2_500), strict=True):
-        lane.hear(PartitionProgress("topic/0", 1, None))
+        lane.update(PartitionProgress("topic/0", 1, None))
         lane.apply([Fact(True, device, "s", "pc", BEGIN_MS)], BEGIN_MS)
         for passed_ms in range(100, stop_ms + 1, 100):
             lane.advance(BEGIN_MS + passed_ms)
     move = Move(1)
     rows = [row for lane in old for row in move.take(lane)]
     (state,) = move.states()
-    assert state.fired_ms == BEGIN_MS + 2_500
-    assert state.late_ms == {key_group_of(devices[0]): BEGIN_MS + 900}
+    assert state.watermark_ms == BEGIN_MS + 2_500
+    assert state.moved_watermarks == {key_group_of(devices[0]): BEGIN_MS + 900}
     lane = Lane(0, 1, rules, state)
     sent = []
     for row in rows:
         sent += decoded(lane.restore(row, BEGIN_MS).records)
     assert [(e.device_id, e.time_ms - BEGIN_MS) for e in sent] == [(devices[0], 2_000)]
-    assert lane.state().late_ms == {}
+    assert lane.state().moved_watermarks == {}
 
 
 def test_forgotten_debt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lane that sends nothing of what a moved group owes differs from the model."""
-    monkeypatch.setattr(Lane, "_make_up", lambda _lane, _group, _sessions: [])
+    monkeypatch.setattr(Restoration, "_owed_by_moved_group", lambda _self, _group, _sessions: [])
     with pytest.raises(AssertionError):
         test_lanes_split_and_merged_lose_and_double_nothing(0)

@@ -3,7 +3,8 @@
 from collections import defaultdict
 
 from session_logic.codec import decode_output
-from session_logic.events import OutputBatch, OutputEvent
+from session_logic.events import OutputEvent
+from session_logic.output import OutputBatch
 
 
 def decoded(records: OutputBatch) -> list[OutputEvent]:

@@ -11,7 +11,7 @@ from dataflows.messages import PartitionBatch
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from session_logic.clock import PartitionProgress
-from session_logic.events import OutputBatch
+from session_logic.output import OutputBatch
 from tests.support.events import decoded
 
 LANES = 4

@@ -5,7 +5,8 @@ from msgspec import to_builtins
 from session_logic.events import Fact, OutputEvent
 from session_logic.journal import JournalRow, Row
 from session_logic.keys import key_group_of, lane_of
-from session_logic.lane import Lane, read_lane_state
+from session_logic.lane import Lane
+from session_logic.restoring import read_lane_state
 from session_logic.rules import Rules
 from tests.support.events import decoded
 
@@ -40,7 +41,7 @@ class Store:
                 and isinstance(known, JournalRow)
                 and known.segment == row.segment
             ):
-                row = JournalRow(row.lane, row.slot, row.segment, known.chunks + row.chunks)
+                row = JournalRow(row.lane, row.slot, row.segment, known.entries + row.entries)
             self.rows[row.row] = row
         self._written = []
         self.state = to_builtins(lane.state())

@@ -32,29 +32,31 @@ class Model:
         self.rules = rules
         self.lives: dict[str, list[Life]] = {}
 
-    def apply(self, fact: Fact, fired: Watermark) -> list[OutputEvent]:
+    def apply(self, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
         """Return the records that a fact causes."""
         lives = self.lives.setdefault(fact.device_id, [])
         active = lives[-1] if lives and lives[-1].ended_ms is None else None
         records: list[OutputEvent] = []
         if active is not None:
             timeout_ms = active.fact.time_ms + self.rules.max_session_ms
-            if timeout_ms <= fact.time_ms or timeout_ms <= fired.upto_ms:
-                records += self._end(active, "timed_out", timeout_ms, fired)
+            if timeout_ms <= fact.time_ms or timeout_ms <= watermark.upto_ms:
+                records += self._end(active, "timed_out", timeout_ms, watermark)
                 active = None
         if active is not None and active.fact.session_id == fact.session_id:
             if not fact.is_start:
-                records += self._end(active, "ended", fact.time_ms, fired)
+                records += self._end(active, "ended", fact.time_ms, watermark)
             return records
         if not fact.is_start or self._remembered(
-            lives, fact.session_id, fact.time_ms, fired.upto_ms
+            lives, fact.session_id, fact.time_ms, watermark.upto_ms
         ):
             return records
         if active is not None:
-            records += self._end(active, "replaced", fact.time_ms, fired)
-        return records + self._open(lives, fact, fired.upto_ms)
+            records += self._end(active, "replaced", fact.time_ms, watermark)
+        return records + self._open(lives, fact, watermark.upto_ms)
 
-    def _remembered(self, lives: list[Life], session_id: str, time_ms: int, fired_ms: int) -> bool:
+    def _remembered(
+        self, lives: list[Life], session_id: str, time_ms: int, watermark_ms: int
+    ) -> bool:
         for life in lives:
             if life.fact.session_id == session_id and life.ended_ms is not None:
                 # Until the session's own beat, the first that is late enough.
@@ -64,21 +66,21 @@ class Model:
                     turn_ms += self.rules.heartbeat_ms
                 while turn_ms - self.rules.heartbeat_ms >= late_ms:
                     turn_ms -= self.rules.heartbeat_ms
-                if turn_ms > time_ms and turn_ms + self.rules.heartbeat_ms > fired_ms:
+                if turn_ms > time_ms and turn_ms + self.rules.heartbeat_ms > watermark_ms:
                     return True
         return False
 
-    def _open(self, lives: list[Life], fact: Fact, fired_ms: int) -> list[OutputEvent]:
+    def _open(self, lives: list[Life], fact: Fact, watermark_ms: int) -> list[OutputEvent]:
         life = Life(fact)
         lives.append(life)
         active = SessionActive(*_names(fact), fact.time_ms, fact.time_ms)
-        return [active, *self._due(life, fact.time_ms, fired_ms, newest_only=False)]
+        return [active, *self._due(life, fact.time_ms, watermark_ms, newest_only=False)]
 
     def _end(
-        self, life: Life, reason: EndReason, time_ms: int, fired: Watermark
+        self, life: Life, reason: EndReason, time_ms: int, watermark: Watermark
     ) -> list[OutputEvent]:
         fact = life.fact
-        owed = self._beats(life, fired.upto_ms, time_ms, newest_only=fired.newest_only)
+        owed = self._beats(life, watermark.upto_ms, time_ms, newest_only=watermark.newest_only)
         life.ended_ms = max(1, time_ms)
         duration_ms = max(0, time_ms - fact.time_ms)
         end = SessionEnd(*_names(fact), fact.time_ms, time_ms, reason, duration_ms)

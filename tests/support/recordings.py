@@ -13,8 +13,9 @@ from heartwheel.recording.file import FORMAT, Line, Preface, Recording, stored_s
 from heartwheel.recording.replay import replay, replay_settings
 from heartwheel.recording.writer import Writer
 from session_logic.codec import decode_output
-from session_logic.events import OutputBatch, OutputEvent
+from session_logic.events import OutputEvent
 from session_logic.keys import key_group_of, lane_of
+from session_logic.output import OutputBatch
 
 BEGIN_MS = 1_700_000_000_000
 FOLDER = Path(__file__).parents[1] / "recordings"

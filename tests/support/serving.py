@@ -11,7 +11,8 @@ from heartwheel.http.view import ProcessView
 from session_logic.events import Fact
 from session_logic.journal import JournalState
 from session_logic.keys import key_group_of, lane_of
-from session_logic.lane import STATE_VERSION, Lane, LaneState
+from session_logic.lane import Lane
+from session_logic.restoring import STATE_VERSION, LaneState
 from tests.support.broker import free_port
 from tests.support.clocks import T
 

@@ -19,7 +19,7 @@ def run() -> RunState:
     made = RunState(FixedClock())
     for number in range(2):
         made.lanes[number] = Lane(number, 2, SETTINGS.rules())
-        made.lanes[number].hear(PartitionProgress("t/0", 1, None))
+        made.lanes[number].update(PartitionProgress("t/0", 1, None))
     return made
 
 

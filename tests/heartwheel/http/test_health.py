@@ -69,7 +69,7 @@ def test_lane_without_word_from_input_is_not_ready(run: RunState) -> None:
     assert "lane 0 not begun" in (health(run).unready() or "")
     run.lanes[0] = Lane(0, 2, SETTINGS.rules())
     assert "not every input partition" in (health(run).unready() or "")
-    run.lanes[0].hear(PartitionProgress("t/0", 1, None))
+    run.lanes[0].update(PartitionProgress("t/0", 1, None))
     assert health(run).unready() is None
 
 
@@ -78,7 +78,7 @@ def test_lane_behind_by_more_than_the_limit_is_not_ready(
     run: RunState, beside_ms: int, *, ready: bool
 ) -> None:
     """Time of a lane that is behind is what its input has come to."""
-    run.lanes[1].hear(PartitionProgress("t/0", 1, T))
+    run.lanes[1].update(PartitionProgress("t/0", 1, T))
     run.clock.now = T + SETTINGS.ready_lag_ms + beside_ms
     reason = health(run).unready()
     assert (reason is None) is ready

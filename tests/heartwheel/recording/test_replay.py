@@ -15,7 +15,8 @@ from heartwheel.recording import writer
 from heartwheel.recording.file import Line, Recording, RecordingError
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.errors import ConfigError
-from session_logic.events import OutputBatch, OutputEvent, Watermark
+from session_logic.events import OutputEvent, Watermark
+from session_logic.output import OutputBatch
 from tests.support.clocks import FixedClock
 from tests.support.events import by_device, decoded
 from tests.support.model import Model

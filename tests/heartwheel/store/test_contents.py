@@ -79,9 +79,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "row of another name": (put("base-001", 3, 5), r"base-001 .* it holds row base-005 of lane 1"),
     "row of another lane": (put("base-001", 2, 2), r"base-001 .* it holds row base-001 of lane 2"),
     "cut base": (put("base-002", 5, lambda blob: blob[:-1]), "base-002 .* cannot be read"),
-    "cut chunk": (
-        put("journal-066", 5, lambda chunks: (*chunks[:-1], chunks[-1][:-3])),
-        "journal-066 .* a journal chunk cannot be read",
+    "cut entry": (
+        put("journal-066", 5, lambda entries: (*entries[:-1], entries[-1][:-3])),
+        "journal-066 .* a journal entry cannot be read",
     ),
     "two active": (put("base-001", 5, lambda _: TWO_ACTIVE), "base-001 .* has 2 active sessions"),
     "wrong group": (

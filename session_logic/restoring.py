@@ -1,0 +1,161 @@
+"""Restoring a lane: its sessions on their way back from the store, and the facts that wait.
+
+A lane's own state names the rows that it needs; the store hands back all rows, in any order, and
+input may come before them. Bases are loaded as they arrive, journal rows are kept until all are
+there. Then the entries are replayed in order, each with the watermark under which it was applied
+the first time, so the same sessions come out as before, without sending anything again. Facts
+that arrive meanwhile are stored at once, and applied after the last row: a crash in between finds
+them at the end of the journal, and LaneState.waiting tells how many entries those are.
+"""
+
+from typing import Any
+
+from msgspec import Struct, ValidationError, convert
+
+from session_logic.codec import decode_entry, decode_sessions
+from session_logic.errors import (
+    WHOLE_COPY,
+    ConfigError,
+    SnapshotError,
+    StateMismatchError,
+    check_version,
+)
+from session_logic.events import Fact, OutputEvent, Watermark
+from session_logic.journal import BaseRow, JournalRow, JournalState, Row
+from session_logic.keys import KEY_GROUPS, key_group_of
+from session_logic.rules import Rules, Session
+from session_logic.table import SessionTable
+
+STATE_VERSION = 2
+
+
+class LaneState(Struct, frozen=True, gc=False, array_like=True):
+    """A lane's own snapshot: a few numbers; its sessions are in the rows that journal names.
+
+    waiting is how many of the last stored entries were not applied yet, because rows were missing.
+    moved_watermarks has the watermark of each key group that was moved here from a lane that was
+    behind this one: what it owes from then to watermark_ms is sent when it is restored.
+    """
+
+    version: int
+    lanes: int
+    lane: int
+    watermark_ms: int
+    journal: JournalState
+    waiting: int = 0
+    groups: int = KEY_GROUPS
+    moved_watermarks: dict[int, int] = {}
+
+
+def read_lane_state(stored: list[Any]) -> LaneState:
+    """Return the state in plain stored values; raises SnapshotError if they are not one."""
+    try:
+        check_version("recovery store, state of a lane", stored[0], STATE_VERSION)
+        return convert(stored, LaneState)
+    except (ValidationError, TypeError, LookupError) as error:
+        msg = f"recovery store: the state of a lane cannot be read ({error}); {WHOLE_COPY}"
+        raise SnapshotError(msg) from None
+
+
+def check_state(state: LaneState, lanes: int) -> None:
+    """Raise StateMismatchError if a state is of another number of lanes than this.
+
+    Raises ConfigError if it was stored by a program with another number of key groups.
+    """
+    if state.groups != KEY_GROUPS:
+        msg = (
+            f"the recovery store was made for {state.groups} key groups, this program has "
+            f"{KEY_GROUPS}; run the version of Heartwheel that wrote it"
+        )
+        raise ConfigError(msg)
+    if state.lanes != lanes:
+        raise StateMismatchError(stored=state.lanes, wanted=lanes)
+
+
+class Restoration:
+    """Loads the rows of a lane into its table until all that its state names are there."""
+
+    def __init__(self, state: LaneState, oldest: int, table: SessionTable, rules: Rules) -> None:
+        """Expect the rows that the state names: bases, and segments from the oldest on."""
+        self._lane = state.lane
+        self._table = table
+        self._rules = rules
+        self._watermark_ms = state.watermark_ms
+        self._last_segment = state.journal.segment
+        self._through = dict(state.journal.through)
+        self._missing_bases = dict(state.journal.through)
+        self._missing_segments = set(range(oldest, state.journal.segment + 1))
+        self._journal: dict[int, JournalRow] = {}
+        self._stored_waiting = state.waiting
+        self._waiting: list[list[Fact]] = []
+        self.moved_watermarks = dict(state.moved_watermarks)
+
+    @property
+    def waiting(self) -> int:
+        """How many entries of the journal are not applied yet."""
+        return self._stored_waiting + len(self._waiting)
+
+    def done(self) -> bool:
+        """Say whether every row has come."""
+        return not self._missing_bases and not self._missing_segments
+
+    def missing(self) -> list[str]:
+        """Name the rows that have not come."""
+        bases = [f"base-{group:03}" for group in sorted(self._missing_bases)]
+        return bases + [f"journal segment {segment}" for segment in sorted(self._missing_segments)]
+
+    def wait(self, facts: list[Fact]) -> None:
+        """Keep facts that have been stored until the last row has come."""
+        self._waiting.append(facts)
+
+    def take(self, row: Row) -> list[OutputEvent]:
+        """Take in a row; return what a moved key group still owes.
+
+        Raises SnapshotError for a row that does not fit the state.
+        """
+        if isinstance(row, BaseRow):
+            if self._missing_bases.pop(row.group, None) != row.through:
+                raise self._misfit(row.row)
+            sessions = decode_sessions(row.blob)
+            owed = self._owed_by_moved_group(row.group, sessions)
+            self._table.load(row.group, sessions)
+            return owed
+        if row.segment > self._last_segment:
+            raise self._misfit(row.row)
+        if row.segment in self._missing_segments:
+            self._missing_segments.remove(row.segment)
+            self._journal[row.segment] = row
+        return []
+
+    def _owed_by_moved_group(self, group: int, sessions: list[Session]) -> list[OutputEvent]:
+        """Return what is due between the watermark of a moved key group and that of this lane."""
+        watermark_ms = self.moved_watermarks.pop(group, None)
+        if watermark_ms is None:
+            return []
+        table = SessionTable(self._rules, [group])
+        table.load(group, sessions)
+        watermark = Watermark(watermark_ms, newest_only=self._rules.catch_up == "latest")
+        return table.fast_forward(watermark, self._watermark_ms, timeouts_only=False)
+
+    def finish(self) -> list[list[Fact]]:
+        """Replay the entries that the bases do not have yet; return the facts that waited."""
+        assert self.done()
+        rows = sorted(self._journal.items())
+        entries = [(segment, data) for segment, row in rows for data in row.entries]
+        applied = len(entries) - self._stored_waiting
+        for segment, data in entries[:applied]:
+            entry = decode_entry(data)
+            for fact in entry.facts:
+                if segment > self._through.get(key_group_of(fact.device_id), -1):
+                    self._table.apply(fact, entry.watermark)
+        # A timeout that was fired after the base was written is not announced again.
+        now = Watermark(self._watermark_ms)
+        self._table.fast_forward(now, self._watermark_ms, timeouts_only=True)
+        self._table.counts.clear()
+        return [decode_entry(data).facts for _, data in entries[applied:]] + self._waiting
+
+    def _misfit(self, name: str) -> SnapshotError:
+        return SnapshotError(
+            f"recovery store, lane {self._lane}: row {name} is from another moment than the "
+            f"lane's state; {WHOLE_COPY}"
+        )
