@@ -1,5 +1,7 @@
 """What travels between the steps of the dataflow."""
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from session_logic.clock import Progress
@@ -7,6 +9,18 @@ from session_logic.events import Fact
 
 # (offset, timestamp in ms, key, value)
 Message = tuple[int, int, bytes | None, bytes | None]
+
+
+class RecordId(NamedTuple):
+    """Where a record is in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        """Return it in one word."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 class PartitionBatch(Struct, frozen=True, gc=False):

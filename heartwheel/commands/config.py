@@ -7,7 +7,8 @@ from typing import Any
 import typer
 
 from dataflows.settings import OPTION_TABLES, Settings, load_settings, settings_sources
-from heartwheel.commands.shared import ConfigOption, JsonOption, print_table, printable
+from heartwheel.commands.shared import ConfigOption, JsonOption, print_table
+from heartwheel.text import printable
 
 config_app = typer.Typer(
     help="Show what is set and where it comes from; check it without a broker.",

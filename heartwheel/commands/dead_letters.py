@@ -18,8 +18,8 @@ from heartwheel.commands.shared import (
     moment_ms,
     moment_text,
     print_table,
-    printable,
 )
+from heartwheel.text import printable, text_or_bytes
 from session_logic.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -245,8 +245,6 @@ def _origin(letter: "Letter") -> str:
 def _plain(letter: "Letter") -> dict[str, Any]:
     """Return a letter for JSON; bytes that are no text are base64, as in a recording."""
     from msgspec import to_builtins
-
-    from heartwheel.recording.file import text_or_bytes
 
     plain: dict[str, Any] = to_builtins(letter) | {"letter": _name(letter)}
     for field in ("key", "value"):

@@ -1,4 +1,4 @@
-"""The command record."""
+"""`heartwheel record`: topics into a file."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dataflows.settings import load_settings
-from heartwheel.commands.shared import moment_ms
+from heartwheel.commands.shared import ConfigOption, moment_ms
 from session_logic.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,23 +26,25 @@ FileArgument = Annotated[Path, typer.Argument(help="The recording.", show_defaul
 
 def record_command(
     file: FileArgument,
-    config: Annotated[str | None, typer.Option(help="TOML file with settings, as for run.")] = None,
+    config: ConfigOption = None,
     from_time: Annotated[
         str | None,
-        typer.Option("--from", help="Begin then: 15m (ago), ISO 8601, or milliseconds since 1970."),
+        typer.Option(
+            "--from", help="Begin at this time: 15m (ago), ISO 8601, or milliseconds since 1970."
+        ),
     ] = None,
     from_offset: Annotated[
         list[str] | None, typer.Option(help="Begin a partition at TOPIC/PARTITION=OFFSET.")
     ] = None,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on until Ctrl-C, not only to the ends as of now.")
+        bool, typer.Option("--follow", help="Record until Ctrl-C, not only up to the current ends.")
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option(help="Go on for this many seconds.", min=0)
+        float | None, typer.Option(help="Record for this many seconds.", min=0)
     ] = None,
 ) -> None:
-    """Record the topics of the settings into FILE; the same command goes on after a crash."""
+    """Record the topics of the settings into FILE; after a crash the same command resumes."""
     from heartwheel.recording.recorder import Begin, Recorder
 
     settings = load_settings(os.environ, config)
@@ -61,11 +63,11 @@ def record_command(
         span = f", offsets {extent.first} to {extent.last}" if extent.records else ""
         print(f"{name}: {extent.records} records{span}")
     total = sum(extent.records for extent in manifest.partitions.values())
-    print(f"{file}: {total} records, complete to {_iso(manifest.complete_ms)}")
+    print(f"{file}: {total} records, complete up to {_iso(manifest.complete_ms)}")
 
 
 def _record(recorder: "Recorder", *, follow: bool, stop_s: float | None) -> None:
-    """Read to the ends; with follow they are fixed by a signal, or when stop_s has come."""
+    """Read to the ends; with follow, a signal or the moment stop_s fixes them."""
     from rich.progress import Progress
 
     asked = False
@@ -77,7 +79,9 @@ def _record(recorder: "Recorder", *, follow: bool, stop_s: float | None) -> None
         asked = True
 
     if recorder.resumed:
-        print(f"{recorder.resumed} records are there already; going on after them", flush=True)
+        print(
+            f"{recorder.resumed} records are already in the file; resuming after them", flush=True
+        )
     total = None if follow else recorder.fix_ends()
     if follow:
         signal.signal(signal.SIGINT, stop)

@@ -1,4 +1,4 @@
-"""The command replay."""
+"""`heartwheel replay`: a recording through the dataflow, or to a broker."""
 
 import os
 import time
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from heartwheel.recording.comparison import Difference, Item
-    from heartwheel.recording.file import Recording
+    from heartwheel.recording.reader import Recording
 
 FileArgument = Annotated[Path, typer.Argument(help="The recording.", show_default=False)]
 
@@ -23,27 +23,40 @@ def replay_command(
     file: FileArgument,
     *,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare with the recorded output; 1 if it differs.")
+        bool,
+        typer.Option(
+            "--check", help="Compare with the recorded output; exit code 1 if it differs."
+        ),
     ] = False,
-    show: Annotated[int, typer.Option(help="How many devices that differ to show.", min=0)] = 5,
+    show: Annotated[
+        int, typer.Option(help="How many of the devices that differ to show.", min=0)
+    ] = 5,
     last_ms: Annotated[
-        int, typer.Option(help="What was due this long before the end may be missing.", min=0)
+        int, typer.Option(help="What was due in the last ms before the end may be missing.", min=0)
     ] = 1_000,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting in place of the recorded one: heartbeat_ms=2000."),
+        typer.Option("--set", help="Replace a recorded setting: heartbeat_ms=2000."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the output there, by line.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the output to this file, one record per line.")
+    ] = None,
     to_broker: Annotated[
-        str | None, typer.Option(help="host:port of a Kafka to send the recorded input to.")
+        str | None, typer.Option(help="Send the recorded input to the Kafka at host:port instead.")
     ] = None,
     speed: Annotated[
-        float, typer.Option(help="How many times as fast as recorded; 0 for no waits.", min=0)
+        float,
+        typer.Option(
+            help="With --to-broker: 2 is twice as fast as recorded; 0: without waiting.", min=0
+        ),
     ] = 1.0,
-    append: Annotated[bool, typer.Option("--append", help="The topics need not be empty.")] = False,
+    append: Annotated[
+        bool,
+        typer.Option("--append", help="With --to-broker: send also to topics that are not empty."),
+    ] = False,
 ) -> None:
     """Run the dataflow over the input in FILE, or send that input to a broker again."""
-    from heartwheel.recording.file import Recording
+    from heartwheel.recording.reader import Recording
 
     recording = Recording(file)
     if to_broker is not None:
@@ -99,19 +112,20 @@ def _replay(recording: "Recording", changes: dict[str, str], output: Path | None
 
 
 def _check(recording: "Recording", changes: dict[str, str], show: int, last_ms: int) -> int:
-    from heartwheel.recording.comparison import EXCUSES, Comparison, read_reach
+    from heartwheel.recording.comparison import ACCEPTED, Comparison
+    from heartwheel.recording.progress import read_progress
     from heartwheel.recording.replay import replay, replay_settings
 
     begin_s = time.monotonic()
-    reach = read_reach(recording)
-    comparison = Comparison(recording, reach, last_ms)
-    until_ms = reach.written_ms + last_ms
+    progress = read_progress(recording)
+    comparison = Comparison(recording, progress, last_ms)
+    until_ms = progress.written_ms + last_ms
     replay(recording, replay_settings(recording, changes), comparison.take, until_ms)
     differences = comparison.finish()
     for difference in differences[:show]:
         _show(_console(), difference)
     counts = comparison.counts
-    kinds = ", ".join(f"{kind} {counts[kind]}" for kind in ("equal", *EXCUSES, "differences"))
+    kinds = ", ".join(f"{kind} {counts[kind]}" for kind in ("equal", *ACCEPTED, "differences"))
     devices = f" on {len(differences)} devices" if differences else ""
     print(f"{_speed(recording, begin_s)}: {kinds}{devices}")
     return 1 if differences else 0
@@ -163,5 +177,7 @@ def _changes(texts: list[str] | None) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts or []]
     for name, sign, _ in pairs:
         if not name or not sign:
-            raise ConfigError(f"--set {name}: write it as NAME=VALUE, with the name in the README")
+            raise ConfigError(
+                f"--set {name}: write it as NAME=VALUE; docs/settings.md has the names"
+            )
     return {name: value for name, _, value in pairs}

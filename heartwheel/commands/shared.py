@@ -1,4 +1,4 @@
-"""What commands share: options, times in words, and text that is safe on a terminal."""
+"""What commands share: options, times in words, tables, and questions."""
 
 import re
 import sys
@@ -62,14 +62,6 @@ def moment_text(time_ms: int) -> str:
     if time_ms < 0:
         return "never"
     return moment.isoformat(" ", "milliseconds").removesuffix("+00:00") + "Z"
-
-
-def printable(data: bytes | str | None) -> str:
-    """Return text in which nothing is an order to a terminal: controls are escaped as in Python."""
-    if data is None:
-        return "-"
-    text = data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -9,14 +9,12 @@ from msgspec import Struct
 
 from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, describe, make_client
 from dataflows.settings import Settings
+from heartwheel.kafka.headers import BECAME, MARK, REQUEUES
 from session_logic.errors import ConfigError, HeartwheelError
 
 POLL_MESSAGES = 1_000
 POLL_S = 0.2
 TIMEOUT_S = 30.0
-# Of a record without key and value in the dead-letter topic, which says that a letter has been
-# sent again: which input record that was, as which one it was sent, and how often it now has been.
-MARK, BECAME, REQUEUES = "heartwheel.requeued", "heartwheel.became", "heartwheel.requeues"
 
 # waiting: can be sent again; requeued: has been; twice: there is another letter of the same
 # record; left out: its value was too large to keep; foreign: not one of Heartwheel's.

@@ -9,7 +9,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflows.kafka.client import FENCED, describe, make_client
 from dataflows.settings import Settings
-from heartwheel.kafka.dead_letters import BECAME, MARK, REQUEUES, Letter, LetterError, Place
+from heartwheel.kafka.dead_letters import Letter, LetterError, Place
+from heartwheel.kafka.headers import BECAME, MARK, REQUEUES
 from session_logic.errors import ConfigError
 
 # Readers of the input wait for an open transaction, so it is short, and soon over if this

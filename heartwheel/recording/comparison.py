@@ -1,32 +1,42 @@
-"""The comparison of a replay with what the recorded run sent, device by device and in order."""
+"""The comparison of a replay with what the recorded run sent, device by device and in order.
+
+A run decides by its own clock when to send; a replay has only the timestamps of the input. So
+the two may differ in four ways that are no fault of the program, and each is counted by itself:
+
+- raced: the run sent a heartbeat or a timeout before it read an end with an earlier timestamp.
+- skipped: the run did not send a heartbeat because of an outage under catch_up=latest.
+- unreached: due after the run's last heartbeat, so the recording may end before it.
+- earlier: the session began before the recording, which may lack its start.
+
+Everything else is a difference. The replay's output is not held in memory: the recording is read
+at the same pace, and only what has no counterpart yet waits.
+"""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import chain, islice, pairwise
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
 
-from dataflows.messages import DeadLetter
-from heartwheel.kafka.dead_letters import MARK
-from heartwheel.recording.file import Line, Recording
-from heartwheel.recording.replay import BY_CLOCK, Position, read_letter
+from dataflows.messages import DeadLetter, RecordId
+from heartwheel.kafka.headers import MARK
+from heartwheel.recording.format import Line
+from heartwheel.recording.progress import RecordedProgress
+from heartwheel.recording.reader import Recording
+from heartwheel.recording.replay import BY_CLOCK, read_dead_letter
 from session_logic.codec import decode_output
 from session_logic.events import Heartbeat, OutputEvent, SessionEnd
 from session_logic.output import OutputBatch
 
-# How the recorded run may differ from its replay; everything else is a difference.
-EXCUSES = ("raced", "skipped", "unreached", "earlier")
+ACCEPTED = ("raced", "skipped", "unreached", "earlier")
 # How far to look for the counterpart of a record that differs, and how many rows of it to keep.
 LOOK_AHEAD = 50
 ROWS = 8
-# An outage is looked for in stretches of this part of a heartbeat interval.
-STRETCHES = 8
-HEARTBEAT = '{"type":"Heartbeat"'
 
 
-class Letter(Struct, frozen=True):
+class ComparedDeadLetter(Struct, frozen=True):
     """A dead letter, as far as it is compared; time_ms is that of the input record."""
 
     time_ms: int
@@ -35,16 +45,16 @@ class Letter(Struct, frozen=True):
     value: bytes | None
 
 
-Item = bytes | Letter
-Event = OutputEvent | Letter | None
-# In both, what was replayed comes first and what was recorded second.
+Item = bytes | ComparedDeadLetter
+Event = OutputEvent | ComparedDeadLetter | None
+# In queues and rows, what was replayed comes first and what was recorded second.
 REPLAYED, RECORDED = 0, 1
 Queues = tuple[deque[Item], deque[Item]]
 Row = tuple[Item | None, Item | None]
 
 
 class Difference(Struct):
-    """Where replay and recording of a device part: the first rows, and how many there are."""
+    """Where replay and recording of a device differ: the first rows, and how many there are."""
 
     name: str
     rows: list[Row] = []
@@ -57,62 +67,12 @@ class Difference(Struct):
             self.rows.append(row)
 
 
-class Reach(Struct):
-    """How far the recorded run has come: its lanes' time, its last output, and its silences.
-
-    beating holds the stretches of time (timestamp // stretch_ms) in which the wheel has sent
-    heartbeats; one sent with another record of its device does not count.
-    """
-
-    stretch_ms: int
-    reached_ms: int = -1
-    written_ms: int = 0
-    beating: set[int] = msgspec.field(default_factory=set)
-
-    def caused(self, line: Line, other: Line | None) -> bool:
-        """Say whether a record was sent with one beside it, by what that is about."""
-        return (
-            other is not None
-            and other.key == line.key
-            and abs(other.timestamp_ms - line.timestamp_ms) < self.stretch_ms
-        )
-
-    def was_silent(self, due_ms: int, heartbeat_ms: int) -> bool:
-        """Say whether no heartbeat was sent in the interval after due_ms, as in an outage."""
-        first = due_ms // self.stretch_ms + 2
-        last = (due_ms + heartbeat_ms) // self.stretch_ms - 1
-        return self.beating.isdisjoint(range(first, last + 1))
-
-
-def read_reach(recording: Recording) -> Reach:
-    """Return how far the recorded run has come."""
-    reach = Reach(max(1, recording.settings["heartbeat_ms"] // STRETCHES))
-    for name in recording.partitions([recording.settings["output_topic"]]):
-        beat = None
-        reach.written_ms = max(reach.written_ms, recording.manifest.partitions[name].latest_ms)
-        lines = (line for _, some in recording.read(name) for line in some)
-        before: Line | None = None
-        for line, after in pairwise(chain(lines, [None])):
-            assert line is not None
-            caused = reach.caused(line, before) or reach.caused(line, after)
-            if not caused and (line.value or "").startswith(HEARTBEAT):
-                reach.beating.add(line.timestamp_ms // reach.stretch_ms)
-                beat = line
-            before = line
-        if beat is not None and isinstance(event := _decode(beat.value_bytes() or b""), Heartbeat):
-            reach.reached_ms = max(reach.reached_ms, event.time_ms)
-    if not reach.beating:
-        # Without any output there is nothing that could excuse its absence.
-        reach.reached_ms = reach.written_ms or recording.manifest.complete_ms
-    return reach
-
-
 def _name(line: Line) -> str:
     return line.key if line.key is not None else repr(line.key_base64)
 
 
 def _decode(item: Item) -> Event:
-    if isinstance(item, Letter):
+    if isinstance(item, ComparedDeadLetter):
         return item
     try:
         return decode_output(item)
@@ -120,59 +80,62 @@ def _decode(item: Item) -> Event:
         return None  # a record of another program
 
 
-def letter_name(position: Position) -> str:
+def dead_letter_name(record: RecordId) -> str:
     """Return the name under which the dead letter of an input record is compared."""
-    return "dead letter of {}/{} offset {}".format(*position)
+    return f"dead letter of {record.topic}/{record.partition} offset {record.offset}"
 
 
 def recorded_output(recording: Recording) -> Iterator[tuple[str, Item]]:
-    """Yield (device, record) of the recorded output and dead letters, about by time."""
+    """Yield (device, record) of the recorded output and dead letters, roughly by time."""
     settings = recording.settings
-    letters = settings["dead_letter_topic"]
-    names = recording.partitions([settings["output_topic"], letters])
+    dead_letters = settings["dead_letter_topic"]
+    names = recording.partitions([settings["output_topic"], dead_letters])
     chunks = merge(*map(recording.read, names), key=lambda read: read[0].least_ms)
     for _, lines in chunks:
         for line in lines:
-            if line.topic != letters:
+            if line.topic != dead_letters:
                 yield _name(line), line.value_bytes() or b""
                 continue
             if any(header.name == MARK for header in line.headers):
-                continue  # says that a letter was sent again; what was sent is in the input
-            position, time_ms, reason = read_letter(line)
+                continue  # a dead letter was requeued; what was sent then is in the input
+            origin, reason = read_dead_letter(line)
             if reason != BY_CLOCK:
-                letter = Letter(time_ms, reason, line.key_bytes(), line.value_bytes())
-                yield letter_name(position), letter
+                yield (
+                    dead_letter_name(origin.record),
+                    ComparedDeadLetter(
+                        origin.time_ms, reason, line.key_bytes(), line.value_bytes()
+                    ),
+                )
 
 
 class Comparison:
     """Takes the replay's output and reads the recorded output at the same pace.
 
-    Only what has no counterpart yet is held in memory. counts has an entry for what is equal,
-    for each of EXCUSES and for differences.
+    counts has an entry for what is equal, for each of ACCEPTED, and for differences.
     """
 
-    def __init__(self, recording: Recording, reach: Reach, last_ms: int) -> None:
-        """Compare with this recording; what was due in its last_ms may be missing there."""
+    def __init__(self, recording: Recording, progress: RecordedProgress, last_ms: int) -> None:
+        """Compare with this recording; what was due in its last last_ms may be missing there."""
         self._recorded = recorded_output(recording)
         self._heartbeat_ms: int = recording.settings["heartbeat_ms"]
         self._latest: bool = recording.settings["catch_up"] == "latest"
         self._from_ms = recording.from_ms() or 0
-        self._reach = reach
-        self._expected_ms = reach.reached_ms - last_ms
+        self._progress = progress
+        self._expected_ms = progress.reached_ms - last_ms
         self._waiting: dict[str, Queues] = {}
         self._raced_ms: dict[str, int] = {}
-        self._parted: set[str] = set()
+        self._differing: set[str] = set()
         self.counts: Counter[str] = Counter()
 
     def take(self, item: OutputBatch | DeadLetter) -> None:
-        """Take in output of the replay."""
+        """Compare some output of the replay."""
         items: list[tuple[str, Item]] = []
         if isinstance(item, OutputBatch):
             items += zip(item.keys, item.values, strict=True)
         elif item.reason != BY_CLOCK:
             offset, time_ms, key, value = item.message
-            name = letter_name((item.topic, item.partition, offset))
-            items.append((name, Letter(time_ms, item.reason, key, value)))
+            name = dead_letter_name(RecordId(item.topic, item.partition, offset))
+            items.append((name, ComparedDeadLetter(time_ms, item.reason, key, value)))
         self._add(REPLAYED, items)
         self._add(RECORDED, islice(self._recorded, len(items)))
 
@@ -190,22 +153,22 @@ class Comparison:
                 other.popleft()
             else:
                 queues[side].append(item)
-                if name not in self._parted:
-                    self._settle(name, *queues)
+                if name not in self._differing:
+                    self._match(name, *queues)
             if not queues[0] and not queues[1]:
                 del waiting[name]
         self.counts["equal"] += equal
 
-    def _settle(self, name: str, replayed: deque[Item], recorded: deque[Item]) -> None:
-        """Take away what is equal or excused at the heads of both queues."""
+    def _match(self, name: str, replayed: deque[Item], recorded: deque[Item]) -> None:
+        """Remove what is equal or accepted from the heads of both queues."""
         while replayed and recorded:
             want, got = replayed[0], recorded[0]
             if want == got or _decode(want) == _decode(got):
                 kind, done = "equal", (True, True)
-            elif (excuse := self._excuse(name, _decode(want), _decode(got))) is not None:
-                kind, done = excuse
+            elif (accepted := self._accepted(name, _decode(want), _decode(got))) is not None:
+                kind, done = accepted
             else:
-                self._parted.add(name)
+                self._differing.add(name)
                 return
             self.counts[kind] += 1
             if done[0]:
@@ -213,8 +176,8 @@ class Comparison:
             if done[1]:
                 recorded.popleft()
 
-    def _excuse(self, name: str, want: Event, got: Event) -> tuple[str, tuple[bool, bool]] | None:
-        """Say why two records may differ, and which of them is done with."""
+    def _accepted(self, name: str, want: Event, got: Event) -> tuple[str, tuple[bool, bool]] | None:
+        """Return why two records may differ, and which of them to remove, if they may."""
         if self._is_earlier(got) or self._is_earlier(want):
             return "earlier", (self._is_earlier(want), self._is_earlier(got))
         if not isinstance(want, OutputEvent) or not isinstance(got, OutputEvent):
@@ -238,35 +201,35 @@ class Comparison:
         return isinstance(got, SessionEnd) and got.reason == "timed_out"
 
     def _is_skipped(self, want: Heartbeat, got: OutputEvent) -> bool:
-        """Say whether an outage, in which only the newest heartbeat counts, hid this one."""
+        """Say whether a heartbeat was not sent because of an outage."""
         later = isinstance(got, SessionEnd) or got.time_ms > want.time_ms
-        silent = self._reach.was_silent(want.time_ms, self._heartbeat_ms)
+        silent = self._progress.was_silent(want.time_ms, self._heartbeat_ms)
         return self._latest and later and silent
 
     def _is_earlier(self, event: Event) -> bool:
-        """Say whether a record is of a time for which the recording may lack the input."""
+        """Say whether a record is from a time for which the recording may lack the input."""
         if event is None:
             return False
-        begun_ms = event.time_ms if isinstance(event, Letter) else event.started_ms
+        begun_ms = event.time_ms if isinstance(event, ComparedDeadLetter) else event.started_ms
         return begun_ms < self._from_ms
 
     def _is_unreached(self, event: Event) -> bool:
-        """Say whether the recorded run may not have got to this before its end."""
+        """Say whether the recording may end before the run sent this."""
         return event is not None and event.time_ms > self._expected_ms
 
     def finish(self) -> list[Difference]:
         """Read the rest of the recording; return every difference, the earliest first."""
         self._add(RECORDED, self._recorded)
-        found = [self._part(name, *queues) for name, queues in self._waiting.items()]
+        found = [self._difference(name, *queues) for name, queues in self._waiting.items()]
         found = [difference for difference in found if difference.count]
         self.counts["differences"] = sum(difference.count for difference in found)
         return sorted(found, key=_first_ms)
 
-    def _part(self, name: str, replayed: deque[Item], recorded: deque[Item]) -> Difference:
-        """Return what is different about a device, found by going on after each difference."""
+    def _difference(self, name: str, replayed: deque[Item], recorded: deque[Item]) -> Difference:
+        """Return all differences of a device, not only the first."""
         difference = Difference(name)
         while replayed or recorded:
-            self._settle(name, replayed, recorded)
+            self._match(name, replayed, recorded)
             if replayed and recorded:
                 difference.add(_unequal(replayed, recorded))
                 continue
@@ -284,7 +247,7 @@ class Comparison:
 
 
 def _unequal(replayed: deque[Item], recorded: deque[Item]) -> Row:
-    """Take away the heads of two queues, or only that one whose counterpart is missing."""
+    """Remove the heads of both queues, or only the one whose counterpart is missing."""
     if replayed[0] in islice(recorded, LOOK_AHEAD):
         return None, recorded.popleft()
     if recorded[0] in islice(replayed, LOOK_AHEAD):

@@ -1,4 +1,4 @@
-"""The player: recorded input into a broker's topics again, for a real run to read."""
+"""The player: sends recorded input to a broker's topics again, for a real run to read."""
 
 import time
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from confluent_kafka.admin._config import ConfigResource
 from dataflows.kafka.client import METADATA_TIMEOUT_S, make_client, partition_counts
 from dataflows.kafka.producer import DeliveryError
 from dataflows.settings import Settings
-from heartwheel.recording.file import Recording
+from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import recorded_input
 from session_logic.errors import ConfigError
 
 FLUSH_S = 60
-# The longest that acknowledgements wait for while nothing is to be sent.
+# How long acknowledgements may wait at most while there is nothing to send.
 PAUSE_S = 0.1
-SHOWN_RECORDS = 1_000
+REPORT_RECORDS = 1_000
 
 
 class Player:
@@ -40,7 +40,7 @@ class Player:
         self._failure: KafkaError | None = None
 
     def check(self, *, append: bool) -> None:
-        """Raise ConfigError unless the topics are as recorded, keep it, and are empty or append."""
+        """Raise ConfigError unless the topics suit; without append they must be empty, too."""
         address = self._settings.bootstrap_servers
         counts = partition_counts(self._producer, self._settings)
         names = self._recording.partitions(list(self._settings.input_topics))
@@ -91,7 +91,7 @@ class Player:
             raise ConfigError(msg)
 
     def play(self, speed: float, shown: Callable[[int], None]) -> int:
-        """Send all input, spaced as it was stamped, speed times as fast; return how many records.
+        """Send all input, spaced by its timestamps, speed times as fast; return how many records.
 
         A speed of 0 does not wait. Raises DeliveryError if Kafka does not accept a record.
         """
@@ -114,7 +114,7 @@ class Player:
                 )
             )
             sent += 1
-            if sent % SHOWN_RECORDS == 0:
+            if sent % REPORT_RECORDS == 0:
                 shown(sent)
         left = self._producer.flush(FLUSH_S)
         self._check_delivery(left)
@@ -139,6 +139,6 @@ class Player:
             reason = f"{left} records not acknowledged" if self._failure is None else self._failure
             msg = (
                 f"playing {self._recording.path} to {self._settings.bootstrap_servers} failed: "
-                f"{reason}; make the topics anew and play again"
+                f"{reason}; re-create the topics and play again"
             )
             raise DeliveryError(msg)

@@ -1,4 +1,4 @@
-"""The recorder: topics of a Kafka into a recording, which a killed run can go on with."""
+"""The recorder: reads topics of a Kafka into a recording; a killed one can be resumed."""
 
 import time
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from msgspec import Struct
 from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, make_client, partition_counts
 from dataflows.kafka.partition import SourceError
 from dataflows.settings import Settings
-from heartwheel.recording.file import (
+from heartwheel.recording.format import (
     FORMAT,
     Header,
     Line,
@@ -19,9 +19,9 @@ from heartwheel.recording.file import (
     Preface,
     part_name,
     stored_settings,
-    text_or_bytes,
 )
 from heartwheel.recording.writer import Writer
+from heartwheel.text import text_or_bytes
 from session_logic.errors import ConfigError
 
 POLL_MESSAGES = 5_000
@@ -29,7 +29,7 @@ POLL_S = 0.2
 
 
 class Begin(Struct, frozen=True):
-    """Where to begin: at the beginning, or at a time, or at the offset of some partitions."""
+    """Where to begin: at the first record, at a time in ms, or at offsets by partition."""
 
     from_ms: int | None = None
     offsets: dict[str, int] = {}
@@ -39,7 +39,7 @@ class Recorder:
     """Reads the topics of the settings into a recording."""
 
     def __init__(self, path: Path, settings: Settings, begin: Begin) -> None:
-        """Open Kafka and the file; see Writer and partition_counts for what they raise."""
+        """Open Kafka and the file; raises what Writer and partition_counts raise."""
         self._settings = settings
         self._begin = begin
         self._outputs = [settings.output_topic, settings.dead_letter_topic]
@@ -65,7 +65,7 @@ class Recorder:
             **self._settings.kafka,
             **self._settings.consumer,
             "bootstrap.servers": self._settings.bootstrap_servers,
-            # No group is joined and nothing committed: the file says how far it has come.
+            # No group is joined and nothing is committed: the file says where to resume.
             "group.id": "heartwheel-record",
             "enable.auto.commit": "false",
             "enable.auto.offset.store": "false",
@@ -115,10 +115,10 @@ class Recorder:
         return self._consumer.get_watermark_offsets(_where(name), METADATA_TIMEOUT_S)
 
     def fix_ends(self) -> int:
-        """Record up to the ends as of now; return how many offsets that is.
+        """Record up to the current ends; return how many offsets that is.
 
-        The ends of the output are asked for first, so that the recording has the cause of all
-        output that it has, and between the two is the moment to which it is complete.
+        The ends of the output are asked for first. The recording then has the input that caused
+        all of its output, and it is complete up to the moment between the two questions.
         """
         inputs = [name for name in self._names if name.rpartition("/")[0] not in self._outputs]
         for name in self._names:
@@ -134,7 +134,7 @@ class Recorder:
         self._consumer.assign([_where(name, offset) for name, offset in self._next.items()])
 
     def step(self) -> bool:
-        """Take in what has arrived; say whether everything up to the ends is there."""
+        """Write what has arrived; say whether everything up to the ends is written."""
         for message in self._consumer.consume(POLL_MESSAGES, POLL_S):
             error = message.error()
             if error is None:

@@ -14,42 +14,43 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
 
 from dataflows.clock import system_time
-from dataflows.messages import DeadLetter, Message, PartitionBatch
+from dataflows.messages import DeadLetter, Message, PartitionBatch, RecordId
 from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import PREFIX, Settings, load_settings
+from heartwheel.kafka.headers import REASON, Origin, header_texts
 from heartwheel.process import GC_THRESHOLDS
-from heartwheel.recording.file import Line, Recording, RecordingError
+from heartwheel.recording.format import Line, RecordingError
+from heartwheel.recording.reader import Recording
 from session_logic.clock import PartitionProgress
 from session_logic.output import OutputBatch
 
 BATCH_MESSAGES = 2_000
-# The recorded run decided this by its own clock, so a replay takes its word.
+# The recorded run decided this by its own clock, which a replay does not have: it skips the same
+# records.
 BY_CLOCK = "in_the_future"
 END_MS = 1 << 62  # later than any timestamp
 _DUE = system_time(0)
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
-Position = tuple[str, int, int]  # topic, partition, offset
 
-
-class StandingClock:
-    """A clock that stands at one moment: what is later never comes."""
+class FrozenClock:
+    """A clock that stays at one moment: what is later never comes."""
 
     def __init__(self, now_ms: int) -> None:
-        """Stand at this moment."""
+        """Stay at this moment."""
         self._now_ms = now_ms
-        self.asked = False  # whether anybody has asked to be woken for something already due
+        self.asked = False  # whether anything asked to be woken for what is already due
 
     def now_ms(self) -> int:
         """Return the moment."""
         return self._now_ms
 
     def not_before(self, time_ms: int) -> None:
-        """Stand still: a replay begins with no state."""
+        """Stay there: a replay begins with no state."""
 
     def at_ms(self, time_ms: int) -> datetime:
-        """Return a moment long ago for what is due, and the end of days for what is not."""
+        """Return a past moment for what is due, and one that never comes for what is not."""
         if time_ms > self._now_ms:
             return _NEVER
         self.asked = True
@@ -74,44 +75,43 @@ def recorded_input(recording: Recording) -> Iterator[tuple[int, Line]]:
     return merge(*(in_time_order(recording, name) for name in names), key=itemgetter(0))
 
 
-def rejected_by_clock(recording: Recording) -> set[Position]:
-    """Return the input that the recorded run rejected as stamped in the future."""
-    letters = (
-        read_letter(line)
+def rejected_by_clock(recording: Recording) -> set[RecordId]:
+    """Return the input that the recorded run rejected because of a timestamp in the future."""
+    dead_letters = (
+        read_dead_letter(line)
         for name in recording.partitions([recording.settings["dead_letter_topic"]])
         for _, lines in recording.read(name)
         for line in lines
     )
-    return {position for position, _, reason in letters if reason == BY_CLOCK}
+    return {origin.record for origin, reason in dead_letters if reason == BY_CLOCK}
 
 
-def read_letter(line: Line) -> tuple[Position, int, str]:
-    """Return place and time in ms of a recorded dead letter's input, and why it was rejected."""
-    headers = {header.name: header.value or "" for header in line.headers}
-    topic, partition, offset, time_ms, reason = (
-        headers.get(f"heartwheel.{name}", "")
-        for name in ("topic", "partition", "offset", "timestamp", "reason")
-    )
-    try:
-        return (topic, int(partition), int(offset)), int(time_ms), reason
-    except ValueError:  # another program's
-        return (line.topic, line.partition, line.offset), line.timestamp_ms, ""
+def read_dead_letter(line: Line) -> tuple[Origin, str]:
+    """Return where a recorded dead letter is from, and why it was rejected.
+
+    A record of another program is from where it is itself, and has no reason.
+    """
+    headers = header_texts(line.header_bytes())
+    origin = Origin.of(headers)
+    if origin is None:
+        return Origin(RecordId(line.topic, line.partition, line.offset), line.timestamp_ms), ""
+    return origin, headers.get(REASON, "")
 
 
 class _Tape(StatefulSourcePartition[PartitionBatch, int]):
-    """All recorded input as one partition; ends when nobody has anything left to do.
+    """All recorded input as one partition; ends when no lane has anything left to do.
 
-    An epoch is a batch. The report in a batch is the least timestamp from that batch on: time
-    never passes a record that is still to come, so the output does not depend on how far one
-    topic is read before another.
+    An epoch is a batch. The progress in a batch is the least timestamp from that batch on: time
+    never passes a record that is still to come. Therefore the output does not depend on how far
+    one topic is read before another.
     """
 
     def __init__(
-        self, recording: Recording, settings: Settings, clock: StandingClock, until_ms: int | None
+        self, recording: Recording, settings: Settings, clock: FrozenClock, until_ms: int | None
     ) -> None:
         self._input = recorded_input(recording)
         self._until_ms = until_ms
-        self._passed_over = rejected_by_clock(recording)
+        self._skipped = rejected_by_clock(recording)
         self._platforms = settings.input_topics
         self._clock = clock
         self._at_end = False
@@ -121,7 +121,7 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
         try:
             batch = list(islice(self._input, BATCH_MESSAGES))
         except RecordingError as error:
-            # Raised in here, it would come with a trace of Bytewax around its one line.
+            # Raised here, its one line would be surrounded by a trace of Bytewax.
             self.failure = error
             raise StopIteration from None
         if batch:
@@ -133,14 +133,14 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
             ]
         if not self._clock.asked:
             raise StopIteration
-        # Between two calls every lane that has asked is woken, and asks again if it must.
+        # Between two calls every lane that asked is woken, and asks again if it has more to do.
         self._clock.asked = False
         return []
 
     def _polled(self, batch: list[tuple[int, Line]]) -> list[PartitionBatch]:
         messages: defaultdict[tuple[str, int], list[Message]] = defaultdict(list)
         for _, line in batch:
-            if (line.topic, line.partition, line.offset) not in self._passed_over:
+            if (line.topic, line.partition, line.offset) not in self._skipped:
                 messages[line.topic, line.partition].append(
                     (line.offset, line.timestamp_ms, line.key_bytes(), line.value_bytes())
                 )
@@ -162,9 +162,9 @@ class RecordingSource(FixedPartitionedSource[PartitionBatch, int]):
     """Reads the input of a recording."""
 
     def __init__(
-        self, recording: Recording, settings: Settings, clock: StandingClock, until_ms: int | None
+        self, recording: Recording, settings: Settings, clock: FrozenClock, until_ms: int | None
     ) -> None:
-        """Read this recording, then let time go to until_ms or to the clock's, the flow's."""
+        """Read this recording; then time goes to until_ms, or without it to the clock's moment."""
         self.tape = _Tape(recording, settings, clock, until_ms)
 
     def list_parts(self) -> list[str]:
@@ -186,10 +186,10 @@ class _Collector(StatelessSinkPartition[tuple[str, OutputBatch | DeadLetter]]):
 
 
 class CollectorSink(DynamicSink[tuple[str, OutputBatch | DeadLetter]]):
-    """Gives everything that comes out to a function."""
+    """Gives the whole output to a function."""
 
     def __init__(self, take: Callable[[OutputBatch | DeadLetter], None]) -> None:
-        """Give to this function."""
+        """Give all output to this function."""
         self._take = take
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _Collector:
@@ -198,9 +198,9 @@ class CollectorSink(DynamicSink[tuple[str, OutputBatch | DeadLetter]]):
 
 
 def replay_settings(recording: Recording, overrides: dict[str, str]) -> Settings:
-    """Return the settings of the recorded run with some replaced, by their names in TOML.
+    """Return the settings of the recorded run, with some replaced by their names in TOML.
 
-    Raises ConfigError for a wrong one. A replay has no outage, so catch_up is not asked.
+    Raises ConfigError for a wrong one. A replay has no outage, so catch_up does not matter.
     """
     values: dict[str, Any] = recording.settings | {
         "input_topics": ",".join(f"{k}={v}" for k, v in recording.settings["input_topics"].items())
@@ -218,10 +218,11 @@ def replay(
 ) -> None:
     """Run the dataflow over the recorded input.
 
-    Gives take the output of each lane in order, all that is due by until_ms or, without, by the
-    moment to which the recording is complete. Raises RecordingError if the file is damaged.
+    Calls take with the output of each lane in order: all that is due by until_ms, or without it
+    by the moment up to which the recording is complete. Raises RecordingError if the file is
+    damaged.
     """
-    clock = StandingClock(recording.manifest.complete_ms)
+    clock = FrozenClock(recording.manifest.complete_ms)
     source = RecordingSource(recording, settings, clock, until_ms)
     flow = build_flow(source, CollectorSink(take), settings, RunState(clock))
     thresholds = gc.get_threshold()

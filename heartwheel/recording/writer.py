@@ -1,4 +1,4 @@
-"""The writer of a recording, which goes on after the last whole frame that a file has."""
+"""The writer of a recording; it continues after the last whole frame of a file."""
 
 import fcntl
 import hashlib
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from heartwheel.recording.file import (
+from heartwheel.recording.format import (
     Chunk,
     Extent,
     Line,
@@ -27,18 +27,18 @@ from heartwheel.recording.file import (
 )
 from session_logic.errors import ConfigError, HeartwheelError
 
-# Lines of all partitions together that wait to be written as frames.
-BUFFER_BYTES = 16 << 20
+# Lines of all partitions together that wait to be written as frames, at most.
+MAX_BUFFER_BYTES = 16 << 20
 
 
 class Writer:
-    """A recording that is being made; it begins with whatever whole frames the file has."""
+    """A recording that is being made; it begins with the whole frames that the file has."""
 
     def __init__(self, path: Path, wanted: Callable[[], Preface], settings: dict[str, Any]) -> None:
-        """Open the file, or make it with the wanted preface.
+        """Open the file, or create it with the wanted preface.
 
-        Raises ConfigError if it is complete, in use, or of other settings, RecordingError if it
-        is damaged or no recording.
+        Raises ConfigError if it is complete, in use, or made with other settings, RecordingError
+        if it is damaged or no recording.
         """
         self._path = path
         self._chunks: list[Chunk] = []
@@ -63,7 +63,7 @@ class Writer:
             raise
 
     def _make(self, preface: Preface) -> None:
-        """Make the file at once with its preface, so that one without is never ours."""
+        """Create the file together with its preface: one without a preface is never ours."""
         part = self._path.with_name(f"{self._path.name}.part")
         part.write_bytes(pack(encode_line(preface) + b"\n"))
         part.replace(self._path)
@@ -74,7 +74,7 @@ class Writer:
             if at == 0:
                 self.preface = read_preface(self._path, data)
             elif data.startswith(b'{"heartwheel_manifest"'):
-                msg = f"recording {self._path} is complete already; give another file"
+                msg = f"recording {self._path} is already complete; give another file"
                 raise ConfigError(msg)
             else:
                 with damage(self._path, at):
@@ -95,7 +95,7 @@ class Writer:
         self._file.truncate()
 
     def _note(self, at: int, size: int, data: bytes, lines: list[Line]) -> None:
-        """Take a frame that is in the file into the account."""
+        """Add a frame that is in the file to the manifest."""
         name = part_name(lines[0].topic, lines[0].partition)
         extent = self.extents[name]
         times = [line.timestamp_ms for line in lines]
@@ -109,11 +109,11 @@ class Writer:
         )
 
     def add(self, line: Line) -> None:
-        """Take in the next record of a partition."""
+        """Add the next record of a partition."""
         data = encode_line(line)
         self._lines[part_name(line.topic, line.partition)].append(data)
         self._bytes += len(data)
-        if self._bytes >= BUFFER_BYTES:
+        if self._bytes >= MAX_BUFFER_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -138,11 +138,11 @@ class Writer:
         return manifest
 
     def close(self) -> None:
-        """Leave the file as it is, for another writer to go on with."""
+        """Close the file; another writer can continue it."""
         self._file.close()
 
     def _write(self, frame: bytes) -> tuple[int, int]:
-        """Append a frame; return its place and size."""
+        """Append a frame; return where it is and its size."""
         at = self._file.tell()
         try:
             self._file.write(frame)
@@ -150,7 +150,7 @@ class Writer:
         except OSError as error:
             msg = (
                 f"recording {self._path} cannot be written: {error.strerror}; make room, then run "
-                "the same command again to go on"
+                "the same command again: it resumes"
             )
             raise RecordingError(msg) from None
         return at, len(frame)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dataflows.settings import environment
-from heartwheel.recording.file import Recording, RecordingError
+from heartwheel.recording.format import RecordingError
+from heartwheel.recording.reader import Recording
 from session_logic.events import SessionEnd
 from tests.support.broker import ROOT, create_topics
 from tests.support.cluster import Cluster
@@ -110,7 +111,7 @@ def test_killed_recorder_goes_on_without_loss_or_double(cluster: Cluster, tmp_pa
     stop(cluster, flow, signal.SIGTERM)
     stop(cluster, recorder, signal.SIGINT)
     check_whole(cluster, Recording(path))
-    assert "is complete already" in heartwheel(cluster, "record", str(path), code=2)
+    assert "is already complete" in heartwheel(cluster, "record", str(path), code=2)
     heartwheel(cluster, "replay", str(path), "--check")
 
 

@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from heartwheel.cli import app
-from heartwheel.recording.file import Line, Recording
+from heartwheel.recording.format import Line
+from heartwheel.recording.reader import Recording
 from session_logic.codec import encode_output
 from session_logic.events import Heartbeat, SessionActive, SessionEnd
 from tests.support.recordings import NAMES, event_of, is_output, lines_of, path_of, rewrite

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from dataflows.messages import DeadLetter
 from dataflows.settings import Settings
-from heartwheel.recording.file import FORMAT, Line, Preface, Recording, stored_settings
+from heartwheel.recording.format import FORMAT, Line, Preface, stored_settings
+from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import replay, replay_settings
 from heartwheel.recording.writer import Writer
 from session_logic.codec import decode_output

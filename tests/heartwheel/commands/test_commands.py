@@ -13,8 +13,8 @@ from heartwheel.commands.shared import (
     duration_text,
     moment_ms,
     moment_text,
-    printable,
 )
+from heartwheel.text import printable
 from session_logic.errors import ConfigError
 from tests.support.command import command, one_line, python
 

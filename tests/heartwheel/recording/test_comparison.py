@@ -6,9 +6,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dataflows.settings import Settings
-from heartwheel.kafka.dead_letters import MARK
-from heartwheel.recording.comparison import Comparison, Difference, read_reach
-from heartwheel.recording.file import Header, Line, Recording
+from heartwheel.kafka.headers import MARK
+from heartwheel.recording.comparison import Comparison, Difference
+from heartwheel.recording.format import Header, Line
+from heartwheel.recording.progress import read_progress
+from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.codec import encode_output
 from session_logic.events import Heartbeat, OutputEvent, SessionEnd
@@ -40,9 +42,9 @@ def compared(
     recording: Recording, last_ms: int = 100, changes: dict[str, str] | None = None
 ) -> tuple[dict[str, int], list[Difference]]:
     """Return the counts that are not 0, without the equal ones, and the differences."""
-    reach = read_reach(recording)
-    comparison = Comparison(recording, reach, last_ms)
-    until_ms = reach.written_ms + last_ms
+    progress = read_progress(recording)
+    comparison = Comparison(recording, progress, last_ms)
+    until_ms = progress.written_ms + last_ms
     replay(recording, replay_settings(recording, changes or {}), comparison.take, until_ms)
     differences = comparison.finish()
     counts = {kind: n for kind, n in comparison.counts.items() if n and kind != "equal"}

@@ -12,7 +12,8 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from heartwheel.recording import replay as replays
 from heartwheel.recording import writer
-from heartwheel.recording.file import Line, Recording, RecordingError
+from heartwheel.recording.format import Line, RecordingError
+from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.errors import ConfigError
 from session_logic.events import OutputEvent, Watermark
@@ -72,7 +73,7 @@ def test_replay_gives_what_the_model_gives(
 ) -> None:
     """Per device and in order, with frames of any size, until the moment of the recording."""
     monkeypatch.setattr(replays, "BATCH_MESSAGES", batch)
-    monkeypatch.setattr(writer, "BUFFER_BYTES", 3_000)
+    monkeypatch.setattr(writer, "MAX_BUFFER_BYTES", 3_000)
     lines = history(seed)
     upto_ms = max(line.timestamp_ms for line in lines) + 7_500
     recording = write(tmp_path / "r", preface(SETTINGS), lines, upto_ms)

@@ -7,8 +7,10 @@ import pytest
 
 from dataflows.settings import Settings
 from heartwheel.recording import writer
-from heartwheel.recording.file import TAIL, Header, Line, Recording, RecordingError, text_or_bytes
+from heartwheel.recording.format import TAIL, Header, Line, RecordingError
+from heartwheel.recording.reader import Recording
 from heartwheel.recording.writer import Writer
+from heartwheel.text import text_or_bytes
 from session_logic.errors import ConfigError
 from tests.support.recordings import BEGIN_MS, lines_of, path_of, preface, write
 
@@ -39,7 +41,7 @@ def extents(recording: Recording) -> dict[str, tuple[int, int, int, str]]:
 
 @pytest.fixture
 def _frames_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "BUFFER_BYTES", 300)
+    monkeypatch.setattr(writer, "MAX_BUFFER_BYTES", 300)
 
 
 def test_any_bytes_come_back_as_they_were(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_recording_cut_anywhere_is_resumed_without_loss_or_double(tmp_path: Path
         with pytest.raises(RecordingError, match=f"{path} is not complete"):
             Recording(path)
         if size >= len(data) - TAIL.size:  # only where the manifest begins is missing
-            with pytest.raises(ConfigError, match="is complete already"):
+            with pytest.raises(ConfigError, match="is already complete"):
                 Writer(path, lambda: head, head.settings)
             continue
         again = Writer(path, lambda: head, head.settings)
@@ -138,7 +140,7 @@ def test_complete_used_and_other_recordings_are_not_gone_on_with(tmp_path: Path)
     with pytest.raises(ConfigError, match="begun with another heartbeat_ms"):
         Writer(tmp_path / "r", lambda: other, other.settings)
     shutil.copy(path_of("end"), tmp_path / "complete")
-    with pytest.raises(ConfigError, match="is complete already"):
+    with pytest.raises(ConfigError, match="is already complete"):
         Writer(tmp_path / "complete", lambda: head, Recording(path_of("end")).settings)
 
 

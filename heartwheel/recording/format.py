@@ -1,11 +1,14 @@
-"""A recording: what topics of a Kafka held, in one file of zstd frames of JSON lines.
+"""The format of a recording: what topics of a Kafka held, as zstd frames of JSON lines.
 
-The header comes first, then frames with records of one partition each, in offset order, at last
-the manifest, and where it begins, in a frame that zstd tools skip. Each frame has a checksum, so
-a cut or damaged file is noticed, and what a killed recorder has written stays good.
+1. The preface: version, settings, and the first offset of each partition.
+2. Frames of records, each of one partition and in offset order.
+3. The manifest: where every frame is, and a checksum for each partition.
+4. The place of the manifest, in a frame that zstd tools skip.
+
+Each frame has a checksum of its own. A cut or damaged file is therefore noticed, and the whole
+frames that a killed recorder has written stay good.
 """
 
-import hashlib
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +42,7 @@ STORED_NAMES = {
     "max_clock_skew_ms": "future_limit_ms",
     "max_record_bytes": "value_limit_bytes",
 }
-_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
+CURRENT_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
     zstd.CompressionParameter.checksum_flag: 1,
@@ -51,7 +54,7 @@ TAIL_MAGIC = 0x184D2A5E
 
 
 class RecordingError(HeartwheelError):
-    """A recording is damaged, cut off or none: put back a whole copy, or record again."""
+    """A recording is damaged or incomplete, or is no recording: restore a copy, or record again."""
 
 
 class Header(Struct, omit_defaults=True, gc=False, frozen=True):
@@ -93,7 +96,7 @@ class Line(Struct, omit_defaults=True, gc=False, frozen=True):
 
 
 class Preface(Struct, frozen=True):
-    """The first line: what was asked for.
+    """The first line: what to record.
 
     starts is the first offset of each "topic/partition"; from_ms the time to begin at, if any.
     """
@@ -106,7 +109,7 @@ class Preface(Struct, frozen=True):
 
 
 class Extent(Struct):
-    """What there is of a partition; sha256 is that of its lines, latest_ms its last timestamp."""
+    """The records of a partition; sha256 is that of its lines, latest_ms the latest timestamp."""
 
     records: int = 0
     first: int = -1
@@ -137,17 +140,7 @@ class Manifest(Struct, frozen=True, tag_field="heartwheel_manifest", tag=FORMAT)
 encode_line = msgspec.json.Encoder().encode
 decode_lines = msgspec.json.Decoder(Line).decode_lines
 _decode_preface = msgspec.json.Decoder(Preface).decode
-_decode_manifest = msgspec.json.Decoder(Manifest).decode
-
-
-def text_or_bytes(data: bytes | str | None) -> tuple[str | None, bytes | None]:
-    """Return bytes as text if they are UTF-8, else as bytes; None for what is not there."""
-    if data is None or isinstance(data, str):
-        return data, None
-    try:
-        return data.decode(), None
-    except UnicodeDecodeError:
-        return None, data
+decode_manifest = msgspec.json.Decoder(Manifest).decode
 
 
 def part_name(topic: str, partition: int) -> str:
@@ -167,13 +160,13 @@ def tail(manifest_at: int) -> bytes:
 
 @contextmanager
 def damage(path: Path, at: int) -> Iterator[None]:
-    """Raise RecordingError, with file and place, for whatever cannot be read there."""
+    """Raise RecordingError, with file and byte, for whatever cannot be read there."""
     try:
         yield
     except (zstd.ZstdError, msgspec.MsgspecError, OSError, MemoryError) as error:
         msg = (
-            f"recording {path} is damaged at byte {at} ({error}); put back a whole copy of it, "
-            "or record again under another name"
+            f"recording {path} is damaged at byte {at} ({error}); restore an intact copy, or "
+            "record again under another name"
         )
         raise RecordingError(msg) from None
 
@@ -205,7 +198,7 @@ def not_a_recording(path: Path) -> RecordingError:
 
 
 def frames(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (place, size, content) of every whole frame; a cut one ends it.
+    """Yield (first byte, size, content) of every whole frame, up to one that is cut off.
 
     Raises RecordingError for a damaged frame.
     """
@@ -223,94 +216,3 @@ def frames(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, bytes]]:
         size -= len(rest)
         yield at, size, b"".join(parts)
         at += size
-
-
-class Recording:
-    """A complete recording, to read from."""
-
-    def __init__(self, path: Path) -> None:
-        """Open it; raises RecordingError if it is none, not complete, or damaged."""
-        self.path = path
-        try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                self._check_first(file)
-                manifest_at = self._manifest_at(file, size)
-        except OSError as error:
-            msg = f"recording {path} cannot be read: {error.strerror}"
-            raise RecordingError(msg) from None
-        data = self._read(manifest_at, size - TAIL.size - manifest_at)
-        with damage(path, manifest_at):
-            self.manifest = _decode_manifest(data)
-        self._chunks: dict[str, list[Chunk]] = {name: [] for name in self.manifest.partitions}
-        for chunk in self.manifest.chunks:
-            self._chunks[chunk.partition].append(chunk)
-
-    def _check_first(self, file: BinaryIO) -> None:
-        try:
-            _, _, data = next(frames(file, self.path))
-        except (StopIteration, RecordingError):
-            raise not_a_recording(self.path) from None
-        read_preface(self.path, data)
-
-    def _manifest_at(self, file: BinaryIO, size: int) -> int:
-        file.seek(max(0, size - TAIL.size))
-        data = file.read()
-        if len(data) == TAIL.size:
-            magic, length, at = TAIL.unpack(data)
-            if (magic, length) == (TAIL_MAGIC, TAIL.size - 8) and at < size:
-                return int(at)
-        raise RecordingError(
-            f"recording {self.path} is not complete: it was cut off, or is still being made; "
-            "`heartwheel record` with the same file and settings completes it"
-        )
-
-    def _read(self, at: int, size: int) -> bytes:
-        with damage(self.path, at), self.path.open("rb") as file:
-            file.seek(at)
-            return zstd.decompress(file.read(size))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of the recorded run."""
-        stored = self.manifest.preface.settings
-        return {_NAMES.get(name, name): value for name, value in stored.items()}
-
-    def partitions(self, topics: list[str]) -> list[str]:
-        """Return the names of the partitions of some topics."""
-        return [name for name in self.manifest.partitions if name.rpartition("/")[0] in topics]
-
-    def from_ms(self) -> int | None:
-        """Return the time before which input may be missing, or None if none is."""
-        preface = self.manifest.preface
-        if preface.from_ms is not None:
-            return preface.from_ms
-        return max(
-            (
-                self._chunks[name][0].least_ms
-                for name in self.partitions(list(self.settings["input_topics"]))
-                if preface.starts[name] > 0 and self._chunks[name]
-            ),
-            default=None,
-        )
-
-    def read(self, name: str) -> Iterator[tuple[Chunk, list[Line]]]:
-        """Yield the chunks of a partition with their records, in offset order.
-
-        Raises RecordingError for damage, or for other records than the manifest tells of.
-        """
-        sha256, extent, last, records = hashlib.sha256(), self.manifest.partitions[name], -1, 0
-        for chunk in self._chunks[name]:
-            data = self._read(chunk.at, chunk.size)
-            sha256.update(data)
-            with damage(self.path, chunk.at):
-                lines = decode_lines(data)
-            records += len(lines)
-            last = lines[-1].offset if lines else last
-            yield chunk, lines
-        if (sha256.hexdigest(), records, last) != (extent.sha256, extent.records, extent.last):
-            msg = (
-                f"recording {self.path}: the records of {name} are not those that its manifest "
-                "tells of; put back a whole copy of it, or record again"
-            )
-            raise RecordingError(msg)

@@ -1,0 +1,43 @@
+"""The headers of the dead-letter topic: where a dead letter is from, and that it was requeued."""
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+from msgspec import Struct
+
+from dataflows.messages import RecordId
+
+# Of a mark, a record without key and value, which says that a dead letter was sent again: its
+# input record, the id under which it was sent again, and how often it has been sent again by now.
+MARK, BECAME, REQUEUES = "heartwheel.requeued", "heartwheel.became", "heartwheel.requeues"
+REASON, DETAIL = "heartwheel.reason", "heartwheel.detail"
+_ORIGIN = tuple(f"heartwheel.{name}" for name in ("topic", "partition", "offset", "timestamp"))
+
+
+class Origin(Struct, frozen=True):
+    """The input record of a dead letter; its time tells a re-created topic from the old one."""
+
+    record: RecordId
+    time_ms: int
+
+    def __str__(self) -> str:
+        """Return it as a mark has it."""
+        return f"{self.record}/{self.time_ms}"
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self | None:
+        """Return the origin that headers tell of; None if they are not Heartwheel's."""
+        topic, *numbers = (headers.get(name, "") for name in _ORIGIN)
+        try:
+            partition, offset, time_ms = map(int, numbers)
+        except ValueError:
+            return None
+        return cls(RecordId(topic, partition, offset), time_ms) if topic else None
+
+
+def header_texts(headers: Iterable[tuple[str, str | bytes | None]]) -> dict[str, str]:
+    """Return headers as text; bytes that are no text are replaced."""
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+        for name, value in headers
+    }
