@@ -76,7 +76,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     state.waits_for_kafka = sink.waits_for_kafka
     # Also while nothing is written, so that the metrics tell when it was acknowledged.
     source = KafkaSource(settings, state, on_tick=sink.channel.serve)
-    source.list_parts()
+    source.check()
     sink.list_parts()
     flow = build_flow(source, sink, settings, state)
     threading.Thread(

@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from threading import Lock
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
-from dataflows.kafka.client import TRANSIENT, make_client
+from dataflows.kafka.client import TRANSIENT, MakeConsumer, make_consumer
 from dataflows.logs import log
 from dataflows.settings import Settings
 
@@ -17,11 +17,11 @@ class OffsetCommitter:
     """Commits how far the snapshots have come, one request at a time, and never waits for it.
 
     It has a client of its own, so that nothing that goes wrong here reaches source or sink: a
-    consumer that reads nothing, as librdkafka's admin client ends the process when it loses the
-    group's coordinator in the middle of such a request.
+    consumer that reads nothing, because librdkafka's admin client ends the process when it loses
+    the group's coordinator in the middle of such a request.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_consumer: MakeConsumer = make_consumer) -> None:
         """Commit to the group of the settings."""
         self._group = settings.monitor_group
         options = {
@@ -31,7 +31,7 @@ class OffsetCommitter:
             "enable.auto.commit": "false",
             "on_commit": self._on_commit,
         }
-        self._consumer = make_client(Consumer, options)
+        self._consumer = make_consumer(options)
         self._using = Lock()  # worker threads share it
         self._closed = False
         self._under_way = False

@@ -1,13 +1,17 @@
 """Kafka as a Bytewax source: every partition of the input topics."""
 
+import time
 from collections.abc import Callable
+from datetime import datetime
+from threading import Event
 
-from bytewax.inputs import FixedPartitionedSource
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import KafkaException
 
 from dataflows.kafka.client import MakeConsumer, make_consumer, partition_counts
 from dataflows.kafka.consumer import SharedConsumer
-from dataflows.kafka.partition import Partition, source_error
+from dataflows.kafka.partition import InputPartition
+from dataflows.kafka.source_errors import source_error
 from dataflows.messages import PartitionBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
@@ -29,11 +33,22 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, int]):
         on_tick is called at every poll.
         """
         self._settings = settings
-        self._hub = SharedConsumer(settings, run, on_tick, make_consumer)
+        self._stop = run.stop
+        self._consumer = SharedConsumer(settings, run, on_tick, make_consumer)
+        self._parts = 0
+
+    def check(self) -> None:
+        """Raise ConfigError if no broker answers or an input topic is missing."""
+        self._find_parts()
 
     def list_parts(self) -> list[str]:
-        """Return topic/partition of all input; raises ConfigError if a topic is missing."""
-        counts = partition_counts(self._hub.open(), self._settings)
+        """Return topic/partition of all input; Bytewax calls it before it builds any of them."""
+        parts = self._find_parts()
+        self._parts = len(parts)
+        return parts
+
+    def _find_parts(self) -> list[str]:
+        counts = partition_counts(self._consumer.open(), self._settings)
         missing = [topic for topic in self._settings.input_topics if not counts.get(topic)]
         if missing:
             msg = (
@@ -41,18 +56,75 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, int]):
                 f"{self._settings.bootstrap_servers}; create it or correct HEARTWHEEL_INPUT_TOPICS"
             )
             raise ConfigError(msg)
-        parts = [
+        return [
             f"{topic}/{partition}"
             for topic in self._settings.input_topics
             for partition in range(counts[topic])
         ]
-        self._hub.parts = len(parts)
-        return parts
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> Partition:
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_SourcePart":
         """Build a partition, from its stored offset or from where the settings say."""
-        topic, _, partition = for_part.rpartition("/")
+        topic, _, number = for_part.rpartition("/")
         try:
-            return self._hub.add(topic, int(partition), resume_state)
+            part = self._consumer.assign(topic, int(number), resume_state)
         except KafkaException as error:
-            raise source_error(topic, int(partition), error.args[0]) from None
+            raise source_error(topic, int(number), error.args[0]) from None
+        platform = self._settings.input_topics[topic]
+        return _SourcePart(self._consumer, part, platform, self._parts, self._stop)
+
+
+class _SourcePart(StatefulSourcePartition[PartitionBatch, int]):
+    """One topic partition for Bytewax; its state is the next offset to read."""
+
+    def __init__(
+        self,
+        consumer: SharedConsumer,
+        part: InputPartition,
+        platform: str,
+        parts: int,
+        stop: Event,
+    ) -> None:
+        self._consumer = consumer
+        self._part = part
+        self._platform = platform
+        self._parts = parts
+        self._stop = stop
+        self._told_stop = False
+        self._snapshot_s: float | None = None  # when the last one began, until it is complete
+
+    def next_batch(self) -> list[PartitionBatch]:
+        """Return what has come, and what there is to tell the lanes."""
+        if self._snapshot_s is not None:
+            # Bytewax asks for more only when everything of the epoch before has been stored.
+            self._consumer.snapshots.note(self._part, self._snapshot_s)
+            self._snapshot_s = None
+        if self._stop.is_set():
+            return self._tell_stop()
+        consumer, part = self._consumer, self._part
+        now = consumer.poll()
+        messages = part.take(now)
+        progress = part.progress(self._parts, consumer.name, now) or consumer.renewal(now)
+        if not messages and progress is None:
+            return []
+        return [PartitionBatch(part.topic, part.number, self._platform, messages, progress)]
+
+    def _tell_stop(self) -> list[PartitionBatch]:
+        """Tell every process of the cluster to stop, then end."""
+        if self._told_stop:
+            raise StopIteration
+        self._told_stop = True
+        part = self._part
+        return [PartitionBatch(part.topic, part.number, self._platform, [], None, stop=True)]
+
+    def next_awake(self) -> datetime | None:
+        """Return when the consumer is polled next."""
+        return self._consumer.wake_at
+
+    def snapshot(self) -> int:
+        """Return the next offset."""
+        self._snapshot_s = time.monotonic()
+        return self._part.store()
+
+    def close(self) -> None:
+        """Close the consumer."""
+        self._consumer.close()

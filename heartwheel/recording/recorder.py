@@ -9,7 +9,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Mes
 from msgspec import Struct
 
 from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, make_client, partition_counts
-from dataflows.kafka.partition import SourceError
+from dataflows.kafka.source_errors import SourceError
 from dataflows.settings import Settings
 from heartwheel.recording.format import (
     FORMAT,

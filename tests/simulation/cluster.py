@@ -57,7 +57,7 @@ class Process:
         self.stop = run.stop
         self.consumer = Consumer(world.log, clock.now_ms)
         self.producer = Producer(world.log, world.random, clock.now_ms)
-        source = KafkaSource(settings, run, make_consumer=lambda _options: self.consumer)
+        source = KafkaSource(settings, run, make_consumer=self.consumer.configure)
         sink = KafkaSink(
             settings,
             run,

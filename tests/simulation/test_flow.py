@@ -121,7 +121,7 @@ def vouch_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def never_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a source that was paused go on as if nothing had been."""
-    monkeypatch.setattr(consumer.SharedConsumer, "_doubt", lambda _: None)
+    monkeypatch.setattr(consumer.SharedConsumer, "_invalidate_ends", lambda *_: None)
 
 
 def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 Nothing moves by itself: the simulation says when a record is taken in, fetched or acknowledged.
 """
 
+import json
 import random
 from collections import deque
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from msgspec import Struct
 
-from dataflows.kafka.consumer import PAUSE_MS
+from dataflows.kafka.end_of_input import PAUSE_MS
 
 Where = tuple[str, int]
 EOF = KafkaError(KafkaError._PARTITION_EOF)
@@ -40,7 +41,8 @@ class Log:
         return self.topics[where[0]][where[1]]
 
     def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
-        known = SimpleNamespace(error=None, partitions=self.topics[topic])
+        found = self.topics.get(topic)
+        known = SimpleNamespace(error=None if found else "unknown", partitions=found)
         return SimpleNamespace(topics={topic: known})
 
 
@@ -187,6 +189,15 @@ class Consumer:
         self.next: dict[Where, int] = {}
         self._end_told: dict[Where, int] = {}
         self._queue: deque[Message] = deque()
+        self.options: dict[str, Any] = {}
+        self._statistics: deque[str] = deque()
+        self.committed: dict[Where, int] = {}
+        self.closed = False
+
+    def configure(self, options: dict[str, Any]) -> Any:
+        """Take the options, as a factory of this one consumer."""
+        self.options = options
+        return self
 
     def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
         return self._log.list_topics(topic, timeout)
@@ -229,13 +240,32 @@ class Consumer:
         """Tell that no broker can be reached."""
         self._queue.append(Message(None, -1, None, AWAY))
 
+    def fail(self, where: Where, code: int) -> None:
+        """Tell of an error with a partition that does not pass."""
+        self._queue.append(Message(where, -1, None, KafkaError(code)))
+
+    def tell_silence(self, for_ms: int) -> None:
+        """Tell in the statistics that the broker has sent nothing for so long."""
+        broker = {"rxidle": for_ms * 1000, "toppars": {"t-0": {}}}
+        self._statistics.append(json.dumps({"brokers": {"b": broker}}))
+
+    def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> None:
+        self.committed |= {(part.topic, part.partition): part.offset for part in offsets}
+        self.options["on_commit"](None, offsets)
+
+    def poll(self, timeout: float) -> None:
+        """Bring nothing: only the consumer that commits offsets is polled."""
+
     def consume(self, count: int, timeout: float) -> list[Message]:
         if timeout:  # the caller waits
             for where in list(self.next):
                 self.fetch(where, 1_000_000)
+        while self._statistics:
+            self.options["stats_cb"](self._statistics.popleft())
         messages = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
         self.reading.note(messages, self._now_ms())
         return messages
 
     def close(self) -> None:
+        self.closed = True
         self.unassign()

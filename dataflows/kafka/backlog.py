@@ -1,0 +1,77 @@
+"""What is still to be read: the lag of each partition, and in the log how a backlog shrinks."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from confluent_kafka import Consumer
+
+from dataflows.kafka.partition import InputPartition
+from dataflows.logs import log
+from dataflows.metrics import CONSUMER_LAG
+
+MEASURE_MS = 1_000
+LOG_MS = 5_000
+
+
+class Backlog:
+    """Measures the backlog of this process, and logs every few seconds while there is one.
+
+    There is one while a partition has reported that it is not caught up.
+    """
+
+    def __init__(self, partitions: Mapping[tuple[str, int], InputPartition]) -> None:
+        self._partitions = partitions
+        self._measured_ms = 0
+        self._began_ms = 0
+        self._logged_ms = 0
+        self._read = self._read_before = 0
+
+    def note_poll(self, consumer: Consumer, read: int, now_ms: int) -> None:
+        """Take in how many messages a poll has read."""
+        behind = [part for part in self._partitions.values() if part.caught_up is False]
+        if behind:
+            self._note_behind(consumer, behind, read, now_ms)
+        else:
+            self._note_caught_up(now_ms)
+        if now_ms - self._measured_ms >= MEASURE_MS:
+            self._measured_ms = now_ms
+            self._measure(consumer)
+
+    def _note_caught_up(self, now_ms: int) -> None:
+        if self._logged_ms > self._began_ms > 0:
+            took_s = (now_ms - self._began_ms) / 1000
+            log.info("caught up", events=self._read, seconds=round(took_s, 1))
+        self._began_ms = 0
+
+    def _note_behind(
+        self, consumer: Consumer, behind: list[InputPartition], read: int, now_ms: int
+    ) -> None:
+        if not self._began_ms:
+            self._began_ms = self._logged_ms = now_ms
+            self._read = self._read_before = 0
+        self._read += read
+        passed_ms = now_ms - self._logged_ms
+        if passed_ms < LOG_MS:
+            return
+        watermark_ms = min(part.watermark_ms for part in behind)
+        log.info(
+            "catching up",
+            events_left=max(0, sum(_left(consumer, part) for part in behind)),
+            events_a_second=(self._read - self._read_before) * 1000 // passed_ms,
+            at=datetime.fromtimestamp(watermark_ms / 1000, UTC).isoformat(" ", "seconds"),
+        )
+        self._logged_ms, self._read_before = now_ms, self._read
+
+    def _measure(self, consumer: Consumer) -> None:
+        """Set the lag of each partition from the ends that the consumer knows of."""
+        for (topic, number), part in self._partitions.items():
+            begin, end = consumer.get_watermark_offsets(part.position(), cached=True)
+            if end >= 0:  # known
+                left = end - max(part.next_offset, begin, 0)
+                CONSUMER_LAG.labels(topic, str(number)).set(max(0, left))
+
+
+def _left(consumer: Consumer, part: InputPartition) -> int:
+    """Return how many messages of a partition have not been taken."""
+    _, end = consumer.get_watermark_offsets(part.position(), cached=True)
+    return end - part.fetched_offset + len(part.pending)

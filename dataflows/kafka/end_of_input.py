@@ -1,0 +1,162 @@
+"""Whether an input partition is read to its end, and for how long that may be believed.
+
+The lanes let time pass by the wall clock only while every partition is read to its end. Else a
+heartbeat could be sent although the end of its session, timestamped earlier, waits in Kafka.
+
+What is guaranteed: a partition is at its end as of a moment only if Kafka has announced that end in
+answer to a fetch that was sent after the last event that made the known ends doubtful.
+
+librdkafka announces an end once, when a fetch finds nothing more. As long as its fetches are
+answered, no news means that the end still holds. Three events break that:
+- a pause of the process: records may have waited for longer than the lanes were told,
+- a lost connection: fetches are not answered,
+- a silent broker: a connection may hang without an error. A broker answers an idle fetch after
+  `fetch.wait.max.ms`; the statistics of librdkafka tell for how long nothing has come.
+
+After each of them every known end is invalidated, and those partitions are fetched again from the
+first record that has not come. librdkafka then drops what it holds of them and announces the end
+once more. A partition without a known end is not fetched again, because that drops records that
+are here already, and a backlog would never be read while connections fail. But an announcement may
+be on its way to it that is older than the invalidation (STALE). When one comes, it does not count,
+and the partition is fetched again.
+
+The lanes believe in an end for `END_VALID_MS`. The consumer renews it for all partitions at once,
+but not while one of them has records or an invalidation that its own report must tell first.
+
+What would break it: a renewal between an invalidation and the report of it; an announcement from
+before an invalidation that counts; to fetch again before all records of the last poll are in their
+queues, because then records come twice; a PAUSE_MS that is not well below END_VALID_MS.
+"""
+
+from enum import Enum, auto
+
+from msgspec import Struct
+from msgspec.json import Decoder
+
+from session_logic.clock import END_VALID_MS
+
+# After a pause of the process of more than this, known ends are invalid.
+PAUSE_MS = END_VALID_MS // 2
+# A broker that has left out so many answers is silent.
+MISSED_ANSWERS = 3
+
+
+class Signal(Enum):
+    """What happens to a partition."""
+
+    RECORDS = auto()  # records have come
+    END = auto()  # Kafka announces the end
+    INVALIDATED = auto()  # a known end may not hold any more
+    REFETCHED = auto()  # it is being fetched again
+
+
+class EndOfInput(Enum):
+    """What is known of the end of a partition."""
+
+    UNKNOWN = auto()  # nothing; the next announcement counts
+    STALE = auto()  # nothing; the next announcement may be from before an invalidation
+    REFETCH = auto()  # nothing, until the partition is fetched again
+    REACHED = auto()  # announced, and nothing has come since
+    PASSED = auto()  # announced, and records have come since
+
+    @property
+    def valid(self) -> bool:
+        """Whether the end has been announced since the last invalidation."""
+        return self in (EndOfInput.REACHED, EndOfInput.PASSED)
+
+    def after(self, signal: Signal) -> "EndOfInput":
+        """Return the next state; only what is in REFETCH may be fetched again."""
+        return TRANSITIONS[self][signal]
+
+
+TRANSITIONS: dict[EndOfInput, dict[Signal, EndOfInput]] = {
+    EndOfInput.UNKNOWN: {
+        Signal.RECORDS: EndOfInput.UNKNOWN,
+        Signal.END: EndOfInput.REACHED,
+        Signal.INVALIDATED: EndOfInput.STALE,
+    },
+    EndOfInput.STALE: {
+        Signal.RECORDS: EndOfInput.STALE,
+        Signal.END: EndOfInput.REFETCH,
+        Signal.INVALIDATED: EndOfInput.STALE,
+    },
+    EndOfInput.REFETCH: {
+        Signal.RECORDS: EndOfInput.REFETCH,
+        Signal.END: EndOfInput.REFETCH,
+        Signal.INVALIDATED: EndOfInput.REFETCH,
+        Signal.REFETCHED: EndOfInput.UNKNOWN,
+    },
+    EndOfInput.REACHED: {
+        Signal.RECORDS: EndOfInput.PASSED,
+        Signal.END: EndOfInput.REACHED,
+        Signal.INVALIDATED: EndOfInput.REFETCH,
+    },
+    EndOfInput.PASSED: {
+        Signal.RECORDS: EndOfInput.PASSED,
+        Signal.END: EndOfInput.REACHED,
+        Signal.INVALIDATED: EndOfInput.REFETCH,
+    },
+}
+
+
+class BrokerContact:
+    """Tells when the known ends become doubtful: after a pause, a lost connection, a silence."""
+
+    def __init__(self) -> None:
+        self._polled_ms = 0
+        self._away = self._lost = False
+        self._silence_ms = self._max_silence_ms = 0
+        self._silent = False
+
+    def expect_answers(self, every_ms: int) -> None:
+        """Expect an answer to an idle fetch at least this often."""
+        self._max_silence_ms = MISSED_ANSWERS * every_ms
+
+    def note_poll(self, now_ms: int) -> int | None:
+        """Take in a poll; after a pause, return the time up to which the known ends held."""
+        before_ms, self._polled_ms = self._polled_ms, now_ms
+        if before_ms and now_ms - before_ms > PAUSE_MS:
+            return before_ms - self._silence_ms
+        return None
+
+    def note_statistics(self, statistics: str) -> None:
+        """Take in what librdkafka says of its brokers."""
+        self._silence_ms = silence_ms(statistics)
+
+    def note_answer(self) -> None:
+        """Take in that a broker has answered."""
+        self._away = False
+
+    def note_error(self) -> None:
+        """Take in that a broker cannot be reached; of a row of errors the first one counts."""
+        self._lost |= not self._away
+        self._away = True
+
+    def check(self) -> int | None:
+        """Return the time up to which the known ends held, if contact was lost since last asked."""
+        silent = self._silence_ms > self._max_silence_ms
+        lost = self._lost or (silent and not self._silent)
+        self._silent, self._lost = silent, False
+        return self._polled_ms - self._silence_ms if lost else None
+
+
+class _Broker(Struct):
+    rxidle: int
+    toppars: dict[str, object]
+
+
+class _Statistics(Struct):
+    brokers: dict[str, _Broker]
+
+
+_DECODER = Decoder(_Statistics)
+
+
+def silence_ms(statistics: str) -> int:
+    """Return the longest time in ms that a broker which is read from has sent nothing.
+
+    statistics are those of librdkafka. A new connection, on which nothing has come yet, counts
+    as 0.
+    """
+    brokers = _DECODER.decode(statistics).brokers.values()
+    return max([0, *(broker.rxidle // 1000 for broker in brokers if broker.toppars)])

@@ -1,0 +1,28 @@
+"""What Kafka may refuse the source, and what to do about it."""
+
+from confluent_kafka import KafkaError
+
+from session_logic.errors import HeartwheelError
+
+
+class SourceError(HeartwheelError):
+    """Kafka cannot give what the source needs: correct what the message names, start again."""
+
+
+def source_error(topic: str | None, partition: int | None, error: KafkaError) -> SourceError:
+    """Return the error to raise for one of Kafka's, with what to do."""
+    where = f"input {topic}/{partition}" if topic else "Kafka"
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        return SourceError(
+            f"{where}: the stored offset is not in the topic any more ({error.str()}): records "
+            "expired unread, or the topic was re-created; start with a new recovery directory"
+        )
+    hint = ""
+    if "AUTHORIZATION" in error.name():
+        hint = "; docs/security.md lists the rights that a run needs"
+    elif error.code() == KafkaError._BAD_COMPRESSION:
+        hint = (
+            "; if it is larger than receive.message.max.bytes when unpacked, one start with "
+            "HEARTWHEEL_CONSUMER_RECEIVE_MESSAGE_MAX_BYTES=1000000000 gets past it"
+        )
+    return SourceError(f"{where}: {error.str()} ({error.name()}){hint}")

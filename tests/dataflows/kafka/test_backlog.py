@@ -1,0 +1,81 @@
+"""The lag of partitions, and what a run logs while it reads a backlog."""
+
+import logging
+
+import pytest
+from prometheus_client import REGISTRY
+
+from dataflows.kafka.backlog import LOG_MS, MEASURE_MS, Backlog
+from dataflows.kafka.partition import InputPartition
+from tests.support.clocks import T
+from tests.support.fake_input import FakeInput
+
+
+class Catching(FakeInput):
+    """A backlog of ten records in the first of two partitions."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.append(0, *range(T, T + 10))
+        self.parts = {("in", number): InputPartition("in", number, 0) for number in (0, 1)}
+        self.backlog = Backlog(self.parts)
+
+    def read(self, count: int, now_ms: int) -> None:
+        """Let a poll bring so many records to the first partition, which then takes and reports."""
+        part = self.parts["in", 0]
+        if count:
+            first = part.fetched_offset
+            part.add([(n, T + n, None, None) for n in range(first, first + count)])
+        self.backlog.note_poll(self.kafka, count, now_ms)
+        part.take(now_ms)
+        if part.fetched_offset == 10:
+            part.announce_end()
+        part.progress(2, "source", now_ms)
+
+
+def lag(number: int) -> float | None:
+    """Return the lag of a partition as Prometheus reads it."""
+    labels = {"topic": "in", "partition": str(number)}
+    return REGISTRY.get_sample_value("heartwheel_consumer_lag_records", labels)
+
+
+def test_lag_is_what_has_not_been_taken() -> None:
+    """In records up to the end that the consumer knows, measured every MEASURE_MS."""
+    catching = Catching()
+    catching.read(4, T + 20_000)
+    assert (lag(0), lag(1)) == (10, 0)
+    catching.read(3, T + 20_000 + MEASURE_MS - 1)
+    assert lag(0) == 10
+    catching.read(0, T + 20_000 + MEASURE_MS)
+    assert lag(0) == 3
+
+
+def test_backlog_is_logged_until_it_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    """Every LOG_MS how much is left and how fast it shrinks; at its end how long it took."""
+    caplog.set_level(logging.INFO)
+    catching = Catching()
+    begin_ms = T + 20_000
+    catching.read(1, begin_ms - 1)  # reports that it is behind
+    catching.read(1, begin_ms)
+    catching.read(3, begin_ms + LOG_MS - 1)
+    assert caplog.messages == []
+    catching.read(1, begin_ms + LOG_MS)
+    catching.read(4, begin_ms + LOG_MS + 900)
+    catching.read(0, begin_ms + LOG_MS + 1_000)
+    events = [record.msg for record in caplog.records]
+    assert [event["event"] for event in events] == ["catching up", "caught up"]
+    assert events[0]["events_left"] == 5
+    assert events[0]["events_a_second"] == 1
+    assert events[0]["at"].startswith("2023-11-14 22:13:20")
+    assert events[1]["events"] == 9
+    assert events[1]["seconds"] == 6
+
+
+def test_short_backlog_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What is read within LOG_MS is no news."""
+    caplog.set_level(logging.INFO)
+    catching = Catching()
+    catching.read(5, T + 20_000)
+    catching.read(5, T + 20_001)
+    catching.read(0, T + 20_001 + LOG_MS)
+    assert caplog.messages == []

@@ -1,0 +1,267 @@
+"""The consumer of a process with a Kafka in memory: polls, dispatch, and ends that are doubtful."""
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, KafkaError
+
+from dataflows.kafka.consumer import IDLE_MS, MAX_PENDING, MAX_POLL, MAX_TICKS, SharedConsumer
+from dataflows.kafka.end_of_input import PAUSE_MS, EndOfInput
+from dataflows.kafka.partition import REPORT_MS, InputPartition
+from dataflows.kafka.source_errors import SourceError
+from tests.support.clocks import T
+from tests.support.fake_input import TICK_MS, FakeInput
+
+
+class Reading(FakeInput):
+    """A consumer that reads all partitions from their beginnings."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        super().__init__(partitions)
+        self.consumer: SharedConsumer = self.shared()
+        self.parts: list[InputPartition] = [
+            self.consumer.assign("in", number, 0) for number in range(partitions)
+        ]
+
+    def poll(self, after_ms: int = MAX_TICKS * TICK_MS) -> None:
+        """Poll after a while, by default the longest tick."""
+        self.clock.now += after_ms
+        self.consumer.poll()
+
+    def reach_ends(self) -> None:
+        """Read every partition to its end, and report that."""
+        self.fetch(*range(len(self.parts)))
+        self.poll()
+        for part in self.parts:
+            part.take(self.clock.now)
+            part.progress(len(self.parts), self.consumer.name, self.clock.now)
+        assert self.ends() == {EndOfInput.REACHED}
+
+    def ends(self) -> set[EndOfInput]:
+        """Return what is known of the ends of all partitions."""
+        return {part.end for part in self.parts}
+
+
+def offsets(part: InputPartition) -> list[int]:
+    """Return what waits in the queue of a partition."""
+    return [offset for offset, *_ in part.pending]
+
+
+def test_messages_go_to_their_partitions_in_order() -> None:
+    """Each as (offset, timestamp, key, value), although they come mixed."""
+    reading = Reading(2)
+    reading.append(0, T, T + 1)
+    reading.append(1, T + 2)
+    for number in (0, 1, 0):
+        reading.kafka.fetch(("in", number), 1)
+    reading.poll()
+    assert list(reading.parts[0].pending) == [(0, T, b"k", b"v"), (1, T + 1, b"k", b"v")]
+    assert list(reading.parts[1].pending) == [(0, T + 2, b"k", b"v")]
+    assert [part.fetched_offset for part in reading.parts] == [2, 1]
+
+
+def test_end_and_a_record_after_it_come_in_one_poll() -> None:
+    """The order within a poll tells that the end has been passed."""
+    reading = Reading()
+    reading.append(0, T)
+    reading.fetch(0)
+    reading.append(0, T, T)
+    reading.kafka.fetch(("in", 0), 1)
+    reading.poll()
+    assert offsets(reading.parts[0]) == [0, 1]
+    assert reading.ends() == {EndOfInput.PASSED}
+
+
+def test_end_from_before_an_invalidation_does_not_count() -> None:
+    """The partition is fetched again behind what came with it, and no record comes twice."""
+    reading = Reading()
+    reading.kafka.lose_broker()
+    reading.poll()
+    assert reading.ends() == {EndOfInput.STALE}
+    reading.append(0, T)
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+    assert offsets(reading.parts[0]) == [0]
+
+
+def test_pause_of_the_process_invalidates_ends() -> None:
+    """Up to the last poll they held; Kafka is asked again before anything is read."""
+    reading = Reading(2)
+    reading.reach_ends()
+    polled_ms = reading.clock.now
+    reading.append(0, T)
+    reading.poll(PAUSE_MS + 1)
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    assert [part.watermark_ms for part in reading.parts] == [polled_ms] * 2
+    reading.fetch(0, 1)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+    assert offsets(reading.parts[0]) == [0]
+
+
+def test_short_pause_of_the_process_is_none() -> None:
+    """The lanes believe in an end for longer than that."""
+    reading = Reading()
+    reading.reach_ends()
+    reading.poll(PAUSE_MS)
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_lost_connection_invalidates_ends_after_the_messages_of_the_poll() -> None:
+    """What came before the error is in its queue, and does not come again."""
+    reading = Reading()
+    reading.reach_ends()
+    reading.append(0, T)
+    reading.fetch(0)
+    reading.kafka.lose_broker()
+    reading.poll()
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.fetch(0)
+    reading.poll()
+    assert offsets(reading.parts[0]) == [0]
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_connection_that_stays_lost_invalidates_ends_once() -> None:
+    """Until a broker has answered, further errors say nothing new."""
+    reading = Reading()
+    reading.reach_ends()
+    for _ in range(3):
+        reading.kafka.lose_broker()
+        reading.poll()
+        assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+@pytest.mark.parametrize(
+    ("idle_ms", "expected"), [(1_500, EndOfInput.REACHED), (1_501, EndOfInput.UNKNOWN)]
+)
+def test_silent_broker_invalidates_ends(idle_ms: int, expected: EndOfInput) -> None:
+    """Three answers that did not come are a silence; one comes every 500 ms."""
+    reading = Reading()
+    reading.reach_ends()
+    reading.kafka.tell_silence(idle_ms)
+    reading.poll()
+    assert reading.ends() == {expected}
+
+
+def test_ends_are_renewed_from_time_to_time() -> None:
+    """One renewal for all partitions, every REPORT_MS."""
+    reading = Reading(2)
+    reading.reach_ends()
+    renewals = [
+        reading.consumer.renewal(now_ms) for now_ms in (T, T + REPORT_MS - 1, T + REPORT_MS)
+    ]
+    assert [renewal is not None for renewal in renewals] == [True, False, True]
+    assert renewals[0] is not None
+    assert renewals[0].source == reading.consumer.name
+    assert renewals[0].as_of_ms == T
+
+
+def test_ends_are_not_renewed_while_a_partition_owes_progress() -> None:
+    """A record that waits may put the partition behind."""
+    reading = Reading(2)
+    reading.reach_ends()
+    reading.append(1, T)
+    reading.fetch(1)
+    reading.poll()
+    assert reading.consumer.renewal(T) is None
+    reading.parts[1].take(reading.clock.now)
+    assert reading.consumer.renewal(T) is not None
+
+
+def test_ends_are_not_renewed_between_invalidation_and_report() -> None:
+    """Else the lanes would believe in an end that nobody knows any more."""
+    reading = Reading()
+    reading.reach_ends()
+    reading.poll(2 * PAUSE_MS)
+    assert reading.consumer.renewal(reading.clock.now) is None
+
+
+def test_nothing_is_fetched_while_the_lanes_are_slow() -> None:
+    """Beyond MAX_PENDING messages Kafka waits, and the ticks of the sink go on."""
+    reading = Reading()
+    reading.append(0, T)
+    reading.fetch(0)
+    reading.parts[0].pending.extend([(0, T, None, None)] * (MAX_PENDING + 1))
+    reading.poll()
+    assert len(reading.parts[0].pending) == MAX_PENDING + 1
+    reading.parts[0].pending.popleft()
+    reading.poll()
+    assert len(reading.parts[0].pending) == MAX_PENDING + 1
+    assert reading.ticks == 2
+
+
+def test_kafka_is_polled_once_a_tick() -> None:
+    """Also when several partitions ask in between."""
+    reading = Reading()
+    reading.append(0, T)
+    reading.fetch(0)
+    reading.poll()
+    reading.poll(0)
+    reading.poll(TICK_MS - 1)
+    assert reading.ticks == 1
+    reading.poll(1)
+    assert reading.ticks == 2
+    reading.clock.now += IDLE_MS
+    reading.consumer.poll()
+    reading.poll(TICK_MS)
+    assert reading.ticks == 3  # nothing has come for long: the longest ticks
+    reading.poll((MAX_TICKS - 1) * TICK_MS)
+    assert reading.ticks == 4
+
+
+def test_kafka_is_polled_at_once_after_a_full_poll() -> None:
+    """There is more."""
+    reading = Reading()
+    reading.append(0, *[T] * (MAX_POLL + 1))
+    reading.fetch(0)
+    reading.poll()
+    reading.poll(0)
+    assert len(reading.parts[0].pending) == MAX_POLL + 1
+
+
+def test_error_that_does_not_pass_ends_the_run() -> None:
+    """An offset that is gone is data lost: the error names the partition."""
+    reading = Reading()
+    reading.kafka.fail(("in", 0), KafkaError._AUTO_OFFSET_RESET)
+    with pytest.raises(SourceError, match="input in/0: the stored offset is not in the topic"):
+        reading.poll()
+
+
+@pytest.mark.parametrize(
+    ("start", "stored", "expected"),
+    [("earliest", None, OFFSET_BEGINNING), ("latest", None, 2), ("latest", 1, 1)],
+)
+def test_reading_begins_where_it_is_told(start: str, stored: int | None, expected: int) -> None:
+    """At the stored offset, else where the settings say."""
+    fake = FakeInput(start=start)
+    fake.append(0, T, T)
+    assert fake.shared().assign("in", 0, stored).fetched_offset == expected
+
+
+def test_options_of_the_user_do_not_replace_those_that_must_be() -> None:
+    """The consumer's options win over those of all clients, and our own over both."""
+    fake = FakeInput(
+        kafka={"client.id": "a", "fetch.min.bytes": "5"},
+        consumer={"fetch.min.bytes": "7", "enable.auto.commit": "true"},
+    )
+    fake.shared().open()
+    options = fake.kafka.options
+    assert options["client.id"] == "a"
+    assert options["fetch.min.bytes"] == "7"
+    assert options["enable.auto.commit"] == "false"
+
+
+def test_consumer_is_closed_once() -> None:
+    """Partitions of one process share it; a poll after that does nothing."""
+    reading = Reading()
+    reading.consumer.close()
+    reading.consumer.close()
+    reading.poll()
+    assert reading.kafka.closed
+    assert reading.ticks == 0
