@@ -68,8 +68,13 @@ def test_ports_match(manifests: list[Manifest]) -> None:
     assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} == ports.keys()
     for monitor in (m for m in manifests if m["kind"] == "PodMonitor"):
         assert {end["port"] for end in monitor["spec"]["podMetricsEndpoints"]} == {"http"}
-    broker = settings.bootstrap_servers.rpartition(":")[2]
-    assert broker in {str(port["port"]) for rule in policy["egress"] for port in rule["ports"]}
+    broker = int(settings.bootstrap_servers.rpartition(":")[2])
+    egress = [port for rule in policy["egress"] for port in rule["ports"]]
+    assert any(
+        port["port"] <= broker <= port.get("endPort", port["port"])
+        for port in egress
+        if isinstance(port["port"], int)
+    )
 
 
 def test_host_file_names_every_pod(manifests: list[Manifest]) -> None:
