@@ -18,7 +18,7 @@ INSTALL := $(BIN)/pip install --quiet --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe \
   --no-emit-index-url --no-emit-find-links --all-build-deps
 
-.PHONY: demo test simulate check docs audit bench lock clean
+.PHONY: demo test test-fast test-slow simulate check docs audit bench lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(python) -m venv --clear $(VENV)
@@ -35,8 +35,16 @@ $(VENV)/dev: $(VENV)/run requirements-dev.txt
 demo: $(VENV)/run
 	@$(BIN)/heartwheel demo $(ARGS)
 
+# Without a broker, for each small step.
+test-fast: $(VENV)/dev
+	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" $(ARGS)
+
+# All that a change needs, a real Kafka included; session_logic is covered to the last branch.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest $(or $(ARGS),--cov)
+	$(BIN)/python -m pytest $(or $(ARGS),-m "not slow" --cov)
+
+test-slow: $(VENV)/dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 simulate: $(VENV)/dev
 	$(BIN)/python -m tests.simulation.flow $(N) $(ARGS)

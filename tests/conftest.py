@@ -7,21 +7,51 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Broker, BrokerUnavailableError
+from tests.support.broker import LIBS, Broker, fetch_kafka
 from tests.support.cluster import Cluster
+from tests.support.missing import KAFKA, MAVEN, PREFIX, report, require
 
+# What asks for one of them needs a real Kafka: that of KAFKA_ADDRESS, or one that is started here.
+KAFKA_FIXTURES = {"address", "kafka_libs"}
 _numbers = count()
 
 
+def pytest_report_header() -> list[str]:
+    """Say first what will be skipped, and what to install."""
+    return list(report())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real Kafka."""
+    for item in items:
+        if isinstance(item, pytest.Function) and KAFKA_FIXTURES & set(item.fixturenames):
+            item.add_marker("kafka")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Say last how many tests were skipped because something is not installed."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if count := sum(PREFIX in str(skip.longrepr) for skip in skipped):
+        reporter.write_line(f"{count} tests were skipped because something is not installed")
+
+
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Start a real Kafka; without Java or Maven fail in CI, and skip with a word elsewhere."""
-    try:
-        kafka = Broker(tmp_path_factory.mktemp("kafka"))
-    except BrokerUnavailableError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"no Kafka: {error}")
-        pytest.skip(f"not run, as there is no Kafka: {error}")
+def kafka_libs() -> Path:
+    """Return the folder of Kafka's jars; without Java or Maven skip, and in CI fail."""
+    require(KAFKA)
+    if not LIBS.exists():
+        require(MAVEN)
+    return fetch_kafka()
+
+
+@pytest.fixture(scope="session")
+def broker(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Start a real Kafka."""
+    assert kafka_libs.exists()
+    kafka = Broker(tmp_path_factory.mktemp("kafka"))
     kafka.start()
     yield kafka
     kafka.stop()

@@ -1,8 +1,5 @@
 """Fixtures for all tests of the manifests: each overlay, rendered."""
 
-import os
-import shutil
-
 import pytest
 
 from tests.support.manifests import (
@@ -11,15 +8,13 @@ from tests.support.manifests import (
     objects,
     render,
 )
+from tests.support.missing import KUBECTL, require
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the YAML of every overlay; without kubectl fail in CI, and skip elsewhere."""
-    if shutil.which("kubectl") is None:
-        if os.environ.get("CI"):
-            pytest.fail("kubectl is not installed")
-        pytest.skip("kubectl is not installed")
+    require(KUBECTL)
     folder = tmp_path_factory.mktemp("manifests")
     return {overlay: render(overlay, folder) for overlay in OVERLAYS}
 

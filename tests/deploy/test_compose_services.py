@@ -24,6 +24,7 @@ from tests.support.container import (
 )
 from tests.support.dockerfile import stages
 
+pytestmark = pytest.mark.usefixtures("kafka_libs")
 LIBS = "/opt/kafka/libs"
 JAVA = f"java -Xmx384m -cp '{LIBS}/*'"
 # There is no Grafana and no console to be had here without an engine.

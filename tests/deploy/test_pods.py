@@ -40,6 +40,7 @@ from tests.support.manifests import (
     render,
 )
 
+pytestmark = pytest.mark.usefixtures("kafka_libs")
 RULES = Rules(1_000, 20_000, catch_up="all")
 LANES = 8
 RUN_S = 4

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.support.broker import ROOT
+from tests.support.missing import KUBECTL, require
 
 VALIDATE = Path(sys.executable).with_name("kubernetes-validate")
 
@@ -37,6 +38,7 @@ def test_misspelt_field_is_found(rendered: dict[str, str], tmp_path: Path) -> No
 
 def test_folder_without_secrets_renders_nothing(tmp_path: Path) -> None:
     """No deployment gets a secret that is written in this repository."""
+    require(KUBECTL)
     copy = shutil.copytree(ROOT / "k8s", tmp_path / "k8s", ignore=lambda *_: ["secrets"])
     done = subprocess.run(
         ["kubectl", "kustomize", str(copy / "overlays" / "single")],

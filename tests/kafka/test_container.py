@@ -1,7 +1,6 @@
 """Heartwheel as the first process of a container, which gets no signal that it does not ask for."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster, kinds
+from tests.support.missing import NAMESPACES, missing, require
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 # However slow the start is, each heartbeat is sent.
@@ -19,14 +19,10 @@ ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 @pytest.fixture
 def namespace() -> list[str]:
     """Return the command that makes a process PID 1; where that is not allowed, CI fails."""
-    if shutil.which("unshare"):
-        tried = subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True)
-        if tried.returncode == 0:
-            return NAMESPACE
-    problem = "no process can be made PID 1 here: unshare is missing or not permitted"
-    if os.environ.get("CI"):
-        pytest.fail(problem)
-    pytest.skip(problem)
+    require(NAMESPACES)
+    if subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode:
+        missing("no process can be made PID 1 here: that is not permitted")
+    return NAMESPACE
 
 
 def child_of(process: subprocess.Popen[str]) -> int:

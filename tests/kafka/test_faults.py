@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.missing import missing
+from tests.support.missing import COMPILER, missing, require
 from tests.support.traffic import Traffic, catch_up, check, records_out, start, stop
 
 SESSIONS = 5_000
@@ -39,8 +38,7 @@ class Wall:
 @pytest.fixture
 def wall(cluster: Cluster, tmp_path: Path) -> Wall:
     """Return a clock that can be set."""
-    if shutil.which("cc") is None:
-        missing("there is no C compiler to make a clock that can be set")
+    require(COMPILER)
     return Wall(cluster, tmp_path)
 
 

@@ -1,6 +1,5 @@
 """The status page in a real browser, fed with hostile input by a real run."""
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.support.cluster import Cluster
 from tests.support.endpoint import STOP_S, TOKEN, get, start
+from tests.support.missing import BROWSER, require
 
 WAIT_S = 30
 DESK, PHONE = (1280, 800), (390, 844)
@@ -23,12 +23,8 @@ HOSTILE = "<img src=x onerror=window.hacked=1>\"'&amp;</script><script>window.ha
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Chrome]:
     """Start a browser; without one fail in CI, and skip with a word elsewhere."""
-    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
-    if None in programs:
-        problem = "no browser: install Debian's chromium and chromium-driver"
-        if os.environ.get("CI"):
-            pytest.fail(problem)
-        pytest.skip(f"not run, as there is {problem}")
+    require(BROWSER)
+    programs = [shutil.which(program) for program in BROWSER.programs]
     options = ChromeOptions()
     options.binary_location = str(programs[0])
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):

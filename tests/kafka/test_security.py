@@ -1,6 +1,5 @@
 """A Kafka that asks who one is: the whole run through TLS, and one line where it lets nobody in."""
 
-import os
 import signal
 from collections.abc import Iterator
 from itertools import count
@@ -9,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from session_logic.events import SessionEnd
-from tests.support.broker import BrokerUnavailableError
 from tests.support.cluster import Cluster
 from tests.support.command import command, one_line, python
 from tests.support.secure import PASSWORD, SecureBroker
 
+pytestmark = pytest.mark.usefixtures("kafka_libs")
 _numbers = count()
 WRONG_PASSWORD = "battery-horse-correct"  # noqa: S105  # of nobody
 # A consumer as that of the source, with all that it logs.
@@ -32,12 +31,7 @@ for _ in range(30):
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
     """Start a Kafka with listeners for SCRAM over TLS and for certificates, and with ACLs."""
-    try:
-        kafka = SecureBroker(tmp_path_factory.mktemp("secure"))
-    except BrokerUnavailableError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"no Kafka: {error}")
-        pytest.skip(f"not run, as there is no Kafka: {error}")
+    kafka = SecureBroker(tmp_path_factory.mktemp("secure"))
     kafka.start()
     yield kafka
     kafka.stop()

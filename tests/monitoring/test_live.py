@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Broker, BrokerUnavailableError, free_port
+from tests.support.broker import Broker, free_port
 from tests.support.cluster import Cluster
 from tests.support.expressions import (
     RULES,
@@ -19,10 +19,10 @@ from tests.support.expressions import (
     of_rules,
     selected,
 )
-from tests.support.missing import missing
 from tests.support.prometheus import BEARER, Prometheus
 from tests.support.traffic import Traffic
 
+pytestmark = pytest.mark.usefixtures("kafka_libs")
 DEVICES = 2_000
 # The rules wait for minutes: here a second stands for so many, and one is scraped every second.
 FASTER = 15
@@ -96,10 +96,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Return a world that all tests here share; each leaves it in peace."""
-    try:
-        own = World(tmp_path_factory.mktemp("monitoring"))
-    except BrokerUnavailableError as error:
-        missing(f"no Kafka: {error}")
+    own = World(tmp_path_factory.mktemp("monitoring"))
     yield own
     own.end()
 

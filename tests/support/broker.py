@@ -43,15 +43,15 @@ class BrokerUnavailableError(Exception):
 
 def fetch_kafka() -> Path:
     """Return the folder of Kafka's jars, got with Maven on first use."""
-    if LIBS.exists():
-        return LIBS
-    for tool in ("java", "mvn"):
+    for tool in ("java",) if LIBS.exists() else ("java", "mvn"):
         if shutil.which(tool) is None:
             msg = f"{tool} is not installed: install a JRE 17 and Maven, or set KAFKA_ADDRESS"
             raise BrokerUnavailableError(msg)
+    if LIBS.exists():
+        return LIBS
     part = LIBS.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
+    command = ["mvn", "-q", "-B", "-C", "-f", str(POM), "dependency:copy-dependencies"]
     subprocess.run([*command, f"-DoutputDirectory={part}", "-DincludeScope=runtime"], check=True)
     part.rename(LIBS)
     return LIBS

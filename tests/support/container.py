@@ -7,7 +7,6 @@ and is the first of its process namespace; pods have a network namespace each, o
 import ctypes
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from msgspec import Struct, field
 
 from tests.support.broker import ROOT
+from tests.support.missing import NAMESPACES, missing, require
 
 USER = 10001
 SOURCE = "/opt/source"
@@ -32,12 +31,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 def require_namespaces() -> None:
     """Skip, or fail in CI, where namespaces cannot be made."""
-    tools = [tool for tool in ("ip", "unshare", "nsenter", "setpriv") if not shutil.which(tool)]
-    problem = f"not installed: {', '.join(tools)}" if tools else "only root can make namespaces"
-    if tools or os.geteuid():
-        if os.environ.get("CI"):
-            pytest.fail(problem)
-        pytest.skip(f"no containers: {problem}")
+    require(NAMESPACES)
+    if os.geteuid():
+        missing("only root can make namespaces")
 
 
 def run(*command: str) -> None:

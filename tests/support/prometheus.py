@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.support.broker import free_port
-from tests.support.missing import missing
+from tests.support.missing import PROMETHEUS, require
 
 START_TIMEOUT_S = 30
 BEARER = "of-the-scrapes"
@@ -20,10 +20,8 @@ Series = list[tuple[dict[str, str], float]]
 
 def tool(name: str) -> str:
     """Return the path of a program of the Debian package prometheus."""
-    found = shutil.which(name)
-    if found is None:
-        missing(f"there is no {name}: apt-get install --no-install-recommends prometheus")
-    return str(found)
+    require(PROMETHEUS)
+    return str(shutil.which(name))
 
 
 class Prometheus:
