@@ -71,6 +71,14 @@ def say_failure(problem: str) -> None:
         print(f"heartwheel: {problem}", file=sys.stderr, flush=True)
 
 
+def announce(text: str) -> None:
+    """Say what is being waited for: in the log of a run, else as a line on standard error."""
+    if logging.getLogger().handlers:
+        log.warning(text)
+    else:
+        print(f"heartwheel: {text}", file=sys.stderr, flush=True)
+
+
 def _formatter(render: Iterable[Processor], process: int | None) -> ProcessorFormatter:
     def add_place(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """Say which process, and which of its worker threads, if there is a choice."""

@@ -71,6 +71,6 @@ def __getattr__(name: str) -> Dataflow:
         start_logs(settings)
         run = RunState()
         sink = KafkaSink(settings, run)
-        source = KafkaSource(settings, run, on_tick=sink.channel.serve)
+        source = KafkaSource(settings, run, on_tick=sink.producer.serve)
         return build_flow(source, sink, settings, run)
     raise AttributeError(name)

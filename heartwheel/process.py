@@ -75,7 +75,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     sink = KafkaSink(settings, state, lease)
     state.waits_for_kafka = sink.waits_for_kafka
     # Also while nothing is written, so that the metrics tell when it was acknowledged.
-    source = KafkaSource(settings, state, on_tick=sink.channel.serve)
+    source = KafkaSource(settings, state, on_tick=sink.producer.serve)
     source.check()
     sink.list_parts()
     flow = build_flow(source, sink, settings, state)

@@ -1,22 +1,22 @@
-"""What source and sink both ask of a Kafka cluster, and what its clients may log."""
+"""How Kafka's clients are made: whose options win, what they log, which errors pass."""
 
 import logging
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
-from confluent_kafka.admin._metadata import ClusterMetadata
+from confluent_kafka.admin import AdminClient
 
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 
-METADATA_TIMEOUT_S = 15
-# Kafka is asked again and again with more patience, so that a refusal is told soon.
-PATIENCE_S = (1, 2, 4, 8)
-# A connection counts as lost anew when this has passed without a line about one.
+# A lost connection is logged again when no line about one has come for this long.
 CALM_S = 30
 Client = TypeVar("Client")
+# Options of librdkafka by name; values that are no text are callbacks.
+Options = Mapping[str, Any]
+NONE: Options = {}
+MECHANISMS = ("sasl.mechanisms", "sasl.mechanism")
 # Another producer with the same transactional id has begun.
 FENCED = {
     KafkaError._FENCED,
@@ -37,14 +37,6 @@ TRANSIENT = {
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.FENCED_LEADER_EPOCH,
 }
-
-
-class _Client(Protocol):
-    def list_topics(self, topic: str | None, timeout: float) -> ClusterMetadata: ...
-
-    def poll(self, timeout: float) -> object: ...
-
-
 # What librdkafka, or the lease, does again by itself.
 _RETRIED = {"METADATAUPDATE", "ADDOFFSETS", "TXNOFFSETS", "ENDTXN", "TXNERR", "COORD"}
 
@@ -74,17 +66,32 @@ LOG = logging.getLogger("kafka")
 LOG.addFilter(_Calm())
 
 
-def make_client(kind: Callable[[dict[str, Any]], Client], options: dict[str, Any]) -> Client:
-    """Return a consumer or producer; raises ConfigError for an option that Kafka refuses."""
-    try:
-        return kind(options | {"logger": LOG})
-    except KafkaException as error:
-        text = error.args[0].str()
-        for option, value in options.items():
-            if option.endswith(".location"):  # else the file that cannot be read has no name
-                text = text.replace(f"{option} failed", f"{option} {value} failed")
-        msg = f"a Kafka option is wrong: {text}; see the settings table in the README"
-        raise ConfigError(msg) from None
+def consumer_options(
+    settings: Settings, required: Options, defaults: Options = NONE, *, tuned: bool = True
+) -> dict[str, Any]:
+    """Return the options of a consumer, each from the first of these that has it.
+
+    1. The address of the broker, and required: what our guarantees rest on.
+    2. The user's `consumer` table, which is for reading a stream. A client that is not tuned,
+       because it reads a few records or only keeps offsets, leaves it out.
+    3. The user's `kafka` table, which is for every client.
+    4. defaults: our choice where the user has made none.
+    """
+    return _options(settings, settings.consumer if tuned else NONE, required, defaults)
+
+
+def producer_options(
+    settings: Settings, required: Options = NONE, defaults: Options = NONE, *, tuned: bool = True
+) -> dict[str, Any]:
+    """Return the options of a producer, as `consumer_options` with the user's `producer` table."""
+    return _options(settings, settings.producer if tuned else NONE, required, defaults)
+
+
+def _options(
+    settings: Settings, table: Options, required: Options, defaults: Options
+) -> dict[str, Any]:
+    address = {"bootstrap.servers": settings.bootstrap_servers}
+    return {**defaults, **settings.kafka, **table, **required, **address}
 
 
 # How source and sink get their clients; the tests have clients of another kind.
@@ -93,99 +100,35 @@ MakeProducer = Callable[[dict[str, Any]], Producer]
 
 
 def make_consumer(options: dict[str, Any]) -> Consumer:
-    """Return a consumer; raises ConfigError for an option that Kafka refuses."""
-    return make_client(Consumer, options)
+    """Return a consumer; raises ConfigError for an option that librdkafka refuses."""
+    return _make_client(Consumer, options)
 
 
 def make_producer(options: dict[str, Any]) -> Producer:
-    """Return a producer; raises ConfigError for an option that Kafka refuses."""
-    return make_client(Producer, options)
+    """Return a producer; raises ConfigError for an option that librdkafka refuses."""
+    return _make_client(Producer, options)
 
 
-class _Listener(logging.Filter):
-    """Keeps what the clients log while it is entered, and lets it go on if all ends well.
+def make_admin(settings: Settings) -> AdminClient:
+    """Return an admin client, for which there is only the user's `kafka` table."""
+    return _make_client(AdminClient, _options(settings, NONE, NONE, NONE))
 
-    Only in its log does librdkafka say why it cannot connect.
-    """
 
-    def __enter__(self) -> Self:
-        self._records: list[logging.LogRecord] = []
-        LOG.filters.insert(0, self)
-        return self
+def _make_client(kind: Callable[[dict[str, Any]], Client], options: dict[str, Any]) -> Client:
+    try:
+        return kind(options | {"logger": LOG})
+    except KafkaException as error:
+        raise ConfigError(_refused(error.args[0].str(), options)) from None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        LOG.removeFilter(self)
-        if error is None:
-            for record in self._records:
-                LOG.handle(record)
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        self._records.append(record)
-        return False
-
-    def cause(self) -> str:
-        """Return why the last connection has failed, if that is known.
-
-        It stands in "FAIL [client] [thrd:broker]: broker: the cause (after 3ms in state ...)".
-        """
-        texts = [r.getMessage() for r in self._records if str(r.args).startswith("('FAIL'")]
+def _refused(text: str, options: dict[str, Any]) -> str:
+    # librdkafka takes GSSAPI where nothing is said, and is built without it.
+    if "SASL mechanism" in text and not any(name in options for name in MECHANISMS):
         return (
-            texts[-1].rpartition("]: ")[2].partition(": ")[2].partition(" (after ")[0]
-            if texts
-            else ""
+            "HEARTWHEEL_KAFKA_SASL_MECHANISMS is not set; write PLAIN, SCRAM-SHA-256, "
+            "SCRAM-SHA-512 or OAUTHBEARER"
         )
-
-
-def describe(client: _Client, settings: Settings, topic: str | None = None) -> ClusterMetadata:
-    """Return what Kafka says of a topic, or all; raises ConfigError, with the cause, if nothing.
-
-    A producer that asks for a topic makes it, where the broker lets it; one that asks for all
-    does not.
-    """
-    with _Listener() as listener:
-        for patience_s in PATIENCE_S:
-            try:
-                return client.list_topics(topic, timeout=patience_s)
-            except KafkaException as error:
-                client.poll(0)  # brings out what the client has logged
-                cause = listener.cause() or error.args[0].str()
-                if "SASL" in cause or "SSL" in cause:
-                    break
-        raise ConfigError(_explain(settings, cause))
-
-
-def _explain(settings: Settings, cause: str) -> str:
-    where = f"Kafka at {settings.bootstrap_servers}"
-    if "SASL" in cause:
-        return (
-            f"{where} does not let Heartwheel in ({cause}); check HEARTWHEEL_KAFKA_SASL_USERNAME, "
-            "HEARTWHEEL_KAFKA_SASL_PASSWORD and HEARTWHEEL_KAFKA_SASL_MECHANISMS"
-        )
-    if "SSL" in cause:
-        return (
-            f"no TLS connection to {where} ({cause}); check HEARTWHEEL_KAFKA_SSL_CA_LOCATION, "
-            "HEARTWHEEL_KAFKA_SECURITY_PROTOCOL, and the certificate if the broker asks for one"
-        )
-    return (
-        f"no answer from {where} ({cause}); check HEARTWHEEL_BOOTSTRAP_SERVERS and "
-        "HEARTWHEEL_KAFKA_SECURITY_PROTOCOL, and that the broker runs"
-    )
-
-
-def partition_counts(client: _Client, settings: Settings) -> dict[str, int]:
-    """Return how many partitions each topic of the settings has; a missing topic is left out.
-
-    Raises ConfigError if no broker answers.
-    """
-    topics = [*settings.input_topics, settings.output_topic, settings.dead_letter_topic]
-    counts: dict[str, int] = {}
-    for topic in topics:
-        metadata = describe(client, settings, topic).topics[topic]
-        if metadata.error is None and metadata.partitions:
-            counts[topic] = len(metadata.partitions)
-    return counts
+    for option, value in options.items():
+        if option.endswith(".location"):  # else the file that cannot be read has no name
+            text = text.replace(f"{option} failed", f"{option} {value} failed")
+    return f"a Kafka option is wrong: {text}; see the settings table in the README"

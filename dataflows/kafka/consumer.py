@@ -11,7 +11,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from dataflows.clock import system_time
 from dataflows.kafka.backlog import Backlog
-from dataflows.kafka.client import TRANSIENT, MakeConsumer, make_consumer
+from dataflows.kafka.client import TRANSIENT, MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.end_of_input import BrokerContact, EndOfInput
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.partition import REPORT_MS, InputPartition
@@ -62,14 +62,7 @@ class SharedConsumer:
     def open(self) -> Consumer:
         """Return the consumer, made on first use; raises ConfigError for a wrong option."""
         if self._consumer is None:
-            options = {
-                "fetch.min.bytes": "1",
-                "queued.max.messages.kbytes": "65536",
-                "fetch.wait.max.ms": "500",
-                "statistics.interval.ms": "500",
-                **self._settings.kafka,
-                **self._settings.consumer,
-                "bootstrap.servers": self._settings.bootstrap_servers,
+            required = {
                 # Offsets are Bytewax's business: no group is joined, nothing is committed here.
                 "group.id": "heartwheel",
                 "enable.auto.commit": "false",
@@ -79,6 +72,13 @@ class SharedConsumer:
                 # An offset that no longer exists is data lost, not a reason to jump.
                 "auto.offset.reset": "error",
             }
+            defaults = {
+                "fetch.min.bytes": "1",
+                "queued.max.messages.kbytes": "65536",
+                "fetch.wait.max.ms": "500",
+                "statistics.interval.ms": "500",
+            }
+            options = consumer_options(self._settings, required, defaults)
             self._consumer = self._make_consumer(
                 options | {"stats_cb": self._contact.note_statistics}
             )

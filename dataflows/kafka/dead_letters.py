@@ -27,21 +27,21 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
         self,
         topic: str,
         partitions: int,
-        channel: SharedProducer,
-        tails: OutputReader,
+        producer: SharedProducer,
+        reader: OutputReader,
         state: tuple[object, ...] | None,
     ) -> None:
         """Begin at the ends of the partitions, or with what is there since the snapshot."""
         self._topic = topic
         self._partitions = partitions
-        self._channel = channel
+        self._producer = producer
         self._written: set[Name] = set()
         if state is None:
-            self._stored = {p: tails.bounds(topic, p)[1] for p in range(partitions)}
+            self._stored = {p: reader.bounds(topic, p)[1] for p in range(partitions)}
             self._ends = dict(self._stored)
         else:
             self._stored = starts_of(state)
-            self._ends = tails.read(topic, self._stored, self._remember)
+            self._ends = reader.read(topic, self._stored, self._remember)
 
     def _remember(self, message: Message) -> None:
         headers = dict(cast("list[tuple[str, bytes]]", message.headers() or []))
@@ -52,8 +52,8 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
 
     def write_batch(self, items: list[DeadLetter]) -> None:
         """Enqueue what is not there already."""
-        self._channel.poll()
-        produce = self._channel.open().produce
+        self._producer.poll()
+        produce = self._producer.open().produce
         reasons: Counter[str] = Counter()
         for letter in items:
             offset, time_ms, key, value = letter.message
@@ -68,7 +68,7 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
                 "heartwheel.reason": letter.reason,
                 "heartwheel.detail": letter.detail,
             }
-            self._channel.send(
+            self._producer.send(
                 partial(
                     produce,
                     self._topic,
@@ -90,13 +90,13 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._channel.failure = f"{self._topic}: {error.str()} ({error.name()})"
+            self._producer.failure = f"{self._topic}: {error.str()} ({error.name()})"
             return
         self._ends[cast("int", message.partition())] = cast("int", message.offset()) + 1
 
     def snapshot(self) -> DeadLetterState:
         """Wait until the letters are acknowledged; return where the partitions end."""
-        self._channel.flush()
+        self._producer.flush()
         if not self._written:  # else it is still to be found by a resume
             self._stored = dict(self._ends)
         return DEAD_LETTER_VERSION, self._stored

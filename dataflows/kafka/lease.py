@@ -10,9 +10,17 @@ import threading
 import time
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from dataflows.kafka.client import FENCED, make_client
+from dataflows.kafka.client import (
+    FENCED,
+    MakeConsumer,
+    MakeProducer,
+    consumer_options,
+    make_consumer,
+    make_producer,
+    producer_options,
+)
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -35,25 +43,32 @@ class FencedError(HeartwheelError):
 class Lease:
     """The right of this run to write to its output topic."""
 
-    def __init__(self, settings: Settings, store: str) -> None:
-        """Prepare; `acquire` takes it."""
+    def __init__(
+        self,
+        settings: Settings,
+        store: str,
+        make_consumer: MakeConsumer = make_consumer,
+        make_producer: MakeProducer = make_producer,
+    ) -> None:
+        """Make the clients; `acquire` takes the lease, for the run of this store."""
         self._settings = settings
+        self._make_producer = make_producer
         self._store = store
         self._run = uuid4().hex
         self._topic = settings.output_topic
-        self._options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
         self._group = f"heartwheel-{settings.output_topic}"
-        self._consumer = make_client(
-            Consumer,
+        options = consumer_options(
+            settings,
             {
-                **self._options,
                 "group.id": self._group,
                 "enable.auto.commit": "false",
                 # A run that was killed while it renewed would keep a reader waiting otherwise.
                 "isolation.level": "read_uncommitted",
             },
+            tuned=False,
         )
-        self._producer = self._make_producer()
+        self._consumer = make_consumer(options)
+        self._producer = self._new_producer()
         self._renewed_s = 0.0
         self._renewals = 0
         self._lost = False  # whether Kafka has refused the producer
@@ -61,8 +76,9 @@ class Lease:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
-    def _make_producer(self) -> Producer:
-        return make_client(Producer, {**self._options, "transactional.id": self._group})
+    def _new_producer(self) -> Producer:
+        required = {"transactional.id": self._group}
+        return self._make_producer(producer_options(self._settings, required, tuned=False))
 
     def acquire(self) -> None:
         """Take the lease and keep it; raises FencedError if another store's run has it.
@@ -169,7 +185,7 @@ class Lease:
             self._fenced = True
             self._over.set()
             return
-        self._producer = self._make_producer()
+        self._producer = self._new_producer()
         self._producer.init_transactions(LEASE_S)
         self._lost = False
 

@@ -6,7 +6,7 @@ from threading import Lock
 
 from confluent_kafka import KafkaError, TopicPartition
 
-from dataflows.kafka.client import TRANSIENT, MakeConsumer, make_consumer
+from dataflows.kafka.client import TRANSIENT, MakeConsumer, consumer_options, make_consumer
 from dataflows.logs import log
 from dataflows.settings import Settings
 
@@ -24,13 +24,15 @@ class OffsetCommitter:
     def __init__(self, settings: Settings, make_consumer: MakeConsumer = make_consumer) -> None:
         """Commit to the group of the settings."""
         self._group = settings.monitor_group
-        options = {
-            **settings.kafka,
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": self._group,
-            "enable.auto.commit": "false",
-            "on_commit": self._on_commit,
-        }
+        options = consumer_options(
+            settings,
+            {
+                "group.id": self._group,
+                "enable.auto.commit": "false",
+                "on_commit": self._on_commit,
+            },
+            tuned=False,
+        )
         self._consumer = make_consumer(options)
         self._using = Lock()  # worker threads share it
         self._closed = False

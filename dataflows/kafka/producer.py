@@ -6,7 +6,7 @@ from threading import Lock
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from dataflows.kafka.client import MakeProducer, make_producer
+from dataflows.kafka.client import MakeProducer, make_producer, producer_options
 from dataflows.kafka.lease import Lease
 from dataflows.metrics import SINK_QUEUE, read_from
 from dataflows.settings import Settings
@@ -41,23 +41,24 @@ class SharedProducer:
     def open(self) -> Producer:
         """Return the producer, made on first use."""
         if self._producer is None:
-            options = {
+            required = {
+                # Each record once and in order, whatever the connection does.
+                "enable.idempotence": "true",
+                "acks": "all",
+                # A record is given up with the whole run, never alone: no later one may take its
+                # offset. So librdkafka's own limit, which leaves a gap, is off.
+                "message.timeout.ms": "0",
+                "error_cb": self._on_error,
+            }
+            defaults = {
                 "linger.ms": "1",
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": "500000",
                 "queue.buffering.max.kbytes": "262144",
-                **self._settings.kafka,
-                **self._settings.producer,
-                "bootstrap.servers": self._settings.bootstrap_servers,
-                # Each record once and in order, whatever the connection does.
-                "enable.idempotence": "true",
-                "acks": "all",
-                # A record is given up with the whole run, never alone: no later one may arrive
-                # in its stead. So librdkafka's own limit, which leaves a gap, is off.
-                "message.timeout.ms": "0",
-                "error_cb": self._on_error,
             }
-            self._producer = self._make_producer(options)
+            self._producer = self._make_producer(
+                producer_options(self._settings, required, defaults)
+            )
         return self._producer
 
     def waiting(self) -> int:
@@ -83,7 +84,7 @@ class SharedProducer:
                 raise
 
     def poll(self, wait_s: float = 0) -> None:
-        """Take in what has been acknowledged.
+        """Handle the acknowledgements that have come.
 
         Raises DeliveryError if a record has been lost, or nothing was acknowledged for the
         delivery timeout.
@@ -92,7 +93,7 @@ class SharedProducer:
         self.check()
 
     def serve(self, wait_s: float = 0) -> None:
-        """Take in what has been acknowledged; what has failed is raised by the next `check`."""
+        """Handle the acknowledgements that have come; the next `check` raises what has failed."""
         producer = self.open()
         with self._serving:
             served = producer.poll(wait_s)

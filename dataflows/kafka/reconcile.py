@@ -1,19 +1,40 @@
-"""The ends of output partitions, read on resume to find what a crashed run left there."""
+"""What a crashed run left in the output topics, found on resume and not sent a second time.
+
+A run that is killed leaves records that its last snapshot does not know to be written. The next
+run produces the same records again: lanes are deterministic. So before a resumed lane sends
+anything, its partition is read from the offset that the snapshot vouches for to its end, and
+`Outbox` leaves out what is found there.
+
+This rests on three things, and each is checked:
+
+- Nobody else writes there. The lease keeps other runs out; a record that is not an event of this
+  partition's devices is a ReconcileError.
+- The snapshot's offset is still in the partition: not beyond its end (the topic was cut or
+  created again), not before its beginning (the records have expired).
+- The read reaches the true end, so what the crashed run still had under way has arrived or never
+  will. Kafka tells the end; there is no timeout after which a part of it would do.
+
+All resumed lanes of a process are read together, once, by the first worker thread that comes;
+the others wait for it.
+"""
 
 import time
 from collections.abc import Callable
 from threading import Lock
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from dataflows.kafka.client import MakeConsumer, make_consumer
+from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
+from dataflows.kafka.outbox import AlreadyWritten, Outbox
+from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
 from dataflows.logs import log
 from dataflows.settings import Settings
+from session_logic.codec import decode_output
 from session_logic.errors import HeartwheelError
-
-READ_MESSAGES = 10_000
-TIMEOUT_S = 30.0
+from session_logic.keys import key_group_of, lane_of
+from session_logic.output import OutputBatch
 
 
 class ReconcileError(HeartwheelError):
@@ -33,19 +54,17 @@ class OutputReader:
 
     def _open(self) -> Consumer:
         if self._consumer is None:
-            options = {
-                **self._settings.kafka,
-                "bootstrap.servers": self._settings.bootstrap_servers,
+            required = {
+                **END_OPTIONS,
                 "group.id": "heartwheel",
                 "enable.auto.commit": "false",
-                "enable.partition.eof": "true",
                 "isolation.level": "read_uncommitted",
                 "auto.offset.reset": "error",
                 "fetch.message.max.bytes": "8000000",
-                # The end is told when a fetch comes back empty: the run waits for it.
-                "fetch.wait.max.ms": "10",
             }
-            self._consumer = self._make_consumer(options)
+            self._consumer = self._make_consumer(
+                consumer_options(self._settings, required, tuned=False)
+            )
         return self._consumer
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
@@ -67,51 +86,34 @@ class OutputReader:
     ) -> dict[int, int]:
         """Give each record from the starts on to take; return the ends of the partitions.
 
-        Raises ReconcileError if a partition no longer has its start, or cannot be read.
+        Raises ReconcileError if a partition no longer has its start, ReadError if it cannot be
+        read.
         """
         with self._reading:  # worker threads share the consumer
-            return self._read(topic, starts, take)
-
-    def _read(
-        self, topic: str, starts: dict[int, int], take: Callable[[Message], None]
-    ) -> dict[int, int]:
-        began_s = time.monotonic()
-        for partition, start in starts.items():
-            self._check(topic, partition, start)
-        consumer = self._open()
-        consumer.assign([TopicPartition(topic, p, start) for p, start in starts.items()])
-        ends: dict[int, int] = {}
-        count, heard_s = 0, began_s
-        self.waiting = True
-        while len(ends) < len(starts):
-            for message in consumer.consume(READ_MESSAGES, 0.02):
-                heard_s = time.monotonic()
-                error = message.error()
-                if error is None:
-                    take(message)
-                    count += 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    ends[cast("int", message.partition())] = cast("int", message.offset())
-            if time.monotonic() - heard_s > TIMEOUT_S:
-                msg = f"the end of {topic} cannot be read: no answer for {TIMEOUT_S:g} s"
-                raise ReconcileError(msg)
-        self.waiting = False
-        consumer.unassign()
-        took_s = time.monotonic() - began_s
-        log.info(
-            "read records after the last snapshot",
-            topic=topic,
-            records=count,
-            seconds=round(took_s, 2),
-        )
-        return ends
+            began_s = time.monotonic()
+            for partition, start in starts.items():
+                self._check(topic, partition, start)
+            records = ReadToEnd(self._open(), topic, starts)
+            count = 0
+            self.waiting = True
+            for message in records:
+                take(message)
+                count += 1
+            self.waiting = False
+            log.info(
+                "read records after the last snapshot",
+                topic=topic,
+                records=count,
+                seconds=round(time.monotonic() - began_s, 2),
+            )
+            return records.ends
 
     def _check(self, topic: str, partition: int, start: int) -> None:
         low, high = self.bounds(topic, partition)
         if start > high:
             msg = (
                 f"{topic}/{partition} ends at offset {high}, but this store has written up to "
-                f"{start}: the topic was cut or made anew; put it back, or start with a new "
+                f"{start}: the topic was cut or created again; restore it, or start with a new "
                 "recovery directory"
             )
             raise ReconcileError(msg)
@@ -123,8 +125,59 @@ class OutputReader:
             )
             raise ReconcileError(msg)
 
-    def close(self) -> None:
-        """Disconnect; the next use connects again."""
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
+
+class Reconciliation:
+    """The resumed lanes of a process, until they know what is in their partitions already."""
+
+    def __init__(self, topic: str, lanes: int, reader: OutputReader) -> None:
+        """Read the output topic, which has a partition for each of so many lanes."""
+        self._topic = topic
+        self._lanes = lanes
+        self._reader = reader
+        self._resumed: dict[int, tuple[Outbox, Callable[[OutputBatch], None]]] = {}
+        self._reconciling = Lock()
+
+    def add(self, lane: int, outbox: Outbox, send: Callable[[OutputBatch], None]) -> None:
+        """Reconcile the outbox of a lane next time; send is given what it still has to send."""
+        self._resumed[lane] = outbox, send
+
+    def reconcile(self) -> None:
+        """Let the resumed lanes learn, all at once, what is in their partitions already.
+
+        Raises ReconcileError or ReadError if they cannot.
+        """
+        if self._resumed:
+            with self._reconciling:  # other worker threads wait until their lanes have learned, too
+                resumed = dict(self._resumed)
+                self._reconcile(resumed)
+                for lane in resumed:
+                    del self._resumed[lane]
+
+    def _reconcile(self, resumed: dict[int, tuple[Outbox, Callable[[OutputBatch], None]]]) -> None:
+        written = {lane: AlreadyWritten() for lane in resumed}
+
+        def take(message: Message) -> None:
+            lane = cast("int", message.partition())
+            try:
+                event = decode_output(message.value() or b"")
+                foreign = lane_of(key_group_of(event.device_id), self._lanes) != lane
+            except msgspec.DecodeError:
+                foreign = True
+            if foreign:
+                msg = (
+                    f"{self._topic}/{lane}: the record at offset {message.offset()} is not "
+                    "Heartwheel's: nothing else may write to the output topic; stop what does, "
+                    "and start with a new topic and recovery directory"
+                )
+                raise ReconcileError(msg)
+            written[lane].add(event)
+
+        starts = {
+            lane: outbox.end_offset
+            if outbox.end_offset >= 0
+            else self._reader.bounds(self._topic, lane)[1]
+            for lane, (outbox, _) in resumed.items()
+        }
+        ends = self._reader.read(self._topic, starts, take)
+        for lane, (outbox, send) in resumed.items():
+            send(outbox.reconcile(ends[lane], written[lane]))

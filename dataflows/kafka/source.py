@@ -8,8 +8,9 @@ from threading import Event
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import KafkaException
 
-from dataflows.kafka.client import MakeConsumer, make_consumer, partition_counts
+from dataflows.kafka.client import MakeConsumer, make_consumer
 from dataflows.kafka.consumer import SharedConsumer
+from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.partition import InputPartition
 from dataflows.kafka.source_errors import source_error
 from dataflows.messages import PartitionBatch

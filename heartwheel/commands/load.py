@@ -103,22 +103,18 @@ def load_command(
 
 
 def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float) -> None:
-    from confluent_kafka import Producer
-
-    from dataflows.kafka.client import make_client
+    from dataflows.kafka.client import make_producer, producer_options
     from heartwheel.fleet import Fleet
 
-    producer = make_client(
-        Producer,
-        {
+    options = producer_options(
+        settings,
+        defaults={
             "linger.ms": "5",
             "compression.type": "lz4",
             "message.timeout.ms": str(FLUSH_S * 1000),
-            **settings.kafka,
-            **settings.producer,
-            "bootstrap.servers": settings.bootstrap_servers,
         },
     )
+    producer = make_producer(options)
     _check(producer, settings, mix)
     begin_s = time.time()
     # Sessions of two loads with the same seed are not the same ones.
@@ -142,7 +138,7 @@ def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float)
 
 def _check(producer: "Producer", settings: Settings, mix: "Mix") -> None:
     """Raise ConfigError if an input topic is missing; say so if late events are not to be had."""
-    from dataflows.kafka.client import describe
+    from dataflows.kafka.metadata import describe
     from heartwheel.kafka.topics import Topics
 
     found = describe(producer, settings).topics

@@ -1,20 +1,17 @@
 """Dead letters as an operator sees them: read from their topic, and chosen."""
 
-import time
 from collections.abc import Iterator
 from typing import Literal, cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 from msgspec import Struct
 
-from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, describe, make_client
+from dataflows.kafka.client import consumer_options, make_consumer
+from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
+from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
 from dataflows.settings import Settings
 from heartwheel.kafka.headers import BECAME, MARK, REQUEUES
 from session_logic.errors import ConfigError, HeartwheelError
-
-POLL_MESSAGES = 1_000
-POLL_S = 0.2
-TIMEOUT_S = 30.0
 
 # waiting: can be sent again; requeued: has been; twice: there is another letter of the same
 # record; left out: its value was too large to keep; foreign: not one of Heartwheel's.
@@ -80,20 +77,18 @@ class Letters:
     def __init__(self, settings: Settings) -> None:
         """Read what has been sent again; raises ConfigError if there is no such topic."""
         self._topic = settings.dead_letter_topic
-        self._consumer = make_client(
-            Consumer,
+        options = consumer_options(
+            settings,
             {
-                **settings.kafka,
-                **settings.consumer,
-                "bootstrap.servers": settings.bootstrap_servers,
+                **END_OPTIONS,
                 "group.id": "heartwheel",
                 "enable.auto.commit": "false",
-                "enable.partition.eof": "true",
                 # A mark counts when the record it speaks of does.
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
             },
         )
+        self._consumer = make_consumer(options)
         found = describe(self._consumer, settings, self._topic).topics[self._topic]
         if found.error is not None or not found.partitions:
             msg = (
@@ -170,30 +165,10 @@ class Letters:
 
     def _messages(self) -> Iterator[Message]:
         """Yield what is in the topic up to the ends that were found at the beginning."""
-        unread = {number for number, (low, high) in self._bounds.items() if high > low}
-        self._consumer.assign([TopicPartition(self._topic, n, OFFSET_BEGINNING) for n in unread])
-        heard_s = time.monotonic()
-        while unread:
-            messages = self._consumer.consume(POLL_MESSAGES, POLL_S)
-            if messages:
-                heard_s = time.monotonic()
-            elif time.monotonic() - heard_s > TIMEOUT_S:
-                raise LetterError(f"topic {self._topic} cannot be read: no answer for 30 s")
-            for message in messages:
-                error = message.error()
-                number = cast("int", message.partition())
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    unread.discard(number)
-                elif error is not None and error.code() not in TRANSIENT:
-                    raise LetterError(f"topic {self._topic} cannot be read: {error.str()}")
-                elif error is None:
-                    high = self._bounds[number][1]
-                    offset = cast("int", message.offset())
-                    if offset < high:
-                        yield message
-                    if offset >= high - 1:
-                        unread.discard(number)
-        self._consumer.unassign()
+        starts = {n: OFFSET_BEGINNING for n, (low, high) in self._bounds.items() if high > low}
+        for message in ReadToEnd(self._consumer, self._topic, starts):
+            if cast("int", message.offset()) < self._bounds[cast("int", message.partition())][1]:
+                yield message
 
     def close(self) -> None:
         """Leave Kafka."""

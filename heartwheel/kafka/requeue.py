@@ -5,9 +5,10 @@ from functools import partial
 from itertools import islice
 from typing import cast
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from dataflows.kafka.client import FENCED, describe, make_client
+from dataflows.kafka.client import FENCED, make_producer, producer_options
+from dataflows.kafka.metadata import describe
 from dataflows.settings import Settings
 from heartwheel.kafka.dead_letters import Letter, LetterError, Place
 from heartwheel.kafka.headers import BECAME, MARK, REQUEUES
@@ -29,17 +30,15 @@ class Requeue:
         self._topic = settings.dead_letter_topic
         self._became: dict[Place, str] = {}
         self._failure: KafkaError | None = None
-        self._producer = make_client(
-            Producer,
+        options = producer_options(
+            settings,
             {
-                **settings.kafka,
-                **settings.producer,
-                "bootstrap.servers": settings.bootstrap_servers,
                 "transactional.id": f"heartwheel-requeue-{self._topic}",
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "message.timeout.ms": TRANSACTION_MS,
             },
         )
+        self._producer = make_producer(options)
         topics = describe(self._producer, settings).topics
         self._partitions = {name: len(topic.partitions) for name, topic in topics.items()}
         try:

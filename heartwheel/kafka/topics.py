@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Literal, cast
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigEntry, ConfigResource
 from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 from msgspec import Struct
 
-from dataflows.kafka.client import METADATA_TIMEOUT_S, describe, make_client
+from dataflows.kafka.client import make_admin
+from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -77,8 +77,7 @@ class Topics:
     def __init__(self, settings: Settings) -> None:
         """Connect; raises ConfigError if no broker answers, or none lets Heartwheel in."""
         self._settings = settings
-        options = {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
-        self._admin = make_client(AdminClient, options)
+        self._admin = make_admin(settings)
         self._brokers = len(describe(self._admin, settings).brokers)
 
     def wanted(self, goal: Goal) -> list[Wanted]:

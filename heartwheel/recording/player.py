@@ -4,11 +4,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, Message, TopicPartition
 from confluent_kafka.admin._config import ConfigResource
 
-from dataflows.kafka.client import METADATA_TIMEOUT_S, make_client, partition_counts
+from dataflows.kafka.client import (
+    consumer_options,
+    make_admin,
+    make_consumer,
+    make_producer,
+    producer_options,
+)
+from dataflows.kafka.metadata import METADATA_TIMEOUT_S, partition_counts
 from dataflows.kafka.producer import DeliveryError
 from dataflows.settings import Settings
 from heartwheel.recording.reader import Recording
@@ -28,15 +34,12 @@ class Player:
         """Play to the broker and the input topics of these settings."""
         self._recording = recording
         self._settings = settings
-        options = {
-            "linger.ms": "20",
-            "compression.type": "lz4",
-            **settings.kafka,
-            **settings.producer,
-            "bootstrap.servers": settings.bootstrap_servers,
-            "enable.idempotence": "true",
-        }
-        self._producer = make_client(Producer, options)
+        options = producer_options(
+            settings,
+            {"enable.idempotence": "true"},
+            {"linger.ms": "20", "compression.type": "lz4"},
+        )
+        self._producer = make_producer(options)
         self._failure: KafkaError | None = None
 
     def check(self, *, append: bool) -> None:
@@ -53,8 +56,8 @@ class Player:
                 )
                 raise ConfigError(msg)
             self._check_config(topic)
-        options = {**self._settings.kafka, "bootstrap.servers": address, "group.id": "heartwheel"}
-        consumer = make_client(Consumer, options)
+        options = consumer_options(self._settings, {"group.id": "heartwheel"}, tuned=False)
+        consumer = make_consumer(options)
         for name in () if append else names:
             topic, _, partition = name.rpartition("/")
             where = TopicPartition(topic, int(partition))
@@ -70,8 +73,7 @@ class Player:
     def _check_config(self, topic: str) -> None:
         """Raise ConfigError if a topic would change the timestamps, or delete old records."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        options = {**self._settings.kafka, "bootstrap.servers": self._settings.bootstrap_servers}
-        admin = make_client(AdminClient, options)
+        admin = make_admin(self._settings)
         config = admin.describe_configs([resource])[resource].result(METADATA_TIMEOUT_S)
         if config["message.timestamp.type"].value != "CreateTime":
             msg = (

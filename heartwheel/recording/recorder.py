@@ -8,7 +8,8 @@ from typing import cast
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message, TopicPartition
 from msgspec import Struct
 
-from dataflows.kafka.client import METADATA_TIMEOUT_S, TRANSIENT, make_client, partition_counts
+from dataflows.kafka.client import TRANSIENT, consumer_options, make_consumer
+from dataflows.kafka.metadata import METADATA_TIMEOUT_S, partition_counts
 from dataflows.kafka.source_errors import SourceError
 from dataflows.settings import Settings
 from heartwheel.recording.format import (
@@ -60,11 +61,7 @@ class Recorder:
         self.recorded = 0
 
     def _open(self) -> Consumer:
-        options = {
-            "queued.max.messages.kbytes": "32768",
-            **self._settings.kafka,
-            **self._settings.consumer,
-            "bootstrap.servers": self._settings.bootstrap_servers,
+        required = {
             # No group is joined and nothing is committed: the file says where to resume.
             "group.id": "heartwheel-record",
             "enable.auto.commit": "false",
@@ -73,7 +70,8 @@ class Recorder:
             # An offset that no longer exists would be a hole in the recording.
             "auto.offset.reset": "error",
         }
-        return make_client(Consumer, options)
+        defaults = {"queued.max.messages.kbytes": "32768"}
+        return make_consumer(consumer_options(self._settings, required, defaults))
 
     def _partition_names(self) -> list[str]:
         counts = partition_counts(self._consumer, self._settings)

@@ -52,7 +52,8 @@ def test_what_ends_a_run_is_the_last_line_of_its_log(cluster: Cluster) -> None:
     """One JSON line that says what to do, with the cause."""
     flow = cluster.start(HEARTWHEEL_LOG_FORMAT="json", HEARTWHEEL_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert flow.wait(40) == 2
-    (last,) = lines_of(cluster, flow)
+    waiting, last = lines_of(cluster, flow)
+    assert waiting["message"].startswith("waiting for Kafka at 127.0.0.1:1: ")
     assert last["level"] == "critical"
     assert "no answer from Kafka at 127.0.0.1:1" in last["message"]
     assert "Connection refused" in last["message"]

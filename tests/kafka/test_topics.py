@@ -107,7 +107,7 @@ def test_topic_that_kafka_refuses_is_one_line(variables: dict[str, str]) -> None
 
 
 def test_missing_broker_is_one_line_for_every_command(tmp_path: Path) -> None:
-    """Nothing but the line, with the setting to correct."""
+    """A line about the wait, then one with the setting to correct."""
     nowhere = {
         "HEARTWHEEL_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "HEARTWHEEL_RECOVERY_DIR": str(tmp_path),
@@ -116,6 +116,8 @@ def test_missing_broker_is_one_line_for_every_command(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:  # each asks for 15 s
         ended = list(pool.map(lambda arguments: command(*arguments, **nowhere), commands))
     for done in ended:
+        wait, _, done.stderr = done.stderr.partition("\n")
+        assert wait.startswith("heartwheel: waiting for Kafka at 127.0.0.1:1: ")
         one_line(done, 2, "127.0.0.1:1", "refused", "HEARTWHEEL_BOOTSTRAP_SERVERS")
 
 

@@ -40,10 +40,13 @@ class Log:
     def at(self, where: Where) -> list[Record]:
         return self.topics[where[0]][where[1]]
 
-    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
-        found = self.topics.get(topic)
-        known = SimpleNamespace(error=None if found else "unknown", partitions=found)
-        return SimpleNamespace(topics={topic: known})
+    def list_topics(self, topic: str | None, timeout: float) -> SimpleNamespace:
+        known = {
+            name: SimpleNamespace(error=None, partitions=parts)
+            for name, parts in self.topics.items()
+            if topic in (None, name)
+        }
+        return SimpleNamespace(topics=known)
 
 
 class Message:
@@ -89,7 +92,7 @@ class Producer:
         self.flying: dict[Where, deque[tuple[Record, Callable[..., None] | None]]] = {}
         self._reports: deque[Callable[[], None]] = deque()
 
-    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+    def list_topics(self, topic: str | None, timeout: float) -> SimpleNamespace:
         return self._log.list_topics(topic, timeout)
 
     def produce(
@@ -199,7 +202,7 @@ class Consumer:
         self.options = options
         return self
 
-    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+    def list_topics(self, topic: str | None, timeout: float) -> SimpleNamespace:
         return self._log.list_topics(topic, timeout)
 
     def get_watermark_offsets(

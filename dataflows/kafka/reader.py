@@ -1,0 +1,61 @@
+"""Reading partitions of a topic to their ends, once."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol, cast
+
+from confluent_kafka import KafkaError, Message, TopicPartition
+
+from dataflows.kafka.client import TRANSIENT
+from session_logic.errors import HeartwheelError
+
+READ_MESSAGES = 10_000
+POLL_S = 0.02
+TIMEOUT_S = 30.0
+# What the consumer needs for that. The end is told when a fetch comes back empty, so a fetch
+# does not wait for more.
+END_OPTIONS = {"enable.partition.eof": "true", "fetch.wait.max.ms": "10"}
+
+
+class ReadError(HeartwheelError):
+    """A topic cannot be read to its end: Kafka does not answer, or refuses."""
+
+
+class _Consumer(Protocol):
+    def assign(self, partitions: list[TopicPartition]) -> None: ...
+
+    def unassign(self) -> None: ...
+
+    def consume(self, num_messages: int, timeout: float) -> list[Message]: ...
+
+
+class ReadToEnd:
+    """Iterates over the records of some partitions, from their starts to their ends."""
+
+    def __init__(self, consumer: _Consumer, topic: str, starts: Mapping[int, int]) -> None:
+        """Read from starts: the first offset of each partition. The consumer has END_OPTIONS."""
+        self._consumer = consumer
+        self._topic = topic
+        self._starts = starts
+        self.ends: dict[int, int] = {}  # the end offset of each partition that has been reached
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield each record; raises ReadError if a partition cannot be read."""
+        parts = [TopicPartition(self._topic, *start) for start in self._starts.items()]
+        self._consumer.assign(parts)
+        answered_s = time.monotonic()
+        while len(self.ends) < len(self._starts):
+            for message in self._consumer.consume(READ_MESSAGES, POLL_S):
+                error = message.error()
+                if error is None:
+                    answered_s = time.monotonic()
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    answered_s = time.monotonic()
+                    self.ends[cast("int", message.partition())] = cast("int", message.offset())
+                elif error.code() not in TRANSIENT:
+                    raise ReadError(f"topic {self._topic} cannot be read: {error.str()}")
+            if time.monotonic() - answered_s > TIMEOUT_S:
+                msg = f"topic {self._topic} cannot be read: no answer for {TIMEOUT_S:g} s"
+                raise ReadError(msg)
+        self._consumer.unassign()
