@@ -12,17 +12,17 @@ from dataflows.settings import Settings, load_settings
 from heartwheel.commands.shared import ConfigOption, moment_text, print_table
 
 if TYPE_CHECKING:
-    from heartwheel.store.contents import Summary
+    from heartwheel.store.summary import Summary
 
 store_app = typer.Typer(
     help="Look at, check, copy or migrate a recovery store.", no_args_is_help=True
 )
 
 FolderArgument = Annotated[
-    Path | None, typer.Argument(help="Recovery directory; without it, that of the settings.")
+    Path | None, typer.Argument(help="Recovery directory; the default is that of the settings.")
 ]
 SourceArgument = Annotated[Path, typer.Argument(help="Recovery directory of a stopped run.")]
-TargetArgument = Annotated[Path, typer.Argument(help="Directory to make; it must not exist.")]
+TargetArgument = Annotated[Path, typer.Argument(help="Directory to create; it must not exist.")]
 
 
 @store_app.command("inspect")
@@ -31,13 +31,14 @@ def inspect_command(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002  # typer's way
 ) -> None:
-    """Show what a store holds: files, epochs, versions, offsets, sessions per lane."""
+    """Show what a store holds: files, epochs, versions, offsets, and sessions per lane."""
     from heartwheel.store.contents import Contents
     from heartwheel.store.recovery_files import Recovery
+    from heartwheel.store.summary import summarize
 
     settings, folder = _where(folder, config)
     with Recovery(folder) as recovery:
-        summary = Contents(recovery, settings.rules()).summary()
+        summary = summarize(Contents(recovery, settings.rules()))
     if as_json:
         print(json.dumps(to_builtins(summary)))
         return
@@ -48,7 +49,7 @@ def inspect_command(
 
 @store_app.command("check")
 def check_command(folder: FolderArgument = None, config: ConfigOption = None) -> None:
-    """Check all that a start needs, and more; one line for each fault, exit code 1 if any."""
+    """Check everything that a start needs and more: one line per fault, exit code 1 if any."""
     from heartwheel.store.contents import Contents
     from heartwheel.store.recovery_files import Recovery
 
@@ -61,13 +62,13 @@ def check_command(folder: FolderArgument = None, config: ConfigOption = None) ->
             print(fault)
         if faults:
             raise typer.Exit(1)
-        print(f"{folder}: no fault in {len(recovery.parts)} files and {contents.lanes} lanes")
+        print(f"{folder}: OK, {len(recovery.parts)} files and {contents.lanes} lanes")
 
 
 @store_app.command("copy")
 def copy_command(source: SourceArgument, target: TargetArgument) -> None:
-    """Copy the store of a stopped run."""
-    from heartwheel.store.transfer import copy_store
+    """Copy the store of a stopped run to a new directory."""
+    from heartwheel.store.copying import copy_store
 
     copy_store(source, target)
     print(f"copied {source} to {target}")
@@ -80,16 +81,16 @@ def migrate_command(
     lanes: Annotated[int, typer.Option(help="New number of lanes: a power of two up to 256.")],
     config: ConfigOption = None,
 ) -> None:
-    """Write the sessions of a stopped run as a new store with another number of lanes."""
-    from heartwheel.store.transfer import migrate_store
+    """Write the sessions of a stopped run to a new store with another number of lanes."""
+    from heartwheel.store.migration import migrate_store
 
     settings = load_settings({**os.environ, "HEARTWHEEL_LANES": str(lanes)}, config)
     count = migrate_store(source, target, settings.lanes, settings.rules())
     print(f"migrated {count} sessions from {source} to {target}")
     print(
-        f"Next: make a new output topic with {lanes} partitions, then start with "
+        f"Next: create a new output topic with {lanes} partitions, then start with "
         f"HEARTWHEEL_LANES={lanes}, HEARTWHEEL_RECOVERY_DIR={target} and HEARTWHEEL_OUTPUT_TOPIC "
-        "set to it. Readers go on there once they have read the old topic to its end."
+        "set to it. Consumers switch to it once they have read the old topic to its end."
     )
 
 
@@ -99,7 +100,7 @@ def _where(folder: Path | None, config: str | None) -> tuple[Settings, Path]:
 
 
 def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
-    """Return what is printed: rows with a text for each column, table by table."""
+    """Return the tables to print: rows with a text for each column."""
     whole = {
         "directory": summary.directory,
         "lanes, groups": f"{summary.lane_count}, {summary.groups}",

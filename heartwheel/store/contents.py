@@ -1,19 +1,15 @@
-"""What a recovery directory holds in the terms of Heartwheel: lanes, rows, sessions, offsets."""
+"""What a recovery directory holds in the terms of Heartwheel: lanes, rows and their faults."""
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
-from msgspec import Struct
-
-from dataflows.kafka.dead_letters import starts_of
-from dataflows.kafka.outbox import Outbox
-from dataflows.messages import DEAD_LETTER_KEY, lane_key
+from dataflows.messages import lane_key
 from dataflows.store import from_stored
-from heartwheel.store.recovery_files import TABLES_VERSION, Entry, Recovery
+from heartwheel.store.recovery_files import Entry, Recovery
+from heartwheel.store.sinks import read_sink
 from session_logic.codec import decode_entry, decode_sessions
 from session_logic.errors import HeartwheelError, SnapshotError
-from session_logic.journal import BaseRow, Journal, Row, lane_of_row
+from session_logic.journal import BaseRow, Row, lane_of_row
 from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
 from session_logic.lane import Lane
 from session_logic.restoring import LaneState, check_state, read_lane_state
@@ -23,62 +19,11 @@ FLOW = "heartwheel"
 STEPS = ("source", "restored", "sessions", "sink", "store")
 
 
-class LaneSummary(Struct):
-    """What is stored of a lane; remembered counts the ended sessions that are still kept."""
-
-    lane: int
-    active: int
-    remembered: int
-    fired_ms: int
-    first_segment: int
-    last_segment: int
-    base_rows: int
-    journal_rows: int
-    bytes: int
-
-
-class FileSummary(Struct):
-    """A part file; committed_epoch is the epoch up to which older values are gone from it."""
-
-    file: str
-    bytes: int
-    committed_epoch: int
-
-
-class SinkSummary(Struct):
-    """Where output goes on, by partition, and how many records are not acknowledged."""
-
-    version: int
-    end_offsets: dict[int, int]
-    waiting: int = 0
-
-
-class Summary(Struct):
-    """What a store holds, in plain values: epochs, versions, offsets, rows, lanes."""
-
-    directory: str
-    tables_version: int
-    state_versions: list[int]
-    row_versions: list[int]
-    sink_versions: list[int]
-    lane_count: int
-    groups: int
-    executions: int
-    workers: int
-    last_epoch: int
-    resume_epoch: int
-    files: list[FileSummary]
-    values: dict[str, int]
-    source: dict[str, Any]
-    sink: dict[str, SinkSummary]
-    lanes: list[LaneSummary]
-
-
 class Contents:
-    """The lanes of an open recovery directory, each restored from it as a run would do it."""
+    """The lanes of an open recovery directory, each restored from it as by a run."""
 
     def __init__(self, recovery: Recovery, rules: Rules) -> None:
-        """Find what there is; rules are those of the run.
+        """Read the states of the lanes; rules are those of the run.
 
         Raises SnapshotError if it is a store of another dataflow.
         """
@@ -89,7 +34,7 @@ class Contents:
             if entry.step not in {f"{FLOW}.{step}" for step in STEPS}:
                 msg = f"{entry.where} is of another dataflow; give the directory of Heartwheel"
                 raise SnapshotError(msg)
-        states, self._state_faults = lane_states(self.step("sessions"))
+        states, self.state_faults = lane_states(self.step("sessions"))
         self.states = {state.lane: state for state in states}
 
     def step(self, name: str) -> list[Entry]:
@@ -100,8 +45,8 @@ class Contents:
         )
 
     def waiting(self) -> int:
-        """Count the records of which the store does not know that Kafka has them."""
-        return sum(_sink_summary(entry).waiting for entry in self.step("sink"))
+        """Count the records that Kafka has not acknowledged as far as the store knows."""
+        return sum(read_sink(entry).waiting for entry in self.step("sink"))
 
     @property
     def lanes(self) -> int:
@@ -109,7 +54,7 @@ class Contents:
         return next((state.lanes for state in self.states.values()), 0)
 
     def rows(self, lane: int) -> list[Entry]:
-        """Return where the rows of a lane are."""
+        """Return the entries of the rows of a lane."""
         return [entry for entry in self.step("store") if _lane_of(entry, self.lanes) == lane]
 
     def restore(self, lane: int) -> tuple[Lane, list[str]]:
@@ -134,7 +79,7 @@ class Contents:
     def faults(self) -> Iterator[str]:
         """Yield a line for everything that is wrong, in files, states and rows."""
         yield from self.recovery.faults()
-        yield from self._state_faults
+        yield from self.state_faults
         for lane in range(self.lanes):
             if lane in self.states:
                 yield from self.restore(lane)[1]
@@ -147,55 +92,11 @@ class Contents:
             try:
                 value = entry.value()
                 if entry.step.endswith("sink"):
-                    _sink_summary(entry)
+                    read_sink(entry)
                 elif not isinstance(value, int):
                     yield f"{entry.where}: {value!r} is no offset"
             except HeartwheelError as error:
                 yield f"{entry.where}: {error}"
-
-    def summary(self) -> Summary:
-        """Return what is stored; raises SnapshotError for what cannot be read."""
-        if self._state_faults:
-            raise SnapshotError(self._state_faults[0])
-        recovery = self.recovery
-        counts = {name: len(self.step(name)) for name in STEPS}
-        return Summary(
-            str(recovery.folder),
-            TABLES_VERSION,
-            sorted({state.version for state in self.states.values()}),
-            sorted({entry.value()[0] for entry in self.step("store")}),
-            sorted({_sink_summary(entry).version for entry in self.step("sink")}),
-            self.lanes,
-            next((state.groups for state in self.states.values()), KEY_GROUPS),
-            recovery.executions,
-            recovery.workers,
-            recovery.last_epoch(),
-            recovery.resume_epoch,
-            [FileSummary(part.path.name, part.bytes, part.committed) for part in recovery.parts],
-            counts,
-            {entry.key: entry.value() for entry in self.step("source")},
-            {entry.key: _sink_summary(entry) for entry in self.step("sink")},
-            [self._lane_summary(lane) for lane in sorted(self.states)],
-        )
-
-    def _lane_summary(self, lane: int) -> LaneSummary:
-        restored, faults = self.restore(lane)
-        if faults:
-            raise SnapshotError(f"{faults[0]}; see `heartwheel store check`")
-        state, rows = self.states[lane], self.rows(lane)
-        bases = sum(entry.key.startswith("base") for entry in rows)
-        active = restored.table.active
-        return LaneSummary(
-            lane,
-            active,
-            len(restored.table.wheel) - active,
-            state.watermark_ms,
-            Journal(lane, state.lanes, state.journal).oldest,
-            state.journal.segment,
-            bases,
-            len(rows) - bases,
-            sum(entry.bytes for entry in rows),
-        )
 
 
 def lane_states(entries: list[Entry]) -> tuple[list[LaneState], list[str]]:
@@ -221,19 +122,6 @@ def lane_states(entries: list[Entry]) -> tuple[list[LaneState], list[str]]:
     return states, faults
 
 
-def _sink_summary(entry: Entry) -> SinkSummary:
-    """Return what a sink's state says; raises SnapshotError if it cannot be read."""
-    value = entry.value()
-    try:
-        if entry.key == DEAD_LETTER_KEY:
-            return SinkSummary(value[0], starts_of(value))
-        lane = int(entry.key.removeprefix("lane-"))
-        outbox = Outbox.of_state(lane, value)
-        return SinkSummary(value[0], {lane: outbox.end_offset}, len(outbox.release()))
-    except (TypeError, ValueError, LookupError) as error:
-        raise SnapshotError(f"it is no state of a sink ({error})") from None
-
-
 def _lane_of(entry: Entry, lanes: int) -> int:
     """Return the lane of a row by its name, or -1."""
     try:
@@ -243,7 +131,7 @@ def _lane_of(entry: Entry, lanes: int) -> int:
 
 
 def _check_row(row: Row, name: str, lanes: int) -> None:
-    """Raise SnapshotError if a row is not where it belongs, or what it holds is not."""
+    """Raise SnapshotError if a row, or a device in it, is in the wrong place."""
     if row.row != name or row.lane != lane_of_row(name, lanes):
         raise SnapshotError(f"it holds row {row.row} of lane {row.lane}")
     if isinstance(row, BaseRow):

@@ -1,4 +1,4 @@
-"""The lock on a recovery directory: one run at a time uses a store, and a store has a name."""
+"""The lock on a recovery directory: one run at a time uses a store, and every store has a name."""
 
 import fcntl
 import os
@@ -8,15 +8,16 @@ from uuid import uuid4
 from session_logic.errors import ConfigError
 
 LOCK_FILE = "heartwheel.lock"
-# Locked by the first process only, beyond the bytes of the numbers; it may be tried by others.
+# Only the first process locks this byte, which is beyond those of the process numbers. Others test
+# it to learn whether the first process runs.
 FIRST_BYTE = 1 << 20
 
 
 class StoreLock:
     """Held by a process for as long as it lives, however it ends.
 
-    Every process of a run holds the file's shared lock, so that tools see that the store is in
-    use, and the byte of its own number alone, so that no second run gets it.
+    Every process of a run holds the file's shared lock: tools see by it that the store is in use.
+    It also holds the byte of its own number exclusively: a second run cannot get it.
     """
 
     def __init__(self, folder: Path, process_id: int) -> None:

@@ -2,7 +2,7 @@
 
 A directory has part-0.sqlite3, part-1.sqlite3, ...: each holds a share of the stored values by
 step, key and epoch, and a share of what is known of the executions. Bytewax opens every file
-that ends in .sqlite3 and trusts what it finds; here a wrong one is named.
+that ends in .sqlite3 and trusts its content; here a wrong file is an error that names it.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 # The `user_version` of the tables that Bytewax 0.21 makes.
 TABLES_VERSION = 5
 # All parts are committed at every epoch; parts further apart were not copied together.
-APART_EPOCHS = 100
+MAX_APART_EPOCHS = 100
 
 
 class StoreInUseError(HeartwheelError):
@@ -32,7 +32,7 @@ class StoreInUseError(HeartwheelError):
 
 
 class Part(Struct):
-    """One file; committed is the epoch up to which older values have been removed from it."""
+    """One file; values from before the epoch committed that were replaced are gone from it."""
 
     path: Path
     db: sqlite3.Connection
@@ -49,7 +49,7 @@ class Part(Struct):
 
     @property
     def bytes(self) -> int:
-        """The size on disk, with what has not been moved from the log into the file yet."""
+        """The size on disk, the write-ahead log included."""
         log = self.path.with_name(f"{self.path.name}-wal")
         return self.path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
@@ -79,7 +79,7 @@ class Entry(Struct, frozen=True):
 
 
 class _PlainUnpickler(Unpickler):
-    """Loads plain values only, so reading a store runs nothing that somebody put there."""
+    """Loads plain values only, so that reading a store cannot run code that was put there."""
 
     def find_class(self, module_name: str, global_name: str, /) -> NoReturn:
         raise SnapshotError(f"it names {module_name}.{global_name}, which is no plain value")
@@ -89,8 +89,8 @@ class Recovery:
     """One moment of a recovery directory, for as long as it is open.
 
     Raises ConfigError where there is no store, and SnapshotError that names the file if a part is
-    missing, damaged or from elsewhere. With alone, nobody else can have the store open meanwhile:
-    raises StoreInUseError if somebody has.
+    missing, damaged or from another store. With alone, no other process can open the store
+    meanwhile; raises StoreInUseError if one has it open.
     """
 
     def __init__(self, folder: Path, *, alone: bool = False) -> None:
@@ -151,7 +151,7 @@ class Recovery:
                 _refuse(self.folder / f"part-{lost}.sqlite3", f"of {first.count} is missing")
 
     def _resume(self) -> tuple[int, int, int]:
-        """Return number of executions, workers of the last one, and the epoch to resume from."""
+        """Return how many executions there were, the last one's workers, and the resume epoch."""
         executions = [(-1, 0, 1)]
         for part in self.parts:
             executions += part.rows("SELECT ex_num, worker_count, resume_epoch FROM exs")
@@ -174,7 +174,7 @@ class Recovery:
             what = f"and the other parts go on from epoch {self.resume_epoch}"
             _refuse(newest, f"was committed up to epoch {newest.committed}, {what}")
         for part in self.parts:
-            if newest.committed - part.committed > APART_EPOCHS:
+            if newest.committed - part.committed > MAX_APART_EPOCHS:
                 what = f"and {newest.path.name} up to epoch {newest.committed}"
                 _refuse(part, f"was committed up to epoch {part.committed}, {what}")
 
@@ -194,12 +194,12 @@ class Recovery:
         return found
 
     def last_epoch(self) -> int:
-        """Return the last epoch of which anything is stored, complete or not."""
+        """Return the last epoch with a stored value, complete or not."""
         found = [part.rows("SELECT MAX(snap_epoch) FROM snaps") for part in self.parts]
         return max(epoch or 0 for ((epoch,),) in found)
 
     def faults(self) -> Iterator[str]:
-        """Yield what SQLite finds wrong in the files, which it reads whole."""
+        """Yield what SQLite finds wrong in the files; it reads all of them."""
         for part in self.parts:
             try:
                 lines = [line for (line,) in part.rows("PRAGMA integrity_check")]
@@ -209,7 +209,7 @@ class Recovery:
 
 
 def _open_part(path: Path, *, alone: bool) -> Part:
-    """Open a file and begin to read; raises SnapshotError if it is not a whole part of a store."""
+    """Open a file and begin to read; raises SnapshotError if it is no intact part of a store."""
     db = None
     try:
         if not path.is_file() or not path.stat().st_size:
@@ -239,7 +239,7 @@ def _open_part(path: Path, *, alone: bool) -> Part:
 
 def _refuse(part: Part | Path, what: str) -> NoReturn:
     path = part if isinstance(part, Path) else part.path
-    raise SnapshotError(f"{path} {what}; put back a whole copy of the recovery directory")
+    raise SnapshotError(f"{path} {what}; restore an intact copy of the recovery directory")
 
 
 def _lock(folder: Path) -> int | None:

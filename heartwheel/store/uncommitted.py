@@ -1,8 +1,8 @@
-"""What a crash left half-done in the recovery partitions, taken out before a run.
+"""Removes from the recovery partitions, before a run, what a crash left unfinished.
 
-Bytewax writes the snapshots of an epoch one by one, and then that the epoch is finished. After a
-crash in between it resumes before that epoch, but leaves the snapshots there; the one of a key
-that the new run does not touch in this epoch would later be taken for the newest.
+Bytewax writes the snapshots of an epoch one by one, then a note that the epoch is finished. After
+a crash in between it resumes before that epoch, but leaves the snapshots there. If the new run
+does not write a key in this epoch, the left snapshot would later be taken for the newest one.
 """
 
 import sqlite3
@@ -24,8 +24,8 @@ def forget_unfinished(folder: Path) -> int:
         return sum(_delete_from(path, epoch) for path in paths)
     except sqlite3.Error as error:
         msg = (
-            f"recovery store {folder} cannot be put right ({error}); put back a whole copy of the "
-            "recovery directory, or make room on its disk"
+            f"recovery store {folder} cannot be repaired ({error}); restore an intact copy of "
+            "the recovery directory, or make room on its disk"
         )
         raise SnapshotError(msg) from None
 

@@ -12,6 +12,7 @@ from dataflows.kafka.outbox import SINK_VERSION, Outbox
 from dataflows.store import ROW_VERSION, Inbox, StoreSink
 from heartwheel.store.contents import Contents
 from heartwheel.store.recovery_files import Recovery
+from heartwheel.store.summary import summarize
 from session_logic.errors import SnapshotError
 from session_logic.events import SessionEnd
 from session_logic.restoring import STATE_VERSION, read_lane_state
@@ -33,7 +34,7 @@ def test_store_of_a_version_has_its_sessions_and_goes_on(part: Path, tmp_path: P
     shutil.copy(part, tmp_path / "part-0.sqlite3")
     want = json.loads(part.with_suffix(".json").read_text())
     with Recovery(tmp_path) as recovery:
-        summary = Contents(recovery, SETTINGS.rules()).summary()
+        summary = summarize(Contents(recovery, SETTINGS.rules()))
     assert summary.state_versions == [int(part.stem.removeprefix("state-"))]
     assert active(tmp_path) == want
     out: list[object] = []

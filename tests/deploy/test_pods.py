@@ -272,7 +272,7 @@ def test_killed_pod_and_rescaling_lose_and_double_nothing(tmp_path: Path, kafka:
         pods.stop()
     assert check_against_model(kafka, [kafka.output], RULES) > 2_000
     store = pods.claim("heartwheel-0") / "recovery"
-    assert check(store) == f"{store}: no fault in 1 files and {LANES} lanes\n"
+    assert check(store) == f"{store}: OK, 1 files and {LANES} lanes\n"
 
 
 def check_access(pods: StatefulSet) -> None:

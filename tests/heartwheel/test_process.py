@@ -191,7 +191,7 @@ def test_damaged_partition_is_one_line(tmp_path: Path, damage: Callable[[bytes],
     part.write_bytes(damage(part.read_bytes()))
     with pytest.raises(SnapshotError) as error:
         prepare_recovery(Settings(recovery_dir=str(tmp_path)), first=True)
-    one_line(error, str(part), "put back a whole copy")
+    one_line(error, str(part), "restore an intact copy")
 
 
 def test_whole_store_is_left_as_it_is(tmp_path: Path) -> None:

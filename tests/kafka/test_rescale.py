@@ -57,7 +57,7 @@ def test_other_number_of_processes_loses_and_doubles_nothing(cluster: Cluster, p
     stop(cluster, run)
     assert check_against_model(cluster, [cluster.output], RULES) > 2_000
     assert store(cluster, "check", str(cluster.folder / "recovery")) == (
-        f"{cluster.folder}/recovery: no fault in {parts} files and 4 lanes\n"
+        f"{cluster.folder}/recovery: OK, {parts} files and 4 lanes\n"
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from heartwheel.store.contents import Contents
 from heartwheel.store.recovery_files import Recovery
+from heartwheel.store.summary import summarize
 from session_logic.codec import encode_sessions
 from session_logic.errors import HeartwheelError
 from session_logic.keys import key_group_of
@@ -103,7 +104,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_fault_inside_a_store_is_a_line_with_file_and_row(
     name: str, store: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check finds it and nothing is run; inspect and migrate do not pass it over."""
+    """Check finds it and nothing is run; inspect and migrate do not skip it."""
     monkeypatch.chdir(store.parent)
     do, text = FAULTS[name]
     do(store)
@@ -134,7 +135,7 @@ def test_any_bytes_in_a_store_are_a_fault_or_none_but_no_crash(seed: int, store:
             contents = Contents(recovery, SETTINGS.rules())
             faults = list(contents.faults())
             if not faults:
-                contents.summary()
+                summarize(contents)
     except HeartwheelError as error:
         faults = [str(error)]
     assert faults or seed % 3, "a cut file is always found"

@@ -101,5 +101,5 @@ def test_new_store_is_left_alone(folder: Path) -> None:
 def test_damaged_partition_is_named_with_what_to_do(folder: Path, damage: bytes) -> None:
     """A partition that is no store is an error in one line."""
     (folder / "part-1.sqlite3").write_bytes(damage)
-    with pytest.raises(SnapshotError, match="put back a whole copy"):
+    with pytest.raises(SnapshotError, match="restore an intact copy"):
         forget_unfinished(folder)

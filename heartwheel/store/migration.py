@@ -1,12 +1,7 @@
-"""Stores made from stores: a copy, and the sessions moved to another number of lanes."""
+"""The migration of a store: its sessions moved to another number of lanes."""
 
-import shutil
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import bytewax.operators as op
@@ -23,6 +18,7 @@ from dataflows.messages import DEAD_LETTER_KEY, lane_key
 from dataflows.run_state import RunState
 from dataflows.store import Inbox, RestoredSource, StoreSink
 from heartwheel.store.contents import FLOW, Contents
+from heartwheel.store.copying import new_folder
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.move import Move
@@ -30,31 +26,21 @@ from session_logic.rules import Rules
 
 # A value to store as it is: (step, key, value).
 Kept = tuple[str, str, Any]
-# Rows are let go once an epoch has stored them.
+# Rows are released once an epoch has stored them.
 EPOCH = timedelta(milliseconds=100)
 
 
-def copy_store(source: Path, target: Path) -> None:
-    """Copy a stopped store to a new directory, with what is only in the log of a killed run.
-
-    Raises StoreInUseError for a running one, ConfigError if there is something at the target.
-    """
-    with _new_folder(target) as folder, Recovery(source, alone=True) as store:
-        for part in store.parts:
-            with closing(sqlite3.connect(folder / part.path.name)) as copy:
-                part.db.backup(copy)
-
-
 def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
-    """Write the sessions of a stopped store as a new one of another number of lanes; count them.
+    """Write the sessions of a stopped store to a new one with other lanes; return how many.
 
-    Source offsets stay, and so does the state of the dead letters; the output topic is another,
-    so nothing is known of it. Raises StoreInUseError for a running store, ConfigError if it was not
-    stopped cleanly or there is something at the target, SnapshotError if it is not whole.
+    The new store has the source offsets and the state of the dead letters, but nothing of the
+    output topic, because it writes to another one. Raises StoreInUseError for a running store,
+    ConfigError if it was not stopped cleanly or the target exists, SnapshotError if it is damaged
+    or the new store is not as it must be.
     """
     # A clean stop leaves no log.
     killed = any(log.stat().st_size for log in source.glob("*.sqlite3-wal"))
-    with _new_folder(target) as folder:
+    with new_folder(target) as folder:
         with Recovery(source, alone=True) as store:
             contents = Contents(store, rules)
             _check_movable(contents, killed=killed)
@@ -76,7 +62,7 @@ def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
             parts = len(store.parts)
         init_db_dir(folder, parts)  # type: ignore[no-untyped-call]
         _write(folder, kept, inbox)
-        _check_moved(folder, rules, count)
+        check_moved(folder, rules, count)
     return count
 
 
@@ -97,41 +83,28 @@ def _check_movable(contents: Contents, *, killed: bool) -> None:
     restoring = any(state.waiting for state in contents.states.values())
     if killed or restoring or contents.waiting():
         msg = (
-            f"{folder} is of a run that was killed: what it sent last is not known; start it once "
-            "more and stop it with SIGTERM, then migrate"
+            f"{folder} is of a run that was killed: what it sent last is not known; start it "
+            "again, stop it with SIGTERM, then migrate"
         )
         raise ConfigError(msg)
 
 
-def _check_moved(folder: Path, rules: Rules, count: int) -> None:
-    """Raise AssertionError if the new store is not whole or has not all of the sessions."""
+def check_moved(folder: Path, rules: Rules, count: int) -> None:
+    """Raise SnapshotError unless the new store is intact and has all of the sessions."""
     with Recovery(folder) as store:
         contents = Contents(store, rules)
         fault = next(contents.faults(), None)
-        assert fault is None, fault
-        assert count == sum(len(contents.restore(n)[0].table.wheel) for n in contents.states)
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside the target that becomes the target if all goes well."""
-    if target.exists():
-        raise ConfigError(f"{target} exists; name a directory that does not")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(dir=target.parent, prefix=f"{target.name}-unfinished-"))
-        folder.chmod(0o755)
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be made: {error.strerror}") from None
-    try:
-        yield folder
-        folder.rename(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if fault is None:
+            found = sum(len(contents.restore(n)[0].table.wheel) for n in contents.states)
+            if found == count:
+                return
+            fault = f"it has {found} sessions, not {count}"
+    msg = f"the migrated store is wrong and was removed: {fault}; keep the old one and report this"
+    raise SnapshotError(msg)
 
 
 def _write(folder: Path, kept: list[Kept], inbox: Inbox) -> None:
-    """Store values and rows by a run of a dataflow with the step ids of the real one."""
+    """Store values and rows by running a dataflow that has the step ids of the real one."""
     flow = Dataflow(FLOW)
     source = {key: value for step, key, value in kept if step == "source"}
     items = op.input("source", flow, _KeptSource(source, kept))
@@ -152,7 +125,7 @@ def _of(items: Stream[Kept], step: str) -> Stream[tuple[str, Any]]:
 
 
 class _KeptPart(StatefulSourcePartition[Kept, Any]):
-    """A source partition that stays where it was; the first one has all values to emit."""
+    """A source partition that stays at its offset; the first one emits all values."""
 
     def __init__(self, items: list[Kept], state: Any) -> None:
         self._items = items
@@ -170,7 +143,7 @@ class _KeptPart(StatefulSourcePartition[Kept, Any]):
 
 
 class _KeptSource(FixedPartitionedSource[Kept, Any]):
-    """The input partitions at the offsets that they had come to."""
+    """The input partitions at their stored offsets."""
 
     def __init__(self, states: dict[str, Any], items: list[Kept]) -> None:
         self._states = states
@@ -184,7 +157,7 @@ class _KeptSource(FixedPartitionedSource[Kept, Any]):
 
 
 class _KeptLogic(StatefulBatchLogic[Any, Any, Any]):
-    """A lane that is nothing but its state."""
+    """A lane of which only the state is kept."""
 
     def __init__(self, _stored: Any) -> None:
         self._state: Any = None

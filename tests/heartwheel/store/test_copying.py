@@ -1,6 +1,5 @@
-"""Stores inspected, copied and moved to another number of lanes."""
+"""Stores inspected and copied, and none that is in use is harmed."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -11,18 +10,14 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from msgspec import structs
 
+from heartwheel.store.copying import copy_store
 from heartwheel.store.recovery_files import StoreInUseError
-from heartwheel.store.transfer import copy_store
 from tests.support.broker import ROOT
-from tests.support.events import by_device
 from tests.support.fixture_stores import sessions
-from tests.support.flow import SETTINGS, history, run, sent
-from tests.support.stores import Command, active, execute, sink
+from tests.support.stores import Command
 
 
 def holding(store: Path) -> subprocess.Popen[str]:
@@ -98,84 +93,9 @@ def test_inspect_says_what_is_there(store: Path, command: Command) -> None:
         assert re.search(rf"{lane['lane']} +{lane['active']} +{lane['remembered']} ", output)
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 8, 256])
-def test_migrated_store_has_the_same_sessions_and_offsets(
-    lanes: int, store: Path, tmp_path: Path, command: Command
-) -> None:
-    """The next run has the other number of lanes, and the sessions and offsets of before."""
-    code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", lanes)
-    assert code == 0
-    assert f"output topic with {lanes} partitions" in output
-    assert active(tmp_path / "new") == active(store) == sessions()
-    out: list[Any] = []
-    run(history(60), tmp_path / "new", out, settings=structs.replace(SETTINGS, lanes=lanes))
-    whole: list[Any] = []
-    run(history(60), store, whole)
-    assert by_device(sent(out)) == by_device(sent(whole))
-    assert sent(out)
-
-
-def test_killed_run_is_not_migrated(store: Path, tmp_path: Path, command: Command) -> None:
-    """What it sent last is known only after one more run: nothing is to be lost or doubled."""
-    sink("lane-001", 2, 7, ["d1"], [b"{}"])(store)
-    sink("lane-002", 2, 7, [], [])(store)
-    sink("rejected", 2, {0: 5})(store)
-    summary = json.loads(command("store", "inspect", store, "--json")[1])
-    assert summary["sink"]["lane-001"] == {"version": 2, "end_offsets": {"1": 7}, "waiting": 1}
-    assert summary["sink"]["rejected"]["end_offsets"] == {"0": 5}
-    code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", 2)
-    assert code == 2
-    assert "was killed" in output
-    execute(
-        store / "part-0.sqlite3",
-        "DELETE FROM snaps WHERE state_key = 'lane-001' AND snap_epoch = 1",
-    )
-    with closing(sqlite3.connect(store / "part-0.sqlite3")) as db:
-        with db:
-            db.execute("UPDATE parts SET created_at = 'in the log'")
-        shutil.copytree(store, tmp_path / "killed")
-    code, output = command("store", "migrate", tmp_path / "killed", tmp_path / "new", "--lanes", 2)
-    assert code == 2
-    assert "was killed" in output
-    assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
-    summary = json.loads(command("store", "inspect", tmp_path / "new", "--json")[1])
-    assert list(summary["sink"]) == ["rejected"]
-
-
-@pytest.mark.parametrize("lanes", [0, 3, 512, "x"])
-def test_impossible_number_of_lanes_is_refused(
-    lanes: object, store: Path, tmp_path: Path, command: Command
-) -> None:
-    """Lanes are a power of two up to 256; nothing is left behind."""
-    code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", lanes)
-    assert code == 2
-    assert "LANES" in output.upper()
-    assert os.listdir(tmp_path) == ["store"]
-
-
 def test_empty_directory_holds_no_store(tmp_path: Path, command: Command) -> None:
     """A wrong directory is a wrong setting."""
     for name in ("inspect", "check"):
         code, output = command("store", name, tmp_path)
         assert code == 2
         assert "holds no recovery store" in output
-
-
-@pytest.mark.parametrize("wait_s", [0.3, 0.6, 0.8, 1.0])
-def test_killed_migration_leaves_the_source_whole_and_no_half_target(
-    wait_s: float, store: Path, tmp_path: Path, command: Command
-) -> None:
-    """Whenever it is killed, the target is there whole or not at all."""
-    target = tmp_path / "new"
-    arguments = ["store", "migrate", str(store), str(target), "--lanes", "2"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "heartwheel.cli", *arguments], cwd=ROOT
-    ) as process:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(wait_s)
-        process.kill()
-    assert active(store) == sessions()
-    if target.exists():
-        assert active(target) == sessions()
-    else:
-        assert command(*arguments)[0] == 0

@@ -1,0 +1,40 @@
+"""A copy of a stopped store, and the new directory that a copy or a migration is made in."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+from heartwheel.store.recovery_files import Recovery
+from session_logic.errors import ConfigError
+
+
+def copy_store(source: Path, target: Path) -> None:
+    """Copy a stopped store to a new directory, the write-ahead log of a killed run included.
+
+    Raises StoreInUseError for a running one, ConfigError if there is something at the target.
+    """
+    with new_folder(target) as folder, Recovery(source, alone=True) as store:
+        for part in store.parts:
+            with closing(sqlite3.connect(folder / part.path.name)) as copy:
+                part.db.backup(copy)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside the target; it becomes the target if all goes well."""
+    if target.exists():
+        raise ConfigError(f"{target} exists; name a directory that does not")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(dir=target.parent, prefix=f"{target.name}-unfinished-"))
+        folder.chmod(0o755)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be made: {error.strerror}") from None
+    try:
+        yield folder
+        folder.rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

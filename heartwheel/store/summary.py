@@ -1,0 +1,104 @@
+"""What a store holds, in plain values: for `heartwheel store inspect`."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from heartwheel.store.contents import STEPS, Contents
+from heartwheel.store.recovery_files import TABLES_VERSION
+from heartwheel.store.sinks import SinkSummary, read_sink
+from session_logic.errors import SnapshotError
+from session_logic.journal import Journal
+from session_logic.keys import KEY_GROUPS
+
+
+class LaneSummary(Struct, kw_only=True):
+    """What is stored of a lane; remembered counts the ended sessions that are still kept."""
+
+    lane: int
+    active: int
+    remembered: int
+    fired_ms: int
+    first_segment: int
+    last_segment: int
+    base_rows: int
+    journal_rows: int
+    bytes: int
+
+
+class FileSummary(Struct, kw_only=True):
+    """A part file; values from before committed_epoch that were replaced are gone from it."""
+
+    file: str
+    bytes: int
+    committed_epoch: int
+
+
+class Summary(Struct, kw_only=True):
+    """What a store holds, in plain values: epochs, versions, offsets, rows, lanes."""
+
+    directory: str
+    tables_version: int
+    state_versions: list[int]
+    row_versions: list[int]
+    sink_versions: list[int]
+    lane_count: int
+    groups: int
+    executions: int
+    workers: int
+    last_epoch: int
+    resume_epoch: int
+    files: list[FileSummary]
+    values: dict[str, int]
+    source: dict[str, Any]
+    sink: dict[str, SinkSummary]
+    lanes: list[LaneSummary]
+
+
+def summarize(contents: Contents) -> Summary:
+    """Return what is stored; raises SnapshotError for what cannot be read."""
+    if contents.state_faults:
+        raise SnapshotError(contents.state_faults[0])
+    recovery, states = contents.recovery, contents.states
+    sinks = {entry.key: read_sink(entry) for entry in contents.step("sink")}
+    return Summary(
+        directory=str(recovery.folder),
+        tables_version=TABLES_VERSION,
+        state_versions=sorted({state.version for state in states.values()}),
+        row_versions=sorted({entry.value()[0] for entry in contents.step("store")}),
+        sink_versions=sorted({sink.version for sink in sinks.values()}),
+        lane_count=contents.lanes,
+        groups=next((state.groups for state in states.values()), KEY_GROUPS),
+        executions=recovery.executions,
+        workers=recovery.workers,
+        last_epoch=recovery.last_epoch(),
+        resume_epoch=recovery.resume_epoch,
+        files=[
+            FileSummary(file=part.path.name, bytes=part.bytes, committed_epoch=part.committed)
+            for part in recovery.parts
+        ],
+        values={name: len(contents.step(name)) for name in STEPS},
+        source={entry.key: entry.value() for entry in contents.step("source")},
+        sink=sinks,
+        lanes=[_lane_summary(contents, lane) for lane in sorted(states)],
+    )
+
+
+def _lane_summary(contents: Contents, lane: int) -> LaneSummary:
+    restored, faults = contents.restore(lane)
+    if faults:
+        raise SnapshotError(f"{faults[0]}; see `heartwheel store check`")
+    state, rows = contents.states[lane], contents.rows(lane)
+    bases = sum(entry.key.startswith("base") for entry in rows)
+    active = restored.table.active
+    return LaneSummary(
+        lane=lane,
+        active=active,
+        remembered=len(restored.table.wheel) - active,
+        fired_ms=state.watermark_ms,
+        first_segment=Journal(lane, state.lanes, state.journal).oldest,
+        last_segment=state.journal.segment,
+        base_rows=bases,
+        journal_rows=len(rows) - bases,
+        bytes=sum(entry.bytes for entry in rows),
+    )
