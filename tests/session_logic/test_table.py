@@ -78,20 +78,29 @@ def test_tick_touches_only_the_sessions_that_are_due(count: int) -> None:
     assert touched == len(records) == count // 100
 
 
-def test_fired_heartbeats_equal_the_owed_ones() -> None:
-    """The inlined loop of the wheel says what the one definition of owed says."""
-    table = sessions(500)
-    records = OutputBatch([], [])
-    table.fire(T + 29_000, T + 95_000, records, 10**9)
-    owed = [
-        beat
-        for group in range(KEY_GROUPS)
-        for session in table.sessions(group)
-        for beat in owed_heartbeats(
-            session, RULES, newest_only=False, after_ms=T + 29_000, upto_ms=T + 95_000
+@pytest.mark.parametrize("max_session_ms", [900, 950], ids=["divides", "does not divide"])
+@pytest.mark.parametrize("edge", ["started", "heartbeat", "timeout"])
+@pytest.mark.parametrize("beside_ms", [-1, 0, 1])
+def test_fired_heartbeats_equal_the_owed_ones(
+    edge: str, beside_ms: int, max_session_ms: int
+) -> None:
+    """The inlined loop says what rules.owed_heartbeats says, at and beside every edge of an age."""
+    rules = Rules(300, max_session_ms)
+    edges = {"started": 0, "heartbeat": rules.heartbeat_ms, "timeout": max_session_ms}
+    upto_ms = T + edges[edge] + beside_ms
+    for after_ms in range(T - 2, upto_ms):
+        table = SessionTable(rules, [key_group_of("d")])
+        session = Session("d", "s", "pc", T)
+        owed = owed_heartbeats(
+            session, rules, newest_only=False, after_ms=after_ms, upto_ms=upto_ms
         )
-    ]
-    assert sorted(map(repr, decoded(records))) == sorted(map(repr, owed))
+        table.put(session)
+        records = OutputBatch([], [])
+        table.fire(after_ms, upto_ms, records, 10**9)
+        timed_out = after_ms < T + max_session_ms <= upto_ms
+        fired = decoded(records)
+        assert fired[: len(owed)] == owed
+        assert [type(event).__name__ for event in fired[len(owed) :]] == ["SessionEnd"] * timed_out
 
 
 def test_fire_with_a_limit_goes_on_where_it_stopped() -> None:
