@@ -1,6 +1,6 @@
 """What is still to be read: the lag of each partition, and in the log how a backlog shrinks."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from confluent_kafka import Consumer
@@ -19,7 +19,7 @@ class Backlog:
     There is one while a partition has reported that it is not caught up.
     """
 
-    def __init__(self, partitions: Mapping[tuple[str, int], InputPartition]) -> None:
+    def __init__(self, partitions: Sequence[InputPartition]) -> None:
         self._partitions = partitions
         self._measured_ms = 0
         self._began_ms = 0
@@ -28,7 +28,7 @@ class Backlog:
 
     def note_poll(self, consumer: Consumer, read: int, now_ms: int) -> None:
         """Take in how many messages a poll has read."""
-        behind = [part for part in self._partitions.values() if part.caught_up is False]
+        behind = [part for part in self._partitions if part.caught_up is False]
         if behind:
             self._note_behind(consumer, behind, read, now_ms)
         else:
@@ -64,11 +64,11 @@ class Backlog:
 
     def _measure(self, consumer: Consumer) -> None:
         """Set the lag of each partition from the ends that the consumer knows of."""
-        for (topic, number), part in self._partitions.items():
+        for part in self._partitions:
             begin, end = consumer.get_watermark_offsets(part.position(), cached=True)
             if end >= 0:  # known
                 left = end - max(part.next_offset, begin, 0)
-                CONSUMER_LAG.labels(topic, str(number)).set(max(0, left))
+                CONSUMER_LAG.labels(part.topic, str(part.number)).set(max(0, left))
 
 
 def _left(consumer: Consumer, part: InputPartition) -> int:

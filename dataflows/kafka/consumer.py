@@ -47,7 +47,9 @@ class SharedConsumer:
         self._on_tick = on_tick
         self._make_consumer = make_consumer
         self._consumer: Consumer | None = None
-        self._partitions: dict[tuple[str, int], InputPartition] = {}
+        # A list, because other worker threads add to it at the start while one goes through it.
+        self._partitions: list[InputPartition] = []
+        self._by_place: dict[tuple[str, int], InputPartition] = {}
         self._contact = BrokerContact()
         self._backlog = Backlog(self._partitions)
         self.snapshots = SourceSnapshots(self._partitions, run)
@@ -97,7 +99,8 @@ class SharedConsumer:
         begin = "earliest" if offset == OFFSET_BEGINNING else offset
         log.info("reading", topic=topic, partition=number, offset=begin)
         part = InputPartition(topic, number, offset)
-        self._partitions[topic, number] = part
+        self._by_place[topic, number] = part
+        self._partitions.append(part)
         consumer.incremental_assign([part.position()])
         return part
 
@@ -115,7 +118,7 @@ class SharedConsumer:
     def _fetch(self, consumer: Consumer, now: int) -> None:
         self._on_tick()
         self._invalidate_ends(consumer, self._contact.note_poll(now))
-        if sum(len(part.pending) for part in self._partitions.values()) > MAX_PENDING:
+        if sum(len(part.pending) for part in self._partitions) > MAX_PENDING:
             return  # the lanes are slower than Kafka
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
         self._dispatch(messages)
@@ -139,19 +142,19 @@ class SharedConsumer:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._contact.note_answer()
                 if where in fetched:
-                    self._partitions[where].add(fetched.pop(where))
-                self._partitions[where].announce_end()
+                    self._by_place[where].add(fetched.pop(where))
+                self._by_place[where].announce_end()
             elif error.code() in TRANSIENT:
                 self._contact.note_error()
             else:
                 raise source_error(message.topic(), message.partition(), error)
         for where, added in fetched.items():
-            self._partitions[where].add(added)
+            self._by_place[where].add(added)
 
     def _invalidate_ends(self, consumer: Consumer, known_ms: int | None) -> None:
         """Take back every known end, unless known_ms, up to which it held, is None."""
         if known_ms is not None:
-            for part in self._partitions.values():
+            for part in self._partitions:
                 part.invalidate_end(known_ms)
             self._refetch_outdated(consumer)
 
@@ -160,9 +163,7 @@ class SharedConsumer:
 
         Each begins after the messages that it has, so those of a poll must be dispatched before.
         """
-        outdated = [
-            part.refetch() for part in self._partitions.values() if part.end is EndOfInput.REFETCH
-        ]
+        outdated = [part.refetch() for part in self._partitions if part.end is EndOfInput.REFETCH]
         if outdated:
             consumer.incremental_unassign(outdated)
             consumer.incremental_assign(outdated)
@@ -173,7 +174,7 @@ class SharedConsumer:
         Not while one of them owes progress, because its worker may come to that only later.
         """
         if now - self._renewed_ms < REPORT_MS or any(
-            part.owes_progress for part in self._partitions.values()
+            part.owes_progress for part in self._partitions
         ):
             return None
         self._renewed_ms = now

@@ -82,12 +82,12 @@ class OffsetCommitter:
                 return
             self._closed = True
             deadline_s = time.monotonic() + CLOSE_S
-            self._settle(deadline_s)
+            self._await_answer(deadline_s)
             self._commit(offsets)
-            self._settle(deadline_s)
+            self._await_answer(deadline_s)
             if not self._under_way:  # else it would wait for Kafka
                 self._consumer.close()
 
-    def _settle(self, deadline_s: float) -> None:
+    def _await_answer(self, deadline_s: float) -> None:
         while self._under_way and time.monotonic() < deadline_s:
             self._serve(0.01)

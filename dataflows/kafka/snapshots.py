@@ -1,6 +1,7 @@
 """The snapshots of the input: how old the last one is, how long it took, which offsets it holds."""
 
 import time
+from collections.abc import Sequence
 
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.partition import InputPartition
@@ -11,7 +12,7 @@ from dataflows.run_state import RunState
 class SourceSnapshots:
     """Measures the snapshots of this process, and commits their offsets for monitoring."""
 
-    def __init__(self, partitions: dict[tuple[str, int], InputPartition], run: RunState) -> None:
+    def __init__(self, partitions: Sequence[InputPartition], run: RunState) -> None:
         self._partitions = partitions
         self._run = run
         self._stored_s = time.monotonic()
@@ -24,7 +25,7 @@ class SourceSnapshots:
 
     def note(self, part: InputPartition, begin_s: float) -> None:
         """Take in that a snapshot is complete; the first partition says so for all."""
-        if part is not next(iter(self._partitions.values())):
+        if part is not self._partitions[0]:
             return
         self._stored_s = begin_s
         SNAPSHOT_DURATION.observe(time.monotonic() - begin_s)
@@ -46,4 +47,4 @@ class SourceSnapshots:
             self._committer.close(self._offsets())
 
     def _offsets(self) -> dict[tuple[str, int], int]:
-        return {where: part.stored_offset for where, part in self._partitions.items()}
+        return {(part.topic, part.number): part.stored_offset for part in self._partitions}

@@ -195,6 +195,9 @@ class Consumer:
         self.options: dict[str, Any] = {}
         self._statistics: deque[str] = deque()
         self.committed: dict[Where, int] = {}
+        self._commits: deque[list[TopicPartition]] = deque()
+        self.commit_error: KafkaError | None = None
+        self.answers_commits = True
         self.closed = False
 
     def configure(self, options: dict[str, Any]) -> Any:
@@ -254,10 +257,12 @@ class Consumer:
 
     def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> None:
         self.committed |= {(part.topic, part.partition): part.offset for part in offsets}
-        self.options["on_commit"](None, offsets)
+        self._commits.append(offsets)
 
     def poll(self, timeout: float) -> None:
-        """Bring nothing: only the consumer that commits offsets is polled."""
+        """Answer commits; a consumer that is polled reads nothing."""
+        while self._commits and self.answers_commits:
+            self.options["on_commit"](self.commit_error, self._commits.popleft())
 
     def consume(self, count: int, timeout: float) -> list[Message]:
         if timeout:  # the caller waits

@@ -17,12 +17,12 @@ class Catching(FakeInput):
     def __init__(self) -> None:
         super().__init__(2)
         self.append(0, *range(T, T + 10))
-        self.parts = {("in", number): InputPartition("in", number, 0) for number in (0, 1)}
+        self.parts = [InputPartition("in", number, 0) for number in (0, 1)]
         self.backlog = Backlog(self.parts)
 
     def read(self, count: int, now_ms: int) -> None:
         """Let a poll bring so many records to the first partition, which then takes and reports."""
-        part = self.parts["in", 0]
+        part = self.parts[0]
         if count:
             first = part.fetched_offset
             part.add([(n, T + n, None, None) for n in range(first, first + count)])
