@@ -71,6 +71,9 @@ def test_offsets_are_committed_when_their_snapshot_is_complete() -> None:
     assert fake.committer.committed == {}
     first.next_batch()
     assert fake.committer.committed == {("in", 0): 2, ("in", 1): 1}
+    fake.committer.committed.clear()
+    first.next_batch()
+    assert fake.committer.committed == {}
 
 
 def test_last_offsets_are_committed_at_the_end() -> None:
