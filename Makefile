@@ -7,18 +7,24 @@ ARGS ?=
 
 # Bytewax has wheels for no Python after 3.12; ensurepip is missing where Debian's venv package is.
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
-NEEDED := $(if $(PYTHON),PYTHON=$(PYTHON) is not,there is no) Python 3.11 or 3.12 with venv: \
+NEEDED := $(if $(PYTHON),PYTHON=$(PYTHON) is not,There is no) Python 3.11 or 3.12 with venv: \
 install it with "apt install python3.11-venv" (Debian 12), "apt install python3.12-venv" (Ubuntu 24.04), \
-"brew install python@3.12" (macOS) or "uv python install 3.12" (anywhere), or give its path: make PYTHON=...
+"brew install python@3.12" (macOS) or "uv python install 3.12" (anywhere); \
+if it is not on PATH, add PYTHON=/path/to/python3.12
 python = $(or $(shell for python in $(or $(PYTHON),python3.12 python3.11 python3); do \
   "$$python" -c "$(FITS)" 2>/dev/null && echo "$$python" && break; done),$(error $(NEEDED)))
+
+# Another Python than that of .venv makes .venv again.
+ifneq ($(shell $(BIN)/python -VV 2>&1 || true),$(shell $(or $(PYTHON),$(BIN)/python) -VV 2>&1 || true))
+.PHONY: $(VENV)/run
+endif
 
 # What was published after the lock is never looked at: no dependency is resolved here.
 INSTALL := $(BIN)/pip install --quiet --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe \
   --no-emit-index-url --no-emit-find-links --all-build-deps
 
-.PHONY: demo test test-fast test-slow simulate check docs audit bench lock clean
+.PHONY: demo test test-fast test-slow simulate check check-lock docs audit bench lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(python) -m venv --clear $(VENV)
@@ -68,6 +74,13 @@ bench: $(VENV)/dev
 lock: $(VENV)/dev
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+
+# Each locked package has a wheel with a locked hash, for both Pythons. (A test: nothing is missing.)
+check-lock: $(VENV)/dev
+	@for version in 3.11 3.12; do \
+	  $(BIN)/pip install --quiet --no-deps --dry-run --ignore-installed --target $(VENV)/none \
+	    --only-binary :all: --python-version $$version --require-hashes -r requirements-dev.txt \
+	  || exit 1; done
 
 clean:
 	rm -rf $(VENV) .cache bench-out
