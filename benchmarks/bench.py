@@ -18,7 +18,8 @@ from benchmarks.load import Plan
 from benchmarks.picture import draw
 from benchmarks.report import Latency, check_output, expected_sessions, percentile
 from benchmarks.usage import Cores, memory_bytes, thread_cpu_s
-from dataflows.settings import Settings, load_settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings
 from tests.support.broker import Broker
 from tests.support.cluster import Cluster
 

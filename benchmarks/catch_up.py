@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.bench import LoadProcess, Output, cpu_s
 from benchmarks.load import Plan
-from dataflows.settings import Settings, load_settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings
 from tests.support.broker import Broker
 from tests.support.cluster import Cluster
 

@@ -20,7 +20,8 @@ from bytewax.tracing import setup_tracing
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from dataflows.settings import TRACEBACK_VARIABLE, Settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import TRACEBACK_VARIABLE
 
 structlog.configure(
     processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],

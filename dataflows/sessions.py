@@ -14,7 +14,8 @@ from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.logs import start_logs
 from dataflows.messages import DeadLetter, PartitionBatch
 from dataflows.run_state import RunState
-from dataflows.settings import Settings, load_settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
 
 # Bytewax has no broadcast, but it deals items out at random: of this many copies each of up to 32

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, Meta
 
-from dataflows.settings import OPTION_TABLES, PREFIX, Settings
+from dataflows.settings import OPTION_TABLES, Settings
+from dataflows.settings_sources import PREFIX
 from session_logic.table import TRANSITIONS, Input, State
 
 FOLDER = Path(__file__).parent

@@ -8,7 +8,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from dataflows.logs import say_failure
-from dataflows.settings import TRACEBACK_VARIABLE
+from dataflows.settings_sources import TRACEBACK_VARIABLE
 from heartwheel.commands.config import config_app
 from heartwheel.commands.dead_letters import letters_app
 from heartwheel.commands.demo import demo_command

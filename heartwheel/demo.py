@@ -14,7 +14,8 @@ from pathlib import Path
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from rich.panel import Panel
 
-from dataflows.settings import Settings, environment
+from dataflows.settings import Settings
+from dataflows.settings_sources import environment
 from heartwheel.fleet import Fleet, Mix
 from heartwheel.http.server import bind, url_of
 from heartwheel.views.demo import DemoView

@@ -131,4 +131,4 @@ def _refused(text: str, options: dict[str, Any]) -> str:
     for option, value in options.items():
         if option.endswith(".location"):  # else the file that cannot be read has no name
             text = text.replace(f"{option} failed", f"{option} {value} failed")
-    return f"a Kafka option is wrong: {text}; see the settings table in the README"
+    return f"a Kafka option is wrong: {text}; see docs/settings.md"

@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from dataflows.settings import OPTION_TABLES, Settings, load_settings, settings_sources
+from dataflows.settings import OPTION_TABLES, Settings
+from dataflows.settings_sources import load_settings, settings_sources
 from heartwheel.commands.shared import ConfigOption, JsonOption, print_table
 from heartwheel.text import printable
 

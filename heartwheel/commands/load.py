@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataflows.settings import Settings, load_settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption, duration_ms
 from session_logic.errors import ConfigError, HeartwheelError
 

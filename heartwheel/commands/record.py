@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption, moment_ms
 from session_logic.errors import ConfigError
 

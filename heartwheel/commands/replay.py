@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 from session_logic.errors import ConfigError
 
 if TYPE_CHECKING:

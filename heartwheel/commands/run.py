@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 from heartwheel.cluster import cluster_of
 from heartwheel.commands.shared import ConfigOption
 from heartwheel.process import run

@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 
 import typer
 
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption
 from heartwheel.http.server import url_of
 from session_logic.errors import ConfigError, HeartwheelError

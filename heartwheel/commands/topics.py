@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption, duration_ms, duration_text
 
 if TYPE_CHECKING:

@@ -1,10 +1,13 @@
 """Settings: one clear line for whatever is wrong, before anything starts."""
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from dataflows.settings import Settings, load_settings
+from dataflows.settings import OPTION_TABLES, Settings
+from dataflows.settings_sources import load_settings
 from session_logic.errors import ConfigError
 
 WRONG = {
@@ -16,20 +19,52 @@ WRONG = {
         {"HEARTWHEEL_Q": "4"},
         "HEARTWHEEL_Q is not a setting of Heartwheel; s",
     ),
-    "no number": ({"HEARTWHEEL_LANES": "four"}, "HEARTWHEEL_LANES"),
-    "no power of two": ({"HEARTWHEEL_LANES": "6"}, "power of two"),
-    "too many lanes": ({"HEARTWHEEL_LANES": "512"}, "power of two"),
-    "zero": ({"HEARTWHEEL_HEARTBEAT_MS": "0"}, "HEARTWHEEL_HEARTBEAT_MS"),
-    "session shorter than beat": ({"HEARTWHEEL_MAX_SESSION_MS": "100"}, "max_session_ms"),
+    "no number": (
+        {"HEARTWHEEL_LANES": "four"},
+        "HEARTWHEEL_LANES is 'four': write a power of two up to 256",
+    ),
+    "no power of two": ({"HEARTWHEEL_LANES": "6"}, "6: write a power of two up to 256"),
+    "too many lanes": ({"HEARTWHEEL_LANES": "512"}, "512: write a power of two up to 256"),
+    "no lanes": ({"HEARTWHEEL_LANES": "0"}, "'0': write a power of two up to 256"),
+    "zero": (
+        {"HEARTWHEEL_HEARTBEAT_MS": "0"},
+        "HEARTWHEEL_HEARTBEAT_MS is '0': write a whole number from 1 up",
+    ),
+    "beyond its bounds": (
+        {"HEARTWHEEL_HTTP_PORT": "65536"},
+        "HEARTWHEEL_HTTP_PORT is '65536': write a whole number from 0 to 65535",
+    ),
+    "no yes or no": (
+        {"HEARTWHEEL_FENCING": "maybe"},
+        "HEARTWHEEL_FENCING is 'maybe': write true or false",
+    ),
+    "empty": ({"HEARTWHEEL_RECOVERY_DIR": ""}, "HEARTWHEEL_RECOVERY_DIR is '': write some text"),
+    "session shorter than beat": (
+        {"HEARTWHEEL_MAX_SESSION_MS": "100"},
+        "HEARTWHEEL_MAX_SESSION_MS (100) must be at least HEARTWHEEL_HEARTBEAT_MS (30000)",
+    ),
     "tick": ({"HEARTWHEEL_TICK_MS": "7"}, "must divide"),
     "policy": (
         {"HEARTWHEEL_CATCH_UP": "typo"},
-        "HEARTWHEEL_CATCH_UP: Invalid enum value 'typo'; it must be latest or all",
+        "HEARTWHEEL_CATCH_UP is 'typo': write all or latest",
     ),
-    "start": ({"HEARTWHEEL_START": "End"}, "it must be earliest or latest"),
+    "start": ({"HEARTWHEEL_START": "End"}, "write earliest or latest"),
+    "log level": ({"HEARTWHEEL_LOG_LEVEL": "x"}, "write debug, error, info or warning"),
     "topics": ({"HEARTWHEEL_INPUT_TOPICS": "a,b"}, "topic=platform"),
     "same topic twice": ({"HEARTWHEEL_OUTPUT_TOPIC": "pc-events"}, "no topic twice"),
-    "no file": ({"HEARTWHEEL_CONFIG": "/nowhere.toml"}, "cannot be read"),
+    "no file": (
+        {"HEARTWHEEL_CONFIG": "/nowhere.toml"},
+        "/nowhere.toml cannot be read: No such file or directory; correct HEARTWHEEL_CONFIG",
+    ),
+    "typing error in the prefix": (
+        {"HEARTWHEL_LANES": "4"},
+        "HEARTWHEL_LANES is not read, because it does not begin with HEARTWHEEL_: write HEARTW",
+    ),
+    "prefix in small letters": ({"heartwheel_lanes": "4"}, "write HEARTWHEEL_LANES"),
+    "old name": (
+        {"HEARTWHEEL_REMEMBER_ENDED_MS": "4"},
+        "HEARTWHEEL_REMEMBER_ENDED_MS was renamed to HEARTWHEEL_DEDUPLICATION_WINDOW_MS",
+    ),
     "no secret": ({"HEARTWHEEL_KAFKA_SASL_PASSWORD_FILE": "/nowhere"}, "cannot be read"),
     "bare table": ({"HEARTWHEEL_KAFKA": "x"}, "variable of its own"),
 }
@@ -80,14 +115,66 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     assert "hunter2" not in str(settings.masked())
 
 
-def test_unknown_key_in_the_file_suggests_the_nearest(tmp_path: Path) -> None:
-    """The line names file and key."""
+WRONG_IN_FILE = {
+    "lanes = 6": "lanes in FILE is 6: write a power of two up to 256",
+    "lanes = 4.5": "lanes in FILE is 4.5: write a power of two up to 256",
+    "lanes = true": "lanes in FILE is True: write a power of two up to 256",
+    "output_topic = 5": "output_topic in FILE is 5: write some text (in TOML, in quotes)",
+    'input_topics = "console"': (
+        'input_topics in FILE must be a table: input_topics = {console-events = "console"}'
+    ),
+    "input_topics = {x = 5}": "input_topics in FILE must be a table",
+    "kafka = 5": "kafka in FILE must be a table of librdkafka options",
+    "tick_ms = 7": "tick_ms in FILE (7) must divide HEARTWHEEL_HEARTBEAT_MS (30000)",
+    "heartbeat = 5": "heartbeat in FILE is not a setting of Heartwheel; did you mean heartbeat_ms?",
+    "value_limit_bytes = 5": "value_limit_bytes in FILE was renamed to max_record_bytes",
+    "lanes 4": "settings file FILE is not TOML",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_IN_FILE)
+def test_wrong_setting_of_the_file_is_named_as_it_stands_there(text: str, tmp_path: Path) -> None:
+    """The line names key and file, not a variable that nobody has set."""
     config = tmp_path / "heartwheel.toml"
-    config.write_text("lanes = 4\nheartbeat = 5\n")
+    config.write_text(text)
     with pytest.raises(ConfigError) as error:
         load_settings({}, str(config))
-    assert f"heartbeat in {config}" in str(error.value)
-    assert "did you mean heartbeat_ms?" in str(error.value)
+    assert str(error.value).startswith(WRONG_IN_FILE[text].replace("FILE", str(config)))
+
+
+def test_file_that_is_missing_is_told_with_how_it_was_named() -> None:
+    """By the option or by the variable."""
+    with pytest.raises(ConfigError, match=r"correct --config$"):
+        load_settings({"HEARTWHEEL_CONFIG": "/other.toml"}, "/nowhere.toml")
+
+
+def test_value_that_may_be_a_secret_is_not_shown(tmp_path: Path) -> None:
+    """Neither a token nor what a file holds."""
+    config = tmp_path / "heartwheel.toml"
+    config.write_text("http_token = 12345")
+    with pytest.raises(ConfigError, match=r"^http_token in [^ ]*toml: write some text") as error:
+        load_settings({}, str(config))
+    assert "12345" not in str(error.value)
+    (tmp_path / "secret").write_text("hunter2")
+    with pytest.raises(ConfigError, match=r"^HEARTWHEEL_LANES_FILE: write a power") as error:
+        load_settings({"HEARTWHEEL_LANES_FILE": str(tmp_path / "secret")})
+    assert "hunter2" not in str(error.value)
+
+
+def test_every_setting_has_a_description_and_says_what_it_may_be() -> None:
+    """No message and no row of the documentation is left empty."""
+    for setting in msgspec.json.schema(Settings)["$defs"]["Settings"]["properties"].values():
+        assert setting["description"].endswith(".")
+    for name in set(Settings.__struct_fields__) - {*OPTION_TABLES, "http_token", "monitor_group"}:
+        with pytest.raises(ConfigError) as error:
+            load_settings({f"HEARTWHEEL_{name.upper()}": ""})
+        assert re.match(rf"HEARTWHEEL_{name.upper()} is '': write \w+", str(error.value))
+
+
+def test_variable_of_another_program_is_left_alone() -> None:
+    """Only what looks like ours is refused."""
+    others = {"HEARTBEAT_MS": "1", "HEART_RATE": "1", "WHEEL_LANES": "1", "HOME": "/"}
+    assert load_settings(others) == Settings()
 
 
 def test_monitoring_group_that_holds_the_lease_is_refused() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 from tests.support.broker import ROOT
 from tests.support.dockerfile import stages
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from confluent_kafka import Producer
 
-from dataflows.settings import OPTION_TABLES, load_settings
+from dataflows.settings import OPTION_TABLES
+from dataflows.settings_sources import load_settings
 from tests.support.broker import ROOT
 from tests.support.manifests import (
     MONITORING,

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from session_logic.rules import Rules
 from tests.support.broker import ROOT, Broker
 from tests.support.cluster import Cluster

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 from tests.support.broker import ROOT
 
 CHART_VALUES = {

@@ -15,7 +15,8 @@ import pytest
 from bytewax.recovery import init_db_dir
 
 from dataflows.kafka.client import CALM_S, LOG
-from dataflows.settings import Settings, environment
+from dataflows.settings import Settings
+from dataflows.settings_sources import environment
 from heartwheel.cluster import Cluster, cluster_of
 from heartwheel.process import prepare_recovery, wait_for_own_name
 from session_logic.errors import ConfigError, HeartwheelError, SnapshotError

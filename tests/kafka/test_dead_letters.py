@@ -9,7 +9,7 @@ import time
 import pytest
 from confluent_kafka import Producer
 
-from dataflows.settings import environment, load_settings
+from dataflows.settings_sources import environment, load_settings
 from heartwheel.kafka.dead_letters import Choice, LetterError, Letters
 from heartwheel.kafka.requeue import BATCH_LETTERS, Requeue
 from tests.support.broker import ROOT

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from tests.support.broker import ROOT, Broker, free_port
 from tests.support.cluster import Cluster
 from tests.support.endpoint import STOP_S, TOKEN, get, start

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from session_logic.codec import decode_input
 from session_logic.events import GameEnd, GameStart, Rejected
 from tests.support.broker import ROOT

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from heartwheel.recording.format import RecordingError
 from heartwheel.recording.reader import Recording
 from session_logic.events import SessionEnd

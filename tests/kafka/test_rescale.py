@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from session_logic.rules import Rules
 from tests.support.broker import ROOT, create_topics, free_port
 from tests.support.cluster import Cluster

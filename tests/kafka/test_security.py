@@ -20,7 +20,7 @@ DEBUG_LOG = """
 import logging
 from dataflows.kafka.consumer import SharedConsumer
 from dataflows.run_state import RunState
-from dataflows.settings import load_settings
+from dataflows.settings_sources import load_settings
 logging.basicConfig(level=logging.DEBUG)
 consumer = SharedConsumer(load_settings(), RunState()).open()
 for _ in range(30):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from tests.support.broker import ROOT, Broker
 from tests.support.cluster import Cluster
 

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from session_logic.codec import decode_output
 from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
 from tests.support.broker import ROOT, create_topics

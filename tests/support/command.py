@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from tests.support.broker import ROOT
 
 TIMEOUT_S = 60

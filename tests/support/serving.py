@@ -4,7 +4,8 @@ import json
 from http.client import HTTPConnection, HTTPResponse
 
 from dataflows.run_state import RunState
-from dataflows.settings import Settings, load_settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings
 from heartwheel.cluster import Cluster
 from heartwheel.http.server import bind, serve
 from heartwheel.http.view import ProcessView

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dataflows.settings import Settings, load_settings, settings_sources
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings, settings_sources
 from heartwheel.cli import app
 from heartwheel.commands.shared import (
     duration_ms,

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from dataflows.settings import Settings, environment, load_settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import environment, load_settings
 from heartwheel.http.server import bind
 from session_logic.errors import ConfigError
 from tests.support.broker import ROOT, free_port
