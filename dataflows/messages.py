@@ -35,7 +35,7 @@ class PartitionBatch(Struct, frozen=True, gc=False):
 
 
 class LaneBatch(Struct, frozen=True, gc=False):
-    """What a lane gets: facts in order, then reports."""
+    """What a lane gets: facts in order, then the progress of a partition."""
 
     lane: int
     facts: list[Fact]

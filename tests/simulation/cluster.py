@@ -116,7 +116,7 @@ class Run:
             Process(world, [n for n in names if owners[n] == index], index)
             for index in range(count)
         ]
-        self.hub_of: dict[Where, Process] = {
+        self.process_of: dict[Where, Process] = {
             (name.rpartition("/")[0], int(name.rpartition("/")[2])): self.processes[owner]
             for name, owner in owners.items()
         }

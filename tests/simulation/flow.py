@@ -160,7 +160,7 @@ class Simulation:
                 (self.random.choice(kinds), process),
                 ("process", process),
                 ("broker",),
-                ("fetch", self.random.choice(list(self._active.hub_of))),
+                ("fetch", self.random.choice(list(self._active.process_of))),
                 ("take", process),
                 ("commit",),
                 self.random.choice(channels) if channels else ("process", process),
@@ -222,7 +222,7 @@ class Simulation:
             for kind in ("source", "restored", "lanes", "sink", "store", "take")
             for index in range(len(active.processes))
         ]
-        turns += [("fetch", where) for where in active.hub_of]
+        turns += [("fetch", where) for where in active.process_of]
         turns += [("deliver", channel) for channel, waiting in active.channels.items() if waiting]
         turns.append(("commit", 0))
         self.random.shuffle(turns)
@@ -247,7 +247,7 @@ class Simulation:
         self._active.deliver(channel, self.random.choice([1, 3, 1_000]))
 
     def _fetch(self, where: tuple[str, int]) -> None:
-        self._active.hub_of[where].consumer.fetch(where, self.random.choice([1, 5, 1_000]))
+        self._active.process_of[where].consumer.fetch(where, self.random.choice([1, 5, 1_000]))
 
     def _take(self, index: int) -> None:
         producer = self._active.processes[index].producer
@@ -289,7 +289,7 @@ class Simulation:
             Past(
                 active.began_ms,
                 self.world.now_ms,
-                {where: p.consumer.reading for where, p in active.hub_of.items()},
+                {where: p.consumer.reading for where, p in active.process_of.items()},
             )
         )
 
