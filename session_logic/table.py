@@ -193,7 +193,9 @@ class SessionTable:
 
     # What time does.
 
-    def fire(self, after_ms: int, upto_ms: int, records: OutputBatch, limit: int) -> int:
+    def fire(  # noqa: C901  # a hot loop; it is compared with the rules that it inlines
+        self, after_ms: int, upto_ms: int, records: OutputBatch, limit: int
+    ) -> int:
         """Add every heartbeat and timeout due after after_ms and at or before upto_ms.
 
         Stops early, between two moments, once records holds limit of them. Returns the moment

@@ -96,7 +96,7 @@ def _replay(recording: "Recording", changes: dict[str, str], output: Path | None
 
     counts = {"records": 0, "dead letters": 0}
     begin_s = time.monotonic()
-    with open(output or os.devnull, "wb") as lines:
+    with Path(output or os.devnull).open("wb") as lines:
 
         def take(item: OutputBatch | DeadLetter) -> None:
             if isinstance(item, DeadLetter):

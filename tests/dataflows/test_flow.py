@@ -1,5 +1,6 @@
 """The dataflow under Bytewax, with a testing source and sink."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -108,7 +109,6 @@ def test_backlog_in_one_poll_gives_no_heartbeat_after_an_end(folder: Path) -> No
 
 def test_stored_keys_stay_few_whatever_the_number_of_devices(folder: Path) -> None:
     """Bytewax walks all stored keys at every epoch: there are at most 5,000."""
-    import sqlite3
 
     def polls() -> Iterator[PartitionBatch]:
         for part in range(20):
@@ -151,8 +151,6 @@ def test_lost_row_is_named_in_the_error(
     like: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row that is gone stops the flow with its name, never loses a session in silence."""
-    import sqlite3
-
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 150)
     run(history(40), folder, [])
     with sqlite3.connect(folder / "part-0.sqlite3") as store:

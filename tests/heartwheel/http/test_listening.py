@@ -35,7 +35,7 @@ def test_port_in_use_is_one_line_before_anything_starts(
     assert done.stderr.startswith("heartwheel: HEARTWHEEL_HTTP_HOST and HEARTWHEEL_HTTP_PORT: ")
     assert "in use" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not os.listdir(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("host", ["host.invalid", "192.0.2.1", "2001:db8::1", "a b"])
@@ -55,10 +55,9 @@ def test_beyond_loopback_a_token_is_required(host: str, tmp_path: os.PathLike[st
     with pytest.raises(ConfigError, match="HEARTWHEEL_HTTP_TOKEN"):
         load_settings(variables)
     assert load_settings(variables | {"HEARTWHEEL_HTTP_PORT": "0"}).http_port == 0
-    secret = f"{tmp_path}/token"
-    with open(secret, "w") as file:
-        file.write(f"{TOKEN}\n")
-    settings = load_settings(variables | {"HEARTWHEEL_HTTP_TOKEN_FILE": secret})
+    secret = tmp_path / "token"
+    secret.write_text(f"{TOKEN}\n")
+    settings = load_settings(variables | {"HEARTWHEEL_HTTP_TOKEN_FILE": str(secret)})
     assert settings.http_token == TOKEN
     assert TOKEN not in repr(settings)
     assert list(settings.masked().values()).count("***") == 1

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -70,7 +69,10 @@ def test_copy_has_what_was_only_in_the_log(store: Path, tmp_path: Path, command:
         assert list(store.glob("*-wal"))
         shutil.copytree(store, tmp_path / "killed")
     assert command("store", "copy", tmp_path / "killed", tmp_path / "copy")[0] == 0
-    assert sorted(os.listdir(tmp_path / "copy")) == ["part-0.sqlite3", "part-1.sqlite3"]
+    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [
+        "part-0.sqlite3",
+        "part-1.sqlite3",
+    ]
     with closing(sqlite3.connect(tmp_path / "copy" / "part-0.sqlite3")) as db:
         assert db.execute("SELECT created_at FROM parts").fetchone() == ("in the log",)
     assert command("store", "check", tmp_path / "copy")[0] == 0

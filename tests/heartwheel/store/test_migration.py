@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -77,7 +76,7 @@ def test_impossible_number_of_lanes_is_refused(
     code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", lanes)
     assert code == 2
     assert "LANES" in output.upper()
-    assert os.listdir(tmp_path) == ["store"]
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
 
 @pytest.mark.parametrize("wait_s", [0.3, 0.6, 0.8, 1.0])
