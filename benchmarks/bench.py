@@ -12,72 +12,28 @@ import time
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.load import Plan
 from benchmarks.picture import draw
-from benchmarks.report import Latency, check_output, expected_sessions, percentile
+from benchmarks.report import Latency
+from benchmarks.stage import LoadProcess, stage, wait_for_records
 from benchmarks.usage import Cores, memory_bytes, thread_cpu_s
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from tests.support.broker import Broker
+from tests.support.check import check_output, expected
 from tests.support.cluster import Cluster
+from tests.support.topic import facts, outputs
 
 HEADLINE_SESSIONS = 4_000_000
 HEADLINE_RATE = 500_000 / 60
 # Slow enough for one machine: starts that pile up would be heartbeats that pile up, for ever after.
 RAMP_PER_S = 23_000
+START_S = 3
 SETTLE_S = 5
+# What is due in the last moment of a run may be out or not.
+LAST_MS = 500
 RECONCILED = re.compile(r"records after the last snapshot +(.*)")
-
-
-class Output:
-    """How many records the output topic has, without reading it."""
-
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
-        """Connect to the broker."""
-        self._consumer = Consumer(
-            {"bootstrap.servers": cluster.address, "group.id": "bench", "log_level": "0"}
-        )
-        self._lanes = [TopicPartition(cluster.output, lane) for lane in range(settings.lanes)]
-
-    def __len__(self) -> int:
-        """Count the records."""
-        return sum(self._consumer.get_watermark_offsets(lane, 10)[1] for lane in self._lanes)
-
-    def wait(self, records: int, step_s: float, limit_s: float) -> float:
-        """Wait until there are so many records, up to limit_s; return the seconds."""
-        begin = time.monotonic()
-        while len(self) < records and time.monotonic() - begin < limit_s:
-            time.sleep(step_s)
-        return time.monotonic() - begin
-
-
-class LoadProcess:
-    """The load as a process of its own."""
-
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        """Start it; it begins with the ramp."""
-        path = folder / "plan.json"
-        path.write_bytes(msgspec.json.encode(plan))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.load", str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def go(self) -> None:
-        """Let the steady phase begin."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-
-    def result(self) -> dict[str, int]:
-        """Wait for the end of the phase; return its worst lateness."""
-        assert self.process.stdout is not None
-        worst: dict[str, int] = json.loads(self.process.stdout.readline())
-        return worst
 
 
 def plan_of(arguments: argparse.Namespace, cluster: Cluster) -> Plan:
@@ -94,13 +50,13 @@ def plan_of(arguments: argparse.Namespace, cluster: Cluster) -> Plan:
     )
 
 
-def ramp(load: LoadProcess, plan: Plan, output: Output, flow_pid: int) -> dict[str, object]:
+def ramp(load: LoadProcess, plan: Plan, cluster: Cluster, flow_pid: int) -> dict[str, object]:
     """Wait until every session is started; return this phase's part of the report."""
     print(f"ramp: {plan.sessions} sessions in {plan.ramp_s:.0f} s", flush=True)
     cores = Cores({"flow": flow_pid})
     worst = load.result()
     mean = cores.stop()
-    behind_s = output.wait(plan.sessions, 0.2, 300)
+    behind_s = wait_for_records(cluster, plan.sessions, 0.2, 300)
     time.sleep(SETTLE_S)
     return {
         **worst,
@@ -142,99 +98,83 @@ def stop(flow: subprocess.Popen[str]) -> dict[str, object]:
     return {"stop_s": round(time.monotonic() - begin, 2), "exit_code": code}
 
 
+def killed(
+    flow: subprocess.Popen[str], cluster: Cluster, settings: Settings, changes: dict[str, str]
+) -> tuple[subprocess.Popen[str], dict[str, object]]:
+    """Kill the flow and start it again; return it, and this phase's part of the report."""
+    flow.kill()
+    flow.wait()
+    before = cluster.records_out()
+    flow = cluster.start(**changes)
+    resume_s = wait_for_records(cluster, before + 1, 0.02, 120)
+    time.sleep(settings.heartbeat_ms / 1000 + SETTLE_S)  # every session has sent a heartbeat
+    return flow, {
+        "resume_first_output_s": round(resume_s, 2),
+        "reconciled": RECONCILED.findall(cluster.errors(flow)),
+    }
+
+
 def check(
     cluster: Cluster, settings: Settings, window_ms: tuple[int, int], stopped_ms: int
 ) -> dict[str, object]:
     """Compare the output with the model; return this phase's part of the report."""
     print("check: reading the topics", flush=True)
-    rules = settings.rules()
-    expected = expected_sessions(cluster.address, settings.input_topics, rules, stopped_ms)
-    found, latency = check_output(
-        cluster.address, cluster.output, expected, rules, window_ms, stopped_ms - 500
-    )
+    rules, latency = settings.rules(), Latency()
+    want = expected(facts(cluster.address, cluster.inputs), rules, stopped_ms)
+    events = latency.measured(outputs(cluster.address, cluster.output), window_ms)
+    found = check_output(events, want, rules, stopped_ms - LAST_MS)
     begin_ms, end_ms = window_ms
     beats = latency.total["Heartbeat"].total()
     return {
-        "latency_ms": _percentiles(latency),
+        "latency_ms": latency.percentiles(),
         "heartbeats_per_s": round(beats * 1000 / (end_ms - begin_ms)),
         "check": msgspec.to_builtins(found),
-        "series": _series(latency),
+        "series": latency.series(),
     }
 
 
-def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Run one benchmark in a folder and return its report."""
+def measure(
+    arguments: argparse.Namespace, broker: Broker, cluster: Cluster, folder: Path
+) -> dict[str, object]:
+    """Run the flow through all phases and return what each has measured."""
     changes = dict(pair.split("=", 1) for pair in arguments.set)
-    broker = Broker((arguments.broker_dir or folder) / "kafka", heap="1g")
-    broker.start()
-    assert broker.process is not None
-    stamped = {"message.timestamp.type": "LogAppendTime"}
-    cluster = Cluster(
-        broker.address,
-        folder,
-        "bench",
-        lanes=arguments.lanes,
-        heartbeat_ms=Settings().heartbeat_ms,
-        topic_config=stamped,
-    )
     settings = load_settings(cluster.variables | changes)
-    plan, output = plan_of(arguments, cluster), Output(cluster, settings)
+    plan = plan_of(arguments, cluster)
     flow = cluster.start(**changes)
-    time.sleep(3)
+    time.sleep(START_S)
     load = LoadProcess(plan, folder)
     try:
-        report = ramp(load, plan, output, flow.pid)
+        report = ramp(load, plan, cluster, flow.pid)
+        assert broker.process is not None
         pids = {"flow": flow.pid, "broker": broker.process.pid, "load": load.process.pid}
         window_ms, measured = steady(load, plan, pids)
         report |= measured
         if arguments.kill:
-            flow.kill()
-            flow.wait()
-            before = len(output)
-            flow = cluster.start(**changes)
-            report["resume_first_output_s"] = round(output.wait(before + 1, 0.02, 120), 2)
-            time.sleep(settings.heartbeat_ms / 1000 + SETTLE_S)  # every session has beaten
-            report["reconciled"] = RECONCILED.findall(cluster.errors(flow))
+            flow, resumed = killed(flow, cluster, settings, changes)
+            report |= resumed
         stopped_ms = time.time_ns() // 1_000_000
         report |= stop(flow)
-        store = Path(settings.recovery_dir)
+    finally:
+        print(cluster.errors(flow), end="", file=sys.stderr)
+        load.end()
+    store = Path(settings.recovery_dir)
+    report["store_mb"] = round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1)
+    return report | check(cluster, settings, window_ms, stopped_ms)
+
+
+def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Run one benchmark in a folder and return its report."""
+    with stage(folder, arguments.lanes, arguments.broker_dir) as (broker, cluster):
+        plan = plan_of(arguments, cluster)
         return {
             "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
             "scale": arguments.scale,
             "sessions": plan.sessions,
             "events_per_s": round(plan.rate),
-            "lanes": settings.lanes,
+            "lanes": arguments.lanes,
             "set": arguments.set,
-            "store_mb": round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1),
-            **report,
-            **check(cluster, settings, window_ms, stopped_ms),
+            **measure(arguments, broker, cluster, folder),
         }
-    finally:
-        print(cluster.errors(flow), end="", file=sys.stderr)
-        load.process.kill()
-        cluster.end()
-        broker.stop()
-
-
-def _percentiles(latency: Latency) -> dict[str, dict[str, int]]:
-    return {
-        name: {
-            "count": histogram.total(),
-            "p50": percentile(histogram, 0.5),
-            "p99": percentile(histogram, 0.99),
-            "p99.9": percentile(histogram, 0.999),
-            "max": max(histogram),
-        }
-        for name, histogram in sorted(latency.total.items())
-    }
-
-
-def _series(latency: Latency) -> dict[str, list[tuple[int, int, int]]]:
-    series: dict[str, list[tuple[int, int, int]]] = {}
-    for (name, second), histogram in sorted(latency.by_second.items()):
-        point = (second, percentile(histogram, 0.5), percentile(histogram, 0.99))
-        series.setdefault(name, []).append(point)
-    return series
 
 
 def main() -> int:
@@ -267,8 +207,7 @@ def main() -> int:
     print(json.dumps(shown, indent=1))
     check = report["check"]
     assert isinstance(check, dict)
-    wrong = sum(check[kind] for kind in ("missing", "misordered", "unexpected", "duplicate"))
-    return 1 if wrong or report["exit_code"] else 0
+    return 1 if check["differences"] or report["exit_code"] else 0
 
 
 if __name__ == "__main__":

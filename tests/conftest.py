@@ -58,6 +58,23 @@ def broker(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
+def second_broker(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Start a second Kafka for the tests that kill or pause one; they ask for `own_kafka`."""
+    assert kafka_libs.exists()
+    kafka = Broker(tmp_path_factory.mktemp("second-kafka"))
+    kafka.start()
+    yield kafka
+    kafka.stop()
+
+
+@pytest.fixture
+def own_kafka(second_broker: Broker) -> Iterator[Broker]:
+    """Return a Kafka that a test may kill or pause; it works again for the next test."""
+    yield second_broker
+    second_broker.resume()
+
+
+@pytest.fixture(scope="session")
 def address(request: pytest.FixtureRequest) -> str:
     """Return the address of a Kafka: KAFKA_ADDRESS, or one that is started here."""
     given = os.environ.get("KAFKA_ADDRESS")
@@ -67,9 +84,19 @@ def address(request: pytest.FixtureRequest) -> str:
     return kafka.address
 
 
+def _topics(address: str, folder: Path) -> Iterator[Cluster]:
+    made = Cluster(address, folder, f"t{os.getpid()}-{next(_numbers)}")
+    yield made
+    made.end()
+
+
 @pytest.fixture
 def cluster(address: str, tmp_path: Path) -> Iterator[Cluster]:
     """Return topics, settings and processes of a test's own."""
-    own = Cluster(address, tmp_path, f"t{os.getpid()}-{next(_numbers)}")
-    yield own
-    own.end()
+    yield from _topics(address, tmp_path)
+
+
+@pytest.fixture
+def own_cluster(own_kafka: Broker, tmp_path: Path) -> Iterator[Cluster]:
+    """Return topics, settings and processes on the Kafka that may be killed."""
+    yield from _topics(own_kafka.address, tmp_path)

@@ -29,7 +29,6 @@ from tests.support.container import (
     own_network,
     require_namespaces,
 )
-from tests.support.load import Load, check_against_model, wait_for_model
 from tests.support.manifests import (
     SECRETS,
     Manifest,
@@ -39,6 +38,8 @@ from tests.support.manifests import (
     pod_of,
     render,
 )
+from tests.support.traffic import Traffic, wait_for_model
+from tests.support.traffic import check as check_output
 
 pytestmark = pytest.mark.usefixtures("kafka_libs")
 RULES = Rules(1_000, 20_000, catch_up="all")
@@ -250,7 +251,7 @@ def test_killed_pod_and_rescaling_lose_and_double_nothing(tmp_path: Path, kafka:
     folder = tmp_path / "run"
     folder.mkdir()
     with ExitStack() as stack:
-        with Load(kafka, seed=11):
+        with Traffic(kafka, 200, rate=100, seed=11, quiet=20):
             pods = StatefulSet(kafka, folder, three)
             stack.callback(pods.end)
             assert not any(pods.probe("readinessProbe"))  # nobody can find the others yet
@@ -268,9 +269,9 @@ def test_killed_pod_and_rescaling_lose_and_double_nothing(tmp_path: Path, kafka:
             pods.publish()
             pods.work()
             assert pods.partitions() == [["part-0.sqlite3"], []]
-        wait_for_model(kafka, [kafka.output], RULES)
+        through_ms = wait_for_model(kafka, rules=RULES)
         pods.stop()
-    assert check_against_model(kafka, [kafka.output], RULES) > 2_000
+    assert check_output(kafka, through_ms, rules=RULES).records > 2_000
     store = pods.claim("heartwheel-0") / "recovery"
     assert check(store) == f"{store}: OK, 1 files and {LANES} lanes\n"
 

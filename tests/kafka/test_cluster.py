@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from session_logic.events import OutputEvent
 from tests.support.broker import free_port
-from tests.support.cluster import Cluster, check_whole, kinds
+from tests.support.check import check_whole
+from tests.support.cluster import Cluster
+from tests.support.events import kinds
 
 DEVICES = 500
 STOP_S = 20
@@ -45,13 +46,6 @@ def wait_for(cluster: Cluster, what: str, count: int) -> None:
     cluster.wait(f"{count} times {what}", found)
 
 
-def check_once(sessions: dict[str, list[OutputEvent]]) -> None:
-    """Check that every session is whole, and no record there twice."""
-    check_whole(sessions)
-    for name, events in sessions.items():
-        assert len(kinds(events)) == len(set(kinds(events))), name
-
-
 @pytest.mark.parametrize("start", [start_threads, start_processes])
 def test_stop_of_all_and_start_again_loses_and_doubles_nothing(
     cluster: Cluster, start: Callable[[Cluster], list[Flow]]
@@ -69,7 +63,7 @@ def test_stop_of_all_and_start_again_loses_and_doubles_nothing(
     wait_for(cluster, "end ended", 2 * DEVICES // 5)
     sessions = cluster.sessions()
     assert len(sessions) == 2 * DEVICES
-    check_once(sessions)
+    check_whole(sessions)
     for number in range(DEVICES):
         last = "end ended" if number % 5 == 0 else "end replaced"
         assert kinds(sessions[f"a0-{number}"])[-1] == last
@@ -89,7 +83,7 @@ def test_stop_of_one_process_is_a_stop_of_all(
     start_processes(cluster)
     send(cluster, "End", range(DEVICES), "a")
     wait_for(cluster, "end ended", DEVICES)
-    check_once(cluster.sessions())
+    check_whole(cluster.sessions())
 
 
 @pytest.mark.parametrize("number", [0, 1])

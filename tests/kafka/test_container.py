@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, kinds
+from tests.support.cluster import Cluster
+from tests.support.events import kinds
 from tests.support.missing import NAMESPACES, missing, require
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]

@@ -2,7 +2,10 @@
 
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.support.broker import Broker
 from tests.support.cluster import Cluster
@@ -64,14 +67,21 @@ def test_old_run_that_comes_back_is_fenced_off(cluster: Cluster, tmp_path: Path)
     assert second.poll() is None, cluster.errors(second)
 
 
+@pytest.fixture
+def new_kafka(kafka_libs: Path, tmp_path: Path) -> Iterator[Broker]:
+    """Return a Kafka that has not made its topic of groups yet."""
+    assert kafka_libs.exists()
+    kafka = Broker(tmp_path / "kafka", properties="offsets.topic.num.partitions=200\n")
+    kafka.start()
+    yield kafka
+    kafka.stop()
+
+
 def test_first_run_on_a_new_broker_waits_for_the_coordinator(
-    tmp_path: Path, broker: Broker
+    tmp_path: Path, new_kafka: Broker
 ) -> None:
     """Kafka makes its topic of groups when first asked, and has nobody to answer meanwhile."""
-    assert broker.process is not None  # the shared one proves that Kafka can be had
-    new = Broker(tmp_path / "kafka", properties="offsets.topic.num.partitions=200\n")
-    new.start()
-    cluster = Cluster(new.address, tmp_path, "new")
+    cluster = Cluster(new_kafka.address, tmp_path, "new")
     try:
         flow = cluster.start()
         cluster.send("Start", "p1", "s")
@@ -81,4 +91,3 @@ def test_first_run_on_a_new_broker_waits_for_the_coordinator(
         assert flow.wait(20) == 0, cluster.errors(flow)
     finally:
         cluster.end()
-        new.stop()

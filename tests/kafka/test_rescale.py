@@ -1,9 +1,7 @@
 """Other numbers of processes and of lanes on a real Kafka, under load, between clean stops."""
 
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -11,11 +9,14 @@ from dataflows.settings_sources import environment
 from session_logic.rules import Rules
 from tests.support.broker import ROOT, create_topics, free_port
 from tests.support.cluster import Cluster
-from tests.support.load import Load, check_against_model, wait_for_model
+from tests.support.events import kinds
+from tests.support.traffic import Traffic, check, stop, wait_for_model
 
 RULES = Rules(1_000, 20_000, catch_up="all")
 VARIABLES = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_MAX_SESSION_MS": "20000"}
-RUN_S = 4
+# Devices, events a second, and devices whose sessions time out.
+DEVICES, RATE, QUIET = 200, 100, 20
+RECORDS = 500
 
 
 def start(cluster: Cluster, count: int, **variables: str) -> list[subprocess.Popen[str]]:
@@ -27,35 +28,38 @@ def start(cluster: Cluster, count: int, **variables: str) -> list[subprocess.Pop
     ]
 
 
-def work(cluster: Cluster, seconds: float) -> None:
-    """Let a run that was just started go on for some time after its first output."""
+def work(cluster: Cluster) -> None:
+    """Let a run that was just started go on until some records are out."""
     before = len(cluster.events())
-    cluster.wait("output", lambda: len(cluster.events()) > before, 60)
-    time.sleep(seconds)
+    cluster.wait("output", lambda: len(cluster.events()) > before + RECORDS, 60)
 
 
-def stop(cluster: Cluster, processes: list[subprocess.Popen[str]]) -> None:
-    """Stop a run cleanly."""
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        assert process.wait(30) == 0, cluster.errors(process)
+def timed_out(cluster: Cluster, topics: list[str]) -> bool:
+    """Say whether the sessions of all quiet devices have timed out."""
+    events = [event for topic in topics for event in cluster.events(topic)]
+    return sum("end timed_out" in kinds([event]) for event in events) >= QUIET
 
 
-@pytest.mark.parametrize("parts", ["1", "3"])
+def finish(cluster: Cluster, topics: list[str], run: list[subprocess.Popen[str]]) -> int:
+    """Wait for all that is due, timeouts too, stop, and check; return the number of records."""
+    cluster.wait("timeouts", lambda: timed_out(cluster, topics), 60)
+    through_ms = wait_for_model(cluster, topics, RULES)
+    stop(cluster, *run)
+    return check(cluster, through_ms, topics, RULES).records
+
+
+@pytest.mark.parametrize("parts", ["1", pytest.param("3", marks=pytest.mark.slow)])
 def test_other_number_of_processes_loses_and_doubles_nothing(cluster: Cluster, parts: str) -> None:
     """One process, then two, three and one, on the same recovery partitions."""
     variables = VARIABLES | {"HEARTWHEEL_RECOVERY_PARTS": parts}
-    with Load(cluster, seed=int(parts)):
+    with Traffic(cluster, DEVICES, RATE, seed=int(parts), quiet=QUIET):
         for count in (1, 2, 3):
             run = start(cluster, count, **variables)
-            work(cluster, RUN_S + count)
-            stop(cluster, run)
+            work(cluster)
+            stop(cluster, *run)
         run = start(cluster, 1, **variables)
-        work(cluster, RUN_S)
-    wait_for_model(cluster, [cluster.output], RULES)
-    stop(cluster, run)
-    assert check_against_model(cluster, [cluster.output], RULES) > 2_000
+        work(cluster)
+    assert finish(cluster, [cluster.output], run) > 2_000
     assert store(cluster, "check", str(cluster.folder / "recovery")) == (
         f"{cluster.folder}/recovery: OK, {parts} files and 4 lanes\n"
     )
@@ -77,11 +81,11 @@ def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> 
     topics = [cluster.output]
     variables = VARIABLES | {"HEARTWHEEL_RECOVERY_PARTS": "2"}
     folder = cluster.folder / "recovery"
-    with Load(cluster, seed=7):
+    with Traffic(cluster, DEVICES, RATE, seed=7, quiet=QUIET):
         for lanes in (8, 2):
             run = start(cluster, 1, **variables)
-            work(cluster, RUN_S)
-            stop(cluster, run)
+            work(cluster)
+            stop(cluster, *run)
             moved = cluster.folder / f"recovery-{lanes}"
             store(cluster, "migrate", str(folder), str(moved), "--lanes", str(lanes))
             folder = moved
@@ -94,10 +98,8 @@ def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> 
                 "HEARTWHEEL_OUTPUT_TOPIC": topics[-1],
             }
         run = start(cluster, 2, **variables)
-        work(cluster, RUN_S)
-    wait_for_model(cluster, topics, RULES)
-    stop(cluster, run)
-    assert check_against_model(cluster, topics, RULES) > 1_500
+        work(cluster)
+    assert finish(cluster, topics, run) > 1_500
 
 
 def test_run_with_other_lanes_than_the_store_names_the_command(cluster: Cluster) -> None:
@@ -106,7 +108,7 @@ def test_run_with_other_lanes_than_the_store_names_the_command(cluster: Cluster)
     cluster.send("Start", "p1", "s")
     cluster.flush()
     cluster.wait("a session", lambda: "s" in cluster.sessions())
-    stop(cluster, run)
+    stop(cluster, *run)
     (run,) = start(cluster, 1, HEARTWHEEL_LANES="2", HEARTWHEEL_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert run.wait(10) == 2
     assert "heartwheel store migrate --lanes 2" in cluster.errors(run)

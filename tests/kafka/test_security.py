@@ -38,7 +38,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
 
 
 @pytest.fixture
-def guarded(secure: SecureBroker, tmp_path: Path) -> Iterator[Cluster]:
+def closed_cluster(secure: SecureBroker, tmp_path: Path) -> Iterator[Cluster]:
     """Return topics, made by the test's own user; no other may do anything with them yet."""
     own = Cluster(secure.address, tmp_path, f"s{next(_numbers)}", heartbeat_ms=500)
     yield own
@@ -52,35 +52,37 @@ def ways(secure: SecureBroker) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("way", ["scram", "mtls"])
 def test_run_through_tls_with_the_least_rights_does_its_whole_job(
-    secure: SecureBroker, guarded: Cluster, way: str
+    secure: SecureBroker, closed_cluster: Cluster, way: str
 ) -> None:
     """Start, beat, end, dead letter, stop and resume; its secrets are in files, and not shown."""
-    secure.allow_run(guarded)
+    secure.allow_run(closed_cluster)
     variables = ways(secure)[way]
-    flow = guarded.start(**variables)
-    guarded.send("Start", "c1", "first")
-    guarded.send_raw(b"no json", "c2")
-    guarded.flush()
-    guarded.wait("a heartbeat", lambda: len(guarded.sessions().get("first", [])) > 1)
-    guarded.wait("the dead letter", lambda: guarded.read(guarded.letters))
+    flow = closed_cluster.start(**variables)
+    closed_cluster.send("Start", "c1", "first")
+    closed_cluster.send_raw(b"no json", "c2")
+    closed_cluster.flush()
+    closed_cluster.wait("a heartbeat", lambda: len(closed_cluster.sessions().get("first", [])) > 1)
+    closed_cluster.wait("the dead letter", lambda: closed_cluster.read(closed_cluster.letters))
     flow.send_signal(signal.SIGTERM)
-    assert flow.wait(30) == 0, guarded.errors(flow)
-    again = guarded.start(**variables)
-    guarded.send("End", "c1", "first")
-    guarded.flush()
-    guarded.wait("the end", lambda: isinstance(guarded.sessions()["first"][-1], SessionEnd))
+    assert flow.wait(30) == 0, closed_cluster.errors(flow)
+    again = closed_cluster.start(**variables)
+    closed_cluster.send("End", "c1", "first")
+    closed_cluster.flush()
+    closed_cluster.wait(
+        "the end", lambda: isinstance(closed_cluster.sessions()["first"][-1], SessionEnd)
+    )
     again.send_signal(signal.SIGTERM)
-    assert again.wait(30) == 0, guarded.errors(again)
+    assert again.wait(30) == 0, closed_cluster.errors(again)
     for process in (flow, again):
-        assert PASSWORD not in guarded.errors(process)
+        assert PASSWORD not in closed_cluster.errors(process)
 
 
-def test_run_without_rights_is_one_line(secure: SecureBroker, guarded: Cluster) -> None:
+def test_run_without_rights_is_one_line(secure: SecureBroker, closed_cluster: Cluster) -> None:
     """Kafka hides topics from those who may not see them."""
-    flow = guarded.start(**secure.scram_variables())
+    flow = closed_cluster.start(**secure.scram_variables())
     assert flow.wait(40) == 2
-    (line,) = guarded.errors(flow).splitlines()
-    assert guarded.console in line
+    (line,) = closed_cluster.errors(flow).splitlines()
+    assert closed_cluster.console in line
 
 
 @pytest.mark.parametrize(

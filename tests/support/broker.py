@@ -132,6 +132,18 @@ class Broker:
             self.process.wait(timeout=60)
             self.process = None
 
+    def pause(self) -> None:
+        """Let it hang: connections stay, and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it work, whatever was done to it."""
+        if self.process is None:
+            self.start()
+        else:
+            self.process.send_signal(signal.SIGCONT)
+
 
 def create_topics(admin: AdminClient, partitions: dict[str, int], **config: str) -> None:
     """Create topics and wait until every one is known to the broker."""

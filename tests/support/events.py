@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from session_logic.codec import decode_output
-from session_logic.events import OutputEvent
+from session_logic.events import Heartbeat, OutputEvent, SessionActive
 from session_logic.output import OutputBatch
 
 
@@ -20,3 +20,16 @@ def by_device(events: list[OutputEvent]) -> dict[str, list[OutputEvent]]:
     for event in events:
         sorted_events[event.device_id].append(event)
     return dict(sorted_events)
+
+
+def kinds(events: list[OutputEvent]) -> list[str]:
+    """Return what events are, in short: active, beat 1, end ended."""
+    words = []
+    for event in events:
+        if isinstance(event, SessionActive):
+            words.append("active")
+        elif isinstance(event, Heartbeat):
+            words.append(f"beat {event.sequence}")
+        else:
+            words.append(f"end {event.reason}")
+    return words

@@ -1,7 +1,8 @@
 """The four scenarios from topic to topic, and input that is rejected."""
 
 from session_logic.events import Heartbeat, SessionEnd
-from tests.support.cluster import Cluster, kinds
+from tests.support.cluster import Cluster
+from tests.support.events import kinds
 
 BAD = {
     "nothing": None,

@@ -5,33 +5,46 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-
-from benchmarks.report import Check, check_output, expected_sessions
+from dataflows.settings_sources import load_settings
 from session_logic.rules import Rules
+from tests.support.check import Check, Difference, check_output, expected
 from tests.support.cluster import Cluster
+from tests.support.topic import facts, outputs
 
 STEP_S = 0.01
-# What is due in the last moment of a run may be out or not.
-LAST_MS = 500
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
+MISSING = (Difference.MISSING_SESSION, Difference.MISSING_HEARTBEAT, Difference.MISSING_END)
 
 
 class Traffic:
-    """Sends from a thread of its own, with seeded choices, until `end`."""
+    """Sends from a thread of its own, with seeded choices, until `end`, or until `with` is left.
 
-    def __init__(self, cluster: Cluster, devices: int, rate: int, seed: int = 1) -> None:
+    Quiet devices start a session at the beginning and then leave it alone.
+    """
+
+    def __init__(
+        self, cluster: Cluster, devices: int, rate: int, seed: int = 1, quiet: int = 0
+    ) -> None:
         self._cluster = cluster
         self._devices = devices
         self._rate = rate
+        self._quiet = quiet
         self._random = random.Random(seed)
         self._sessions: dict[int, str] = {}
         self._number = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.sent = 0
+
+    @property
+    def active(self) -> int:
+        """How many devices have a session, the quiet ones not counted."""
+        return len(self._sessions)
 
     def start_all(self) -> None:
         """Start a session on every device."""
@@ -41,6 +54,8 @@ class Traffic:
 
     def begin(self) -> None:
         """Go on in the background."""
+        for number in range(self._quiet):
+            self._cluster.send("Start", f"p-quiet-{number}", f"quiet-{number}")
         self._thread.start()
 
     def end(self) -> None:
@@ -48,6 +63,18 @@ class Traffic:
         self._over.set()
         self._thread.join()
         self._cluster.flush()
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.end()
 
     def _run(self) -> None:
         while not self._over.wait(STEP_S):
@@ -76,64 +103,60 @@ class Traffic:
         self.sent += 1
 
 
-def check(cluster: Cluster, stopped_ms: int, *, catch_up: str = "all") -> Check:
-    """Compare the output with the model, session by session; nothing may be amiss.
-
-    With catch_up `latest`, heartbeats may be missing where the test knows of an outage.
-    """
-    variables = cluster.variables
-    rules = Rules(int(variables["HEARTWHEEL_HEARTBEAT_MS"]), 28_800_000)
-    topics = {cluster.console: "console", cluster.pc: "pc"}
-    expected = expected_sessions(cluster.address, topics, rules, stopped_ms)
-    found, _ = check_output(
-        cluster.address, cluster.output, expected, rules, (0, 0), stopped_ms - LAST_MS
-    )
-    print(found)
-    amiss = found.duplicate, found.misordered, found.unexpected
-    assert amiss == (0, 0, 0), found
-    assert catch_up == "latest" or found.missing == 0, found
-    return found
+def start(cluster: Cluster, **variables: str) -> subprocess.Popen[str]:
+    """Start a run that makes up for every heartbeat."""
+    return cluster.start(**ALL, **variables)
 
 
-def start(cluster: Cluster) -> subprocess.Popen[str]:
-    """Start a run that logs what it reads of its output."""
-    return cluster.start(**ALL)
+def stop(cluster: Cluster, *flows: subprocess.Popen[str]) -> None:
+    """Stop a run cleanly: one process, or all of them."""
+    for flow in flows:
+        flow.send_signal(signal.SIGTERM)
+    for flow in flows:
+        assert flow.wait(40) == 0, cluster.errors(flow)
 
 
-def records_out(cluster: Cluster) -> int:
-    """Return how many records the output topic has."""
-    consumer = Consumer({"bootstrap.servers": cluster.address, "group.id": "test"})
-    lanes = [TopicPartition(cluster.output, lane) for lane in range(4)]
-    try:
-        return sum(consumer.get_watermark_offsets(lane, 10)[1] for lane in lanes)
-    except KafkaException:  # a topic just made, or a broker just started
-        return 0
-    finally:
-        consumer.close()
-
-
-def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> int:
-    """Stop a run cleanly; return when that was."""
-    stopped_ms = time.time_ns() // 1_000_000
-    flow.send_signal(signal.SIGTERM)
-    assert flow.wait(40) == 0, cluster.errors(flow)
-    return stopped_ms
-
-
-def catch_up(cluster: Cluster, traffic: Traffic, heartbeat_s: float) -> None:
-    """End the traffic, and wait until heartbeats are the only output and come in time."""
+def catch_up(cluster: Cluster, traffic: Traffic) -> int:
+    """End the traffic, and wait until what was due by then is out; return that moment in ms."""
     traffic.end()
-    time.sleep(heartbeat_s)
-    steady = traffic._sessions
-    cluster.wait(
-        "heartbeats in time",
-        lambda: _in_a_second(cluster) <= 3 * len(steady) / heartbeat_s,
-        60,
+    return wait_for_model(cluster)
+
+
+def wait_for_model(
+    cluster: Cluster, topics: Sequence[str] = (), rules: Rules | None = None, seconds: float = 60
+) -> int:
+    """Wait until everything that is due by now is in the output; return the moment in ms."""
+    through_ms = time.time_ns() // 1_000_000
+
+    def complete() -> bool:
+        found = compare(cluster, through_ms, topics, rules).differences
+        return not any(found[kind] for kind in MISSING)
+
+    cluster.wait("all that is due", complete, seconds)
+    return through_ms
+
+
+def compare(
+    cluster: Cluster, through_ms: int, topics: Sequence[str] = (), rules: Rules | None = None
+) -> Check:
+    """Compare the output with the model; several topics are read one after the other."""
+    if rules is None:
+        rules = load_settings(cluster.variables).rules()
+    now_ms = time.time_ns() // 1_000_000
+    want = expected(facts(cluster.address, cluster.inputs), rules, now_ms)
+    events = (
+        event
+        for topic in topics or [cluster.output]
+        for _, event in outputs(cluster.address, topic)
     )
-    time.sleep(2)
+    return check_output(events, want, rules, through_ms)
 
 
-def _in_a_second(cluster: Cluster) -> int:
-    before = records_out(cluster)
-    time.sleep(1)
-    return records_out(cluster) - before
+def check(
+    cluster: Cluster, through_ms: int, topics: Sequence[str] = (), rules: Rules | None = None
+) -> Check:
+    """Compare the output with the model; nothing may be amiss that is due by through_ms."""
+    found = compare(cluster, through_ms, topics, rules)
+    print(found)
+    assert not found.differences, found
+    return found

@@ -1,0 +1,62 @@
+"""Whole topics of a real Kafka, read fast: as facts for the model, and as output to check."""
+
+from collections.abc import Iterator, Mapping
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from session_logic.codec import decode_input, decode_output
+from session_logic.events import Fact, GameStart, OutputEvent, Rejected
+
+BATCH = 20_000
+# Short, because a batch that the end of the partition cuts off waits for it.
+BATCH_S = 0.2
+
+
+def messages(address: str, topic: str) -> Iterator[Message]:
+    """Yield every record, partition by partition in the order of offsets."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": address,
+            "group.id": "test",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.message.max.bytes": 8_000_000,
+            # Heartbeats that come faster than this would keep the end from being seen.
+            "fetch.wait.max.ms": 10,
+        }
+    )
+    try:
+        for partition in consumer.list_topics(topic, timeout=15).topics[topic].partitions:
+            consumer.assign([TopicPartition(topic, partition, 0)])
+            yield from _to_the_end(consumer)
+    finally:
+        consumer.close()
+
+
+def _to_the_end(consumer: Consumer) -> Iterator[Message]:
+    while True:
+        for message in consumer.consume(BATCH, BATCH_S):
+            if message.error() is None:
+                yield message
+            else:
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                return
+
+
+def facts(address: str, inputs: Mapping[str, str]) -> Iterator[Fact]:
+    """Yield the facts of input topics (topic -> platform), none of which may be rejected."""
+    for topic, platform in inputs.items():
+        for message in messages(address, topic):
+            event = decode_input(message.value())
+            assert not isinstance(event, Rejected), event
+            is_start = isinstance(event, GameStart)
+            time_ms = message.timestamp()[1]
+            yield Fact(is_start, event.device_id, event.session_id, platform, time_ms)
+
+
+def outputs(address: str, topic: str) -> Iterator[tuple[int, OutputEvent]]:
+    """Yield (timestamp in ms, event) of every record; each record has its device as key."""
+    for message in messages(address, topic):
+        event = decode_output(message.value())
+        assert message.key() == event.device_id.encode()
+        yield message.timestamp()[1], event
