@@ -47,15 +47,11 @@ def settings_table() -> str:
     lines = ["| variable | default | allowed | meaning |", "|---|---|---|---|"]
     hints = get_type_hints(Settings, include_extras=True)
     for field in msgspec.structs.fields(Settings):
-        if field.name not in OPTION_TABLES:
-            hint = hints[field.name]
-            cells = (
-                f"`{PREFIX}{field.name.upper()}`",
-                _default(field),
-                _allowed(hint),
-                _description(hint),
-            )
-            lines.append(f"| {' | '.join(cells)} |")
+        hint = hints[field.name]
+        options = "_*" if field.name in OPTION_TABLES else ""
+        name = f"`{PREFIX}{field.name.upper()}{options}`"
+        cells = (name, _default(field), _allowed(hint), _description(hint))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -63,7 +59,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default_factory() if field.default is NODEFAULT else field.default
     if isinstance(value, dict):
         value = ",".join(f"{key}={value[key]}" for key in value)
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text and f"`{text}`"
 
 
 def _meta(hint: Any) -> list[Meta]:
@@ -75,7 +72,10 @@ def _description(hint: Any) -> str:
 
 
 def _allowed(hint: Any) -> str:
-    """Return what a value may be, in words."""
+    """Return what a value may be, in words; a Meta's `extra` says it where the type does not."""
+    for meta in _meta(hint):
+        if meta.extra and "allowed" in meta.extra:
+            return str(meta.extra["allowed"])
     kind = get_args(hint)[0] if _meta(hint) else hint
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
