@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import yaml
 
-from dataflows.settings import Settings, load_settings
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import GameEnd, GameStart, Heartbeat, SessionActive, SessionEnd
 from tests.support.broker import ROOT

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-from dataflows.settings import environment
+from dataflows.settings_sources import environment
 from tests.support.broker import free_port
 from tests.support.cluster import Cluster
 from tests.support.pages import README
