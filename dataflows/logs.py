@@ -59,7 +59,7 @@ def start_logs(settings: Settings, process: int | None = None) -> None:
     _bring_in_bytewax(traced=settings.log_level == "debug")
 
 
-def say_failure(problem: str) -> None:
+def report_fatal(problem: str) -> None:
     """Say what ends the run: in the log if it is JSON, else as a line of its own.
 
     If that is asked for, the traceback of the error that is being handled comes first.

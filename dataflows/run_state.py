@@ -36,6 +36,8 @@ class RunState(Struct, eq=False):
     )
     # Whether a loop stands still until Kafka answers, which is no fault of the process.
     waits_for_kafka: Callable[[], bool] = lambda: False
+    # The other processes without which Bytewax does not begin, in words; "" if there are none.
+    awaited_processes: str = ""
 
     def note_alive(self, now_ms: int) -> None:
         """Note that the loop of this worker thread has turned."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from confluent_kafka import KafkaException
 
-from dataflows.logs import say_failure
+from dataflows.logs import report_fatal
 from dataflows.settings_sources import TRACEBACK_VARIABLE
 from heartwheel.commands.config import config_app
 from heartwheel.commands.dead_letters import letters_app
@@ -84,7 +84,7 @@ def main() -> None:
         app()
     except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets one line
         known = isinstance(error, HeartwheelError)
-        say_failure(str(error) if known else _unexpected(error))
+        report_fatal(str(error) if known else _unexpected(error))
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 

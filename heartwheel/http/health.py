@@ -37,6 +37,8 @@ class Health:
             return stalled
         if self._run.waits_for_kafka():
             return "waiting for an answer of Kafka"
+        if self._run.awaited_processes:
+            return f"waiting for {self._run.awaited_processes}"
         return self._behind()
 
     def _behind(self) -> str | None:

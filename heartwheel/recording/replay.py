@@ -14,13 +14,13 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
 
 from dataflows.clock import system_time
+from dataflows.memory import GC_THRESHOLDS
 from dataflows.messages import DeadLetter, Message, PartitionBatch, RecordId
 from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.settings_sources import PREFIX, load_settings
 from heartwheel.kafka.headers import REASON, Origin, header_texts
-from heartwheel.process import GC_THRESHOLDS
 from heartwheel.recording.format import Line, RecordingError
 from heartwheel.recording.reader import Recording
 from session_logic.clock import PartitionProgress

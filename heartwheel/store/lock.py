@@ -50,7 +50,7 @@ class StoreLock:
         return name
 
 
-def first_has(folder: Path) -> bool:
+def is_held_by_first(folder: Path) -> bool:
     """Say whether the first process of a run has the store in this directory."""
     lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -1,8 +1,7 @@
 """The dataflow under Bytewax, with a testing source and sink."""
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -23,6 +22,7 @@ from session_logic.keys import key_group_of, lane_of
 from session_logic.output import OutputBatch
 from tests.support.events import decoded
 from tests.support.flow import LANES, SETTINGS, T, history, message, run, sent
+from tests.support.waiting import wait_for
 
 
 class _Endless(StatefulSourcePartition[PartitionBatch, None]):
@@ -56,14 +56,6 @@ class EndlessSource(FixedPartitionedSource[PartitionBatch, None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Endless:
         return _Endless(self._state)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds."""
-    deadline_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
 
 
 @pytest.fixture

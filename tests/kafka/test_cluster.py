@@ -2,8 +2,8 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 
 import pytest
 
@@ -97,6 +97,7 @@ def test_kill_of_one_process_ends_all_and_the_next_start_resumes(
     flows[number].kill()
     assert flows[1 - number].wait(STOP_S) == 1
     assert "heartwheel: the connection to another process" in cluster.errors(flows[1 - number])
+    assert "Any {" not in cluster.errors(flows[1 - number]).rpartition("heartwheel: ")[2]
     start_processes(cluster)
     send(cluster, "End", range(DEVICES), "a")
     wait_for(cluster, "end ended", DEVICES)
@@ -108,8 +109,38 @@ def test_stop_while_another_process_is_awaited_exits_within_the_limit(cluster: C
     addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
     variables = ALL | {"HEARTWHEEL_STOP_TIMEOUT_MS": "2000"}
     flow = cluster.start("run", "-i", "0", "-a", addresses, **variables)
-    time.sleep(3)
-    assert flow.poll() is None
+    cluster.wait("its peer awaited", lambda: "waiting for" in cluster.errors(flow))
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(10) == 1
     assert "heartwheel: not stopped within 2 s" in cluster.errors(flow)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_process_that_waits_for_another_says_for_which(cluster: Cluster, first: int) -> None:
+    """In the log and to the probe for readiness, and both go on once the other has come."""
+    ports = [free_port(), free_port()]
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    page = free_port()
+
+    def start(number: int, http_port: int) -> Flow:
+        return cluster.start(
+            "run", "-i", str(number), "-a", ";".join(addresses), HEARTWHEEL_HTTP_PORT=str(http_port)
+        )
+
+    waiting = start(first, page)
+    awaited = f"waiting for process {1 - first} ({addresses[1 - first]})"
+    cluster.wait("the log", lambda: awaited in cluster.errors(waiting))
+    assert ready(page) == f"{awaited}\n"
+    other = start(1 - first, 0)
+    cluster.wait("a connection", lambda: "all processes are connected" in cluster.errors(waiting))
+    cluster.wait("both ready", lambda: ready(page) == "ok\n")
+    assert "waiting for" not in cluster.errors(other)
+
+
+def ready(port: int) -> str:
+    """Return what a process says of its readiness."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/readyz")
+    answer = connection.getresponse().read().decode()
+    connection.close()
+    return answer
