@@ -23,13 +23,19 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from dataflows.settings import Settings
 from dataflows.settings_sources import TRACEBACK_VARIABLE
 
-structlog.configure(
-    processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],
-    wrapper_class=structlog.stdlib.BoundLogger,
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    cache_logger_on_first_use=True,
-)
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("heartwheel")
+
+def _logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return a logger whose lines go through Python's own logging, with their fields."""
+    wrapped: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return wrapped
+
+
+log = _logger("heartwheel")
 # How Bytewax's worker threads are named; Linux tells.
 _THREAD = Path("/proc/thread-self/comm")
 _WORKER = re.compile(r"timely:work-(\d+)")
@@ -155,7 +161,7 @@ def _bring_in_bytewax(*, traced: bool) -> None:
 
 def _log_lines(read_end: int, _tracer: object) -> None:
     """Log the lines of a pipe; the tracer works for as long as it is kept."""
-    lines = structlog.stdlib.get_logger("bytewax")
+    lines = _logger("bytewax")
     with os.fdopen(read_end) as output:
         for line in output:
             text = _COLOUR.sub("", line).strip()

@@ -1,5 +1,6 @@
 """The dataflow: device sessions and heartbeats, from Kafka to Kafka."""
 
+import signal
 from typing import Any
 
 import bytewax.operators as op
@@ -11,7 +12,7 @@ from dataflows.decode import Decode
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import by_row, is_records, lane_builder
-from dataflows.logs import start_logs
+from dataflows.logs import log, start_logs
 from dataflows.messages import DeadLetter, PartitionBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
@@ -65,12 +66,24 @@ def broadcast_stop(polls: Stream[PartitionBatch], run: RunState) -> None:
     op.inspect("stopped", op.redistribute("stops", stops), lambda _step_id, _stop: run.stop.set())
 
 
+def _stop_at_ctrl_c(run: RunState) -> None:
+    """Let the first SIGINT stop the run as its own command does; a second one ends it at once."""
+
+    def stop(_number: int, _frame: object) -> None:
+        log.info("stopping", signal="SIGINT")
+        run.stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+
+
 def __getattr__(name: str) -> Dataflow:
     """Make `flow` from the environment when `python -m bytewax.run` asks for it."""
     if name == "flow":
         settings = load_settings()
         start_logs(settings)
         run = RunState()
+        _stop_at_ctrl_c(run)
         sink = KafkaSink(settings, run)
         source = KafkaSource(settings, run, on_tick=sink.producer.serve)
         return build_flow(source, sink, settings, run)

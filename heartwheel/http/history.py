@@ -6,39 +6,14 @@ from typing import Any
 from msgspec import Struct, structs
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from heartwheel.http.readings import Reading, Sample, read, total
+
 KEPT_S = 900
 # What a percentile is taken over, and a rate of now.
 WINDOW_S = 5
-EVENT_LATENCY = "heartwheel_event_latency_seconds_bucket"
-HEARTBEAT_LATENESS = "heartwheel_heartbeat_lateness_seconds_bucket"
-SNAPSHOT_DURATION = "heartwheel_snapshot_duration_seconds_bucket"
-# Names of samples, as they are in what is scraped.
-SAMPLES = (
-    "heartwheel_active_sessions",
-    "heartwheel_events_total",
-    "heartwheel_outcomes_total",
-    "heartwheel_dead_letters_total",
-    "heartwheel_heartbeats_total",
-    "heartwheel_clock_lag_seconds",
-    "heartwheel_consumer_lag_records",
-    "heartwheel_snapshot_age_seconds",
-    "heartwheel_snapshot_bytes_total",
-    "heartwheel_sink_queue_records",
-    "heartwheel_reconciled_records_total",
-    "heartwheel_store_keys",
-    "heartwheel_store_bytes",
-    "process_resident_memory_bytes",
-    "process_cpu_seconds_total",
-    EVENT_LATENCY,
-    HEARTBEAT_LATENESS,
-    SNAPSHOT_DURATION,
-)
-
-# Sample name -> label values -> value.
-Reading = dict[str, dict[tuple[str, ...], float]]
 
 
-class Point(Struct, frozen=True, gc=False):
+class Point(Struct, frozen=True, gc=False, kw_only=True):
     """One second: rates per second, levels, and percentiles of the last WINDOW_S in seconds."""
 
     time_ms: int
@@ -79,30 +54,30 @@ class History:
             return
         before_ms, before = self._readings[-2]
 
-        def rate(name: str, *labels: str) -> float:
+        def rate(name: Sample, *labels: str) -> float:
             passed_s = (now_ms - before_ms) / 1000
             return max(0.0, total(reading, name, *labels) - total(before, name, *labels)) / passed_s
 
         self.points.append(
             Point(
-                now_ms,
-                total(reading, "heartwheel_active_sessions"),
-                rate("heartwheel_events_total", "GameStart"),
-                rate("heartwheel_events_total", "GameEnd"),
-                rate("heartwheel_heartbeats_total"),
-                rate("heartwheel_dead_letters_total"),
-                max(reading["heartwheel_clock_lag_seconds"].values(), default=0.0),
-                total(reading, "heartwheel_consumer_lag_records"),
-                rate("process_cpu_seconds_total"),
-                total(reading, "process_resident_memory_bytes"),
-                self.percentile(EVENT_LATENCY, 0.5),
-                self.percentile(EVENT_LATENCY, 0.99),
-                self.percentile(HEARTBEAT_LATENESS, 0.5),
-                self.percentile(HEARTBEAT_LATENESS, 0.99),
+                time_ms=now_ms,
+                active=total(reading, Sample.ACTIVE),
+                starts=rate(Sample.EVENTS, "GameStart"),
+                ends=rate(Sample.EVENTS, "GameEnd"),
+                heartbeats=rate(Sample.HEARTBEATS),
+                dead_letters=rate(Sample.DEAD_LETTERS),
+                clock_lag_s=max(reading[Sample.CLOCK_LAG].values(), default=0.0),
+                consumer_lag=total(reading, Sample.CONSUMER_LAG),
+                cores=rate(Sample.CPU),
+                memory_bytes=total(reading, Sample.MEMORY),
+                event_p50_s=self.percentile(Sample.EVENT_LATENCY, 0.5),
+                event_p99_s=self.percentile(Sample.EVENT_LATENCY, 0.99),
+                heartbeat_p50_s=self.percentile(Sample.HEARTBEAT_LATENESS, 0.5),
+                heartbeat_p99_s=self.percentile(Sample.HEARTBEAT_LATENESS, 0.99),
             )
         )
 
-    def percentile(self, name: str, share: float) -> float | None:
+    def percentile(self, name: Sample, share: float) -> float | None:
         """Return a percentile of a histogram's last WINDOW_S in its unit; None of nothing.
 
         As with PromQL's histogram_quantile, values are taken to be spread evenly in a bucket.
@@ -122,21 +97,6 @@ class History:
             field.name: [getattr(point, field.name) for point in points]
             for field in structs.fields(Point)
         }
-
-
-def read(registry: CollectorRegistry) -> Reading:
-    """Return the samples that are of use here."""
-    reading: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
-    for family in registry.restricted_registry(SAMPLES).collect():
-        for sample in family.samples:
-            reading[sample.name][tuple(sample.labels.values())] = sample.value
-    return reading
-
-
-def total(reading: Reading, name: str, *labels: str) -> float:
-    """Return the sum of a metric over its labels, or the value at these labels."""
-    values = reading[name]
-    return values.get(labels, 0.0) if labels else sum(values.values())
 
 
 def quantile(cumulative: list[tuple[float, float]], share: float) -> float | None:

@@ -4,12 +4,8 @@ import asyncio
 import contextlib
 import socket
 import threading
-from base64 import b64encode
 from collections.abc import AsyncIterator
-from hashlib import sha256
-from importlib.resources import files
 from ipaddress import ip_address
-from secrets import compare_digest
 from typing import Any
 
 import msgspec
@@ -18,25 +14,25 @@ from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from dataflows.clock import Clock
 from dataflows.logs import log
 from dataflows.settings import Settings
 from heartwheel.http.devices import Devices
+from heartwheel.http.guard import Guard
 from heartwheel.http.health import Health
+from heartwheel.http.page import Page
 from heartwheel.http.status import Status
 from heartwheel.http.view import ProcessView
 from session_logic.errors import ConfigError
 
-PROBES = ("/livez", "/readyz")
 SAMPLE_S = 1.0
 # Whoever opens connections and says nothing must not take the files that Kafka needs.
-MOST_CONNECTIONS = 256
+MAX_CONNECTIONS = 256
 KEEP_ALIVE_S = 30
 _encode = msgspec.json.Encoder().encode
 
@@ -45,9 +41,6 @@ class _DeviceConvertor(PathConvertor):
     """Any text up to the end: a device id may hold slashes, and line breaks."""
 
     regex = "(?s:.+)"
-
-
-register_url_convertor("device", _DeviceConvertor())
 
 
 def bind(settings: Settings) -> socket.socket | None:
@@ -97,7 +90,7 @@ def serve(listener: socket.socket, view: ProcessView) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MOST_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
@@ -111,6 +104,7 @@ def serve(listener: socket.socket, view: ProcessView) -> uvicorn.Server:
 
 def make_app(view: ProcessView) -> ASGIApp:
     """Return the routes, guarded."""
+    register_url_convertor("device", _DeviceConvertor())
     health = Health(view)
     devices = Devices(view)
     status = Status(view, health)
@@ -177,85 +171,3 @@ def _probe(problem: str | None) -> Response:
 
 def _json(code: int, value: dict[str, Any]) -> Response:
     return Response(_encode(value), code, media_type="application/json")
-
-
-class Page:
-    """The status page: one document with its style and script inside, and nothing from outside."""
-
-    def __init__(self) -> None:
-        """Put it together; the policy allows this style and script, by their hashes, alone."""
-        folder = files("heartwheel.http")
-        style = folder.joinpath("page.css").read_text("utf-8")
-        script = folder.joinpath("page.js").read_text("utf-8")
-        page = folder.joinpath("page.html").read_text("utf-8")
-        self._body = page.replace("/*style*/", style).replace("/*script*/", script).encode()
-        self.policy = (
-            f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; "
-            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'none'"
-        )
-
-    def response(self, code: int) -> Response:
-        """Return the page; it holds no data."""
-        return Response(self._body, code, media_type="text/html")
-
-
-def _hashed(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
-
-
-class Guard:
-    """Asks for the token, on everything but the probes, and sets the headers of every answer."""
-
-    def __init__(self, app: ASGIApp, token: str, page: Page) -> None:
-        """Without a token, ask only that the browser's page is from this server."""
-        self._app = app
-        self._expected = f"Bearer {token}".encode() if token else b""
-        self._page = page
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_safely(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["content-security-policy"] = self._page.policy
-                headers["x-content-type-options"] = "nosniff"
-                headers["referrer-policy"] = "no-referrer"
-                headers["cache-control"] = "no-store"
-            await send(message)
-
-        refusal = None if scope["path"] in PROBES else self._refusal(scope)
-        await (refusal or self._app)(scope, receive, send_safely)
-
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
-        if not self._expected:
-            if _is_named_here(headers.get("host", "")):
-                return None
-            error = "without HEARTWHEEL_HTTP_TOKEN, ask by IP address or as localhost"
-            return _json(421, {"error": error})
-        if compare_digest(headers.get("authorization", "").encode(), self._expected):
-            return None
-        if scope["path"] == "/":  # a browser cannot send the token before the page asks for it
-            response = self._page.response(401)
-        else:
-            response = _json(401, {"error": "send the header Authorization: Bearer TOKEN"})
-        response.headers["www-authenticate"] = "Bearer"
-        return response
-
-
-def _is_named_here(host: str) -> bool:
-    """Say whether a Host header is an address or localhost.
-
-    Any other name may be a foreign page's own, pointed at this machine to read from it.
-    """
-    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    try:
-        ip_address(name)
-    except ValueError:
-        return name == "localhost"
-    return True

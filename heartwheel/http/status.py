@@ -4,7 +4,8 @@ from typing import Any
 
 from dataflows.messages import DeadLetter
 from heartwheel.http.health import Health
-from heartwheel.http.history import SNAPSHOT_DURATION, History, Reading, total
+from heartwheel.http.history import History
+from heartwheel.http.readings import Reading, Sample, total
 from heartwheel.http.view import ProcessView
 from heartwheel.version import program_version
 from session_logic.lane import Lane
@@ -14,7 +15,7 @@ SHOWN_BYTES = 400
 
 
 class Status:
-    """Puts together what is known; reads no metric anew, whoever asks and how often."""
+    """Puts together what is known; reads no metric again, whoever asks and how often."""
 
     def __init__(self, view: ProcessView, health: Health) -> None:
         """Begin with an empty history."""
@@ -47,22 +48,20 @@ class Status:
             "lanes": [self._lane(number, now_ms) for number in range(self._settings.lanes)],
             "consumer_lag": [
                 {"topic": topic, "partition": int(partition), "records": records}
-                for (topic, partition), records in reading[
-                    "heartwheel_consumer_lag_records"
-                ].items()
+                for (topic, partition), records in reading[Sample.CONSUMER_LAG].items()
             ],
-            "events": _by_label(reading, "heartwheel_events_total"),
-            "outcomes": _by_label(reading, "heartwheel_outcomes_total"),
-            "rejected": _by_label(reading, "heartwheel_dead_letters_total"),
-            "heartbeats": total(reading, "heartwheel_heartbeats_total"),
-            "reconciled": total(reading, "heartwheel_reconciled_records_total"),
-            "sink_queue": total(reading, "heartwheel_sink_queue_records"),
+            "events": _by_label(reading, Sample.EVENTS),
+            "outcomes": _by_label(reading, Sample.OUTCOMES),
+            "rejected": _by_label(reading, Sample.DEAD_LETTERS),
+            "heartbeats": total(reading, Sample.HEARTBEATS),
+            "reconciled": total(reading, Sample.RECONCILED),
+            "sink_queue": total(reading, Sample.SINK_QUEUE),
             "snapshot": {
-                "age_s": reading["heartwheel_snapshot_age_seconds"].get(()),
-                "p99_s": self.history.percentile(SNAPSHOT_DURATION, 0.99),
-                "bytes": total(reading, "heartwheel_snapshot_bytes_total"),
-                "store_keys": total(reading, "heartwheel_store_keys"),
-                "store_bytes": total(reading, "heartwheel_store_bytes"),
+                "age_s": reading[Sample.SNAPSHOT_AGE].get(()),
+                "p99_s": self.history.percentile(Sample.SNAPSHOT_DURATION, 0.99),
+                "bytes": total(reading, Sample.SNAPSHOT_BYTES),
+                "store_keys": total(reading, Sample.STORE_KEYS),
+                "store_bytes": total(reading, Sample.STORE_BYTES),
             },
             "dead_letters": [
                 _letter(letter) for letter in reversed(list(self._run.recent_dead_letters))
@@ -94,13 +93,13 @@ class Status:
         return "behind" if lag_ms > self._settings.ready_lag_ms else "live"
 
 
-def _by_label(reading: Reading, name: str) -> dict[str, float]:
+def _by_label(reading: Reading, name: Sample) -> dict[str, float]:
     return {labels[0]: value for labels, value in reading[name].items()}
 
 
 def _by_platform(reading: Reading) -> dict[str, float]:
     active: dict[str, float] = {}
-    for (_lane, platform), count in reading["heartwheel_active_sessions"].items():
+    for (_lane, platform), count in reading[Sample.ACTIVE].items():
         active[platform] = active.get(platform, 0.0) + count
     return active
 

@@ -1,0 +1,70 @@
+"""Who may ask, and which headers every answer has."""
+
+from ipaddress import ip_address
+from secrets import compare_digest
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from heartwheel.http.page import Page
+
+PROBES = ("/livez", "/readyz")
+
+
+class Guard:
+    """Asks for the token, on everything but the probes, and sets the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, token: str, page: Page) -> None:
+        """Without a token, ask only that the browser's page is from this server."""
+        self._app = app
+        self._expected = f"Bearer {token}".encode() if token else b""
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["content-security-policy"] = self._page.policy
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "no-referrer"
+                headers["cache-control"] = "no-store"
+            await send(message)
+
+        refusal = None if scope["path"] in PROBES else self._refusal(scope)
+        await (refusal or self._app)(scope, receive, send_safely)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if not self._expected:
+            if _is_named_here(headers.get("host", "")):
+                return None
+            error = "without HEARTWHEEL_HTTP_TOKEN, ask by IP address or as localhost"
+            return JSONResponse({"error": error}, 421)
+        if compare_digest(headers.get("authorization", "").encode(), self._expected):
+            return None
+        if scope["path"] == "/":  # a browser cannot send the token before the page asks for it
+            response = self._page.response(401)
+        else:
+            error = "send the header Authorization: Bearer TOKEN"
+            response = JSONResponse({"error": error}, 401)
+        response.headers["www-authenticate"] = "Bearer"
+        return response
+
+
+def _is_named_here(host: str) -> bool:
+    """Say whether a Host header is an address or localhost.
+
+    Any other name may be a foreign page's own, pointed at this machine to read from it.
+    """
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    try:
+        ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True
