@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from dataflows.memory import limit_bytes
 from dataflows.run_state import RunState
+from dataflows.version import program_version
 from session_logic.output import OutputBatch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -141,12 +142,12 @@ def observe_acknowledged(records: OutputBatch) -> None:
     HEARTBEAT_LATENESS.observe_since(records.due_ms, now_ms)
 
 
-def start_metrics(run: RunState, version: str) -> LaneCollector:
+def start_metrics(run: RunState) -> LaneCollector:
     """Show the lanes of a run, and what is known of this process before anything happens.
 
     Returns what REGISTRY can unregister when the run is over and the process goes on.
     """
-    BUILD.info({"version": version})
+    BUILD.info({"version": program_version()})
     MEMORY_LIMIT.set(limit_bytes())
     for reason in REASONS:
         DEAD_LETTERS.labels(reason)

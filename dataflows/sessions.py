@@ -14,6 +14,7 @@ from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.logs import log, start_logs
 from dataflows.messages import DeadLetter, PartitionBatch
+from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
@@ -84,6 +85,7 @@ def __getattr__(name: str) -> Dataflow:
         start_logs(settings)
         run = RunState()
         _stop_at_ctrl_c(run)
+        start_metrics(run)
         sink = KafkaSink(settings, run)
         source = KafkaSource(settings, run, on_tick=sink.producer.serve)
         return build_flow(source, sink, settings, run)

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException
 
 from dataflows.logs import report_fatal
 from dataflows.settings_sources import TRACEBACK_VARIABLE
+from dataflows.version import program_version
 from heartwheel.commands.config import config_app
 from heartwheel.commands.dead_letters import letters_app
 from heartwheel.commands.demo import demo_command
@@ -20,7 +21,6 @@ from heartwheel.commands.schemas import schemas_command
 from heartwheel.commands.store import store_app
 from heartwheel.commands.top import top_command
 from heartwheel.commands.topics import topics_app
-from heartwheel.version import program_version
 from session_logic.errors import ConfigError, HeartwheelError
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed or a fault found, 2 wrong settings or arguments."

@@ -26,6 +26,7 @@ from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
+from dataflows.version import program_version
 from heartwheel.cluster import Cluster
 from heartwheel.http.server import bind, serve
 from heartwheel.http.view import ProcessView
@@ -34,7 +35,6 @@ from heartwheel.signals import stop_on_signals, watch_wall_clock
 from heartwheel.store.lock import StoreLock
 from heartwheel.store.prepare import prepare_recovery
 from heartwheel.store.uncommitted import forget_unfinished
-from heartwheel.version import program_version
 from session_logic.errors import ConfigError
 
 
@@ -52,7 +52,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     start_logs(settings, cluster.number)
 
     # 3. Metrics and HTTP: probes are answered while the steps that wait for others go on.
-    start_metrics(state, program_version())
+    start_metrics(state)
     listener = bind(settings)
     if listener is not None:
         serve(listener, ProcessView(settings, cluster, state))

@@ -3,11 +3,11 @@
 from typing import Any
 
 from dataflows.messages import DeadLetter
+from dataflows.version import program_version
 from heartwheel.http.health import Health
 from heartwheel.http.history import History
 from heartwheel.http.readings import Reading, Sample, total
 from heartwheel.http.view import ProcessView
-from heartwheel.version import program_version
 from session_logic.lane import Lane
 
 # What is shown of the key and the value of a dead letter.

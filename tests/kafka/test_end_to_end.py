@@ -27,11 +27,14 @@ def test_four_scenarios_with_python_m_bytewax_run(cluster: Cluster) -> None:
     recovery = cluster.folder / "recovery"
     recovery.mkdir()
     assert cluster.start(str(recovery), "1", command="bytewax.recovery").wait(30) == 0
-    cluster.start(
+    flow = cluster.start(
         "dataflows.sessions:flow", "-r", str(recovery), "-s", "1", "-b", "0",
         command="bytewax.run", **VARIABLES,
     )  # fmt: skip
     check_scenarios(cluster)
+    flow.send_signal(signal.SIGINT)
+    assert flow.wait(20) == 0, cluster.errors(flow)
+    assert "Traceback" not in cluster.errors(flow)
 
 
 @pytest.mark.parametrize("command", ["heartwheel.cli", "bytewax.run"])

@@ -26,7 +26,7 @@ def run() -> RunState:
 @pytest.fixture
 def measured(run: RunState) -> Iterator[RunState]:
     """Return the run while its lanes are in the metrics."""
-    collector = start_metrics(run, "1.2.3")
+    collector = start_metrics(run)
     yield run
     REGISTRY.unregister(collector)
 
