@@ -1,4 +1,4 @@
-"""`heartwheel config`: what is set, where it comes from, and whether it is right."""
+"""`heartwheel config`: what is set, where it comes from, and whether it is valid."""
 
 import json
 import os
@@ -19,7 +19,7 @@ config_app = typer.Typer(
 
 @config_app.command("show")
 def show_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002  # typer's way
-    """Show every setting, its value and where that comes from; secrets are stars.
+    """Show every setting with its value and where it comes from; secrets are shown as ***.
 
     Options of librdkafka that Heartwheel chooses itself are not listed.
     """
@@ -35,9 +35,10 @@ def show_command(config: ConfigOption = None, as_json: JsonOption = False) -> No
 
 @config_app.command("check")
 def check_command(config: ConfigOption = None) -> None:
-    """Check the settings and the options for Kafka's clients, files of certificates included.
+    """Check the settings and the options of Kafka's clients, certificate files included.
 
-    No broker is asked: `heartwheel topics check` does that. Exit code 2 if anything is wrong.
+    This does not connect to a broker; `heartwheel topics check` does. Exit code 2 if anything is
+    wrong.
     """
     from dataflows.kafka.consumer import SharedConsumer
     from dataflows.kafka.producer import SharedProducer
@@ -47,7 +48,7 @@ def check_command(config: ConfigOption = None) -> None:
     SharedConsumer(settings, RunState()).open()
     SharedProducer(settings).open()
     count = len(settings_sources(os.environ, config))
-    print(f"no fault in the settings: {count} set, the others have their defaults")
+    print(f"OK: {count} settings are set, the others have their defaults")
 
 
 def _rows(settings: Settings, sources: dict[str, str]) -> list[dict[str, Any]]:

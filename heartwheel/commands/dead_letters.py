@@ -1,4 +1,4 @@
-"""`heartwheel dead-letters`: look at what was rejected, and send it again."""
+"""`heartwheel dead-letters`: look at rejected input, and send it again."""
 
 import json
 import os
@@ -6,52 +6,62 @@ import sys
 from collections import Counter
 from heapq import nlargest
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
-from heartwheel.commands.shared import (
-    ConfigOption,
-    JsonOption,
-    confirm,
-    moment_ms,
-    moment_text,
-    print_table,
-)
-from heartwheel.text import printable, text_or_bytes
+from heartwheel.commands.shared import ConfigOption, JsonOption, confirm, moment_ms, print_table
+from heartwheel.text import printable
 from session_logic.errors import ConfigError
+from session_logic.events import RejectReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heartwheel.kafka.dead_letters import Choice, Letter, Letters
+    from heartwheel.kafka.dead_letters import (
+        DeadLetterFilter,
+        DeadLetterReader,
+        State,
+        StoredDeadLetter,
+    )
+    from heartwheel.kafka.requeue import Requeue
 
-letters_app = typer.Typer(
-    help="List and show what was rejected, and send it again.", no_args_is_help=True
+dead_letters_app = typer.Typer(
+    help="List and show rejected input, and send it again.", no_args_is_help=True
 )
 
-REASONS = ("empty", "not_json", "not_an_event", "in_the_future", "too_large")
-DETAIL_COLUMNS = 60
-AGAIN = " before (--again sends them once more)"
+REASONS: tuple[str, ...] = get_args(RejectReason)
+# What to say of dead letters that are not sent, by their state.
+SKIPPED = {
+    "requeued": "requeued before (--again sends them once more)",
+    "twice": "another dead letter is of the same record",
+    "left out": "their value was not kept, so they cannot be sent again",
+    "foreign": "not written by Heartwheel",
+}
 ReasonOption = Annotated[
     str | None,
     typer.Option(
-        help=f"Only letters rejected for this: {', '.join(REASONS)}.",
+        help=f"Only dead letters with this reason: {', '.join(REASONS)}.",
         autocompletion=lambda: list(REASONS),
     ),
 ]
 TopicOption = Annotated[
-    str | None, typer.Option(help="Only letters that came from this input topic.")
+    str | None, typer.Option(help="Only dead letters that came from this input topic.")
 ]
 SinceOption = Annotated[
     str | None,
-    typer.Option(help="Only letters since then: 15m, 2h, 2026-11-23T10:00:00Z or milliseconds."),
+    typer.Option(
+        help="Only dead letters since this time: 15m (ago), 2026-11-23T10:00:00Z or milliseconds."
+    ),
 ]
-UntilOption = Annotated[str | None, typer.Option(help="Only letters before then; as --since.")]
+UntilOption = Annotated[
+    str | None, typer.Option(help="Only dead letters before this time, written as for --since.")
+]
 
 
-@letters_app.command("list")
+@dead_letters_app.command("list")
 def list_command(
     reason: ReasonOption = None,
     topic: TopicOption = None,
@@ -64,86 +74,65 @@ def list_command(
 ) -> None:
     """List dead letters, and count them by reason and topic.
 
-    A letter is named by its partition and offset in the dead-letter topic: `show` and `requeue`
-    take these names. State: waiting, requeued (sent again), twice (the same record as another
-    letter), left out (value too large to be kept) or foreign (not written by Heartwheel).
+    A dead letter is named by its partition and offset in the dead-letter topic; `show` and
+    `requeue` take these names. State: waiting, requeued (sent again), twice (another dead letter
+    is of the same record), left out (value too large to keep) or foreign (not written by
+    Heartwheel).
     """
-    letters = _open(config)
+    from heartwheel.views import dead_letters as view
+
+    wanted = _filter(reason, topic, since, until)
+    reader = _reader(load_settings(os.environ, config))
     counts: Counter[tuple[str, str, str]] = Counter()
 
-    def counted() -> "Iterator[Letter]":
-        for letter in letters.read(_choice(reason, topic, since, until)):
-            counts[letter.reason, letter.place.topic if letter.place else "-", letter.state] += 1
+    def counted() -> "Iterator[StoredDeadLetter]":
+        for letter in reader.read(wanted):
+            source = letter.origin.record.topic if letter.origin else "-"
+            counts[letter.reason, source, letter.state] += 1
             yield letter
 
-    def age(letter: "Letter") -> tuple[int, ...]:
+    def age(letter: "StoredDeadLetter") -> tuple[int, ...]:
         return letter.written_ms, letter.partition, letter.offset
 
     shown = sorted(nlargest(limit, counted(), age), key=age)
     if as_json:
         for letter in shown:
-            print(json.dumps(_plain(letter)))
+            print(json.dumps(view.as_json(letter)))
         return
-    print_table(
-        [
-            {
-                "letter": _name(letter),
-                "rejected at": moment_text(letter.written_ms),
-                "reason": printable(letter.reason),
-                "from": printable(_origin(letter)),
-                "key": printable(letter.key)[:DETAIL_COLUMNS],
-                "state": letter.state,
-                "requeues": letter.requeues,
-                "detail": printable(letter.detail)[:DETAIL_COLUMNS],
-            }
-            for letter in shown
-        ]
-    )
-    print(f"{counts.total()} letters, {len(shown)} shown")
-    for (what, where, state), count in counts.most_common():
-        print(f"{count:7} {state:8} {printable(what)} from {printable(where)}")
+    print_table([view.list_row(letter) for letter in shown])
+    print(f"{_dead_letters(counts.total())}, {len(shown)} shown")
+    for (what, source, state), count in counts.most_common():
+        print(f"{count:7} {state:8} {printable(what)} from {printable(source)}")
 
 
-@letters_app.command("show")
+@dead_letters_app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(help="The letter, as `list` names it: 0/17.")],
+    name: Annotated[str, typer.Argument(help="The dead letter, as `list` names it: 0/17.")],
     config: ConfigOption = None,
     *,
     value: Annotated[
-        bool, typer.Option("--value", help="Write the value alone, byte for byte.")
+        bool, typer.Option("--value", help="Write only the value, byte for byte.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show one dead letter: where it came from, why it was rejected, its key and value."""
-    letter = _open(config).find(*_position(name))
+    from heartwheel.views import dead_letters as view
+
+    letter = _reader(load_settings(os.environ, config)).find(*_position(name))
     if value:
         sys.stdout.buffer.write(letter.value or b"")
-        return
-    if as_json:
-        print(json.dumps(_plain(letter)))
-        return
-    size = "none" if letter.value is None else f"{len(letter.value)} bytes"
-    happened = moment_text(letter.place.time_ms) if letter.place else "-"
-    print_table(
-        [
-            {"letter": "rejected at", _name(letter): moment_text(letter.written_ms)},
-            {"letter": "from", _name(letter): printable(_origin(letter))},
-            {"letter": "stamped", _name(letter): happened},
-            {"letter": "reason", _name(letter): printable(letter.reason)},
-            {"letter": "detail", _name(letter): printable(letter.detail)},
-            {"letter": "state", _name(letter): letter.state},
-            {"letter": "requeues", _name(letter): letter.requeues},
-            {"letter": "key", _name(letter): printable(letter.key)},
-            {"letter": "value", _name(letter): size},
-        ]
-    )
-    print(printable(letter.value))
+    elif as_json:
+        print(json.dumps(view.as_json(letter)))
+    else:
+        print_table(view.show_rows(letter))
+        print(printable(letter.value))
 
 
-@letters_app.command("requeue")
+@dead_letters_app.command("requeue")
 def requeue_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Letters as `list` names them; without, all chosen.")
+        list[str] | None,
+        typer.Argument(help="Dead letters as `list` names them; without names, all selected."),
     ] = None,
     reason: ReasonOption = None,
     topic: TopicOption = None,
@@ -155,7 +144,7 @@ def requeue_command(
     config: ConfigOption = None,
     *,
     again: Annotated[
-        bool, typer.Option("--again", help="Also letters that have been sent again before.")
+        bool, typer.Option("--again", help="Also dead letters that were sent again before.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[
@@ -164,92 +153,105 @@ def requeue_command(
 ) -> None:
     """Send dead letters again to the topic and partition that they came from.
 
-    Key and value are sent byte for byte, with the time that the record had (a topic with
-    LogAppendTime stamps it anew), and the header `heartwheel.requeues` counts how often. Each
-    letter is marked in the same transaction: it is never sent twice, even if this is killed,
+    Key and value are sent byte for byte, with the timestamp that the record had (a topic with
+    LogAppendTime replaces it). The header `heartwheel.requeues` counts how often. Each dead letter
+    is marked in the same transaction: it is never sent twice, even if this command is killed,
     unless you say `--again`. A running `heartwheel run` reads what is sent like any input.
+
+    Exit code 1 if all selected dead letters are such that cannot be sent, or you answer no.
     """
+    from heartwheel.kafka.dead_letters import UNSENDABLE
     from heartwheel.kafka.requeue import Requeue
 
     settings = load_settings(os.environ, config)
-    choice = _choice(reason, topic, since, until, names)
+    wanted = _filter(reason, topic, since, until, names)
     sender = None if dry_run else Requeue(settings)
-    letters = _open(config)
+    reader = _reader(settings)
+    states: tuple[State, ...] = ("waiting", "requeued") if again else ("waiting",)
 
-    states = ("waiting", "requeued") if again else ("waiting",)
+    def chosen() -> "Iterator[StoredDeadLetter]":
+        return islice((x for x in reader.read(wanted) if x.state in states), limit)
 
-    def chosen() -> "Iterator[Letter]":
-        return islice((x for x in letters.read(choice) if x.state in states), limit)
-
-    counts: Counter[tuple[str, str]] = Counter()
-    for letter in chosen():
-        assert letter.place is not None
-        if sender is not None:
-            sender.check(letter.place)
-        counts[letter.reason, f"{letter.place.topic}/{letter.place.partition}"] += 1
-    for (what, where), count in sorted(counts.items()):
-        print(f"{count:7} {printable(what)} to {printable(where)}")
-    others = Counter(x.state for x in letters.read(choice) if x.state not in states)
-    for state, count in others.items():
-        print(f"{count:7} passed over: {state}{AGAIN if state == 'requeued' else ''}")
-    if sender is None or not counts:
-        print(f"{counts.total()} letters {'would be sent' if dry_run else 'to send'} again")
-        return
-    if not confirm(f"Send these {counts.total()} letters again?", yes=yes):
+    skipped = _skipped(reader, wanted, states)
+    count = _count(chosen(), sender)
+    for state, number in skipped.items():
+        print(f"{number:7} skipped: {SKIPPED[state]}")
+    if sender is None or not count:
+        print(f"{_dead_letters(count)} {'would be sent' if dry_run else 'to send'} again")
+        hopeless = not count and bool(skipped) and skipped.keys() <= UNSENDABLE
+        raise typer.Exit(int(hopeless))
+    if not confirm(f"Send {_dead_letters(count)} again?", yes=yes):
         print("nothing was sent")
         raise typer.Exit(1)
-    sent = sender.send(chosen(), lambda sent: print(f"{sent} of {counts.total()}", flush=True))
-    print(f"{sent} letters sent again")
+    sent = sender.send(chosen(), lambda sent: print(f"{sent} of {count}", flush=True))
+    print(f"{_dead_letters(sent)} sent again")
 
 
-def _open(config: str | None) -> "Letters":
-    from heartwheel.kafka.dead_letters import Letters
+def _skipped(
+    reader: "DeadLetterReader", wanted: "DeadLetterFilter", states: "tuple[State, ...]"
+) -> "Counter[State]":
+    """Count by state what is not to be sent; raises ConfigError for a name that none has."""
+    from heartwheel.kafka.dead_letters import no_such_dead_letter
 
-    return Letters(load_settings(os.environ, config))
+    counts: Counter[State] = Counter()
+    missing = set(wanted.names)
+    for letter in reader.read(wanted):
+        missing.discard((letter.partition, letter.offset))
+        if letter.state not in states:
+            counts[letter.state] += 1
+    for partition, offset in sorted(missing):
+        raise no_such_dead_letter(f"{partition}/{offset}")
+    return counts
 
 
-def _choice(
+def _count(letters: "Iterator[StoredDeadLetter]", sender: "Requeue | None") -> int:
+    """Check and count what is to be sent; print how many are to go where."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for letter in letters:
+        assert letter.origin is not None
+        if sender is not None:
+            sender.check(letter.origin)
+        record = letter.origin.record
+        counts[letter.reason, f"{record.topic}/{record.partition}"] += 1
+    for (reason, partition), count in sorted(counts.items()):
+        print(f"{count:7} {printable(reason)} to {printable(partition)}")
+    return counts.total()
+
+
+def _reader(settings: Settings) -> "DeadLetterReader":
+    from heartwheel.kafka.dead_letters import DeadLetterReader
+
+    return DeadLetterReader(settings)
+
+
+def _filter(
     reason: str | None,
     topic: str | None,
     since: str | None,
     until: str | None,
     names: list[str] | None = None,
-) -> "Choice":
-    from heartwheel.kafka.dead_letters import Choice
+) -> "DeadLetterFilter":
+    from heartwheel.kafka.dead_letters import DeadLetterFilter
 
-    return Choice(
-        reason,
-        topic,
-        None if since is None else moment_ms("--since", since),
-        None if until is None else moment_ms("--until", until),
-        frozenset(map(_position, names or [])),
+    if reason is not None and reason not in REASONS:
+        msg = f"no such reason {printable(reason)}; one of {', '.join(REASONS)}"
+        raise ConfigError(msg)
+    return DeadLetterFilter(
+        reason=reason,
+        topic=topic,
+        since_ms=None if since is None else moment_ms("--since", since),
+        until_ms=None if until is None else moment_ms("--until", until),
+        names=frozenset(map(_position, names or [])),
     )
 
 
 def _position(name: str) -> tuple[int, int]:
     partition, _, offset = name.partition("/")
     if not (partition.isdecimal() and offset.isdecimal()):
-        raise ConfigError(f"letter {printable(name)}: write it as `list` names it, such as 0/17")
+        msg = f"dead letter {printable(name)}: write it as `list` names it, such as 0/17"
+        raise ConfigError(msg)
     return int(partition), int(offset)
 
 
-def _name(letter: "Letter") -> str:
-    return f"{letter.partition}/{letter.offset}"
-
-
-def _origin(letter: "Letter") -> str:
-    place = letter.place
-    return f"{place.topic}/{place.partition} offset {place.offset}" if place else "-"
-
-
-def _plain(letter: "Letter") -> dict[str, Any]:
-    """Return a letter for JSON; bytes that are no text are base64, as in a recording."""
-    from msgspec import to_builtins
-
-    plain: dict[str, Any] = to_builtins(letter) | {"letter": _name(letter)}
-    for field in ("key", "value"):
-        text, data = text_or_bytes(getattr(letter, field))
-        plain[field] = text
-        if data is not None:
-            plain[f"{field}_base64"] = to_builtins(data)
-    return plain
+def _dead_letters(count: int) -> str:
+    return f"{count} dead letter{'' if count == 1 else 's'}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SLICE_S = 0.02
 LINE_S = 2.0  # between the plain lines that are shown without a terminal
-# More than this behind the plan is worth a word: the machine or Kafka is too slow for the rate.
+# From here on the line says it: the machine or Kafka is too slow for the rate.
 BEHIND_S = 0.5
 FLUSH_S = 30
 
@@ -30,7 +30,7 @@ class LoadError(HeartwheelError):
 
 
 class _Asked:
-    """Whether Ctrl-C or SIGTERM has asked for the end; asked twice, it is at once."""
+    """Whether Ctrl-C or SIGTERM has asked for the end; the second time it ends at once."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -47,7 +47,7 @@ def load_command(
     devices: Annotated[int, typer.Option(help="How many devices there are.", min=1)] = 1_000,
     rate: Annotated[float, typer.Option(help="Events per second.", min=0.1)] = 100.0,
     seconds: Annotated[
-        float, typer.Option(help="End after so many seconds; 0: at Ctrl-C.", min=0)
+        float, typer.Option(help="End after this many seconds; 0: at Ctrl-C.", min=0)
     ] = 60.0,
     churn: Annotated[
         float,
@@ -60,28 +60,36 @@ def load_command(
     ] = 0.75,
     skew: Annotated[
         float,
-        typer.Option(help="0: those are alike; 1, 2, ...: some are ever more busy.", min=0),
+        typer.Option(
+            help="0: all devices equally active; higher: activity concentrates on fewer devices.",
+            min=0,
+        ),
     ] = 0.0,
     late: Annotated[
-        float, typer.Option(help="Share of events stamped late, by up to --late-by.", min=0, max=1)
+        float,
+        typer.Option(
+            help="Share of events with a timestamp in the past, by up to --late-by.", min=0, max=1
+        ),
     ] = 0.0,
-    late_by: Annotated[str, typer.Option(help="How late: 30s, 5m.")] = "60s",
+    late_by: Annotated[str, typer.Option(help="How late at most: 30s, 5m.")] = "60s",
     duplicates: Annotated[
         float, typer.Option(help="Share of events that repeat one just sent.", min=0, max=1)
     ] = 0.0,
     bad: Annotated[
-        float, typer.Option(help="Share of records that are no events.", min=0, max=1)
+        float, typer.Option(help="Share of records that are no valid events.", min=0, max=1)
     ] = 0.02,
-    seed: Annotated[int, typer.Option(help="The same seed, the same devices in turn.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same devices in the same order.")
+    ] = 1,
     config: ConfigOption = None,
 ) -> None:
     """Send the events of a simulated fleet to the input topics of the settings.
 
-    Open loop: each event has its planned moment, whatever Kafka does; where it cannot be kept
-    the events follow as fast as can be, and the summary says how far behind it was. Ctrl-C ends
-    it with the summary. Exit code 1 if Kafka has not acknowledged every event.
+    Open loop: each event has its planned moment, whatever Kafka does. If the load falls behind its
+    plan, it sends as fast as it can, and the summary says how far behind it was. Ctrl-C ends the
+    load with the summary. Exit code 1 if Kafka has not acknowledged every event.
 
-    Events are stamped by the broker where topics have LogAppendTime: then none is late.
+    In topics with LogAppendTime the broker timestamps the events: then none is late.
     """
     from heartwheel.fleet import Mix
 
@@ -118,7 +126,7 @@ def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float)
     producer = make_producer(options)
     _check(producer, settings, mix)
     begin_s = time.time()
-    # Sessions of two loads with the same seed are not the same ones.
+    # Two loads with the same seed must not have the same session ids.
     fleet = Fleet(producer, list(settings.input_topics), mix, seed, f"{int(begin_s):x}-")
     asked = _Asked()
     behind_s, took_s = _send(fleet, asked, rate, seconds)
@@ -126,19 +134,19 @@ def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float)
     a_second = fleet.sent / max(took_s, SLICE_S)
     print(
         f"{fleet.sent} events in {took_s:.1f} s ({a_second:.0f} a second), "
-        f"{fleet.sessions} sessions open, at worst {behind_s:.2f} s behind the plan"
+        f"{fleet.sessions} sessions open, at most {behind_s:.2f} s behind the plan"
     )
     if left or fleet.failed:
         cause = f": {fleet.failure.str()}" if fleet.failure else ""
         msg = (
             f"Kafka at {settings.bootstrap_servers} has not acknowledged {left + fleet.failed} of "
-            f"{fleet.sent} events{cause}; see to the broker, and begin again"
+            f"{fleet.sent} events{cause}; check the broker, then start the load again"
         )
         raise LoadError(msg)
 
 
 def _check(producer: "Producer", settings: Settings, mix: "Mix") -> None:
-    """Raise ConfigError if an input topic is missing; say so if late events are not to be had."""
+    """Raise ConfigError if an input topic is missing; warn if no event can be late."""
     from dataflows.kafka.metadata import describe
     from heartwheel.kafka.topics import Topics
 
@@ -147,17 +155,17 @@ def _check(producer: "Producer", settings: Settings, mix: "Mix") -> None:
     if missing:
         msg = (
             f"input topic {', '.join(missing)} does not exist on {settings.bootstrap_servers}, or "
-            "this user may not see it; make it with `heartwheel topics create`"
+            "this user may not see it; create it with `heartwheel topics create`"
         )
         raise ConfigError(msg)
     for topic in settings.input_topics if mix.late else ():
-        shape = Topics(settings).found(topic)
-        if shape is not None and shape.stamp == "append":
+        state = Topics(settings).state(topic)
+        if state is not None and state.timestamps == "append":
             print(f"{topic} has LogAppendTime: none of its events will be late")
 
 
 def _send(fleet: "Fleet", asked: _Asked, rate: float, seconds: float) -> tuple[float, float]:
-    """Send what is planned; return how far behind that was at worst, and the time, both in s."""
+    """Send what is planned; return how far behind it was at most, and how long it took, in s."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()

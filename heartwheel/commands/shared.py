@@ -3,18 +3,18 @@
 import re
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from heartwheel.text import UNITS_MS
 from session_logic.errors import ConfigError
 
 ConfigOption = Annotated[
-    str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables win over it.")
+    str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables override it.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PLAIN_COLUMNS = 500
 
 
@@ -28,16 +28,8 @@ def duration_ms(option: str, text: str) -> int:
     return int(found[1]) * UNITS_MS[found[2]]
 
 
-def duration_text(time_ms: int) -> str:
-    """Return a time in the largest unit that it is a whole number of."""
-    if time_ms < 0:
-        return "forever"
-    unit = next(unit for unit in reversed(UNITS_MS) if time_ms % UNITS_MS[unit] == 0)
-    return f"{time_ms // UNITS_MS[unit]} {unit}"
-
-
 def moment_ms(option: str, text: str) -> int:
-    """Return a moment in ms since 1970: given so, in ISO 8601, or as the time since then (15m)."""
+    """Return a time in ms since 1970 that is given so, in ISO 8601, or as how long ago it was."""
     if text.isdecimal():
         return int(text)
     if re.fullmatch(r"\d+(ms|s|m|h|d)", text):
@@ -51,17 +43,6 @@ def moment_ms(option: str, text: str) -> int:
         )
         raise ConfigError(msg) from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def moment_text(time_ms: int) -> str:
-    """Return a moment in ms since 1970 as text; what is no moment is `never`."""
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
-    except OverflowError:
-        return "never"
-    if time_ms < 0:
-        return "never"
-    return moment.isoformat(" ", "milliseconds").removesuffix("+00:00") + "Z"
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -89,5 +70,5 @@ def confirm(question: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise ConfigError("nobody is there to ask, as this is no terminal; give --yes or --dry-run")
+        raise ConfigError("this is no terminal, so nobody can be asked; give --yes or --dry-run")
     return typer.confirm(question)

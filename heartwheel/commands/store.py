@@ -10,7 +10,8 @@ from msgspec import to_builtins
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
-from heartwheel.commands.shared import ConfigOption, moment_text, print_table
+from heartwheel.commands.shared import ConfigOption, print_table
+from heartwheel.text import moment_text
 
 if TYPE_CHECKING:
     from heartwheel.store.summary import Summary

@@ -1,4 +1,4 @@
-"""`heartwheel topics`: make and check the topics that the settings name."""
+"""`heartwheel topics`: create and check the topics that the settings name."""
 
 import os
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dataflows.settings_sources import load_settings
-from heartwheel.commands.shared import ConfigOption, duration_ms, duration_text
+from heartwheel.commands.shared import ConfigOption, duration_ms
+from heartwheel.text import duration_text
 
 if TYPE_CHECKING:
-    from heartwheel.kafka.topics import Found, Wanted
+    from heartwheel.kafka.topics import TopicSpec, TopicState
 
 topics_app = typer.Typer(
-    help="Make and check the topics that the settings name.", no_args_is_help=True
+    help="Create and check the topics that the settings name.", no_args_is_help=True
 )
 
-StampText = Literal["append", "create"]
+TimestampsText = Literal["append", "create"]
 ReplicationOption = Annotated[
     int | None,
     typer.Option(
@@ -43,49 +44,49 @@ def create_command(
         str, typer.Option(help="How long records are kept: 12h, 7d, forever.")
     ] = "7d",
     timestamps: Annotated[
-        StampText,
+        TimestampsText,
         typer.Option(
-            help="Whose clock says when an input event was: the broker's on append "
-            "(LogAppendTime), or the producer's on create (CreateTime)."
+            help="Which clock timestamps an input event: the broker's on append (LogAppendTime) "
+            "or the producer's on create (CreateTime)."
         ),
     ] = "append",
     replication: ReplicationOption = None,
     min_isr: MinIsrOption = None,
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Let Kafka check, but make nothing.")
+        bool, typer.Option("--dry-run", help="Let Kafka check, but create nothing.")
     ] = False,
 ) -> None:
-    """Make the topics that are missing; those that exist are checked and never changed.
+    """Create the topics that are missing; those that exist are checked and never changed.
 
-    The output topic gets a partition for each lane, the dead-letter topic one. May be run again
-    and again. Exit code 1, with a line for each fault, if a topic is not as asked for.
+    The output topic gets one partition for each lane, the dead-letter topic one in all. Running it
+    again is safe. Exit code 1, with a line for each fault, if a topic is not as asked for.
     """
-    from heartwheel.kafka.topics import Goal, Topics, faults
+    from heartwheel.kafka.topics import TopicOptions, Topics, faults
 
     settings = load_settings(os.environ, config)
     topics = Topics(settings)
-    goal = Goal(
-        duration_ms("--retention", retention),
-        timestamps,
-        input_partitions or settings.lanes,
-        replication,
-        min_isr,
+    options = TopicOptions(
+        retention_ms=duration_ms("--retention", retention),
+        timestamps=timestamps,
+        input_partitions=input_partitions or settings.lanes,
+        replicas=replication,
+        min_isr=min_isr,
     )
     wrong = False
-    for wanted in topics.wanted(goal):
-        found = topics.found(wanted.name)
-        if found is None and topics.create(wanted, dry_run=dry_run):
-            made = "would be created" if dry_run else "created"
-            print(f"{wanted.name}: {made}: {_wish(wanted)}")
+    for spec in topics.specs(options):
+        state = topics.state(spec.name)
+        if state is None and topics.create(spec, dry_run=dry_run):
+            created = "would be created" if dry_run else "created"
+            print(f"{spec.name}: {created}: {_wish(spec)}")
             continue
-        found = found or topics.found(wanted.name)
-        lines = list(faults(wanted, found))
+        state = state or topics.state(spec.name)
+        lines = list(faults(spec, state))
         wrong = wrong or bool(lines)
         for line in lines:
-            print(f"{wanted.name}: {line}")
-        if not lines and found is not None:
-            print(f"{wanted.name}: exists: {_facts(found)}")
+            print(f"{spec.name}: {line}")
+        if not lines and state is not None:
+            print(f"{spec.name}: exists: {_facts(state)}")
     raise typer.Exit(int(wrong))
 
 
@@ -99,56 +100,67 @@ def check_command(
         ),
     ] = None,
     retention: Annotated[
-        str, typer.Option(help="How long records must be kept at least: 12h, 7d, forever.")
+        str, typer.Option(help="How long records must be kept, at least: 12h, 7d, forever.")
     ] = "1d",
     timestamps: Annotated[
-        StampText | None,
-        typer.Option(help="How input must be stamped; see create.", show_default="either"),
+        TimestampsText | None,
+        typer.Option(help="How input must be timestamped; see create.", show_default="either"),
     ] = None,
     replication: ReplicationOption = None,
     min_isr: MinIsrOption = None,
 ) -> None:
-    """Check that the topics are there and fit to run with.
+    """Check that the topics exist and that a run can use them.
 
-    One line for each topic, one for each fault, and exit code 1 if there is any: partitions,
-    retention, time stamps, replicas (of now, too), compaction, and the size of records.
+    One line for each topic, one for each fault, and exit code 1 if there is any. Checked are
+    partitions, retention, timestamps, replicas (also those in sync now), compaction, and the size
+    of records.
     """
-    from heartwheel.kafka.topics import Goal, Topics, faults
+    from heartwheel.kafka.topics import TopicOptions, Topics, faults
 
     topics = Topics(load_settings(os.environ, config))
-    goal = Goal(
-        duration_ms("--retention", retention), timestamps, input_partitions, replication, min_isr
+    options = TopicOptions(
+        retention_ms=duration_ms("--retention", retention),
+        timestamps=timestamps,
+        input_partitions=input_partitions,
+        replicas=replication,
+        min_isr=min_isr,
     )
     wrong: list[str] = []
-    for wanted in topics.wanted(goal):
-        found = topics.found(wanted.name)
-        if found is not None:
-            print(f"{wanted.name}: {_facts(found)}")
-        wrong += [f"{wanted.name}: {line}" for line in faults(wanted, found)]
+    for spec in topics.specs(options):
+        state = topics.state(spec.name)
+        if state is not None:
+            print(f"{spec.name}: {_facts(state)}")
+        wrong += [f"{spec.name}: {line}" for line in faults(spec, state)]
     for line in wrong:
         print(f"FAULT {line}")
     raise typer.Exit(int(bool(wrong)))
 
 
-def _facts(found: "Found") -> str:
-    return _line(found.partitions, found.replicas, found.min_isr, found.retention_ms, found.stamp)
-
-
-def _wish(wanted: "Wanted") -> str:
+def _facts(state: "TopicState") -> str:
     return _line(
-        wanted.partitions or 1,
-        wanted.replicas,
-        wanted.min_isr,
-        wanted.retention_ms,
-        wanted.stamp or "append",
+        state.partitions, state.replicas, state.min_isr, state.retention_ms, state.timestamps
     )
 
 
-def _line(partitions: int, replicas: int, min_isr: int, retention_ms: int, stamp: StampText) -> str:
+def _wish(spec: "TopicSpec") -> str:
+    return _line(
+        spec.partitions or 1,
+        spec.replicas,
+        spec.min_isr,
+        spec.retention_ms,
+        spec.timestamps or "append",
+    )
+
+
+def _line(
+    partitions: int, replicas: int, min_isr: int, retention_ms: int, timestamps: TimestampsText
+) -> str:
     clock = (
-        "LogAppendTime, the broker's clock" if stamp == "append" else "CreateTime, the producer's"
+        "LogAppendTime, the broker's clock"
+        if timestamps == "append"
+        else "CreateTime, the producer's"
     )
     return (
         f"partitions {partitions}, replicas {replicas} (in sync at least {min_isr}), kept "
-        f"{duration_text(retention_ms)}, stamped by {clock}"
+        f"{duration_text(retention_ms)}, timestamped by {clock}"
     )

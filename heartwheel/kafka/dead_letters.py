@@ -1,4 +1,4 @@
-"""Dead letters as an operator sees them: read from their topic, and chosen."""
+"""Dead letters as an operator sees them: read from their topic, and selected."""
 
 from collections.abc import Iterator
 from typing import Literal, cast
@@ -10,38 +10,36 @@ from dataflows.kafka.client import consumer_options, make_consumer
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
 from dataflows.settings import Settings
-from heartwheel.kafka.headers import BECAME, MARK, REQUEUES
+from heartwheel.kafka.headers import (
+    BECAME,
+    DETAIL,
+    MARK,
+    REASON,
+    REQUEUES,
+    Headers,
+    Origin,
+    header_texts,
+)
 from session_logic.errors import ConfigError, HeartwheelError
 
-# waiting: can be sent again; requeued: has been; twice: there is another letter of the same
-# record; left out: its value was too large to keep; foreign: not one of Heartwheel's.
+# waiting: can be sent again; requeued: was sent again; twice: another dead letter is of the same
+# record; left out: its value was too large to keep; foreign: not written by Heartwheel.
 State = Literal["waiting", "requeued", "twice", "left out", "foreign"]
+# Those of which there is nothing that could be sent.
+UNSENDABLE: set[State] = {"left out", "foreign"}
 
 
-class LetterError(HeartwheelError):
-    """Dead letters cannot be read or sent again: see the message."""
+class DeadLetterError(HeartwheelError):
+    """Dead letters cannot be sent again: see the message."""
 
 
-class Place(Struct, frozen=True):
-    """Where an input record is; with its time, so that a topic made anew is another place."""
-
-    topic: str
-    partition: int
-    offset: int
-    time_ms: int
-
-    def __str__(self) -> str:
-        """Return it as the mark has it."""
-        return f"{self.topic}/{self.partition}/{self.offset}/{self.time_ms}"
-
-
-class Letter(Struct, frozen=True):
-    """A dead letter; place is where its input record was, None if it is not Heartwheel's."""
+class StoredDeadLetter(Struct, frozen=True, kw_only=True):
+    """A dead letter in its topic; origin is its input record, None if it is not Heartwheel's."""
 
     partition: int
     offset: int
     written_ms: int
-    place: Place | None
+    origin: Origin | None
     reason: str
     detail: str
     key: bytes | None
@@ -49,9 +47,17 @@ class Letter(Struct, frozen=True):
     requeues: int
     state: State
 
+    @property
+    def name(self) -> str:
+        """How an operator names it."""
+        return f"{self.partition}/{self.offset}"
 
-class Choice(Struct, frozen=True):
-    """Which letters: of a reason, of an input topic, written since and until a moment in ms."""
+
+class DeadLetterFilter(Struct, frozen=True, kw_only=True):
+    """Which dead letters: of a reason, of an input topic, written since and before a time in ms.
+
+    names are pairs of partition and offset; without any, all.
+    """
 
     reason: str | None = None
     topic: str | None = None
@@ -59,9 +65,9 @@ class Choice(Struct, frozen=True):
     until_ms: int | None = None
     names: frozenset[tuple[int, int]] = frozenset()
 
-    def takes(self, letter: Letter) -> bool:
-        """Say whether a letter is among them."""
-        topic = letter.place.topic if letter.place else ""
+    def takes(self, letter: StoredDeadLetter) -> bool:
+        """Say whether a dead letter passes."""
+        topic = letter.origin.record.topic if letter.origin else ""
         return (
             self.reason in (None, letter.reason)
             and self.topic in (None, topic)
@@ -71,11 +77,11 @@ class Choice(Struct, frozen=True):
         )
 
 
-class Letters:
-    """The letters that are in the dead-letter topic now, and which have been sent again."""
+class DeadLetterReader:
+    """Reads what is in the dead-letter topic at one moment, and what was sent again of it."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read what has been sent again; raises ConfigError if there is no such topic."""
+        """Read what was sent again; raises ConfigError if there is no such topic."""
         self._topic = settings.dead_letter_topic
         options = consumer_options(
             settings,
@@ -83,7 +89,7 @@ class Letters:
                 **END_OPTIONS,
                 "group.id": "heartwheel",
                 "enable.auto.commit": "false",
-                # A mark counts when the record it speaks of does.
+                # A mark is valid if the record that it is about is.
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
             },
@@ -99,29 +105,38 @@ class Letters:
         self._bounds = {number: self._watermarks(number) for number in found.partitions}
         self._sent: dict[str, int] = {}
         self._became: dict[str, int] = {}
+        self._topics = set(settings.input_topics)
         for message in self._messages():
-            headers = _headers(message)
+            headers = header_texts(cast("Headers", message.headers() or []))
             if MARK in headers:
                 count = _number(headers.get(REQUEUES, ""))
                 self._sent[headers[MARK]] = count
                 self._became[headers.get(BECAME, "")] = count
+            elif (origin := Origin.of(headers)) is not None:
+                self._topics.add(origin.record.topic)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         where = TopicPartition(self._topic, partition)
         return self._consumer.get_watermark_offsets(where, METADATA_TIMEOUT_S)
 
-    def read(self, choice: Choice) -> Iterator[Letter]:
-        """Yield the letters of a choice, partition by partition in the order of the topic."""
-        places: set[Place] = set()
+    def read(self, wanted: DeadLetterFilter) -> Iterator[StoredDeadLetter]:
+        """Yield dead letters, partition by partition in the order of the topic.
+
+        Raises ConfigError for an input topic that is neither in the settings nor that of any.
+        """
+        if wanted.topic is not None and wanted.topic not in self._topics:
+            topics = ", ".join(sorted(self._topics))
+            raise ConfigError(f"no such topic {wanted.topic}; one of {topics}")
+        origins: set[Origin] = set()
         for message in self._messages():
-            letter = self._letter(message, places)
-            if letter is not None and choice.takes(letter):
-                if letter.place is not None:
-                    places.add(letter.place)
+            letter = self._letter(message, origins)
+            if letter is not None and wanted.takes(letter):
+                if letter.origin is not None:
+                    origins.add(letter.origin)
                 yield letter
 
-    def find(self, partition: int, offset: int) -> Letter:
-        """Return one letter; raises ConfigError if there is none at this place."""
+    def find(self, partition: int, offset: int) -> StoredDeadLetter:
+        """Return one dead letter; raises ConfigError if there is none with this name."""
         low, high = self._bounds.get(partition, (0, 0))
         if low <= offset < high:
             self._consumer.assign([TopicPartition(self._topic, partition, offset)])
@@ -130,41 +145,41 @@ class Letters:
                     letter = self._letter(message, set())
                     if letter is not None:
                         return letter
-        msg = f"there is no letter {partition}/{offset}; `heartwheel dead-letters list` names them"
-        raise ConfigError(msg)
+        raise no_such_dead_letter(f"{partition}/{offset}")
 
-    def _letter(self, message: Message, places: set[Place]) -> Letter | None:
-        """Return a letter, None for a mark; places are those of the letters before it."""
-        headers = _headers(message)
+    def _letter(self, message: Message, origins: set[Origin]) -> StoredDeadLetter | None:
+        """Return a dead letter, None for a mark; origins are those of the ones before it."""
+        headers = header_texts(cast("Headers", message.headers() or []))
         if MARK in headers:
             return None
-        place = _place(headers)
-        origin = f"{place.topic}/{place.partition}/{place.offset}" if place else ""
-        reason = headers.get("heartwheel.reason", "")
+        origin = Origin.of(headers)
+        reason = headers.get(REASON, "")
         state: State = "waiting"
-        if place is None:
+        if origin is None:
             state = "foreign"
-        elif place in places:
+        elif origin in origins:
             state = "twice"
         elif reason == "too_large":
             state = "left out"
-        elif str(place) in self._sent:
+        elif str(origin) in self._sent:
             state = "requeued"
-        return Letter(
-            cast("int", message.partition()),
-            cast("int", message.offset()),
-            message.timestamp()[1],
-            place,
-            reason,
-            headers.get("heartwheel.detail", ""),
-            message.key(),
-            message.value(),
-            max(self._became.get(origin, 0), self._sent.get(str(place), 0)),
-            state,
+        # Its record may itself have been sent again, and rejected again.
+        became = self._became.get(str(origin.record), 0) if origin else 0
+        return StoredDeadLetter(
+            partition=cast("int", message.partition()),
+            offset=cast("int", message.offset()),
+            written_ms=message.timestamp()[1],
+            origin=origin,
+            reason=reason,
+            detail=headers.get(DETAIL, ""),
+            key=message.key(),
+            value=message.value(),
+            requeues=max(became, self._sent.get(str(origin), 0)),
+            state=state,
         )
 
     def _messages(self) -> Iterator[Message]:
-        """Yield what is in the topic up to the ends that were found at the beginning."""
+        """Yield what is in the topic, up to the ends that were found at the beginning."""
         starts = {n: OFFSET_BEGINNING for n, (low, high) in self._bounds.items() if high > low}
         for message in ReadToEnd(self._consumer, self._topic, starts):
             if cast("int", message.offset()) < self._bounds[cast("int", message.partition())][1]:
@@ -175,20 +190,9 @@ class Letters:
         self._consumer.close()
 
 
-def _headers(message: Message) -> dict[str, str]:
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    return {name: (value or b"").decode(errors="replace") for name, value in headers}
-
-
-def _place(headers: dict[str, str]) -> Place | None:
-    topic, *numbers = (
-        headers.get(f"heartwheel.{name}", "")
-        for name in ("topic", "partition", "offset", "timestamp")
-    )
-    try:
-        return Place(topic, *map(int, numbers)) if topic else None
-    except ValueError:
-        return None
+def no_such_dead_letter(name: str) -> ConfigError:
+    """Return the error for a name that no dead letter has."""
+    return ConfigError(f"no dead letter {name}; `heartwheel dead-letters list` names them")
 
 
 def _number(text: str) -> int:

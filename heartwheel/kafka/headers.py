@@ -12,6 +12,7 @@ from dataflows.messages import RecordId
 MARK, BECAME, REQUEUES = "heartwheel.requeued", "heartwheel.became", "heartwheel.requeues"
 REASON, DETAIL = "heartwheel.reason", "heartwheel.detail"
 _ORIGIN = tuple(f"heartwheel.{name}" for name in ("topic", "partition", "offset", "timestamp"))
+Headers = Iterable[tuple[str, str | bytes | None]]
 
 
 class Origin(Struct, frozen=True):
@@ -35,7 +36,7 @@ class Origin(Struct, frozen=True):
         return cls(RecordId(topic, partition, offset), time_ms) if topic else None
 
 
-def header_texts(headers: Iterable[tuple[str, str | bytes | None]]) -> dict[str, str]:
+def header_texts(headers: Headers) -> dict[str, str]:
     """Return headers as text; bytes that are no text are replaced."""
     return {
         name: value.decode(errors="replace") if isinstance(value, bytes) else value or ""

@@ -1,4 +1,4 @@
-"""Dead letters sent again: each with its mark in one transaction, so never twice by mistake."""
+"""Sends dead letters again: each in one transaction with its mark, so never twice by mistake."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,25 +10,25 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from dataflows.kafka.client import FENCED, make_producer, producer_options
 from dataflows.kafka.metadata import describe
 from dataflows.settings import Settings
-from heartwheel.kafka.dead_letters import Letter, LetterError, Place
-from heartwheel.kafka.headers import BECAME, MARK, REQUEUES
+from heartwheel.kafka.dead_letters import DeadLetterError, StoredDeadLetter
+from heartwheel.kafka.headers import BECAME, MARK, REQUEUES, Origin
 from session_logic.errors import ConfigError
 
-# Readers of the input wait for an open transaction, so it is short, and soon over if this
+# Readers of the input wait for an open transaction. So it is short, and it times out soon if this
 # process dies in it.
-BATCH_LETTERS = 100
+BATCH_DEAD_LETTERS = 100
 TRANSACTION_MS = "10000"
 TIMEOUT_S = 10.0
 
 
 class Requeue:
-    """Sends letters to the partitions that they came from; of several at a time only one can."""
+    """Sends dead letters to the partitions that they came from; only one can do so at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        """Keep out any other that sends letters of this topic; raises LetterError if refused."""
+        """Fence off any other that sends dead letters of this topic; raises DeadLetterError."""
         self._settings = settings
         self._topic = settings.dead_letter_topic
-        self._became: dict[Place, str] = {}
+        self._became: dict[Origin, str] = {}
         self._failure: KafkaError | None = None
         options = producer_options(
             settings,
@@ -46,25 +46,26 @@ class Requeue:
         except KafkaException as error:
             raise self._error(error.args[0], 0) from None
 
-    def check(self, place: Place) -> None:
-        """Raise ConfigError unless there still is such an input partition."""
-        if place.topic not in self._settings.input_topics:
+    def check(self, origin: Origin) -> None:
+        """Raise ConfigError unless the input partition still exists."""
+        topic, partition, _ = origin.record
+        if topic not in self._settings.input_topics:
             msg = (
-                f"letters of topic {place.topic} cannot be sent again: it is not in "
-                "HEARTWHEEL_INPUT_TOPICS; add it, or choose others with --topic"
+                f"dead letters of topic {topic} cannot be sent again: it is not in "
+                "HEARTWHEEL_INPUT_TOPICS; add it, or select others with --topic"
             )
             raise ConfigError(msg)
-        if place.partition >= self._partitions.get(place.topic, 0):
+        if partition >= self._partitions.get(topic, 0):
             msg = (
-                f"letters of {place.topic}/{place.partition} cannot be sent again: there is no "
-                f"such partition on {self._settings.bootstrap_servers}; choose others by name"
+                f"dead letters of {topic}/{partition} cannot be sent again: there is no "
+                f"such partition on {self._settings.bootstrap_servers}; select others by name"
             )
             raise ConfigError(msg)
 
-    def send(self, letters: Iterable[Letter], shown: Callable[[int], None]) -> int:
-        """Send letters; return how many. Raises LetterError, with how many were sent before."""
+    def send(self, letters: Iterable[StoredDeadLetter], shown: Callable[[int], None]) -> int:
+        """Send dead letters; return how many. Raises DeadLetterError, with how many were sent."""
         waiting, sent = iter(letters), 0
-        while batch := list(islice(waiting, BATCH_LETTERS)):
+        while batch := list(islice(waiting, BATCH_DEAD_LETTERS)):
             try:
                 self._producer.begin_transaction()
                 self._send_batch(batch)
@@ -79,17 +80,17 @@ class Requeue:
             shown(sent)
         return sent
 
-    def _send_batch(self, batch: list[Letter]) -> None:
+    def _send_batch(self, batch: list[StoredDeadLetter]) -> None:
         for letter in batch:
-            place = letter.place
-            assert place is not None
+            origin = letter.origin
+            assert origin is not None
             self._producer.produce(
-                place.topic,
+                origin.record.topic,
                 letter.value,
                 letter.key,
-                place.partition,
-                partial(self._on_delivery, place),
-                timestamp=max(0, place.time_ms),
+                origin.record.partition,
+                partial(self._on_delivery, origin),
+                timestamp=max(0, origin.time_ms),
                 headers={
                     REQUEUES: str(letter.requeues + 1),
                     "heartwheel.letter": f"{self._topic}/{letter.partition}/{letter.offset}",
@@ -97,27 +98,28 @@ class Requeue:
             )
         self._flush()
         for letter in batch:
-            assert letter.place is not None
-            if letter.place not in self._became:
+            assert letter.origin is not None
+            if letter.origin not in self._became:
                 raise KafkaException(self._cause())
             self._producer.produce(
                 self._topic,
                 partition=letter.partition,
                 headers={
-                    MARK: str(letter.place),
-                    BECAME: self._became.pop(letter.place),
+                    MARK: str(letter.origin),
+                    BECAME: self._became.pop(letter.origin),
                     REQUEUES: str(letter.requeues + 1),
                 },
             )
 
-    def _on_delivery(self, place: Place, error: KafkaError | None, message: Message) -> None:
+    def _on_delivery(self, origin: Origin, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failure = self._failure or error
         else:
-            self._became[place] = f"{place.topic}/{place.partition}/{message.offset()}"
+            record = origin.record._replace(offset=cast("int", message.offset()))
+            self._became[origin] = str(record)
 
     def _flush(self) -> None:
-        """Wait until what was sent has its offset; what has none has failed."""
+        """Wait until every record sent has its offset; one without has failed."""
         try:
             self._producer.flush(TIMEOUT_S)
         except KeyboardInterrupt:
@@ -126,7 +128,7 @@ class Requeue:
             return
 
     def _cause(self) -> KafkaError:
-        """Return why a letter has no offset: the fatal error, which any call tells, or its own."""
+        """Return why a record has no offset: the fatal error, which any call raises, or its own."""
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
@@ -138,13 +140,13 @@ class Requeue:
         try:
             self._producer.abort_transaction(TIMEOUT_S)
         except KafkaException:
-            return  # Kafka does it when the transaction's time is over
+            return  # Kafka aborts it when it times out
 
-    def _error(self, error: KafkaError, sent: int) -> LetterError:
-        where = f"{sent} letters of {self._topic} sent again, then none"
+    def _error(self, error: KafkaError, sent: int) -> DeadLetterError:
+        where = f"{sent} dead letters of {self._topic} sent again, then none"
         if error.code() in FENCED:
-            return LetterError(f"{where}: another `dead-letters requeue` has begun; run one only")
-        return LetterError(
+            return DeadLetterError(f"{where}: another `dead-letters requeue` has begun; run one")
+        return DeadLetterError(
             f"{where}: {error.str()} ({error.name()}); what was sent is marked, so the same "
-            "command goes on with the others"
+            "command sends the others"
         )

@@ -1,4 +1,4 @@
-"""The topics that the settings name: what they should be, what they are, how they are made."""
+"""The topics that the settings name: what they should be, what they are, and their creation."""
 
 from collections.abc import Iterator
 from typing import Literal, cast
@@ -14,12 +14,13 @@ from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
-Stamp = Literal["append", "create"]
-STAMPS: dict[Stamp, str] = {"append": "LogAppendTime", "create": "CreateTime"}
-# Of a dead letter beside its key and value: what the headers and the record itself may take.
-LETTER_BYTES = 4_096
-# More replicas cost more than they protect; one may be lost without a stop of the run.
-MOST_REPLICAS = 3
+# Which clock timestamps a record: the broker's on append, or the producer's on create.
+Timestamps = Literal["append", "create"]
+TIMESTAMP_TYPES: dict[Timestamps, str] = {"append": "LogAppendTime", "create": "CreateTime"}
+# What the headers of a dead letter and its record may need beside key and value.
+DEAD_LETTER_OVERHEAD_BYTES = 4_096
+# With three, one may be lost and the run goes on; more cost more than they protect.
+MAX_REPLICAS = 3
 _CONFIG = (
     "retention.ms",
     "message.timestamp.type",
@@ -30,24 +31,24 @@ _CONFIG = (
 
 
 class TopicError(HeartwheelError):
-    """Kafka does not let a topic be looked at or made: see the message."""
+    """Kafka refuses to describe or create a topic: see the message."""
 
 
-class Wanted(Struct, frozen=True):
-    """What a topic should be; partitions of None and stamp of None: as they are."""
+class TopicSpec(Struct, frozen=True, kw_only=True):
+    """What a topic should be; None for partitions or timestamps: any."""
 
     name: str
     variable: str
     partitions: int | None
     retention_ms: int
-    stamp: Stamp | None
+    timestamps: Timestamps | None
     replicas: int
     min_isr: int
     record_bytes: int
 
 
-class Found(Struct, frozen=True):
-    """What a topic is; in_sync is the least number of replicas in sync of any partition."""
+class TopicState(Struct, frozen=True, kw_only=True):
+    """What a topic is; in_sync is the lowest number of replicas in sync of any partition."""
 
     name: str
     partitions: int
@@ -55,17 +56,17 @@ class Found(Struct, frozen=True):
     in_sync: int
     leaderless: tuple[int, ...]
     retention_ms: int
-    stamp: Stamp
+    timestamps: Timestamps
     cleanup: str
     min_isr: int
     record_bytes: int
 
 
-class Goal(Struct, frozen=True):
-    """What an operator asks for; replicas and min_isr of None: what suits the cluster."""
+class TopicOptions(Struct, frozen=True, kw_only=True):
+    """What an operator asks for; None for replicas or min_isr: what suits the cluster."""
 
     retention_ms: int
-    stamp: Stamp | None
+    timestamps: Timestamps | None
     input_partitions: int | None = None
     replicas: int | None = None
     min_isr: int | None = None
@@ -75,39 +76,46 @@ class Topics:
     """The topics of the settings on their Kafka."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connect; raises ConfigError if no broker answers, or none lets Heartwheel in."""
+        """Connect; raises ConfigError if no broker answers, or Kafka refuses the login."""
         self._settings = settings
         self._admin = make_admin(settings)
         self._brokers = len(describe(self._admin, settings).brokers)
 
-    def wanted(self, goal: Goal) -> list[Wanted]:
-        """Return what the topics should be, for this goal and as many brokers as there are."""
-        replicas = goal.replicas or min(MOST_REPLICAS, self._brokers)
-        min_isr = goal.min_isr or max(1, replicas - 1)
+    def specs(self, options: TopicOptions) -> list[TopicSpec]:
+        """Return what the topics should be, with these options and the brokers that there are."""
         settings = self._settings
-        kinds: list[tuple[str, str, int | None, Stamp | None, int]] = [
+        replicas = options.replicas or min(MAX_REPLICAS, self._brokers)
+
+        def spec(
+            name: str,
+            setting: str,
+            partitions: int | None = None,
+            timestamps: Timestamps | None = None,
+            record_bytes: int = 0,
+        ) -> TopicSpec:
+            return TopicSpec(
+                name=name,
+                variable=f"HEARTWHEEL_{setting}",
+                partitions=partitions,
+                retention_ms=options.retention_ms,
+                timestamps=timestamps,
+                replicas=replicas,
+                min_isr=options.min_isr or max(1, replicas - 1),
+                record_bytes=record_bytes,
+            )
+
+        dead_letter_bytes = settings.max_record_bytes + DEAD_LETTER_OVERHEAD_BYTES
+        return [
             *(
-                (topic, "INPUT_TOPICS", goal.input_partitions, goal.stamp, 0)
+                spec(topic, "INPUT_TOPICS", options.input_partitions, options.timestamps)
                 for topic in settings.input_topics
             ),
-            (settings.output_topic, "OUTPUT_TOPIC", settings.lanes, None, 0),
-            (
-                settings.dead_letter_topic,
-                "DEAD_LETTER_TOPIC",
-                None,
-                None,
-                settings.max_record_bytes + LETTER_BYTES,
-            ),
-        ]
-        return [
-            Wanted(
-                name, f"HEARTWHEEL_{of}", parts, goal.retention_ms, stamp, replicas, min_isr, size
-            )
-            for name, of, parts, stamp, size in kinds
+            spec(settings.output_topic, "OUTPUT_TOPIC", settings.lanes),
+            spec(settings.dead_letter_topic, "DEAD_LETTER_TOPIC", record_bytes=dead_letter_bytes),
         ]
 
-    def found(self, name: str) -> Found | None:
-        """Return what a topic is, None if there is none; raises TopicError if it is not told."""
+    def state(self, name: str) -> TopicState | None:
+        """Return what a topic is, None if there is none; raises TopicError if Kafka refuses."""
         topic = describe(self._admin, self._settings).topics.get(name)
         if topic is None:
             return None
@@ -118,94 +126,104 @@ class Topics:
             config = self._admin.describe_configs([resource])[resource].result(METADATA_TIMEOUT_S)
         except KafkaException as error:
             raise _refused(name, error.args[0]) from None
-        return _found(topic, config)
+        return _state(topic, config)
 
-    def create(self, wanted: Wanted, *, dry_run: bool) -> bool:
-        """Create a topic, or let Kafka only check that it could; False if it exists meanwhile."""
+    def create(self, spec: TopicSpec, *, dry_run: bool) -> bool:
+        """Create a topic, or only let Kafka check that it could; False if it exists by now."""
         config = {
-            "retention.ms": str(wanted.retention_ms),
-            "message.timestamp.type": STAMPS[wanted.stamp or "append"],
-            "min.insync.replicas": str(wanted.min_isr),
+            "retention.ms": str(spec.retention_ms),
+            "message.timestamp.type": TIMESTAMP_TYPES[spec.timestamps or "append"],
+            "min.insync.replicas": str(spec.min_isr),
             "cleanup.policy": "delete",
         }
-        new = NewTopic(wanted.name, wanted.partitions or 1, wanted.replicas, config=config)
+        new = NewTopic(spec.name, spec.partitions or 1, spec.replicas, config=config)
         try:
-            self._admin.create_topics([new], validate_only=dry_run)[wanted.name].result()
+            self._admin.create_topics([new], validate_only=dry_run)[spec.name].result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
-            raise _refused(wanted.name, error.args[0]) from None
+            raise _refused(spec.name, error.args[0]) from None
         return True
 
 
-def _found(topic: TopicMetadata, config: dict[str, ConfigEntry]) -> Found:
+def _state(topic: TopicMetadata, config: dict[str, ConfigEntry]) -> TopicState:
     values = {name: cast("str", config[name].value) for name in _CONFIG}
     parts = topic.partitions.values()
-    return Found(
-        cast("str", topic.topic),
-        len(parts),
-        min(len(part.replicas) for part in parts),
-        min(len(part.isrs) for part in parts),
-        tuple(part.id for part in parts if part.leader < 0),
-        int(values["retention.ms"]),
-        "append" if values["message.timestamp.type"] == "LogAppendTime" else "create",
-        values["cleanup.policy"],
-        int(values["min.insync.replicas"]),
-        int(values["max.message.bytes"]),
+    broker_clock = values["message.timestamp.type"] == TIMESTAMP_TYPES["append"]
+    return TopicState(
+        name=cast("str", topic.topic),
+        partitions=len(parts),
+        replicas=min(len(part.replicas) for part in parts),
+        in_sync=min(len(part.isrs) for part in parts),
+        leaderless=tuple(part.id for part in parts if part.leader < 0),
+        retention_ms=int(values["retention.ms"]),
+        timestamps="append" if broker_clock else "create",
+        cleanup=values["cleanup.policy"],
+        min_isr=int(values["min.insync.replicas"]),
+        record_bytes=int(values["max.message.bytes"]),
     )
 
 
-def faults(wanted: Wanted, found: Found | None) -> Iterator[str]:
-    """Yield a line for each thing that is not as it should be, with what to do."""
-    if found is None:
+def faults(spec: TopicSpec, state: TopicState | None) -> Iterator[str]:
+    """Yield a line for each fault, with what to do."""
+    if state is None:
         yield (
-            "does not exist, or this user may not see it; make it with `heartwheel topics create`, "
-            f"or correct {wanted.variable}"
+            "does not exist, or this user may not see it; run `heartwheel topics create`, "
+            f"or correct {spec.variable}"
         )
         return
-    yield from _shape_faults(wanted, found)
-    yield from _replica_faults(wanted, found)
+    yield from _shape_faults(spec, state)
+    yield from _replica_faults(spec, state)
 
 
-def _shape_faults(wanted: Wanted, found: Found) -> Iterator[str]:
-    if wanted.partitions not in (None, found.partitions):
-        yield f"has {found.partitions} partitions, not {wanted.partitions}; " + (
-            "correct HEARTWHEEL_LANES, or see `heartwheel store migrate`"
-            if wanted.variable == "HEARTWHEEL_OUTPUT_TOPIC"
-            else "more would move devices between partitions: make a new topic"
-        )
-    if found.cleanup != "delete":
-        yield f"has cleanup.policy={found.cleanup}, which removes records; set it to delete"
-    if wanted.stamp not in (None, found.stamp):
+def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
+    if spec.partitions not in (None, state.partitions):
+        yield _partition_fault(spec, state)
+    if state.cleanup != "delete":
+        yield f"has cleanup.policy={state.cleanup}, which removes records; set it to delete"
+    if spec.timestamps not in (None, state.timestamps):
         yield (
-            f"has message.timestamp.type={STAMPS[found.stamp]}; set the other, or say "
-            f"--timestamps {found.stamp}"
+            f"has message.timestamp.type={TIMESTAMP_TYPES[state.timestamps]}; set the other, or "
+            f"say --timestamps {state.timestamps}"
         )
-    kept_ms, least_ms = found.retention_ms, wanted.retention_ms
+    kept_ms, least_ms = state.retention_ms, spec.retention_ms
     if kept_ms >= 0 and (least_ms < 0 or kept_ms < least_ms):
         yield f"has retention.ms={kept_ms}, less than {least_ms}; set it, or say --retention"
-    if found.record_bytes < wanted.record_bytes:
+    if state.record_bytes < spec.record_bytes:
         yield (
-            f"has max.message.bytes={found.record_bytes}, and a dead letter may have "
-            f"{wanted.record_bytes}; set it, or a lower HEARTWHEEL_MAX_RECORD_BYTES"
+            f"has max.message.bytes={state.record_bytes}, and a dead letter may have "
+            f"{spec.record_bytes}; set it, or a lower HEARTWHEEL_MAX_RECORD_BYTES"
         )
 
 
-def _replica_faults(wanted: Wanted, found: Found) -> Iterator[str]:
-    least = f"min.insync.replicas={found.min_isr}"
-    if found.replicas < wanted.replicas:
-        yield f"has {found.replicas} replicas, not {wanted.replicas}; add or say --replication"
-    if found.leaderless:
-        parts = ", ".join(map(str, found.leaderless))
+def _partition_fault(spec: TopicSpec, state: TopicState) -> str:
+    """Say what to do: a broker with auto-creation makes a topic with its own default of them."""
+    has = f"has {state.partitions} partition{'' if state.partitions == 1 else 's'}"
+    if spec.variable == "HEARTWHEEL_OUTPUT_TOPIC":
+        other = "else correct HEARTWHEEL_LANES, or see `heartwheel store migrate`"
+    else:
+        other = "else create a new topic, because more partitions would move devices between them"
+    return (
+        f"{has}, not {spec.partitions}: if it is empty (auto-created), delete it and run "
+        f"`heartwheel topics create`; {other}"
+    )
+
+
+def _replica_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
+    least = f"min.insync.replicas={state.min_isr}"
+    if state.replicas < spec.replicas:
+        yield f"has {state.replicas} replicas, not {spec.replicas}; add or say --replication"
+    if state.leaderless:
+        parts = ", ".join(map(str, state.leaderless))
         yield f"has no leader for partition {parts}; start the brokers that have it"
-    elif found.in_sync < found.min_isr:
+    elif state.in_sync < state.min_isr:
         yield (
-            f"cannot be written to: {found.in_sync} replicas in sync, {least}; start the brokers "
+            f"cannot be written to: {state.in_sync} replicas in sync, {least}; start the brokers "
             "that are missing, or set it lower"
         )
-    if found.min_isr < wanted.min_isr:
+    if state.min_isr < spec.min_isr:
         yield (
-            f"has {least}, not {wanted.min_isr}: what is acknowledged may be on too few brokers; "
+            f"has {least}, not {spec.min_isr}: what is acknowledged may be on too few brokers; "
             "set it, or say --min-isr"
         )
 

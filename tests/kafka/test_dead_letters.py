@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import Producer
 
 from dataflows.settings_sources import environment, load_settings
-from heartwheel.kafka.dead_letters import Choice, LetterError, Letters
-from heartwheel.kafka.requeue import BATCH_LETTERS, Requeue
+from heartwheel.kafka.dead_letters import DeadLetterError, DeadLetterFilter, DeadLetterReader
+from heartwheel.kafka.requeue import BATCH_DEAD_LETTERS, Requeue
 from tests.support.broker import ROOT
 from tests.support.cluster import Cluster, Record
 from tests.support.command import command, one_line
@@ -67,7 +67,7 @@ def test_letters_are_listed_by_reason_topic_and_time(rejected: Cluster) -> None:
     assert listed(rejected, "--since", "2020-01-01T00:00:00Z").keys() == BAD.keys()
     assert len(listed(rejected, "--limit", "1")) == 1
     table = command("dead-letters", "list", **rejected.variables).stdout
-    assert "4 letters, 4 shown" in table
+    assert "4 dead letters, 4 shown" in table
     assert "1 waiting  empty" in table
 
 
@@ -87,8 +87,21 @@ def test_letter_is_shown_whole_and_without_orders_to_the_terminal(rejected: Clus
     assert ESCAPE.decode() in shown.stdout
     assert "\\x1b[31mred" in shown.stdout  # from the detail
     assert "\x1b" not in shown.stdout
-    one_line(command("dead-letters", "show", "0/99", **rejected.variables), 2, "no letter 0/99")
+    one_line(command("dead-letters", "show", "0/99", **rejected.variables), 2, "letter 0/99")
     one_line(command("dead-letters", "show", "x", **rejected.variables), 2, "such as 0/17")
+
+
+def test_choice_that_names_nothing_is_one_line(rejected: Cluster) -> None:
+    """A typo is no empty list: the line has the names that there are."""
+    variables = rejected.variables
+    for arguments, words in {
+        ("list", "--reason", "nonsense"): ("no such reason nonsense; one of empty, not_json",),
+        ("list", "--topic", "nc-foo"): ("no such topic nc-foo; one of", rejected.pc),
+        ("requeue", "--yes", "--topic", "nc-foo"): ("no such topic nc-foo",),
+        ("requeue", "--yes", "0/99"): ("no dead letter 0/99",),
+    }.items():
+        one_line(command("dead-letters", *arguments, **variables), 2, *words)
+    assert sent_again(rejected) == []
 
 
 def test_letters_are_sent_again_byte_for_byte_and_once(rejected: Cluster) -> None:
@@ -96,11 +109,11 @@ def test_letters_are_sent_again_byte_for_byte_and_once(rejected: Cluster) -> Non
     variables = rejected.variables
     requeue = ("dead-letters", "requeue")
     dry = command(*requeue, "--dry-run", **variables)
-    assert "4 letters would be sent again" in dry.stdout
+    assert "4 dead letters would be sent again" in dry.stdout
     one_line(command(*requeue, **variables), 2, "--yes or --dry-run")
     assert sent_again(rejected) == []
 
-    assert "4 letters sent again" in command(*requeue, "--yes", **variables).stdout
+    assert "4 dead letters sent again" in command(*requeue, "--yes", **variables).stdout
     first = sent_again(rejected)
     assert {r.key.decode(): r.value for r in first if r.key} == BAD
     assert {r.headers["heartwheel.requeues"] for r in first} == {b"1"}
@@ -109,11 +122,11 @@ def test_letters_are_sent_again_byte_for_byte_and_once(rejected: Cluster) -> Non
     assert places == {(r.key, r.partition) for r in originals if r not in first}
 
     none = command(*requeue, "--yes", **variables).stdout
-    assert "4 passed over: requeued before" in none
-    assert none.endswith("0 letters to send again\n")
+    assert "4 skipped: requeued before" in none
+    assert none.endswith("0 dead letters to send again\n")
     assert len(sent_again(rejected)) == 4
     again = command(*requeue, "--yes", "--again", "--reason", "empty", **variables)
-    assert "1 letters sent again" in again.stdout
+    assert "1 dead letter sent again" in again.stdout
     assert sorted(r.headers["heartwheel.requeues"] for r in sent_again(rejected)) == [
         b"1", b"1", b"1", b"1", b"2",
     ]  # fmt: skip
@@ -121,13 +134,13 @@ def test_letters_are_sent_again_byte_for_byte_and_once(rejected: Cluster) -> Non
     run_until(rejected, 4 + 5)
     waiting = [n for n in listed(rejected).values() if n["state"] == "waiting"]
     assert {n["key"]: n["requeues"] for n in waiting} == {k: 1 + (k == "c-none") for k in BAD}
-    assert "5 letters sent again" in command(*requeue, "--yes", **variables).stdout
+    assert "5 dead letters sent again" in command(*requeue, "--yes", **variables).stdout
     assert sent_again(rejected)[-1].headers["heartwheel.requeues"] in (b"2", b"3")
 
 
 def test_killed_requeue_sends_nothing_twice_and_nothing_is_lost(cluster: Cluster) -> None:
     """Killed at any moment, then the same command again: each letter has been sent once."""
-    count = 12 * BATCH_LETTERS
+    count = 12 * BATCH_DEAD_LETTERS
     # Not of long ago: Kafka would delete what is older than the topic keeps.
     now_ms = int(time.time() * 1000)
     producer = Producer({"bootstrap.servers": cluster.address})
@@ -171,12 +184,12 @@ def test_second_requeue_at_a_time_keeps_the_first_out(rejected: Cluster) -> None
     """The later one sends; the one before has sent nothing, and says so."""
     settings = load_settings(rejected.variables)
     first = Requeue(settings)
-    letters = list(Letters(settings).read(Choice()))
+    letters = list(DeadLetterReader(settings).read(DeadLetterFilter()))
     assert (
-        "4 letters sent again"
+        "4 dead letters sent again"
         in command("dead-letters", "requeue", "--yes", **rejected.variables).stdout
     )
-    with pytest.raises(LetterError, match=r"0 letters of .* another `dead-letters requeue`"):
+    with pytest.raises(DeadLetterError, match=r"0 dead letters of .* another `dead-letters"):
         first.send(letters, lambda _sent: None)
     assert len(sent_again(rejected)) == 4
 
@@ -230,4 +243,8 @@ def test_input_beyond_every_limit_is_a_dead_letter_and_stops_nothing(cluster: Cl
     ]
     assert max(len(r.headers["heartwheel.detail"]) for r in own(cluster)) <= 200
     done = command("dead-letters", "requeue", "--yes", "--reason", "too_large", **cluster.variables)
-    assert done.stdout == "      3 passed over: left out\n0 letters to send again\n"
+    assert done.returncode == 1
+    assert done.stdout == (
+        "      3 skipped: their value was not kept, so they cannot be sent again\n"
+        "0 dead letters to send again\n"
+    )

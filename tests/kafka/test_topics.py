@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from msgspec.structs import replace
 
-from heartwheel.kafka.topics import Found, Wanted, faults
+from heartwheel.kafka.topics import TopicSpec, TopicState, faults
 from tests.support.broker import create_topics
 from tests.support.cluster import Cluster
 from tests.support.command import command, one_line
@@ -53,7 +54,7 @@ def test_topics_are_made_once_and_then_without_fault(variables: dict[str, str]) 
 def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
     address: str, variables: dict[str, str]
 ) -> None:
-    """Partitions, retention, stamps, compaction and the size of records, each with what to do."""
+    """Partitions, retention, timestamps, compaction, size of records, each with what to do."""
     admin = AdminClient({"bootstrap.servers": address})
     name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
     create_topics(admin, {f"{name}-console": 1}, **{"retention.ms": "60000"})
@@ -66,7 +67,7 @@ def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
     for topic, word in {
         "console": "retention.ms=60000",
         "pc": "message.timestamp.type=CreateTime",
-        "out": "has 3 partitions, not 2; correct HEARTWHEEL_LANES",
+        "out": "has 3 partitions, not 2: if it is empty (auto-created), delete it and run",
         "letters": "max.message.bytes=20000",
     }.items():
         assert any(
@@ -78,8 +79,28 @@ def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
     assert "created" not in same.stdout
 
 
-WANTED = Wanted("t", "HEARTWHEEL_INPUT_TOPICS", None, 86_400_000, None, 3, 2, 0)
-SOUND = Found("t", 4, 3, 3, (), 86_400_000, "create", "delete", 2, 1_048_588)
+SPEC = TopicSpec(
+    name="t",
+    variable="HEARTWHEEL_INPUT_TOPICS",
+    partitions=None,
+    retention_ms=86_400_000,
+    timestamps=None,
+    replicas=3,
+    min_isr=2,
+    record_bytes=0,
+)
+INTACT = TopicState(
+    name="t",
+    partitions=4,
+    replicas=3,
+    in_sync=3,
+    leaderless=(),
+    retention_ms=86_400_000,
+    timestamps="create",
+    cleanup="delete",
+    min_isr=2,
+    record_bytes=1_048_588,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +114,25 @@ SOUND = Found("t", 4, 3, 3, (), 86_400_000, "create", "delete", 2, 1_048_588)
 )
 def test_fault_that_takes_several_brokers_is_a_line(change: dict[str, object], word: str) -> None:
     """What a cluster of one broker cannot show."""
-    assert list(faults(WANTED, SOUND)) == []
-    found = Found(**{name: getattr(SOUND, name) for name in SOUND.__struct_fields__} | change)
-    (line,) = faults(WANTED, found)
+    assert list(faults(SPEC, INTACT)) == []
+    (line,) = faults(SPEC, replace(INTACT, **change))
     assert word in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "otherwise"),
+    [("HEARTWHEEL_OUTPUT_TOPIC", "correct HEARTWHEEL_LANES"),
+     ("HEARTWHEEL_INPUT_TOPICS", "create a new topic")],
+)  # fmt: skip
+def test_wrong_number_of_partitions_says_what_to_do(variable: str, otherwise: str) -> None:
+    """An auto-created topic is deleted; one with records is another matter."""
+    state = replace(INTACT, partitions=1)
+    (line,) = faults(replace(SPEC, variable=variable, partitions=4), state)
+    assert line.startswith(
+        "has 1 partition, not 4: if it is empty (auto-created), delete it and run "
+        "`heartwheel topics create`; else "
+    )
+    assert otherwise in line
 
 
 def test_topic_that_kafka_refuses_is_one_line(variables: dict[str, str]) -> None:

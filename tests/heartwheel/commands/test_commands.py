@@ -11,11 +11,9 @@ from dataflows.settings_sources import load_settings, settings_sources
 from heartwheel.cli import app
 from heartwheel.commands.shared import (
     duration_ms,
-    duration_text,
     moment_ms,
-    moment_text,
 )
-from heartwheel.text import printable
+from heartwheel.text import duration_text, moment_text, printable
 from session_logic.errors import ConfigError
 from tests.support.command import command, one_line, python
 
@@ -91,6 +89,17 @@ def test_traceback_comes_only_when_asked_for(asked: tuple[str, ...]) -> None:
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.endswith(plain.stderr)
+
+
+def test_unknown_reason_exits_with_2_and_names_them_all() -> None:
+    """Before Kafka is asked: a typo must not look like an empty topic."""
+    for name in ("list", "requeue"):
+        one_line(
+            command("dead-letters", name, "--reason", "nonsense"),
+            2,
+            "no such reason nonsense; one of empty, not_json, not_an_event, in_the_future, "
+            "too_large",
+        )
 
 
 def test_unexpected_error_is_one_line_and_exit_code_1() -> None:
