@@ -1,4 +1,4 @@
-"""A fleet of devices that starts, ends, replaces and forgets sessions, and errs."""
+"""A simulated fleet: devices that start, end, replace and forget sessions, and send bad input."""
 
 import random
 import time
@@ -9,9 +9,9 @@ from confluent_kafka import KafkaError, Message, Producer
 from msgspec import Struct
 
 BAD_INPUT = (b"not json", b"[]", b'{"type":"GamePause"}', b'{"type":"GameStart","device_id":""}')
-# Of the events of a device with a session: those that begin another without an end.
+# The share of events of a device with a session that start another one without an end.
 REPLACED = 0.1
-# What a repeated event is taken from.
+# A repeated event is one of so many last ones.
 RECENT = 100
 FULL_WAIT_S = 0.01
 
@@ -20,8 +20,8 @@ class Mix(Struct, frozen=True, kw_only=True):
     """What a fleet is like; shares are from 0 to 1.
 
     churn is the share of devices whose sessions end and begin again; the others begin one and
-    keep it. With skew 0 all of those are alike, with more the first are ever more busy. Late
-    events are stamped up to late_ms ago.
+    keep it. With skew 0 all devices are equally active; with more, activity concentrates on fewer.
+    Late events have a timestamp up to late_ms in the past.
     """
 
     devices: int
@@ -42,7 +42,7 @@ class Fleet:
     def __init__(
         self, producer: Producer, topics: list[str], mix: Mix, seed: int, name: str = ""
     ) -> None:
-        """Send through this producer; a device keeps to one topic. Sessions bear the name."""
+        """Send through this producer; a device stays on one topic. Session ids contain the name."""
         self._producer = producer
         self._topics = topics
         self._mix = mix
@@ -63,7 +63,7 @@ class Fleet:
         return len(self._sessions)
 
     def step(self, events: int, stop: Callable[[], bool] = lambda: False) -> None:
-        """Send some events; where the producer has no room, wait for it unless stop says so."""
+        """Send some events; while the producer's queue is full, wait, unless stop returns True."""
         mix = self._mix
         for _ in range(events):
             chance = self._random.random()
@@ -79,7 +79,7 @@ class Fleet:
         self._producer.poll(0)
 
     def _event(self) -> tuple[int, bytes]:
-        """Return what a device does next: those that stay begin first, every second event."""
+        """Return the next event; devices that stay begin first, with every second event."""
         device = next(self._staying, None) if self.sent % 2 else None
         if device is None:
             position = self._random.random() ** (1 + self._mix.skew)

@@ -23,10 +23,10 @@ LINE_S = 2.0  # between the plain lines that are shown without a terminal
 
 def demo_command(
     seconds: Annotated[
-        float | None, typer.Option(help="End after this many seconds; without it, at Ctrl-C.")
+        float | None, typer.Option(help="End after this many seconds; the default is until Ctrl-C.")
     ] = None,
 ) -> None:
-    """Show the whole job on a built-in broker with a small simulated fleet."""
+    """Show Heartwheel at work, on a built-in broker with a small simulated fleet."""
     from rich.console import Console
 
     from heartwheel.demo import DemoJob

@@ -28,7 +28,7 @@ def run_command(
             "--addresses",
             "-a",
             envvar="BYTEWAX_ADDRESSES",
-            help="host:port of every process of the cluster, with semicolons between.",
+            help="host:port of every process of the cluster, separated by semicolons.",
         ),
     ] = None,
     workers: Annotated[
@@ -38,7 +38,7 @@ def run_command(
             "-w",
             envvar="BYTEWAX_WORKERS_PER_PROCESS",
             min=1,
-            help="Threads of this process; processes scale better.",
+            help="Worker threads of this process; more processes scale better.",
         ),
     ] = 1,
 ) -> None:

@@ -7,9 +7,9 @@ import typer
 
 
 def schemas_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write the JSON Schema files.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write the files to.")],
 ) -> None:
-    """Write the contract: JSON Schema for input and for output, and AsyncAPI for all of it."""
+    """Write the contract: JSON Schema of input and output, and AsyncAPI of all topics."""
     from heartwheel.contract import write_schemas
 
     write_schemas(folder)
