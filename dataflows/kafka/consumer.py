@@ -117,13 +117,13 @@ class SharedConsumer:
 
     def _fetch(self, consumer: Consumer, now: int) -> None:
         self._on_tick()
-        self._invalidate_ends(consumer, self._contact.note_poll(now))
+        self._invalidate_ends(consumer, self._contact.held_until_pause(now))
         if sum(len(part.pending) for part in self._partitions) > MAX_PENDING:
             return  # the lanes are slower than Kafka
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
         self._dispatch(messages)
         self._refetch_outdated(consumer)
-        self._invalidate_ends(consumer, self._contact.check())
+        self._invalidate_ends(consumer, self._contact.held_until_loss())
         self._backlog.note_poll(consumer, len(messages), now)
         self._tick.note_work(now, len(messages))
         self._wake_ms = now if len(messages) == MAX_POLL else self._tick.next_ms(now)

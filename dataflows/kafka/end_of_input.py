@@ -112,8 +112,11 @@ class BrokerContact:
         """Expect an answer to an idle fetch at least this often."""
         self._max_silence_ms = MISSED_ANSWERS * every_ms
 
-    def note_poll(self, now_ms: int) -> int | None:
-        """Take in a poll; after a pause, return the time up to which the known ends held."""
+    def held_until_pause(self, now_ms: int) -> int | None:
+        """Take in a poll, and return the time up to which the known ends held.
+
+        None if the process was not paused before it, because then they still hold.
+        """
         before_ms, self._polled_ms = self._polled_ms, now_ms
         if before_ms and now_ms - before_ms > PAUSE_MS:
             return before_ms - self._silence_ms
@@ -132,8 +135,11 @@ class BrokerContact:
         self._lost |= not self._away
         self._away = True
 
-    def check(self) -> int | None:
-        """Return the time up to which the known ends held, if contact was lost since last asked."""
+    def held_until_loss(self) -> int | None:
+        """Return the time up to which the known ends held.
+
+        None if no contact was lost since this was last asked, because then they still hold.
+        """
         silent = self._silence_ms > self._max_silence_ms
         lost = self._lost or (silent and not self._silent)
         self._silent, self._lost = silent, False

@@ -64,43 +64,43 @@ def test_every_transition_is_in_a_history() -> None:
 def test_pause_of_the_process_makes_ends_doubtful() -> None:
     """They held up to the last poll; a pause of exactly PAUSE_MS is none."""
     contact = BrokerContact()
-    assert contact.note_poll(T) is None
-    assert contact.note_poll(T + PAUSE_MS) is None
-    assert contact.note_poll(T + 2 * PAUSE_MS + 1) == T + PAUSE_MS
+    assert contact.held_until_pause(T) is None
+    assert contact.held_until_pause(T + PAUSE_MS) is None
+    assert contact.held_until_pause(T + 2 * PAUSE_MS + 1) == T + PAUSE_MS
 
 
 def test_lost_connection_makes_ends_doubtful_once() -> None:
     """The first error of a row counts, until a broker has answered."""
     contact = BrokerContact()
-    contact.note_poll(T)
+    contact.held_until_pause(T)
     contact.note_error()
     contact.note_error()
-    assert contact.check() == T
+    assert contact.held_until_loss() == T
     contact.note_error()
-    assert contact.check() is None
+    assert contact.held_until_loss() is None
     contact.note_answer()
     contact.note_error()
-    assert contact.check() == T
+    assert contact.held_until_loss() == T
 
 
 def test_silence_of_a_broker_makes_ends_doubtful_once() -> None:
     """After three answers that did not come, the ends held up to the last one that came."""
     contact = BrokerContact()
     contact.expect_answers(every_ms=500)
-    contact.note_poll(T)
+    contact.held_until_pause(T)
     told = []
     for idle_ms in (1_500, 1_501, 2_000, 0, 1_501):
         contact.note_statistics(statistics((idle_ms * 1000, READ)))
-        told.append(contact.check())
+        told.append(contact.held_until_loss())
     assert told == [None, T - 1_501, None, None, T - 1_501]
 
 
 def test_end_before_a_pause_is_as_old_as_the_last_answer() -> None:
     """Where the broker was silent before the pause, the ends held up to its last answer."""
     contact = BrokerContact()
-    contact.note_poll(T)
+    contact.held_until_pause(T)
     contact.note_statistics(statistics((400_000, READ)))
-    assert contact.note_poll(T + 10_000) == T - 400
+    assert contact.held_until_pause(T + 10_000) == T - 400
 
 
 def statistics(*brokers: tuple[int, dict[str, object]]) -> str:
