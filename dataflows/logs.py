@@ -11,7 +11,8 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -36,6 +37,8 @@ def _logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 log = _logger("heartwheel")
+# When a wait is announced.
+FIRST_WAIT_S, NEXT_WAIT_S = 1.0, 10.0
 # How Bytewax's worker threads are named; Linux tells.
 _THREAD = Path("/proc/thread-self/comm")
 _WORKER = re.compile(r"timely:work-(\d+)")
@@ -76,6 +79,24 @@ def report_fatal(problem: str) -> None:
         log.critical(problem)
     else:
         print(f"heartwheel: {problem}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def announced(text: str) -> Iterator[None]:
+    """Announce what is entered if it takes longer than a second, and again every 10 s."""
+    done = threading.Event()
+
+    def watch() -> None:
+        wait_s = FIRST_WAIT_S
+        while not done.wait(wait_s):
+            announce(text)
+            wait_s = NEXT_WAIT_S
+
+    threading.Thread(target=watch, name="announced", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def announce(text: str) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from session_logic.clock import Progress
-from session_logic.events import Fact
+from session_logic.events import Fact, RejectReason
 
 # (offset, timestamp in ms, key, value)
 Message = tuple[int, int, bytes | None, bytes | None]
@@ -48,7 +48,7 @@ class DeadLetter(Struct, frozen=True, gc=False):
     topic: str
     partition: int
     message: Message
-    reason: str
+    reason: RejectReason
     detail: str
 
 

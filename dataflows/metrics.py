@@ -10,6 +10,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain
 from threading import Lock
+from typing import get_args
 from weakref import WeakMethod
 
 from prometheus_client import REGISTRY, Counter, Gauge, Info, disable_created_metrics
@@ -24,6 +25,7 @@ from prometheus_client.registry import Collector
 from dataflows.memory import limit_bytes
 from dataflows.run_state import RunState
 from dataflows.version import program_version
+from session_logic.events import RejectReason
 from session_logic.output import OutputBatch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -37,7 +39,7 @@ EVENT_OUTCOMES = {
     "GameEnd": ("ended", "unknown_end", "stale_end"),
 }
 OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out")
-REASONS = ("empty", "not_json", "not_an_event", "in_the_future")
+REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 NAN = float("nan")
 
 

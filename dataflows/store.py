@@ -1,8 +1,8 @@
 """The store: a sink whose partitions are rows, kept by Bytewax's recovery, and the way back.
 
 A row is stored by being written to: its snapshot at the end of the epoch is what it holds. On
-resume Bytewax builds the rows again, and they put what they held into the inbox, from where
-the restored source brings it to the lanes.
+resume Bytewax builds the rows again, and they put what they held into the inbox. From there the
+restored source brings it to the lanes.
 """
 
 import time
@@ -16,24 +16,20 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from dataflows.clock import system_time
+from dataflows.formats import ROW_VERSION, StoredRow, read_row, to_stored
 from dataflows.messages import lane_key
 from dataflows.metrics import SNAPSHOT_BYTES, STORE_BYTES, STORE_KEYS, read_from
 from dataflows.run_state import RunState
-from session_logic.errors import SnapshotError
 from session_logic.journal import BaseRow, JournalRow, Row, row_names
 
-ROW_VERSION = 1
 POLL_MS = 20
-# A row may hold the sessions of a group: what is restored already beats in between.
+# One row may hold all sessions of a key group: between two, what is restored already goes on.
 BATCH_ROWS = 1
-MOST_WORKERS = 32
-
-# (version, "base", lane, group, through, blob) or (version, "journal", lane, slot, segment, chunks)
-StoredRow = tuple[int, str, int, int, int, object]
+MAX_WORKERS = 32
 
 
 class Inbox:
-    """What a resume brings back, handed on lane by lane: the first go on while others wait."""
+    """The rows that a resume restores, given out lane by lane, so that the first begin early."""
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -61,39 +57,12 @@ class Inbox:
         return taken
 
 
-def to_stored(row: Row) -> StoredRow:
-    """Return a row as the plain value that is pickled."""
-    if isinstance(row, BaseRow):
-        return (ROW_VERSION, "base", row.lane, row.group, row.through, row.blob)
-    return (ROW_VERSION, "journal", row.lane, row.slot, row.segment, row.entries)
-
-
-def from_stored(name: str, stored: StoredRow) -> Row:
-    """Return the row of a stored value; raises SnapshotError if this program cannot read it."""
-    try:
-        version, kind, *rest = stored
-        if version > ROW_VERSION:
-            msg = (
-                f"recovery store, row {name}: version {version} is newer than this program knows "
-                f"({ROW_VERSION}); run the version of Heartwheel that wrote it, or a later one"
-            )
-            raise SnapshotError(msg)
-        row: Row = {"base": BaseRow, "journal": JournalRow}[kind](*rest)
-    except (TypeError, ValueError, KeyError) as error:
-        msg = (
-            f"recovery store, row {name} cannot be read ({error}); put back a whole copy of the "
-            "recovery directory"
-        )
-        raise SnapshotError(msg) from None
-    return row
-
-
 def _bytes(row: Row) -> int:
     return len(row.blob) if isinstance(row, BaseRow) else sum(map(len, row.entries))
 
 
 class _RowPart(StatefulSinkPartition[Row, StoredRow]):
-    """One row; a journal row keeps its chunks, as more may come, a base only until stored."""
+    """One row. A journal row keeps its entries because more may come, a base only until stored."""
 
     def __init__(self, row: Row | None, stored: Callable[[int], None]) -> None:
         self._row = row
@@ -107,8 +76,8 @@ class _RowPart(StatefulSinkPartition[Row, StoredRow]):
                 and isinstance(known, JournalRow)
                 and known.segment == row.segment
             ):
-                chunks = known.entries + row.entries
-                row = JournalRow(row.lane, row.slot, row.segment, chunks)
+                entries = known.entries + row.entries
+                row = JournalRow(row.lane, row.slot, row.segment, entries)
             self._row = row
 
     def snapshot(self) -> StoredRow:
@@ -124,7 +93,7 @@ class StoreSink(FixedPartitionedSink[Row, StoredRow]):
     """Stores rows under their names."""
 
     def __init__(self, inbox: Inbox) -> None:
-        """Put what a resume brings back into the inbox."""
+        """Put what a resume restores into the inbox."""
         self._inbox = inbox
         self._names = sorted(row_names())
         self._index = {name: index for index, name in enumerate(self._names)}
@@ -153,18 +122,18 @@ class StoreSink(FixedPartitionedSink[Row, StoredRow]):
         return self._index[item_key]
 
     def build_part(self, step_id: str, for_part: str, resume_state: StoredRow | None) -> _RowPart:
-        """Build a row, and send what it held back to its lane."""
+        """Build a row; what it held goes to its lane again. Raises SnapshotError as `read_row`."""
         stored = partial(self._stored, for_part)
         if resume_state is None:
             return _RowPart(None, stored)
-        row = from_stored(for_part, resume_state)
+        row = read_row(for_part, resume_state)
         self._bytes[for_part] = _bytes(row)
         self._inbox.put(row)
         return _RowPart(row if isinstance(row, JournalRow) else None, stored)
 
 
 class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
-    """Hands on what is in the inbox; ends when no row can come any more.
+    """Gives out what is in the inbox; ends when no row can come any more.
 
     A snapshot is taken at the end of an epoch, and the next batch asked for only when all steps
     have finished it: by then every stored row has been built.
@@ -198,8 +167,8 @@ class RestoredSource(FixedPartitionedSource[tuple[str, Row], int]):
         self._run = run
 
     def list_parts(self) -> list[str]:
-        """Return enough parts for every worker to have one; those of a process do the same."""
-        return [f"restored-{index:02}" for index in range(MOST_WORKERS)]
+        """Return one part for each possible worker; all parts of a process empty the same inbox."""
+        return [f"restored-{index:02}" for index in range(MAX_WORKERS)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _InboxPart:
         """Build a part; it has no state of its own."""

@@ -1,8 +1,32 @@
-"""The lease on an output topic: one run at a time writes there, and an old one is fenced off.
+"""The lease on an output topic: one run at a time writes there.
 
-The lease is the committed offset of a consumer group named after the topic: it is renewed every
-second in a transaction under a fixed transactional id, which Kafka grants to the newest producer
-only. Nothing is done per record.
+What is guaranteed: a run enqueues records only while no other run may, even if it was paused or
+cut off and comes back later. Nothing is done per record for that.
+
+How. The lease is the committed offset of a consumer group named after the topic. Its metadata say
+which store and run hold it, how often it was renewed, and whether it was released. It is renewed
+every second, in a transaction under a fixed transactional id. Two things follow from that:
+
+- Kafka grants the id to the newest producer only. From the moment when another run takes the
+  lease, each renewal of the old run fails, and nothing it does brings its right back.
+- A run may write for LEASE_S from the beginning of its last renewal that succeeded. After that,
+  `check` waits until a renewal succeeds again, or raises FencedError.
+
+A run of another store takes the lease only after it has seen it unchanged for LEASE_S; if it is
+renewed meanwhile, its holder is alive and the newcomer stops. A run of the same store need not
+wait, because it has the lock of the store: the holder is dead.
+
+The invariant: the right of the old run ends before that of the new one begins. The old one counts
+from before its last renewal, the new one from after it has seen that renewal; both count LEASE_S
+by their own monotonic clock, and no two clocks are compared.
+
+A broker that was away may refuse the producer of the rightful run as well. So a refused run reads
+the lease: while its own name is there, nobody has taken it, and it takes it again.
+
+What would break it: a producer that sends without `check` before it; monotonic clocks that go at
+clearly different speeds; a broker that loses committed transactions. What librdkafka has queued
+when a process is paused is sent when it wakes up, before any check. That is not prevented but
+found: the other run's next acknowledgement has an unexpected offset, and it stops.
 """
 
 import json
@@ -21,15 +45,16 @@ from dataflows.kafka.client import (
     make_producer,
     producer_options,
 )
+from dataflows.logs import announce, announced
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
 RENEW_S = 1.0
-# A lease not renewed for so long is over; a run that could not renew it writes nothing more.
+# A lease that was not renewed for this long is over, and its run writes nothing more.
 LEASE_S = 5.0
 TIMEOUT_S = 30.0
-# A broker that has just been started, or had no group yet, makes its coordinator first.
-COORDINATOR_TO_COME = {
+# A broker that was just started, or had no group yet, creates its coordinator first.
+NO_COORDINATOR_YET = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
@@ -81,14 +106,20 @@ class Lease:
         return self._make_producer(producer_options(self._settings, required, tuned=False))
 
     def acquire(self) -> None:
-        """Take the lease and keep it; raises FencedError if another store's run has it.
+        """Take the lease and keep it; says so while it waits.
 
-        A run of the same store is known to be over, as this one has the lock of the store.
+        Raises FencedError if another store's run has it, or Kafka does not give it.
         """
+        waiting = f"waiting for Kafka to give the lease on {self._topic}"
         try:
-            self._wait_for_other()
-            self._producer.init_transactions(TIMEOUT_S)
-            self._renew(released=False)
+            with announced(waiting):
+                held = self._held()
+            if held is not None:
+                self._wait_for(held)
+            with announced(waiting):
+                self._producer.init_transactions(TIMEOUT_S)
+                self._check_holder(held)  # from here on no other run can renew it
+                self._renew(released=False)
         except KafkaException as error:
             msg = (
                 f"the lease on output topic {self._topic} cannot be taken: "
@@ -98,20 +129,29 @@ class Lease:
             raise FencedError(msg) from None
         self._thread.start()
 
-    def _wait_for_other(self) -> None:
-        """Return once no run with another store has the lease; raises FencedError if one does."""
-        held = self._held()
-        if held is None or held["store"] == self._store or held["released"]:
+    def _wait_for(self, held: dict[str, object]) -> None:
+        """Return once a lease that was held is over; raises FencedError if it is renewed."""
+        if held["store"] == self._store or held["released"]:
             return
+        announce(
+            f"waiting {LEASE_S:g} s for the lease on {self._topic}: another run (store "
+            f"{held['store']}) has held it"
+        )
         deadline_s = time.monotonic() + LEASE_S
         while time.monotonic() < deadline_s:
             time.sleep(RENEW_S / 4)
-            if (now := self._held()) != held and now is not None and not now["released"]:
-                msg = (
-                    f"output topic {self._topic} is being written to by another run (store "
-                    f"{held['store']}); stop that one, or use another output topic"
-                )
-                raise FencedError(msg)
+            self._check_holder(held)
+
+    def _check_holder(self, held: dict[str, object] | None) -> None:
+        """Raise FencedError if another store's run has renewed the lease since it was as held."""
+        now = self._held()
+        if now is None or now == held or now["store"] == self._store or now["released"]:
+            return
+        msg = (
+            f"output topic {self._topic} is being written to by another run (store "
+            f"{now['store']}); stop that one, or use another output topic"
+        )
+        raise FencedError(msg)
 
     def _where(self) -> TopicPartition:
         return TopicPartition(self._topic, 0)
@@ -125,14 +165,14 @@ class Lease:
         return held
 
     def _committed(self) -> TopicPartition:
-        """Return the committed offset; waits for a coordinator that is to come."""
+        """Return the committed offset, once there is a coordinator."""
         deadline_s = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 (found,) = self._consumer.committed([self._where()], TIMEOUT_S)
             except KafkaException as error:
-                to_come = error.args[0].code() in COORDINATOR_TO_COME
-                if not to_come or time.monotonic() > deadline_s:
+                passes = error.args[0].code() in NO_COORDINATOR_YET
+                if not passes or time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.1)
             else:
@@ -156,7 +196,7 @@ class Lease:
         self._renewed_s = begin_s
 
     def _keep(self) -> None:
-        """Renew the lease until it is released or lost; what fails is tried again."""
+        """Renew the lease until it is released or lost, and try again what fails."""
         while not self._fenced and not self._over.wait(RENEW_S):
             try:
                 if self._lost:
@@ -176,10 +216,7 @@ class Lease:
                 self._lost = again.args[0].code() in FENCED or again.args[0].fatal()
 
     def _take_again(self) -> None:
-        """Begin anew after Kafka has refused this producer, unless another run has the lease.
-
-        A broker that was away may refuse a producer that nobody has fenced off.
-        """
+        """Take the lease again after Kafka has refused this producer, unless another run has it."""
         held = self._held()
         if held is None or held["run"] != self._run:
             self._fenced = True
@@ -190,7 +227,7 @@ class Lease:
         self._lost = False
 
     def check(self) -> None:
-        """Return if this run may write; waits while that is not known. Raises FencedError."""
+        """Return if this run may write, and wait while that is not known. Raises FencedError."""
         while self._fenced or time.monotonic() - self._renewed_s > LEASE_S:
             if self._fenced:
                 msg = (

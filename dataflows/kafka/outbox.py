@@ -1,29 +1,48 @@
-"""What a lane has sent: which records are acknowledged, which are not, which were there before.
+"""The records of a lane on their way to its output partition.
 
-A snapshot holds the end offset that the acknowledgements vouch for, and the records enqueued but
-not acknowledged. On resume the partition is read from that offset to its end: records found there
-are not sent a second time, whether they were in the snapshot or are produced again. Nor is what
-comes before them in their session: the crashed run has passed it over, and it would be out of
-order now.
+What is guaranteed: every record that the lane sends is in the partition once, and the records of
+a session are in order, whatever happens to the process. No transaction is needed for that.
+
+How. A snapshot holds an end offset, and the records that were enqueued and not acknowledged. On
+resume the partition is read from that offset to its end (see reconcile.py), and a record that is
+found there is not sent again, whether it was in the snapshot or the lane makes it again.
+
+The invariant: what the lane has sent up to a snapshot is what the partition holds before the end
+offset, and the records in the snapshot. It holds because the producer is idempotent and in order
+and this run alone writes there: the acknowledgement of a record acknowledges all before it.
+
+Records are compared by session and by their place in it: start, heartbeats by sequence, end. A
+record is left out if it, or one that comes after it in its session, is there. The later one
+counts as well because the crashed run may have skipped a heartbeat that this run would send, and
+behind its successor that would be out of order.
+
+What was found must be known until the lane has made all of it again. It has once a batch says
+that it is complete up to the time of the newest record found. Until then the stored end offset
+stays where it was, so that after another crash the same records are found again.
+
+A new lane has no end offset in the store. So its first records are held until a snapshot with the
+offset at which it begins is stored (HOLD_EPOCHS).
+
+What would break it: another writer in the partition (the lease keeps it out, `acknowledge` and
+the reconciliation find it); a record that the producer gives up alone, with later ones arriving
+(its own timeout is off); a lane that makes the records of a session in another order after a
+resume; records between end offset and end that Kafka has deleted (the reconciliation refuses).
 """
 
 from collections import deque
 
+from dataflows.formats import SINK_VERSION, OutboxState, read_outbox
 from dataflows.metrics import RECONCILED, observe_acknowledged
 from session_logic.codec import decode_output
-from session_logic.errors import SnapshotError
 from session_logic.events import Heartbeat, OutputEvent, SessionActive
 from session_logic.output import OutputBatch
 
-SINK_VERSION = 2
-# (version, offset after the last acknowledged record, keys and values of those not acknowledged)
-OutboxState = tuple[int, int, list[str], list[bytes]]
-# Device, session and start: a session's id alone may come back after its end.
-Name = tuple[str, str, int]
+# Device, session and start, because the id of a session may come again after its end.
+SessionName = tuple[str, str, int]
 LAST = float("inf")
 
 
-def place_of(event: OutputEvent) -> tuple[Name, float]:
+def place_of(event: OutputEvent) -> tuple[SessionName, float]:
     """Return the session of a record, and its place there."""
     place = 0.0 if isinstance(event, SessionActive) else LAST
     if isinstance(event, Heartbeat):
@@ -35,12 +54,12 @@ class AlreadyWritten:
     """What a partition holds: how far each session has come, and the time of the newest record."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
-        self.places: dict[Name, float] = {}
+        """Begin with an empty partition."""
+        self.places: dict[SessionName, float] = {}
         self.newest_ms = -1
 
     def add(self, event: OutputEvent) -> None:
-        """Take a record in; those of a session come in order."""
+        """Note a record that was found; those of a session come in order."""
         name, place = place_of(event)
         self.places[name] = place
         self.newest_ms = max(self.newest_ms, event.time_ms)
@@ -55,39 +74,24 @@ class Outbox:
     """The records of one lane on their way to its partition; `reconcile` comes first."""
 
     def __init__(self, end_offset: int, waiting: OutputBatch | None = None) -> None:
-        """Begin with what is known to be in the partition, and what may be there or not."""
+        """Begin with the end that is known, and with the records that may be beyond it or not."""
         self.end_offset = end_offset
         self._waiting = waiting or OutputBatch([], [])
         self._next_offset = end_offset
         self._sent: deque[tuple[int, OutputBatch]] = deque()
-        self._written: AlreadyWritten | None = None  # until it is settled
+        self._written: AlreadyWritten | None = None  # until the lane has made all of it again
         self._stored_offset = end_offset
 
     @classmethod
     def of_state(cls, lane: int, state: tuple[object, ...]) -> "Outbox":
         """Return the outbox of a snapshot; raises SnapshotError if it cannot be read."""
-        try:
-            version, end_offset, *rest = state
-            if not isinstance(version, int) or version > SINK_VERSION:
-                msg = (
-                    f"recovery store, sink of lane {lane}: version {version} is newer than this "
-                    f"program knows ({SINK_VERSION}); run the version of Heartwheel that wrote "
-                    "it, or a later one"
-                )
-                raise SnapshotError(msg)
-            keys, values = rest if version > 1 else ([], [])
-            return cls(int(end_offset), OutputBatch(list(keys), list(values)))  # type: ignore[call-overload]
-        except (TypeError, ValueError) as error:
-            msg = (
-                f"recovery store, sink of lane {lane} cannot be read ({error}); put back a whole "
-                "copy of the recovery directory"
-            )
-            raise SnapshotError(msg) from None
+        end_offset, keys, values = read_outbox(lane, state)
+        return cls(end_offset, OutputBatch(keys, values))
 
     def reconcile(self, end_offset: int, written: AlreadyWritten) -> OutputBatch:
-        """Take in what the partition holds from the known offset to its end.
+        """Note what the partition holds from the known offset to its end.
 
-        Returns what is to be sent now: what waited and is not there.
+        Returns what must be sent now: what waited and is not there.
         """
         self._next_offset = end_offset
         self._written = written if written.places else None
@@ -95,7 +99,7 @@ class Outbox:
         return self.admit(self.release())
 
     def admit(self, records: OutputBatch) -> OutputBatch:
-        """Return the records without those that are there already; settled ones are forgotten."""
+        """Return the records without those that were found; forget these once all came again."""
         written = self._written
         if written is None:
             return records
@@ -111,11 +115,11 @@ class Outbox:
         return admitted
 
     def hold(self, records: OutputBatch) -> None:
-        """Keep records that are not to be sent yet."""
+        """Keep records that must not be sent yet."""
         self._waiting.extend(records)
 
     def release(self) -> OutputBatch:
-        """Return what was kept; it is to be sent now."""
+        """Return the records that were kept, which must be sent now."""
         waiting, self._waiting = self._waiting, OutputBatch([], [])
         return waiting
 
@@ -133,12 +137,9 @@ class Outbox:
         return offset == expected_offset
 
     def state(self) -> OutboxState:
-        """Return the snapshot: what a resume must look for, and from where on.
-
-        While what was found at the start is not settled, that is still to be found again.
-        """
+        """Return the snapshot: what a resume must look for, and from which offset on."""
         if self._written is None:
-            self._stored_offset = self.end_offset
+            self._stored_offset = self.end_offset  # else a resume must find the same records again
         keys = list(self._waiting.keys)
         values = list(self._waiting.values)
         for _, records in tuple(self._sent):  # another worker thread may be taking from it

@@ -7,11 +7,12 @@ from threading import Event
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from dataflows.formats import DeadLetterState, OutboxState
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
-from dataflows.kafka.dead_letters import DeadLetterPart, DeadLetterState
+from dataflows.kafka.dead_letters import DeadLetterPart
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.metadata import partition_counts
-from dataflows.kafka.outbox import Outbox, OutboxState
+from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader, Reconciliation
 from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, lane_key

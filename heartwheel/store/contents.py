@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from dataflows.formats import read_row
 from dataflows.messages import lane_key
-from dataflows.store import from_stored
 from heartwheel.store.recovery_files import Entry, Recovery
 from heartwheel.store.sinks import read_sink
 from session_logic.codec import decode_entry, decode_sessions
@@ -63,7 +63,7 @@ class Contents:
         faults = []
         for entry in self.rows(lane):
             try:
-                row = from_stored(entry.key, entry.value())
+                row = read_row(entry.key, entry.value())
                 _check_row(row, entry.key, self.lanes)
                 restored.restore(row, restored.watermark_ms)
             except HeartwheelError as error:

@@ -2,8 +2,7 @@
 
 from msgspec import Struct
 
-from dataflows.kafka.dead_letters import starts_of
-from dataflows.kafka.outbox import Outbox
+from dataflows.formats import read_dead_letters, read_outbox
 from dataflows.messages import DEAD_LETTER_KEY
 from heartwheel.store.recovery_files import Entry
 from session_logic.errors import SnapshotError
@@ -22,9 +21,9 @@ def read_sink(entry: Entry) -> SinkSummary:
     value = entry.value()
     try:
         if entry.key == DEAD_LETTER_KEY:
-            return SinkSummary(value[0], starts_of(value))
+            return SinkSummary(value[0], read_dead_letters(value))
         lane = int(entry.key.removeprefix("lane-"))
-        outbox = Outbox.of_state(lane, value)
-        return SinkSummary(value[0], {lane: outbox.end_offset}, len(outbox.release()))
+        end_offset, keys, _ = read_outbox(lane, value)
+        return SinkSummary(value[0], {lane: end_offset}, len(keys))
     except (TypeError, ValueError, LookupError) as error:
         raise SnapshotError(f"it is no state of a sink ({error})") from None

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dataflows.kafka.dead_letters import DEAD_LETTER_VERSION, starts_of
-from dataflows.kafka.outbox import SINK_VERSION, Outbox
-from dataflows.store import ROW_VERSION, Inbox, StoreSink
+from dataflows.formats import (
+    DEAD_LETTER_VERSION,
+    ROW_VERSION,
+    SINK_VERSION,
+    read_dead_letters,
+    read_outbox,
+    read_row,
+)
 from heartwheel.store.contents import Contents
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.summary import summarize
@@ -49,11 +54,9 @@ def test_store_of_a_version_has_its_sessions_and_goes_on(part: Path, tmp_path: P
 
 NEWER: dict[str, Callable[[], object]] = {
     "lane": lambda: read_lane_state([STATE_VERSION + 1, 4, 0, 0, [0, {}]]),
-    "row": lambda: StoreSink(Inbox()).build_part(
-        "store", "base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")
-    ),
-    "sink": lambda: Outbox.of_state(0, (SINK_VERSION + 1, 0, [], [])),
-    "letters": lambda: starts_of((DEAD_LETTER_VERSION + 1, {})),
+    "row": lambda: read_row("base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")),
+    "sink": lambda: read_outbox(0, (SINK_VERSION + 1, 0, [], [])),
+    "dead letters": lambda: read_dead_letters((DEAD_LETTER_VERSION + 1, {})),
 }
 
 

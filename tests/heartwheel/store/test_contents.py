@@ -95,7 +95,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer sink": (sink("lane-001", 3, 7, [], []), "sink lane-001 .* version 3 is newer"),
     "newer letters": (sink("rejected", 3, {}), "sink rejected .* version 3 is newer"),
     "no sink": (sink("lane-001", 2), "sink lane-001 .* cannot be read"),
-    "no letters": (sink("rejected", 2), "sink rejected .* it is no state of a sink"),
+    "no letters": (sink("rejected", 2), "sink rejected .* cannot be read"),
     "no offset": (lambda store: change(store, "iterable", lambda _: "x"), "'x' is no offset"),
 }
 

@@ -1,0 +1,74 @@
+"""What the recovery store holds, apart from the lanes' own state: plain tuples with a version.
+
+Bytewax pickles these values, so they are tuples of plain types and no classes. An old version can
+be read for ever; a newer one than this program knows is refused. The state of a lane is described
+in session_logic.restoring, and what a row's bytes hold in session_logic.codec.
+
+A source partition stores its next offset, an int.
+"""
+
+from typing import Any, cast
+
+from session_logic.errors import WHOLE_COPY, SnapshotError, check_version
+from session_logic.journal import BaseRow, JournalRow, Row
+
+ROW_VERSION = 1
+# (version, "base", lane, group, through, blob)
+# (version, "journal", lane, slot, segment, entries)
+StoredRow = tuple[int, str, int, int, int, object]
+
+# Version 1 had no records: it waited for every acknowledgement.
+SINK_VERSION = 2
+# (version, offset after the last acknowledged record, keys and values of those not acknowledged)
+OutboxState = tuple[int, int, list[str], list[bytes]]
+
+# Version 1 had no end offsets.
+DEAD_LETTER_VERSION = 2
+# (version, the end offset of each partition)
+DeadLetterState = tuple[int, dict[int, int]]
+
+
+def to_stored(row: Row) -> StoredRow:
+    """Return a row of the store as it is stored."""
+    if isinstance(row, BaseRow):
+        return (ROW_VERSION, "base", row.lane, row.group, row.through, row.blob)
+    return (ROW_VERSION, "journal", row.lane, row.slot, row.segment, row.entries)
+
+
+def read_row(name: str, stored: StoredRow) -> Row:
+    """Return the row that is stored under a name; raises SnapshotError if it cannot be read."""
+    try:
+        version, kind, *rest = stored
+        check_version(f"recovery store, row {name}", version, ROW_VERSION)
+        row: Row = {"base": BaseRow, "journal": JournalRow}[kind](*rest)
+    except (TypeError, ValueError, KeyError) as error:
+        raise _unreadable(f"row {name}", error) from None
+    return row
+
+
+def read_outbox(lane: int, stored: tuple[object, ...]) -> tuple[int, list[str], list[bytes]]:
+    """Return the end offset of a lane's outbox, and the keys and values that were on their way.
+
+    Raises SnapshotError if it cannot be read.
+    """
+    try:
+        version, end_offset, *rest = cast("tuple[Any, ...]", stored)
+        check_version(f"recovery store, sink of lane {lane}", version, SINK_VERSION)
+        keys, values = rest if version > 1 else ([], [])
+        return int(end_offset), list(keys), list(values)
+    except (TypeError, ValueError) as error:
+        raise _unreadable(f"sink of lane {lane}", error) from None
+
+
+def read_dead_letters(stored: tuple[object, ...]) -> dict[int, int]:
+    """Return the end offset of each dead-letter partition; raises SnapshotError if it cannot."""
+    try:
+        version, ends = cast("DeadLetterState", stored)
+        check_version("recovery store, dead letters", version, DEAD_LETTER_VERSION)
+        return dict(ends) if version > 1 else {}
+    except (TypeError, ValueError) as error:
+        raise _unreadable("dead letters", error) from None
+
+
+def _unreadable(what: str, error: Exception) -> SnapshotError:
+    return SnapshotError(f"recovery store, {what} cannot be read ({error}); {WHOLE_COPY}")
