@@ -1,0 +1,98 @@
+"""Options of Kafka's clients, and what is said while no broker answers."""
+
+import socket
+
+import pytest
+
+from dataflows.kafka import metadata
+from dataflows.kafka.client import (
+    consumer_options,
+    make_consumer,
+    make_producer,
+    producer_options,
+)
+from dataflows.kafka.metadata import describe, partition_counts
+from dataflows.settings import Settings
+from session_logic.errors import ConfigError
+from tests.support.fake_kafka import Consumer as FakeConsumer
+from tests.support.fake_kafka import Log
+
+USERS = Settings(
+    bootstrap_servers="broker:9092",
+    kafka={"a": "kafka", "b": "kafka", "c": "kafka", "bootstrap.servers": "kafka"},
+    consumer={"a": "consumer", "b": "consumer"},
+    producer={"a": "producer", "b": "producer"},
+)
+DEFAULTS = {"a": "default", "b": "default", "c": "default", "d": "default"}
+
+
+def test_required_option_wins_then_the_users_tables_then_the_default() -> None:
+    """The table of the kind of client wins over the one for all clients."""
+    assert consumer_options(USERS, {"a": "required"}, DEFAULTS) == {
+        "a": "required",
+        "b": "consumer",
+        "c": "kafka",
+        "d": "default",
+        "bootstrap.servers": "broker:9092",
+    }
+    assert producer_options(USERS, {}, DEFAULTS)["b"] == "producer"
+
+
+def test_client_that_is_not_tuned_has_only_what_is_for_all_clients() -> None:
+    """A table for reading a stream may harm a client that only keeps offsets."""
+    options = consumer_options(USERS, {}, DEFAULTS, tuned=False)
+    assert (options["a"], options["d"]) == ("kafka", "default")
+
+
+def test_unknown_option_is_one_line_with_its_name() -> None:
+    """It came from a variable or the TOML file."""
+    settings = Settings(kafka={"no.such": "1"})
+    with pytest.raises(ConfigError, match=r'No such configuration property: "no\.such"'):
+        make_producer(producer_options(settings))
+
+
+def test_sasl_without_a_mechanism_names_the_setting() -> None:
+    """librdkafka would ask to be compiled again, with a mechanism that nobody has asked for."""
+    settings = Settings(kafka={"security.protocol": "SASL_SSL"})
+    with pytest.raises(ConfigError) as error:
+        make_consumer(consumer_options(settings, {"group.id": "test"}))
+    assert str(error.value) == (
+        "HEARTWHEEL_KAFKA_SASL_MECHANISMS is not set; write PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 "
+        "or OAUTHBEARER"
+    )
+
+
+def test_broker_that_is_away_is_announced_before_it_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The line has the address and the cause, and comes after the first attempt."""
+    monkeypatch.setattr(metadata, "PATIENCE_S", (0.4, 0.5))
+    said: list[str] = []
+    monkeypatch.setattr(metadata, "announce", said.append)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and it does not listen
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        settings = Settings(bootstrap_servers=address)
+        consumer = make_consumer(consumer_options(settings, {"group.id": "test"}))
+        with pytest.raises(ConfigError, match=f"no answer from Kafka at {address} .*refused"):
+            describe(consumer, settings)
+        consumer.close()
+    (line,) = said
+    assert line.startswith(f"waiting for Kafka at {address}: ")
+    assert "refused" in line
+
+
+def test_counts_have_the_topics_that_exist_and_ask_for_none_by_name() -> None:
+    """A producer that asks for a topic by its name creates it."""
+    log = Log({"pc": 3, "out": 2, "foreign": 9})
+    asked: list[str | None] = []
+
+    class Asked(FakeConsumer):
+        def list_topics(self, topic: str | None, timeout: float) -> object:
+            asked.append(topic)
+            return super().list_topics(topic, timeout)
+
+    settings = Settings(input_topics={"pc": "pc"}, output_topic="out", dead_letter_topic="none")
+    counts = partition_counts(Asked(log, lambda: 0), settings)
+    assert counts == {"pc": 3, "out": 2}
+    assert asked == [None]

@@ -1,0 +1,108 @@
+"""Dead letters with a Kafka in memory: each is written once, with what it was and why."""
+
+import random
+
+import pytest
+
+from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState
+from dataflows.kafka.dead_letters import DeadLetterPart
+from dataflows.kafka.producer import DeliveryError, SharedProducer
+from dataflows.kafka.reconcile import OutputReader
+from dataflows.messages import DeadLetter
+from dataflows.settings import Settings
+from tests.support.clocks import T
+from tests.support.fake_kafka import Consumer, Log, Producer, Record
+
+PARTITIONS = 2
+
+
+def dead_letter(offset: int, partition: int = 0) -> DeadLetter:
+    """Return a dead letter of a record of the topic `in`."""
+    return DeadLetter("in", partition, (offset, T, b"key", b"value"), "not_json", "no JSON")
+
+
+class Letters:
+    """The dead-letter topic."""
+
+    def __init__(self) -> None:
+        self.log = Log({"letters": PARTITIONS})
+        self.kafka = Producer(self.log, random.Random(1), lambda: T)
+        self.producer = SharedProducer(Settings(), make_producer=lambda _options: self.kafka)
+        self.producer.open()
+
+    def part(self, state: DeadLetterState | None = None) -> DeadLetterPart:
+        """Return the part of a new run, or of one that resumes."""
+        consumer = Consumer(self.log, lambda: T)
+        reader = OutputReader(Settings(), lambda _options: consumer)
+        return DeadLetterPart("letters", PARTITIONS, self.producer, reader, state)
+
+    def offsets(self, partition: int = 0) -> list[str]:
+        """Return the offsets of the input records that are in the topic."""
+        records: list[Record] = self.log.at(("letters", partition))
+        return [(record.headers or {})["heartwheel.offset"] for record in records]
+
+
+@pytest.fixture
+def letters() -> Letters:
+    """Return an empty dead-letter topic."""
+    return Letters()
+
+
+def test_dead_letter_has_the_bytes_and_headers_of_its_record(letters: Letters) -> None:
+    """Its partition follows from that of the input."""
+    part = letters.part()
+    part.write_batch([dead_letter(5, partition=3)])
+    assert part.snapshot() == (DEAD_LETTER_VERSION, {0: 0, 1: 1})
+    (record,) = letters.log.at(("letters", 1))
+    assert (record.key, record.value) == (b"key", b"value")
+    assert record.headers == {
+        "heartwheel.topic": "in",
+        "heartwheel.partition": "3",
+        "heartwheel.offset": "5",
+        "heartwheel.timestamp": str(T),
+        "heartwheel.reason": "not_json",
+        "heartwheel.detail": "no JSON",
+    }
+
+
+def test_dead_letter_of_a_crashed_run_is_not_written_again(letters: Letters) -> None:
+    """It was written after the last snapshot, and its input is read again."""
+    part = letters.part()
+    part.write_batch([dead_letter(1)])
+    state = part.snapshot()
+    part.write_batch([dead_letter(2), dead_letter(3)])
+    part.snapshot()
+    letters.part(state).write_batch([dead_letter(2), dead_letter(3), dead_letter(4)])
+    letters.producer.flush()
+    assert letters.offsets() == ["1", "2", "3", "4"]
+
+
+def test_stored_ends_stay_until_what_was_found_has_come_again(letters: Letters) -> None:
+    """After a second crash it must be found again."""
+    part = letters.part()
+    state = part.snapshot()
+    part.write_batch([dead_letter(1), dead_letter(2)])
+    part.snapshot()
+    resumed = letters.part(state)
+    resumed.write_batch([dead_letter(1)])
+    assert resumed.snapshot() == state
+    resumed.write_batch([dead_letter(2)])
+    assert resumed.snapshot() == (DEAD_LETTER_VERSION, {0: 2, 1: 0})
+
+
+def test_record_without_our_headers_is_no_dead_letter(letters: Letters) -> None:
+    """Operators may write to the topic, and requeue does."""
+    state = letters.part().snapshot()
+    letters.log.at(("letters", 0)).append(Record(T, None, None, {"heartwheel.requeued": "x"}, T))
+    letters.part(state).write_batch([dead_letter(0)])
+    letters.producer.flush()
+    assert letters.log.at(("letters", 0))[1].value == b"value"
+
+
+def test_dead_letter_that_kafka_refuses_ends_the_run(letters: Letters) -> None:
+    """Nothing is lost silently."""
+    part = letters.part()
+    part.write_batch([dead_letter(1)])
+    letters.kafka.fail()
+    with pytest.raises(DeliveryError, match="letters: a record was refused"):
+        part.snapshot()

@@ -1,0 +1,152 @@
+"""The producer of a process: a full queue, and each way in which Kafka may not take a record."""
+
+from collections import deque
+from functools import partial
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from dataflows.kafka import producer as producer_module
+from dataflows.kafka.lease import FencedError
+from dataflows.kafka.producer import DeliveryError, SharedProducer
+from dataflows.settings import Settings
+from tests.support.fake_kafka import FATAL
+
+TIMEOUT_MS = 50
+
+
+class FakeProducer:
+    """A producer whose queue has room for two, and which acknowledges when it is told to."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        self.queue: deque[str] = deque()
+        self.takes = True
+        self.error: KafkaError | None = None
+        self.waits_s: list[float] = []
+
+    def produce(self, value: str) -> None:
+        if self.error is not None:
+            raise KafkaException(self.error)
+        if len(self.queue) == 2:
+            raise BufferError
+        self.queue.append(value)
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def poll(self, wait_s: float) -> int:
+        self.waits_s.append(wait_s)
+        if not self.takes or not self.queue:
+            return 0
+        self.queue.popleft()
+        return 1
+
+    def flush(self, _wait_s: float) -> int:
+        if self.takes:
+            self.queue.clear()
+        return len(self.queue)
+
+
+class Shared:
+    """A shared producer with its fake."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.kafka = FakeProducer()
+        settings = Settings(delivery_timeout_ms=TIMEOUT_MS, producer={"linger.ms": "7"})
+        self.producer = SharedProducer(settings, make_producer=self._make, **arguments)
+        self.producer.open()
+
+    def _make(self, options: dict[str, Any]) -> Any:
+        self.kafka.options = options
+        return self.kafka
+
+    def send(self, value: str) -> None:
+        self.producer.send(partial(self.kafka.produce, value))
+
+
+@pytest.fixture
+def shared() -> Shared:
+    """Return a shared producer with its fake."""
+    return Shared()
+
+
+def test_required_options_win_over_the_users_and_those_over_ours(shared: Shared) -> None:
+    """Idempotence cannot be switched off; what is ours by taste can be changed."""
+    assert shared.kafka.options["enable.idempotence"] == "true"
+    assert shared.kafka.options["message.timeout.ms"] == "0"
+    assert shared.kafka.options["linger.ms"] == "7"
+
+
+def test_full_queue_waits_for_room_and_loses_nothing(shared: Shared) -> None:
+    """Each wait serves acknowledgements."""
+    for value in "abcd":
+        shared.send(value)
+    assert list(shared.kafka.queue) == ["c", "d"]
+    assert shared.kafka.waits_s == [0.01, 0.01]
+    assert not shared.producer.blocking
+
+
+def test_fatal_error_of_a_record_ends_the_run(shared: Shared) -> None:
+    """The message names the broker, the cause and what happens next."""
+    shared.kafka.error = FATAL
+    with pytest.raises(DeliveryError, match=r"127\.0\.0\.1:9092 failed: a record was refused"):
+        shared.send("a")
+
+
+def test_fatal_error_between_records_ends_the_run(shared: Shared) -> None:
+    """librdkafka tells it by a callback; an error that passes is none."""
+    on_error = shared.kafka.options["error_cb"]
+    on_error(KafkaError(KafkaError._TRANSPORT))
+    shared.producer.poll()
+    on_error(FATAL)
+    with pytest.raises(DeliveryError, match="a record was refused"):
+        shared.producer.poll()
+
+
+def test_error_that_is_not_fatal_is_raised_as_it_is(shared: Shared) -> None:
+    """Nothing is known to be lost, so the program must not go on as if it were sent."""
+    shared.kafka.error = KafkaError(KafkaError._UNKNOWN_PARTITION)
+    with pytest.raises(KafkaException):
+        shared.send("a")
+
+
+def test_nothing_acknowledged_for_the_timeout_ends_the_run(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time without anything enqueued does not count."""
+    now_s = 100.0
+    monkeypatch.setattr(producer_module.time, "monotonic", lambda: now_s)
+    shared.producer.poll()
+    now_s += 1
+    shared.producer.poll()
+    shared.kafka.takes = False
+    shared.send("a")
+    now_s += TIMEOUT_MS / 1000
+    shared.producer.poll()
+    now_s += 0.001
+    with pytest.raises(DeliveryError, match=f"nothing acknowledged for {TIMEOUT_MS} ms"):
+        shared.producer.poll()
+
+
+def test_flush_with_records_left_ends_the_run(shared: Shared) -> None:
+    """The last snapshot must not claim what Kafka has not acknowledged."""
+    shared.send("a")
+    shared.producer.flush()
+    shared.kafka.takes = False
+    shared.send("b")
+    with pytest.raises(DeliveryError, match="1 records not acknowledged in time"):
+        shared.producer.flush()
+
+
+def test_lease_is_checked_before_anything_else_is_sent() -> None:
+    """A run that is fenced off sends nothing more."""
+
+    class Lease:
+        def check(self) -> None:
+            raise FencedError("another run")
+
+    shared = Shared(lease=Lease())
+    with pytest.raises(FencedError):
+        shared.producer.poll()

@@ -1,0 +1,134 @@
+"""The reconciliation with a Kafka in memory: what is found, and what stops a start."""
+
+import msgspec
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+from dataflows.kafka import reader as reader_module
+from dataflows.kafka.outbox import Outbox
+from dataflows.kafka.reader import ReadError
+from dataflows.kafka.reconcile import OutputReader, ReconcileError, Reconciliation
+from dataflows.settings import Settings
+from session_logic.keys import key_group_of, lane_of
+from session_logic.output import OutputBatch
+from tests.support.clocks import T
+from tests.support.events import decoded
+from tests.support.fake_kafka import Consumer, Log, Record
+from tests.support.output_records import active, batch, beat
+
+LANES = 2
+DEVICES = [
+    next(f"d{n}" for n in range(99) if lane_of(key_group_of(f"d{n}"), LANES) == lane)
+    for lane in range(LANES)
+]
+
+
+class Resume:
+    """An output topic, and what a resume sends to it."""
+
+    def __init__(self) -> None:
+        self.log = Log({"out": LANES})
+        self.kafka = Consumer(self.log, lambda: T)
+        self.reader = OutputReader(Settings(), lambda _options: self.kafka)
+        self.reconciliation = Reconciliation("out", LANES, self.reader)
+        self.sent: dict[int, OutputBatch] = {}
+
+    def append(self, lane: int, *values: bytes) -> None:
+        """Write records to a partition."""
+        self.log.at(("out", lane)).extend(Record(T, b"k", value, None, T) for value in values)
+
+    def resume(self, lane: int, end_offset: int, waiting: OutputBatch | None = None) -> None:
+        """Add a lane with what its snapshot has."""
+        outbox = Outbox(end_offset, waiting)
+        self.reconciliation.add(lane, outbox, lambda records: self.sent.update({lane: records}))
+
+
+@pytest.fixture
+def resume() -> Resume:
+    """Return an empty output topic."""
+    return Resume()
+
+
+def test_lanes_learn_what_is_there_and_send_the_rest(resume: Resume) -> None:
+    """All lanes are read at once, each from its own offset."""
+    first, second = DEVICES
+    old = active(first, T - 1)
+    resume.append(0, *batch(old, active(first), beat(1, first)).values)
+    resume.resume(0, 1, batch(active(first), beat(1, first), beat(2, first)))
+    resume.resume(1, 0, batch(active(second)))
+    resume.reconciliation.reconcile()
+    assert decoded(resume.sent[0]) == [beat(2, first)]
+    assert decoded(resume.sent[1]) == [active(second)]
+
+
+def test_lanes_learn_only_once(resume: Resume) -> None:
+    """The hot path asks at each batch."""
+    resume.resume(0, 0)
+    resume.reconciliation.reconcile()
+    resume.sent.clear()
+    resume.reconciliation.reconcile()
+    assert resume.sent == {}
+
+
+def test_store_without_an_offset_begins_at_the_end(resume: Resume) -> None:
+    """A migrated lane knows that nothing of it is under way."""
+    resume.append(0, *batch(active(DEVICES[0])).values)
+    resume.resume(0, -1, batch(active(DEVICES[0])))
+    resume.reconciliation.reconcile()
+    assert len(resume.sent[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "value", [b"{}", b"", msgspec.json.encode(active(DEVICES[1]))], ids=["json", "none", "lane"]
+)
+def test_record_of_somebody_else_stops_the_start(resume: Resume, value: bytes) -> None:
+    """Also an event of a device that belongs to another partition."""
+    resume.append(0, value)
+    resume.resume(0, 0)
+    with pytest.raises(ReconcileError, match=r"out/0: the record at offset 0 is not Heartwheel's"):
+        resume.reconciliation.reconcile()
+
+
+def test_topic_that_was_cut_stops_the_start(resume: Resume) -> None:
+    """What the store has written is gone."""
+    resume.append(0, *batch(active(DEVICES[0])).values)
+    resume.resume(0, 2)
+    with pytest.raises(ReconcileError, match=r"out/0 ends at offset 1, .* written up to 2"):
+        resume.reconciliation.reconcile()
+
+
+def test_offset_that_has_expired_stops_the_start(
+    resume: Resume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written since the snapshot cannot be known."""
+    monkeypatch.setattr(resume.kafka, "get_watermark_offsets", lambda *_: (3, 9))
+    resume.resume(0, 2)
+    with pytest.raises(ReconcileError, match=r"out/0 begins at offset 3, .* longer retention"):
+        resume.reconciliation.reconcile()
+
+
+def test_error_that_does_not_pass_ends_the_read(resume: Resume) -> None:
+    """It is told at once."""
+
+    def assign(_parts: list[TopicPartition]) -> None:
+        resume.kafka.fail(("out", 0), KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    resume.kafka.assign = assign
+    resume.resume(0, 0)
+    with pytest.raises(ReadError, match="out cannot be read: Broker: Topic authorization failed"):
+        resume.reconciliation.reconcile()
+
+
+def test_broker_that_does_not_answer_ends_the_read(
+    resume: Resume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost connection is waited for, but not for ever."""
+    monkeypatch.setattr(reader_module, "TIMEOUT_S", 0.0)
+
+    def assign(_parts: list[TopicPartition]) -> None:
+        resume.kafka.lose_broker()
+
+    resume.kafka.assign = assign
+    resume.resume(0, 0)
+    with pytest.raises(ReadError, match="out cannot be read: no answer"):
+        resume.reconciliation.reconcile()
