@@ -177,6 +177,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
         yield project
 
 
+@pytest.mark.slow
 def test_services_work_together(project: Project) -> None:
     """In the order of their dependencies; at last Prometheus has the sessions of the fleet."""
     services = project.services

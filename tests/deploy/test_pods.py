@@ -245,6 +245,7 @@ def check(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_killed_pod_and_rescaling_lose_and_double_nothing(tmp_path: Path, kafka: Cluster) -> None:
     """Three pods, one killed, all started again, twice; then two pods; each has its own volume."""
     three = objects(render("cluster", tmp_path))

@@ -69,8 +69,15 @@ def test_stop_of_all_and_start_again_loses_and_doubles_nothing(
         assert kinds(sessions[f"a0-{number}"])[-1] == last
 
 
-@pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "sign"),
+    [
+        (0, signal.SIGTERM),
+        (1, signal.SIGINT),
+        pytest.param(0, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_stop_of_one_process_is_a_stop_of_all(
     cluster: Cluster, number: int, sign: signal.Signals
 ) -> None:
@@ -86,7 +93,7 @@ def test_stop_of_one_process_is_a_stop_of_all(
     check_whole(cluster.sessions())
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_kill_of_one_process_ends_all_and_the_next_start_resumes(
     cluster: Cluster, number: int
 ) -> None:

@@ -138,6 +138,7 @@ def test_letters_are_sent_again_byte_for_byte_and_once(rejected: Cluster) -> Non
     assert sent_again(rejected)[-1].headers["heartwheel.requeues"] in (b"2", b"3")
 
 
+@pytest.mark.slow
 def test_killed_requeue_sends_nothing_twice_and_nothing_is_lost(cluster: Cluster) -> None:
     """Killed at any moment, then the same command again: each letter has been sent once."""
     count = 12 * BATCH_DEAD_LETTERS

@@ -37,7 +37,9 @@ def test_four_scenarios_with_python_m_bytewax_run(cluster: Cluster) -> None:
     assert "Traceback" not in cluster.errors(flow)
 
 
-@pytest.mark.parametrize("command", ["heartwheel.cli", "bytewax.run"])
+@pytest.mark.parametrize(
+    "command", ["heartwheel.cli", pytest.param("bytewax.run", marks=pytest.mark.slow)]
+)
 def test_four_scenarios_with_two_processes(cluster: Cluster, command: str) -> None:
     """Two processes give the same output as one."""
     addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"

@@ -109,6 +109,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
     cluster: Cluster, small_disk: Path
 ) -> None:

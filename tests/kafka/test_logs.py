@@ -5,6 +5,8 @@ import signal
 import subprocess
 from typing import Any
 
+import pytest
+
 from tests.support.cluster import Cluster
 
 
@@ -48,6 +50,7 @@ def test_log_of_a_run_is_json_with_its_place_in_fields(cluster: Cluster) -> None
     assert sum(line["sessions"] for line in restored) == 40
 
 
+@pytest.mark.slow
 def test_what_ends_a_run_is_the_last_line_of_its_log(cluster: Cluster) -> None:
     """One JSON line that says what to do, with the cause."""
     flow = cluster.start(HEARTWHEEL_LOG_FORMAT="json", HEARTWHEEL_BOOTSTRAP_SERVERS="127.0.0.1:1")

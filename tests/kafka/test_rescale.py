@@ -48,7 +48,8 @@ def finish(cluster: Cluster, topics: list[str], run: list[subprocess.Popen[str]]
     return check(cluster, through_ms, topics, RULES).records
 
 
-@pytest.mark.parametrize("parts", ["1", pytest.param("3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", ["1", "3"])
 def test_other_number_of_processes_loses_and_doubles_nothing(cluster: Cluster, parts: str) -> None:
     """One process, then two, three and one, on the same recovery partitions."""
     variables = VARIABLES | {"HEARTWHEEL_RECOVERY_PARTS": parts}

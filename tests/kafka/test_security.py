@@ -50,7 +50,7 @@ def ways(secure: SecureBroker) -> dict[str, dict[str, str]]:
     return {"scram": secure.scram_variables(), "mtls": secure.mtls_variables()}
 
 
-@pytest.mark.parametrize("way", ["scram", "mtls"])
+@pytest.mark.parametrize("way", ["scram", pytest.param("mtls", marks=pytest.mark.slow)])
 def test_run_through_tls_with_the_least_rights_does_its_whole_job(
     secure: SecureBroker, closed_cluster: Cluster, way: str
 ) -> None:

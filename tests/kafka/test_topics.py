@@ -142,6 +142,7 @@ def test_topic_that_kafka_refuses_is_one_line(variables: dict[str, str]) -> None
     )
 
 
+@pytest.mark.slow
 def test_missing_broker_is_one_line_for_every_command(tmp_path: Path) -> None:
     """A line about the wait, then one with the setting to correct."""
     nowhere = {

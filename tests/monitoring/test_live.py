@@ -23,6 +23,7 @@ from tests.support.prometheus import BEARER, Prometheus
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.usefixtures("kafka_libs")
+pytestmark = pytest.mark.slow
 DEVICES = 2_000
 # The rules wait for minutes: here a second stands for so many, and one is scraped every second.
 FASTER = 15

@@ -35,3 +35,11 @@ def test_sys_is_used_for_intern_only() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "sys":
                 assert node.attr == "intern", path
+
+
+def test_no_setting_and_no_command_of_the_program_is_named() -> None:
+    """The rules do not know who runs them: not even a message names a variable or a command."""
+    for path in FOLDER.glob("*.py"):
+        text = path.read_text()
+        assert "HEARTWHEEL_" not in text, path
+        assert "heartwheel " not in text, path

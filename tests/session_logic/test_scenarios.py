@@ -1,8 +1,11 @@
 """The four scenarios as text that reads as the rules, one line a step.
 
-A step is `t=MS what -> records`; several steps may share a moment. Heartbeat is 30 s, the
-longest session 120 s; times are counted from the first moment.
+A step is `t=MS what -> records`; several steps may share a moment. The heartbeat is 30 s, the
+longest session 120 s; times are counted from the first moment. With the rules EVERY, a lane that is
+late sends each heartbeat; with NEWEST, only the newest of each session.
 """
+
+from typing import NamedTuple
 
 import pytest
 
@@ -13,76 +16,116 @@ from session_logic.rules import Rules
 from tests.support.events import decoded
 
 BEGIN_MS = 1_700_000_000_000
-RULES = Rules(30_000, 120_000, 60_000)
+NEWEST = Rules(30_000, 120_000, 60_000, "latest")
+EVERY = Rules(30_000, 120_000, 60_000, "all")
 
-START = """
-t=0      start d1 s1 -> active d1 s1
-t=500    start d1 s1 ->
-t=1000   start d1 s2 -> end d1 s1 replaced 1000, active d1 s2
-t=1000   start d2 s3 -> active d2 s3
-t=1001   start d1 s1 ->
-"""
-HEARTBEAT = """
-t=0      start d1 s1 -> active d1 s1
-t=29999  tick        ->
-t=30000  tick        -> beat d1 s1 1
-t=30001  tick        ->
-t=59999  tick        ->
-t=60001  tick        -> beat d1 s1 2
-t=120000 tick        -> beat d1 s1 3, end d1 s1 timed_out 120000
-t=150000 tick        ->
-"""
-END_BEFORE_HEARTBEAT = """
-t=0      start d1 s1 -> active d1 s1
-t=29999  end d1 s1   -> end d1 s1 ended 29999
-t=30000  tick        ->
-t=30001  end d1 s1   ->
-"""
-END_AT_HEARTBEAT = """
-t=0      start d1 s1 -> active d1 s1
-t=29998  tick        ->
-t=30000  end d1 s1   -> beat d1 s1 1, end d1 s1 ended 30000
-t=30001  tick        ->
-"""
-END_AFTER_HEARTBEAT = """
-t=0      start d1 s1 -> active d1 s1
-t=30001  end d1 s1   -> beat d1 s1 1, end d1 s1 ended 30001
-t=60000  tick        ->
-"""
-STALE_END = """
-t=0      start d1 s1 -> active d1 s1
-t=1      end d1 s9   ->
-t=2      end d7 s7   ->
-t=30000  tick        -> beat d1 s1 1
-"""
-TIMEOUT_BEFORE = """
-t=0      start d1 s1 -> active d1 s1
-t=90000  tick        -> beat d1 s1 1, beat d1 s1 2, beat d1 s1 3
-t=119999 end d1 s1   -> end d1 s1 ended 119999
-t=120000 tick        ->
-"""
-TIMEOUT_AT = """
-t=0      start d1 s1 -> active d1 s1
-t=90000  tick        -> beat d1 s1 1, beat d1 s1 2, beat d1 s1 3
-t=120000 end d1 s1   -> end d1 s1 timed_out 120000
-t=120001 tick        ->
-"""
-TIMEOUT_AFTER = """
-t=0      start d1 s1 -> active d1 s1
-t=90000  tick        -> beat d1 s1 1, beat d1 s1 2, beat d1 s1 3
-t=120001 start d1 s2 -> end d1 s1 timed_out 120000, active d1 s2
-t=150001 tick        -> beat d1 s2 1
-"""
-LATE_DUPLICATE = """
-t=0      start d1 s1 -> active d1 s1
-t=1000   end d1 s1   -> end d1 s1 ended 1000
-t=1001   start d1 s1 ->
-t=89999  tick        ->
-t=89999  start d1 s1 ->
-t=90000  tick        ->
-t=90000  start d1 s1 -> active d1 s1
-"""
-ALL = {name: text for name, text in globals().items() if isinstance(text, str) and "t=0" in text}
+
+class Scenario(NamedTuple):
+    """Steps and what comes of them, under these rules."""
+
+    rules: Rules
+    text: str
+
+
+SCENARIOS = {
+    "start": Scenario(
+        NEWEST,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=500    start d1 s1 ->
+        t=1000   start d1 s2 -> end d1 s1 replaced 1000, active d1 s2
+        t=1000   start d2 s3 -> active d2 s3
+        t=1001   start d1 s1 ->
+        """,
+    ),
+    "heartbeat": Scenario(
+        EVERY,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=29999  tick        ->
+        t=30000  tick        -> beat d1 s1 1
+        t=30001  tick        ->
+        t=59999  tick        ->
+        t=60001  tick        -> beat d1 s1 2
+        t=120000 tick        -> beat d1 s1 3, end d1 s1 timed_out 120000
+        t=150000 tick        ->
+        """,
+    ),
+    "end before heartbeat": Scenario(
+        NEWEST,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=29999  end d1 s1   -> end d1 s1 ended 29999
+        t=30000  tick        ->
+        t=30001  end d1 s1   ->
+        """,
+    ),
+    "end at heartbeat": Scenario(
+        NEWEST,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=29998  tick        ->
+        t=30000  end d1 s1   -> beat d1 s1 1, end d1 s1 ended 30000
+        t=30001  tick        ->
+        """,
+    ),
+    "end after heartbeat": Scenario(
+        NEWEST,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=30001  end d1 s1   -> beat d1 s1 1, end d1 s1 ended 30001
+        t=60000  tick        ->
+        """,
+    ),
+    "stale end": Scenario(
+        NEWEST,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=1      end d1 s9   ->
+        t=2      end d7 s7   ->
+        t=30000  tick        -> beat d1 s1 1
+        """,
+    ),
+    "timeout before": Scenario(
+        EVERY,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=90000  tick        -> beat d1 s1 1, beat d1 s1 2, beat d1 s1 3
+        t=119999 end d1 s1   -> end d1 s1 ended 119999
+        t=120000 tick        ->
+        """,
+    ),
+    "timeout at": Scenario(
+        EVERY,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=90000  tick        -> beat d1 s1 1, beat d1 s1 2, beat d1 s1 3
+        t=120000 end d1 s1   -> end d1 s1 timed_out 120000
+        t=120001 tick        ->
+        """,
+    ),
+    "timeout after": Scenario(
+        EVERY,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=90000  tick        -> beat d1 s1 1, beat d1 s1 2, beat d1 s1 3
+        t=120001 start d1 s2 -> end d1 s1 timed_out 120000, active d1 s2
+        t=150001 tick        -> beat d1 s2 1
+        """,
+    ),
+    "late duplicate": Scenario(
+        NEWEST,
+        """
+        t=0      start d1 s1 -> active d1 s1
+        t=1000   end d1 s1   -> end d1 s1 ended 1000
+        t=1001   start d1 s1 ->
+        t=89999  tick        ->
+        t=89999  start d1 s1 ->
+        t=90000  tick        ->
+        t=90000  start d1 s1 -> active d1 s1
+        """,
+    ),
+}
 
 
 def shown(event: OutputEvent) -> str:
@@ -103,15 +146,14 @@ def step(lane: Lane, what: str, time_ms: int) -> LaneOutput:
     return lane.apply([Fact(kind == "start", device, session, "pc", time_ms)], time_ms)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "__doc__"])
-def test_case_gives_the_records_it_names(name: str) -> None:
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario_gives_the_records_it_names(name: str) -> None:
     """Each step brings about just its records, in their order."""
-    rules = RULES if name != "HEARTBEAT" else Rules(30_000, 120_000, 60_000, "all")
-    rules = Rules(30_000, 120_000, 60_000, "all") if "TIMEOUT" in name else rules
+    rules, text = SCENARIOS[name]
     lane = Lane(0, 1, rules)
     lane.update(PartitionProgress("topic/0", 1, None))
     lane.advance(BEGIN_MS)
-    for line in ALL[name].strip().splitlines():
+    for line in text.strip().splitlines():
         left, _, right = line.partition("->")
         time, what = left.split(maxsplit=1)
         output = step(lane, what.strip(), BEGIN_MS + int(time.removeprefix("t=")))
@@ -121,7 +163,7 @@ def test_case_gives_the_records_it_names(name: str) -> None:
 
 def test_every_device_ended_leaves_no_session_and_no_timer() -> None:
     """What opens state is cleared: nothing is left after ends, once they are forgotten."""
-    lane = Lane(0, 1, RULES)
+    lane = Lane(0, 1, NEWEST)
     lane.update(PartitionProgress("topic/0", 1, None))
     facts = [Fact(True, f"d{n}", "s", "pc", BEGIN_MS + n) for n in range(1000)]
     ends = [Fact(False, fact.device_id, "s", "pc", fact.time_ms + 5) for fact in facts]

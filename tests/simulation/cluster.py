@@ -103,6 +103,7 @@ class Run:
         self._world = world
         self._random = world.random
         self.began_ms = world.now_ms
+        self.ended = False  # whether a stop has come to its end
         settings = world.settings
         names = [
             f"{topic}/{partition}"
@@ -218,22 +219,15 @@ class Run:
         if caps:
             if min(caps) > database.front:
                 database.commit(min(caps))
-        elif not self._ended:
-            self._ended = True
+        elif not self.ended:
+            self.ended = True
             database.commit(database.front + 1)
         self._random.choice(self.processes).probe = database.front
-
-    _ended = False
 
     @staticmethod
     def _caps(process: Process) -> list[int]:
         steps = (process.lanes, process.sink, process.store)
         return [step.cap for step in steps if step.cap is not None]
-
-    @property
-    def ended(self) -> bool:
-        """Whether a stop has come to its end."""
-        return self._ended
 
     def crash(self) -> None:
         """End all processes at once."""

@@ -7,7 +7,10 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 from msgspec import Struct
 
@@ -26,6 +29,17 @@ TOPICS = {"console-events": "console", "pc-events": "pc"}
 OUTPUT, LETTERS = "out", "letters"
 LANES = 2
 DEVICES = [f"d{number}" for number in range(9)]
+
+
+@contextmanager
+def segment_bytes(limit: int) -> Iterator[None]:
+    """Let journal segments have this size meanwhile."""
+    before = journal.SEGMENT_BYTES
+    journal.SEGMENT_BYTES = limit
+    try:
+        yield
+    finally:
+        journal.SEGMENT_BYTES = before
 
 
 class Seen(Struct):
@@ -78,16 +92,19 @@ class Simulation:
 
     def run(self, steps: int) -> None:
         """Take random steps, then let everything come to its end and compare."""
-        names = ["pass_time", "events", "stall", "crash", "lose_broker", "fail_delivery", "stop"]
-        weights = [70, 18, 4, 3, 1, 0.5, 0.5]
-        small, journal.SEGMENT_BYTES = self._segment_bytes, journal.SEGMENT_BYTES
-        small, journal.SEGMENT_BYTES = journal.SEGMENT_BYTES, small
-        try:
+        kinds: dict[Callable[[], None], float] = {
+            self.pass_time: 70,
+            self.events: 18,
+            self.stall: 4,
+            self.crash: 3,
+            self.lose_broker: 1,
+            self.fail_delivery: 0.5,
+            self.stop: 0.5,
+        }
+        with segment_bytes(self._segment_bytes):
             for _ in range(steps):
-                getattr(self, self.random.choices(names, weights)[0])()
+                self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
-        finally:
-            journal.SEGMENT_BYTES = small
         rules = self.world.settings.rules()
         assert rules.catch_up == "latest" or not self._skips
         judge = Judge(
@@ -217,6 +234,17 @@ class Simulation:
     def _go_on(self, share: float) -> None:
         active, chance, stalled = self._active, self.random.random, self._stalled
         now_ms = self.world.now_ms
+        take: dict[str, Callable[[Any], None]] = {
+            "source": active.source,
+            "restored": active.restored,
+            "lanes": self._lanes,
+            "sink": active.sink,
+            "store": active.store,
+            "take": self._take,
+            "fetch": self._fetch,
+            "deliver": self._deliver,
+            "commit": lambda _: active.commit(),
+        }
         turns: list[tuple[str, object]] = [
             (kind, index)
             for kind in ("source", "restored", "lanes", "sink", "store", "take")
@@ -238,10 +266,7 @@ class Simulation:
             else:
                 held_ms = max(stalled[kind, which], stalled["process", which])
             if held_ms <= now_ms:
-                getattr(self, f"_{kind}", getattr(active, kind, None))(which)
-
-    def _commit(self, _which: int) -> None:
-        self._active.commit()
+                take[kind](which)
 
     def _deliver(self, channel: tuple[str, int, int]) -> None:
         self._active.deliver(channel, self.random.choice([1, 3, 1_000]))

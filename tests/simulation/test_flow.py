@@ -19,7 +19,10 @@ HISTORIES = 1_000
 SEARCH = 300
 
 
-@pytest.mark.parametrize("first", range(0, HISTORIES, 250))
+@pytest.mark.parametrize(
+    "first",
+    [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(250, HISTORIES, 250))],
+)
 def test_random_histories_of_the_whole_flow_match_the_model(first: int) -> None:
     """The output topic holds each record once and in order, whatever crashes in between."""
     counts: Counter[str] = Counter()
