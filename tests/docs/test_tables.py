@@ -16,7 +16,7 @@ from tests.support.pages import README, page
 @pytest.fixture
 def registered() -> Iterator[dict[str, str]]:
     """Return the type of each metric of a run, by the name that a scrape shows."""
-    collector = start_metrics(RunState(), "0")
+    collector = start_metrics(RunState())
     yield {
         family.name + {"counter": "_total", "info": "_info"}.get(family.type, ""): family.type
         for family in REGISTRY.collect()
