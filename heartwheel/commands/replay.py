@@ -13,8 +13,9 @@ from session_logic.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from heartwheel.recording.comparison import Difference, Item
+    from heartwheel.recording.comparison import Difference
     from heartwheel.recording.reader import Recording
+    from heartwheel.recording.recorded_output import Item
 
 FileArgument = Annotated[Path, typer.Argument(help="The recording.", show_default=False)]
 

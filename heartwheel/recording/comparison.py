@@ -13,19 +13,22 @@ at the same pace, and only what has no counterpart yet waits.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from heapq import merge
+from collections.abc import Iterable
 from itertools import islice
 
 import msgspec
 from msgspec import Struct
 
 from dataflows.messages import DeadLetter, RecordId
-from heartwheel.kafka.headers import MARK
-from heartwheel.recording.format import Line
 from heartwheel.recording.progress import RecordedProgress
 from heartwheel.recording.reader import Recording
-from heartwheel.recording.replay import BY_CLOCK, read_dead_letter
+from heartwheel.recording.recorded_output import (
+    ComparedDeadLetter,
+    Item,
+    dead_letter_name,
+    recorded_output,
+)
+from heartwheel.recording.replay import BY_CLOCK
 from session_logic.codec import decode_output
 from session_logic.events import Heartbeat, OutputEvent, SessionEnd
 from session_logic.output import OutputBatch
@@ -34,18 +37,6 @@ ACCEPTED = ("raced", "skipped", "unreached", "earlier")
 # How far to look for the counterpart of a record that differs, and how many rows of it to keep.
 LOOK_AHEAD = 50
 ROWS = 8
-
-
-class ComparedDeadLetter(Struct, frozen=True):
-    """A dead letter, as far as it is compared; time_ms is that of the input record."""
-
-    time_ms: int
-    reason: str
-    key: bytes | None
-    value: bytes | None
-
-
-Item = bytes | ComparedDeadLetter
 Event = OutputEvent | ComparedDeadLetter | None
 # In queues and rows, what was replayed comes first and what was recorded second.
 REPLAYED, RECORDED = 0, 1
@@ -67,10 +58,6 @@ class Difference(Struct):
             self.rows.append(row)
 
 
-def _name(line: Line) -> str:
-    return line.key if line.key is not None else repr(line.key_base64)
-
-
 def _decode(item: Item) -> Event:
     if isinstance(item, ComparedDeadLetter):
         return item
@@ -78,34 +65,6 @@ def _decode(item: Item) -> Event:
         return decode_output(item)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # a record of another program
-
-
-def dead_letter_name(record: RecordId) -> str:
-    """Return the name under which the dead letter of an input record is compared."""
-    return f"dead letter of {record.topic}/{record.partition} offset {record.offset}"
-
-
-def recorded_output(recording: Recording) -> Iterator[tuple[str, Item]]:
-    """Yield (device, record) of the recorded output and dead letters, roughly by time."""
-    settings = recording.settings
-    dead_letters = settings["dead_letter_topic"]
-    names = recording.partitions([settings["output_topic"], dead_letters])
-    chunks = merge(*map(recording.read, names), key=lambda read: read[0].least_ms)
-    for _, lines in chunks:
-        for line in lines:
-            if line.topic != dead_letters:
-                yield _name(line), line.value_bytes() or b""
-                continue
-            if any(header.name == MARK for header in line.headers):
-                continue  # a dead letter was requeued; what was sent then is in the input
-            origin, reason = read_dead_letter(line)
-            if reason != BY_CLOCK:
-                yield (
-                    dead_letter_name(origin.record),
-                    ComparedDeadLetter(
-                        origin.time_ms, reason, line.key_bytes(), line.value_bytes()
-                    ),
-                )
 
 
 class Comparison:
