@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A step of the wall clock is made up for at this share of the speed of time.
+# How fast this clock approaches a wall clock that was set, in seconds a second.
 SLEW = 0.1
 
 
@@ -18,20 +18,20 @@ class Clock(Protocol):
         ...
 
     def at_ms(self, time_ms: int) -> datetime:
-        """Return the moment of Bytewax's own clock at which now_ms will be time_ms."""
+        """Return the time by Bytewax's clock, the wall clock, at which now_ms will be time_ms."""
         ...
 
     def not_before(self, time_ms: int) -> None:
-        """Do not tell a time before this one: the run has come so far before."""
+        """Tell no time before this one, which an earlier run has reached."""
         ...
 
 
 class SteadyClock:
     """The wall clock without its steps.
 
-    It starts as the wall clock and goes on with the clock that nobody can set (CLOCK_BOOTTIME
-    where there is one). When the wall clock is set, it follows slowly: a step neither skips
-    heartbeats nor stops them.
+    It starts at the wall clock's time and advances with the clock that nobody can set
+    (CLOCK_BOOTTIME where there is one). When the wall clock is set, this one approaches it slowly,
+    so that a step neither skips heartbeats nor stops them.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class SteadyClock:
             return int(self._now_s * 1000)
 
     def not_before(self, time_ms: int) -> None:
-        """Go on from a time that is ahead, as after a step back of the wall clock."""
+        """Go on from this time if it is ahead: the wall clock may have been set back meanwhile."""
         self._now_s = max(self._now_s, time_ms / 1000)
 
     def at_ms(self, time_ms: int) -> datetime:
@@ -61,7 +61,7 @@ class SteadyClock:
 
 
 def wall_offset_s() -> float:
-    """Return by how much the wall clock is ahead of the one that nobody can set."""
+    """Return the time of the wall clock minus that of the clock that nobody can set."""
     return time.time() - _steady_s()
 
 

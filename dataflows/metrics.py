@@ -1,7 +1,8 @@
 """Every metric of a run, in prometheus_client's default registry; docs/metrics.md explains them.
 
-What happens is counted by the batch. What is, is read off the running parts when somebody asks:
-plain attributes only, so nothing waits for a scrape, and between scrapes it costs nothing.
+Events are counted batch by batch. Levels are read from the running parts when somebody asks: plain
+attributes only, so that nothing waits for a scrape and nothing is spent between scrapes. Counters
+belong to the process, as Prometheus wants it; only the lanes belong to a run.
 """
 
 import time
@@ -61,7 +62,7 @@ class Histogram(Collector):
             self._sum += seconds * count
 
     def observe_since(self, moments_ms: list[tuple[int, int]], now_ms: float) -> None:
-        """Add the time from each moment to now, as many times as is said with it."""
+        """Add the time from each moment to now; moments_ms has (moment, how often)."""
         counts, total_ms = self._counts, 0.0
         with self._lock:
             for moment_ms, count in moments_ms:
@@ -138,7 +139,7 @@ def read_from(gauge: Gauge, method: Callable[[], float]) -> None:
 
 
 def observe_acknowledged(records: OutputBatch) -> None:
-    """Take in how late records were, now that Kafka has acknowledged them."""
+    """Observe how late records were, now that Kafka has acknowledged them."""
     now_ms = time.time() * 1000
     EVENT_LATENCY.observe_since(records.input_ms, now_ms)
     HEARTBEAT_LATENESS.observe_since(records.due_ms, now_ms)

@@ -193,7 +193,7 @@ class Settings(
         if self.heartbeat_ms % self.tick_ms:
             return (
                 f"HEARTWHEEL_TICK_MS ({self.tick_ms}) must divide HEARTWHEEL_HEARTBEAT_MS "
-                f"({self.heartbeat_ms}) without a rest"
+                f"({self.heartbeat_ms}) without a remainder"
             )
         return ""
 

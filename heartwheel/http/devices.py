@@ -49,7 +49,9 @@ class Devices:
     def _absent(self, answer: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
         owner = self._cluster.owner(number)
         if owner == self._cluster.number:
-            error = f"lane {number} has not begun: no word yet from input or store"
+            awaited = self._run.awaited_processes
+            why = f"waiting for {awaited}" if awaited else "no word yet from input or store"
+            error = f"lane {number} has not begun: {why}"
             return NOT_YET, {**answer, "active": None, "error": error}
         address = self._cluster.addresses[owner]
         return ELSEWHERE, {

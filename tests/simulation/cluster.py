@@ -123,10 +123,9 @@ class Run:
         }
         for step in ("lanes", "sink", "store"):
             for index, process in enumerate(self.processes):
-                loads = getattr(process, step)._loads
-                mine = [load for load in loads if self._owner(load[0], count) == index]
-                loads.clear()
-                loads.extend(mine)
+                getattr(process, step).own(
+                    lambda key, index=index: self._owner(key, count) == index
+                )
         # (step, from, to) -> items in order
         self.channels: defaultdict[tuple[str, int, int], deque[tuple[int, str, Any]]] = defaultdict(
             deque

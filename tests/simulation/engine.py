@@ -131,6 +131,10 @@ class _Step:
     def take(self, epoch: int, key: str, item: Any) -> None:
         self.inbox[epoch][key].append(item)
 
+    def own(self, is_own: Callable[[str], bool]) -> None:
+        """Leave what is stored of other keys to other processes."""
+        self._loads = deque(load for load in self._loads if is_own(load[0]))
+
     def load(self, count: int) -> bool:
         """Build some logics from their snapshots; say whether all are."""
         for _ in range(min(count, len(self._loads))):

@@ -51,6 +51,17 @@ def test_wait_for_kafka_is_alive_and_not_ready() -> None:
     assert "Kafka" in (health(run).unready() or "")
 
 
+def test_process_that_waits_for_another_is_alive_and_says_for_which(client: Client) -> None:
+    """A restart would not bring the other one."""
+    client.run.lanes.clear()
+    client.run.awaited_processes = "process 1 (127.0.0.1:9982)"
+    assert client.get("/livez").status == 200
+    answer = client.get("/readyz")
+    assert (answer.status, answer.body) == (503, b"waiting for process 1 (127.0.0.1:9982)\n")
+    error = client.json("/devices/d")["error"]
+    assert error.endswith("has not begun: waiting for process 1 (127.0.0.1:9982)")
+
+
 def test_restore_has_its_own_limit_and_is_not_ready(run: RunState) -> None:
     """A start with a large store is not killed for it."""
     run.lanes[1] = restoring(1)
