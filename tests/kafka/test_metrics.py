@@ -59,8 +59,9 @@ def test_metrics_of_a_run_say_what_was_sent_and_what_came_out(cluster: Cluster) 
     """Counters have the number of records, histograms all of them, gauges what is there."""
     port, group = free_port(), f"{cluster.output}-monitor"
     cluster.start(
-        "run", "-w", "2", command="tests.kafka.exposed",
-        METRICS_PORT=str(port), HEARTWHEEL_MONITOR_GROUP=group, HEARTWHEEL_SNAPSHOT_MS="100",
+        "run", "-w", "2",
+        HEARTWHEEL_HTTP_PORT=str(port), HEARTWHEEL_MONITOR_GROUP=group,
+        HEARTWHEEL_SNAPSHOT_MS="100",
         **VARIABLES,
     )  # fmt: skip
     for name, value in BAD.items():
@@ -156,7 +157,7 @@ def test_records_found_after_a_crash_are_counted(cluster: Cluster) -> None:
     killed.wait()
     found = len(cluster.events()) - before
     port = free_port()
-    cluster.start(command="tests.kafka.exposed", METRICS_PORT=str(port), HEARTWHEEL_CATCH_UP="all")
+    cluster.start(HEARTWHEEL_HTTP_PORT=str(port), HEARTWHEEL_CATCH_UP="all")
     cluster.wait("a heartbeat", lambda: len(cluster.events()) > before + found)
     assert Metrics(port).of("reconciled_records_total") == found
 
@@ -165,8 +166,8 @@ def test_last_offsets_are_committed_at_a_stop(cluster: Cluster) -> None:
     """Tools see what the last snapshot has, not the one before."""
     port, group = free_port(), f"{cluster.output}-monitor"
     flow = cluster.start(
-        command="tests.kafka.exposed",
-        METRICS_PORT=str(port), HEARTWHEEL_MONITOR_GROUP=group, HEARTWHEEL_SNAPSHOT_MS="60000",
+        HEARTWHEEL_HTTP_PORT=str(port), HEARTWHEEL_MONITOR_GROUP=group,
+        HEARTWHEEL_SNAPSHOT_MS="60000",
     )  # fmt: skip
     for number in range(20):
         cluster.send("Start", f"c{number}", "one")

@@ -31,6 +31,9 @@ def check_scenarios(cluster: Cluster) -> None:
     cluster.wait(
         "timeout", lambda: "end timed_out" in kinds(cluster.sessions().get("timed-out", []))
     )
+    cluster.wait(
+        "a beat of the second", lambda: "beat 1" in kinds(cluster.sessions().get("second", []))
+    )
     sessions = cluster.sessions()
     beats = [f"beat {n}" for n in range(1, 99)]
     assert kinds(sessions["timed-out"]) == ["active", *beats[:7], "end timed_out"]
