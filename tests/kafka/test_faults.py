@@ -16,6 +16,7 @@ from tests.support.traffic import Traffic, catch_up, check, start, stop
 
 SESSIONS = 5_000
 HOUR_S = 3_600
+MORE, PADDING = 10_000, 90 * "x"
 SOURCE = Path(__file__).with_name("wall.c")
 
 
@@ -123,6 +124,9 @@ def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
                 pass
         except OSError:
             pass  # full
+    # What is stored must grow: rows that are written again find room in the file that is there.
+    for number in range(MORE):
+        cluster.send("Start", f"p-more-{number}-{PADDING}", f"more-{number}-{PADDING}")
     assert flow.wait(60) == 1
     lines = [line for line in cluster.errors(flow).splitlines() if line.startswith("heartwheel:")]
     assert len(lines) == 1

@@ -40,7 +40,7 @@ def client(run: RunState) -> Iterator[Client]:
 
 
 @pytest.fixture
-def guarded(run: RunState) -> Iterator[Client]:
+def client_with_token(run: RunState) -> Iterator[Client]:
     """Return a server with a token."""
     made = Client(run, TOKEN)
     yield made

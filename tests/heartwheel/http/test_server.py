@@ -82,18 +82,20 @@ DATA = ("/", "/metrics", "/status.json", "/devices/d", "/nothing")
 @pytest.mark.parametrize("path", DATA)
 @pytest.mark.parametrize("given", ["", "Bearer wrong", f"bearer {TOKEN}", TOKEN, "Bearer \xff"])
 def test_without_the_token_nothing_but_the_probes_answers(
-    guarded: Client, path: str, given: str
+    client_with_token: Client, path: str, given: str
 ) -> None:
     """401 with no data in it; the page asks for the token."""
-    answer = guarded.get(path, **({"Authorization": given} if given else {}))
+    answer = client_with_token.get(path, **({"Authorization": given} if given else {}))
     assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert (b"<form" in answer.body) is (path == "/")
-    assert [guarded.get(probe).status for probe in ("/livez", "/readyz")] == [200, 200]
+    assert [client_with_token.get(probe).status for probe in ("/livez", "/readyz")] == [200, 200]
 
 
-def test_with_the_token_everything_answers(guarded: Client) -> None:
+def test_with_the_token_everything_answers(client_with_token: Client) -> None:
     """The same header for a browser's script and for Prometheus."""
-    codes = {path: guarded.get(path, Authorization=f"Bearer {TOKEN}").status for path in DATA}
+    codes = {
+        path: client_with_token.get(path, Authorization=f"Bearer {TOKEN}").status for path in DATA
+    }
     assert codes == {
         "/": 200,
         "/metrics": 200,

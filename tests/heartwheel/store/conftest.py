@@ -10,7 +10,7 @@ from tests.support.stores import Command, make
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store with two parts; it must not be changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "SEGMENT_BYTES", 150)
@@ -18,9 +18,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(whole: Path, tmp_path: Path) -> Path:
+def store(intact_store: Path, tmp_path: Path) -> Path:
     """Return a copy of the store to do harm to."""
-    return Path(shutil.copytree(whole, tmp_path / "store"))
+    return Path(shutil.copytree(intact_store, tmp_path / "store"))
 
 
 @pytest.fixture
