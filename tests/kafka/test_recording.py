@@ -51,10 +51,10 @@ def wait_for_more(cluster: Cluster, records: int) -> None:
     cluster.wait("more output", lambda: cluster.records_out() >= before + records)
 
 
-def wait_for_growth(cluster: Cluster, path: Path) -> None:
-    """Wait until a recorder has written something to its file."""
-    before = path.stat().st_size if path.exists() else 0
-    cluster.wait("growth", lambda: path.exists() and path.stat().st_size > before)
+def wait_for_lock(cluster: Cluster, recorder: subprocess.Popen[str]) -> None:
+    """Wait until a recorder has its file for itself, which is when it begins to read."""
+    locks = Path("/proc/locks")
+    cluster.wait("the recorder's lock", lambda: f" {recorder.pid} " in locks.read_text())
 
 
 def check_recorded(cluster: Cluster, recording: Recording) -> None:
@@ -114,9 +114,9 @@ def test_killed_recorder_goes_on_without_loss_or_double(cluster: Cluster, tmp_pa
             cluster.send("Start", f"c{number}", f"s{turn}-{number}")
         cluster.flush()
         recorder = cluster.start("record", str(path), "--follow", **ALL)
-        wait_for_growth(cluster, path)
+        wait_for_lock(cluster, recorder)
         if turn < 3:
-            time.sleep(turn / 5)  # not always at the same moment
+            time.sleep(turn / 5)  # before it reads, and while it does
             stop(cluster, recorder, signal.SIGKILL)
             if turn:
                 with pytest.raises(RecordingError, match="is not complete"):
