@@ -20,16 +20,19 @@ SEARCH = 300
 
 
 @pytest.mark.parametrize(
-    "first",
-    [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(250, HISTORIES, 250))],
+    ("first", "count"),
+    [
+        (0, 100),
+        *(pytest.param(n, 300, marks=pytest.mark.slow) for n in range(100, HISTORIES, 300)),
+    ],
 )
-def test_random_histories_of_the_whole_flow_match_the_model(first: int) -> None:
+def test_random_histories_of_the_whole_flow_match_the_model(first: int, count: int) -> None:
     """The output topic holds each record once and in order, whatever crashes in between."""
     counts: Counter[str] = Counter()
-    for seed in range(first, first + 250):
+    for seed in range(first, first + count):
         counts += simulate(seed).counts
-    assert counts["records"] > 10_000
-    assert counts["runs"] > 1_000
+    assert counts["records"] > 40 * count
+    assert counts["runs"] > 4 * count
     rare = ("raced heartbeats", "raced starts and timeouts", "skipped heartbeats", "failed runs")
     assert all(counts[name] for name in rare), counts
 
