@@ -12,7 +12,7 @@ from msgspec import NODEFAULT, Meta
 
 from dataflows.settings import OPTION_TABLES, Settings
 from dataflows.settings_sources import PREFIX
-from session_logic.table import TRANSITIONS, Input, State
+from session_logic.transitions import TRANSITIONS, Input, State
 
 FOLDER = Path(__file__).parent
 END = "<!-- end -->"

@@ -12,7 +12,9 @@ from msgspec import Meta, Struct
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Milliseconds = Annotated[int, Meta(ge=0)]
 EndReason = Literal["ended", "replaced", "timed_out"]
-RejectReason = Literal["empty", "not_json", "not_an_event", "in_the_future", "too_large"]
+RejectReason = Literal[
+    "empty", "not_json", "not_an_event", "in_the_future", "no_timestamp", "too_large"
+]
 
 
 class GameStart(Struct, frozen=True, gc=False, tag_field="type", tag="GameStart"):
@@ -69,13 +71,17 @@ OutputEvent = SessionActive | Heartbeat | SessionEnd
 
 
 class Fact(Struct, frozen=True, gc=False, array_like=True):
-    """An accepted input event with what Kafka adds to it: platform (of its topic) and time."""
+    """An accepted input event with what Kafka adds to it: platform (of its topic) and time.
+
+    created says that the sender has set the time; otherwise the broker did, when it took it in.
+    """
 
     is_start: bool
     device_id: str
     session_id: str
     platform: str
     time_ms: int
+    created: bool = False
 
 
 class Watermark(Struct, frozen=True, gc=False, array_like=True):

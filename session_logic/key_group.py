@@ -1,9 +1,12 @@
-"""The sessions of one group of devices, by device."""
+"""The sessions of one key group (a fixed part of the devices), by device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import chain
 
 from session_logic.rules import Session
+
+# How many ended sessions of a device are remembered at most: what one device costs has a bound.
+MAX_ENDED = 16
 
 
 class KeyGroup:
@@ -12,24 +15,24 @@ class KeyGroup:
     __slots__ = ("_ended", "active")
 
     def __init__(self) -> None:
-        """Begin without sessions."""
+        """Make a group without sessions."""
         self.active: dict[str, Session] = {}
-        # Seldom more than one. A list for each device would be walked by the garbage collector.
-        self._ended: dict[str, Session | list[Session]] = {}
+        # Seldom more than one. A container for each would be walked by the garbage collector.
+        self._ended: dict[str, Session | dict[str, Session]] = {}
 
-    def ended(self, device_id: str) -> Sequence[Session]:
-        """Return the sessions of a device that ended lately."""
+    def ended(self, device_id: str) -> Iterable[Session]:
+        """Return the sessions of a device that ended lately, the oldest end first."""
         found = self._ended.get(device_id) if self._ended else None
         if found is None:
             return ()
-        return found if isinstance(found, list) else (found,)
+        return (found,) if isinstance(found, Session) else found.values()
 
-    def put(self, session: Session) -> None:
-        """Add a session, active or ended."""
+    def put(self, session: Session) -> Session | None:
+        """Add a session, active or ended; return the one that is remembered no longer for it."""
         if session.ended_ms:
-            self._remember(session)
-        else:
-            self.active[session.device_id] = session
+            return self._remember(session)
+        self.active[session.device_id] = session
+        return None
 
     def load(self, sessions: list[Session]) -> list[Session]:
         """Add many sessions; return the active ones."""
@@ -38,26 +41,41 @@ class KeyGroup:
         if len(active) < len(sessions):
             for session in sessions:
                 if session.ended_ms:
-                    self.put(session)
+                    self._remember(session)
         return active
 
-    def end(self, session: Session) -> None:
-        """Move the active session of a device to those that ended lately."""
-        del self.active[session.device_id]
-        self._remember(session)
+    def end(self, session: Session) -> Session | None:
+        """Move the active session of a device to those that ended lately.
 
-    def _remember(self, session: Session) -> None:
-        earlier = self.ended(session.device_id)
-        self._ended[session.device_id] = [*earlier, session] if earlier else session
+        Returns the ended session that is remembered no longer, if there is one.
+        """
+        del self.active[session.device_id]
+        return self._remember(session)
+
+    def _remember(self, session: Session) -> Session | None:
+        """Remember an ended session; return the one that makes room for it."""
+        found = self._ended.get(session.device_id)
+        if found is None:
+            self._ended[session.device_id] = session
+            return None
+        if isinstance(found, Session):
+            found = self._ended[session.device_id] = {found.session_id: found}
+        gone = found.pop(session.session_id, None)  # an earlier life under the same id
+        if gone is None and len(found) == MAX_ENDED:
+            gone = found.pop(next(iter(found)))
+        found[session.session_id] = session
+        return gone
 
     def forget(self, session: Session) -> None:
-        """Drop an ended session."""
-        left = [other for other in self.ended(session.device_id) if other is not session]
-        if left:
-            self._ended[session.device_id] = left if len(left) > 1 else left[0]
-        else:
+        """Drop an ended session, if it is still remembered."""
+        found = self._ended.get(session.device_id)
+        if found is session:
             del self._ended[session.device_id]
+        elif isinstance(found, dict) and found.get(session.session_id) is session:
+            del found[session.session_id]
+            if not found:
+                del self._ended[session.device_id]
 
     def sessions(self) -> list[Session]:
-        """Return all of them, active and ended."""
+        """Return all of them: the active ones, then the ended ones of each device in order."""
         return [*self.active.values(), *chain.from_iterable(map(self.ended, self._ended))]

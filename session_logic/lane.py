@@ -42,6 +42,7 @@ from session_logic.output import OutputBatch
 from session_logic.restoring import STATE_VERSION, LaneState, Restoration, check_state
 from session_logic.rules import Rules
 from session_logic.table import SessionTable
+from session_logic.transitions import apply_fact
 
 NEVER_MS = -1
 # A lane that stood still for longer, though it runs, has had an outage.
@@ -160,7 +161,7 @@ class Lane:
         for fact in facts:
             # A timestamp ahead of now is after the outage: no heartbeat is left out.
             ahead = fact.time_ms > now_ms
-            output.add(self.table.apply(fact, after_outage if ahead else watermark))
+            output.add(apply_fact(self.table, fact, after_outage if ahead else watermark))
 
     def watermark(self) -> Watermark:
         """Return how far time has come, as facts are applied by it."""

@@ -25,6 +25,7 @@ from session_logic.journal import BaseRow, JournalRow, JournalState, Row
 from session_logic.keys import KEY_GROUPS, key_group_of
 from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
+from session_logic.transitions import apply_fact
 
 STATE_VERSION = 2
 
@@ -116,8 +117,7 @@ class Restoration:
         if isinstance(row, BaseRow):
             if self._missing_bases.pop(row.group, None) != row.through:
                 raise self._misfit(row.row)
-            sessions = decode_sessions(row.blob)
-            owed = self._owed_by_moved_group(row.group, sessions)
+            owed, sessions = self._owed_by_moved_group(row.group, decode_sessions(row.blob))
             self._table.load(row.group, sessions)
             return owed
         if row.segment > self._last_segment:
@@ -127,15 +127,21 @@ class Restoration:
             self._journal[row.segment] = row
         return []
 
-    def _owed_by_moved_group(self, group: int, sessions: list[Session]) -> list[OutputEvent]:
-        """Return what is due between the watermark of a moved key group and that of this lane."""
+    def _owed_by_moved_group(
+        self, group: int, sessions: list[Session]
+    ) -> tuple[list[OutputEvent], list[Session]]:
+        """Return what is due between the watermark of a moved key group and that of this lane.
+
+        With it come the sessions as they are then.
+        """
         watermark_ms = self.moved_watermarks.pop(group, None)
         if watermark_ms is None:
-            return []
+            return [], sessions
         table = SessionTable(self._rules, [group])
         table.load(group, sessions)
         watermark = Watermark(watermark_ms, newest_only=self._rules.catch_up == "latest")
-        return table.fast_forward(watermark, self._watermark_ms, timeouts_only=False)
+        owed = table.fast_forward(watermark, self._watermark_ms, timeouts_only=False)
+        return owed, table.sessions(group)
 
     def finish(self) -> list[list[Fact]]:
         """Replay the entries that the bases do not have yet; return the facts that waited."""
@@ -147,7 +153,7 @@ class Restoration:
             entry = decode_entry(data)
             for fact in entry.facts:
                 if segment > self._through.get(key_group_of(fact.device_id), -1):
-                    self._table.apply(fact, entry.watermark)
+                    apply_fact(self._table, fact, entry.watermark)
         # A timeout that was fired after the base was written is not announced again.
         now = Watermark(self._watermark_ms)
         self._table.fast_forward(now, self._watermark_ms, timeouts_only=True)

@@ -5,7 +5,10 @@ from typing import Literal
 from msgspec import Struct
 
 from session_logic.errors import ConfigError
-from session_logic.events import EndReason, Heartbeat, OutputEvent, SessionEnd
+from session_logic.events import EndReason, Fact, Heartbeat, OutputEvent, SessionEnd
+
+# A fact that comes late brings at most so many heartbeats with it: the newest that it has missed.
+MAX_MISSED_HEARTBEATS = 10
 
 
 class Session(Struct, gc=False, array_like=True):
@@ -28,7 +31,7 @@ class Rules(Struct, frozen=True):
 
     heartbeat_ms: int
     max_session_ms: int
-    deduplication_window_ms: int = 60_000
+    deduplication_window_ms: int = 120_000
     catch_up: Literal["latest", "all"] = "latest"
 
     def __post_init__(self) -> None:
@@ -64,40 +67,37 @@ def next_heartbeat_ms(session: Session, rules: Rules, watermark_ms: int) -> int 
     return None if is_due(timeout_ms(session, rules), due_ms) else due_ms
 
 
-def forget_ms(session: Session, rules: Rules) -> int:
-    """Return the event time from which a repeated start opens a new session.
-
-    Before it, a start of the ended session counts as a duplicate.
-
-    It is the first turn of the session's wheel slot at which it has been ended for
-    deduplication_window_ms. A replay decides alike, because the moment of processing plays no
-    part.
-    """
-    age_ms = session.ended_ms + rules.deduplication_window_ms - session.started_ms
-    turns = -(-age_ms // rules.heartbeat_ms)
-    return session.started_ms + turns * rules.heartbeat_ms
-
-
 def drop_ms(session: Session, rules: Rules) -> int:
-    """Return the turn at which an ended session is dropped.
+    """Return the moment at which an ended session is no longer remembered.
 
-    One heartbeat after `forget_ms`, so that late events still find it.
+    One heartbeat after the deduplication window, so that late events still find it.
     """
-    return forget_ms(session, rules) + rules.heartbeat_ms
+    return session.ended_ms + rules.deduplication_window_ms + rules.heartbeat_ms
+
+
+def is_repeated(session: Session, rules: Rules, fact: Fact) -> bool:
+    """Say whether a start repeats that of an ended session, and does not begin it once more.
+
+    A timestamp that the device has set tells: a repeated start is not later than the end. One
+    that the broker has set tells when the record arrived, so the deduplication window decides.
+    """
+    if fact.time_ms <= session.ended_ms:
+        return True
+    return not fact.created and fact.time_ms < session.ended_ms + rules.deduplication_window_ms
 
 
 def owed_heartbeats(
-    session: Session, rules: Rules, *, newest_only: bool, after_ms: int, upto_ms: int
+    session: Session, rules: Rules, *, after_ms: int, upto_ms: int, at_most: int | None = None
 ) -> list[OutputEvent]:
     """Return the heartbeats due after after_ms and at or before upto_ms, in order.
 
-    None is due at or after the timeout; newest_only leaves out all but the last of them.
+    None is due at or after the timeout. With at_most, the older ones are left out.
     """
     upto_ms = min(upto_ms, timeout_ms(session, rules) - 1)
     last = (upto_ms - session.started_ms) // rules.heartbeat_ms
     first = max(0, (after_ms - session.started_ms) // rules.heartbeat_ms) + 1
-    if newest_only:
-        first = max(first, last)
+    if at_most is not None:
+        first = max(first, last + 1 - at_most)
     return [
         Heartbeat(
             session.device_id,
@@ -111,9 +111,20 @@ def owed_heartbeats(
     ]
 
 
+def earliest_end_ms(session: Session, rules: Rules, watermark_ms: int) -> int:
+    """Return the earliest time that an end of an active session can have.
+
+    That is its start, or its last heartbeat that has been sent: what is out is not contradicted.
+    """
+    sent_until_ms = min(watermark_ms, timeout_ms(session, rules) - 1)
+    beats = max(0, (sent_until_ms - session.started_ms) // rules.heartbeat_ms)
+    return session.started_ms + beats * rules.heartbeat_ms
+
+
 def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd:
     """Mark an active session as ended and return its last record."""
     assert session.ended_ms == 0
+    assert time_ms >= session.started_ms
     session.ended_ms = max(1, time_ms)
     return SessionEnd(
         session.device_id,
@@ -122,5 +133,18 @@ def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd
         session.started_ms,
         time_ms,
         reason,
-        max(0, time_ms - session.started_ms),
+        time_ms - session.started_ms,
     )
+
+
+def early_end(fact: Fact) -> Session:
+    """Return what is remembered of an end that came before its start: a session without one.
+
+    It has no platform, which no session that began can have. It starts when it ends.
+    """
+    return Session(fact.device_id, fact.session_id, "", fact.time_ms, max(1, fact.time_ms))
+
+
+def has_begun(session: Session) -> bool:
+    """Say whether a remembered session ever began, or is an end that came before its start."""
+    return session.platform != ""

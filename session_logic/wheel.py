@@ -36,6 +36,17 @@ class Wheel:
         else:
             slot.append(session)
 
+    def discard(self, session: Session) -> None:
+        """Take a session out of its slot, if it is there."""
+        index = (session.started_ms + self._offset_ms) % self._interval_ms
+        slot = self._slots.get(index, [])
+        for place, other in enumerate(slot):
+            if other is session:
+                del slot[place]
+                break
+        if not slot:
+            self._slots.pop(index, None)
+
     def extend(self, sessions: list[Session]) -> None:
         """Put many sessions into their slots."""
         slots, interval_ms, offset_ms = self._slots, self._interval_ms, self._offset_ms
@@ -57,4 +68,4 @@ class Wheel:
             if slot is not None:
                 yield time_ms, slot
                 if not slot:
-                    del slots[time_ms % interval_ms]
+                    slots.pop(time_ms % interval_ms, None)

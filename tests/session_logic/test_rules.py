@@ -49,9 +49,9 @@ def test_no_heartbeat_is_owed_at_or_after_the_timeout(
     """Whether the longest session is a multiple of the interval or not."""
     rules = Rules(30, max_session_ms)
     session = Session("d", "s", "pc", T)
-    owed = owed_heartbeats(session, rules, newest_only=False, after_ms=T, upto_ms=T + upto_ms)
+    owed = owed_heartbeats(session, rules, after_ms=T, upto_ms=T + upto_ms)
     assert [beat.sequence for beat in owed] == sequences
-    newest = owed_heartbeats(session, rules, newest_only=True, after_ms=T, upto_ms=T + upto_ms)
+    newest = owed_heartbeats(session, rules, after_ms=T, upto_ms=T + upto_ms, at_most=1)
     assert newest == owed[-1:]
 
 

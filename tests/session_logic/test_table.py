@@ -7,12 +7,14 @@ from session_logic.events import Fact, Watermark
 from session_logic.keys import KEY_GROUPS, key_group_of
 from session_logic.output import OutputBatch
 from session_logic.rules import Rules, Session, owed_heartbeats
-from session_logic.table import Input, SessionTable, State
+from session_logic.table import SessionTable
+from session_logic.transitions import Input, State, apply_fact
 from tests.support.events import decoded
 
 RULES = Rules(30_000, 28_800_000)
 T = 1_700_000_000_000
 FIRED = Watermark(T)
+EARLY = {"started": 1, "ended_early": 1}
 
 
 def fact(kind: str, session: str, time_ms: int = T) -> Fact:
@@ -25,12 +27,14 @@ def table_in(state: State) -> SessionTable:
     table = SessionTable(RULES, range(KEY_GROUPS))
     before = {
         State.IDLE: [],
-        State.BUSY: [("start", "other")],
-        State.ACTIVE: [("start", "s")],
-        State.ENDED: [("start", "s"), ("end", "s")],
+        State.BUSY: [("start", "other", 0)],
+        State.OVERTAKEN: [("start", "other", 2)],
+        State.ACTIVE: [("start", "s", 0)],
+        State.ENDED: [("start", "s", 0), ("end", "s", 0)],
+        State.EXPECTED: [("end", "s", 2)],
     }
-    for kind, session in before[state]:
-        table.apply(fact(kind, session), FIRED)
+    for kind, session, after_ms in before[state]:
+        apply_fact(table, fact(kind, session, T + after_ms), FIRED)
     table.counts.clear()
     return table
 
@@ -42,6 +46,10 @@ def table_in(state: State) -> SessionTable:
         (State.BUSY, Input.START, ["SessionEnd", "SessionActive"], {"replaced": 1, "started": 1}),
         (State.ACTIVE, Input.START, [], {"duplicate_start": 1}),
         (State.ENDED, Input.START, [], {"late_duplicate_start": 1}),
+        (State.OVERTAKEN, Input.START, [], {"late_start": 1}),
+        (State.EXPECTED, Input.START, ["SessionActive", "SessionEnd"], EARLY),
+        (State.OVERTAKEN, Input.END, [], {"stale_end": 1}),
+        (State.EXPECTED, Input.END, [], {"unknown_end": 1}),
         (State.IDLE, Input.END, [], {"unknown_end": 1}),
         (State.BUSY, Input.END, [], {"stale_end": 1}),
         (State.ACTIVE, Input.END, ["SessionEnd"], {"ended": 1}),
@@ -54,7 +62,7 @@ def test_input_in_a_state_has_one_counted_outcome(
     """All pairs of state and input, none left out."""
     table = table_in(state)
     kind = "start" if given is Input.START else "end"
-    got = table.apply(fact(kind, "s", T + 1), FIRED)
+    got = apply_fact(table, fact(kind, "s", T + 1), FIRED)
     assert [type(event).__name__ for event in got] == records
     assert {name: n for name, n in table.counts.items() if n} == counts
 
@@ -91,9 +99,7 @@ def test_fired_heartbeats_equal_the_owed_ones(
     for after_ms in range(T - 2, upto_ms):
         table = SessionTable(rules, [key_group_of("d")])
         session = Session("d", "s", "pc", T)
-        owed = owed_heartbeats(
-            session, rules, newest_only=False, after_ms=after_ms, upto_ms=upto_ms
-        )
+        owed = owed_heartbeats(session, rules, after_ms=after_ms, upto_ms=upto_ms)
         table.put(session)
         records = OutputBatch([], [])
         table.fire(after_ms, upto_ms, records, 10**9)
@@ -144,7 +150,7 @@ def test_timeout_off_the_beat_comes_at_its_own_moment() -> None:
 def test_session_opened_late_gets_what_was_due_at_once(late_ms: int, kinds: list[str]) -> None:
     """The wheel has passed its moments already; the timeout, too."""
     table = SessionTable(Rules(30_000, 70_000), range(KEY_GROUPS))
-    got = table.apply(fact("start", "s", T - late_ms), FIRED)
+    got = apply_fact(table, fact("start", "s", T - late_ms), FIRED)
     assert [type(event).__name__ for event in got] == kinds
     assert table.active == (kinds[-1] != "SessionEnd")
     records = OutputBatch([], [])
@@ -194,9 +200,9 @@ def test_active_sessions_are_counted_by_platform_whatever_begins_or_ends_them() 
     table.put(Session("d", "s1", "pc", T - 5))
     table.load(key_group_of("e"), [Session("e", "s2", "pc", T), Session("e", "s3", "tv", T, T + 1)])
     assert table.platforms == {"pc": 2}
-    table.apply(Fact(True, "d", "s4", "tv", T + 1), FIRED)
+    apply_fact(table, Fact(True, "d", "s4", "tv", T + 1), FIRED)
     assert table.platforms == {"pc": 1, "tv": 1}
-    table.apply(Fact(False, "d", "s4", "tv", T + 2), FIRED)
+    apply_fact(table, Fact(False, "d", "s4", "tv", T + 2), FIRED)
     assert table.platforms == {"pc": 1, "tv": 0}
     table.fire(T, T + RULES.max_session_ms, OutputBatch([], []), 10_000)
     assert table.platforms == {"pc": 0, "tv": 0}

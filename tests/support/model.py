@@ -16,6 +16,10 @@ from session_logic.events import (
 )
 from session_logic.rules import Rules
 
+# A device remembers so many ends, and a fact that comes late brings so many heartbeats with it.
+MAX_MEMORY = 16
+MAX_MISSED = 10
+
 
 class Life(Struct):
     """A session as the model knows it."""
@@ -24,13 +28,22 @@ class Life(Struct):
     ended_ms: int | None = None
 
 
+class Ending(Struct):
+    """An end that a device remembers; began_ms is None if the start has not been seen."""
+
+    session_id: str
+    began_ms: int | None
+    ended_ms: int
+
+
 class Model:
-    """Every session that ever was, by device, oldest first."""
+    """Every session that ever was, by device, oldest first, and the ends that are remembered."""
 
     def __init__(self, rules: Rules) -> None:
         """Begin with no sessions."""
         self.rules = rules
         self.lives: dict[str, list[Life]] = {}
+        self.endings: dict[str, list[Ending]] = {}
 
     def apply(self, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
         """Return the records that a fact causes."""
@@ -42,53 +55,92 @@ class Model:
             if timeout_ms <= fact.time_ms or timeout_ms <= watermark.upto_ms:
                 records += self._end(active, "timed_out", timeout_ms, watermark)
                 active = None
+        known = self._known(fact.device_id, watermark)
+        same = next((end for end in known if end.session_id == fact.session_id), None)
+        others_ms = [end.began_ms for end in known if end is not same and end.began_ms is not None]
         if active is not None and active.fact.session_id == fact.session_id:
-            if not fact.is_start:
-                records += self._end(active, "ended", fact.time_ms, watermark)
+            of_earlier_life = (
+                same is not None
+                and same.began_ms is not None
+                and fact.time_ms < active.fact.time_ms
+            )
+            if fact.is_start or of_earlier_life:
+                return records
+            return records + self._end(active, "ended", fact.time_ms, watermark)
+        if active is not None:
+            others_ms.append(active.fact.time_ms)
+        overtaken = any(began_ms > fact.time_ms for began_ms in others_ms)
+        if not fact.is_start:
+            if same is None and not overtaken:
+                self._remember(fact.device_id, fact.session_id, None, fact.time_ms, watermark)
             return records
-        if not fact.is_start or self._remembered(
-            lives, fact.session_id, fact.time_ms, watermark.upto_ms
-        ):
+        if overtaken or self._repeats(fact, same):
             return records
         if active is not None:
             records += self._end(active, "replaced", fact.time_ms, watermark)
-        return records + self._open(lives, fact, watermark.upto_ms)
+        if same is not None and same.began_ms is None and fact.time_ms <= same.ended_ms:
+            return records + self._open(lives, fact, same.ended_ms, watermark, closed=True)
+        return records + self._open(lives, fact, watermark.upto_ms, watermark, closed=False)
 
-    def _remembered(
-        self, lives: list[Life], session_id: str, time_ms: int, watermark_ms: int
-    ) -> bool:
-        for life in lives:
-            if life.fact.session_id == session_id and life.ended_ms is not None:
-                # Until the session's own beat, the first that is late enough.
-                turn_ms = life.fact.time_ms
-                late_ms = life.ended_ms + self.rules.deduplication_window_ms
-                while turn_ms < late_ms:
-                    turn_ms += self.rules.heartbeat_ms
-                while turn_ms - self.rules.heartbeat_ms >= late_ms:
-                    turn_ms -= self.rules.heartbeat_ms
-                if turn_ms > time_ms and turn_ms + self.rules.heartbeat_ms > watermark_ms:
-                    return True
-        return False
+    def _known(self, device_id: str, watermark: Watermark) -> list[Ending]:
+        """Return the ends that a device still remembers."""
+        kept_ms = self.rules.deduplication_window_ms + self.rules.heartbeat_ms
+        endings = self.endings.get(device_id, [])
+        return [end for end in endings if end.ended_ms + kept_ms > watermark.upto_ms]
 
-    def _open(self, lives: list[Life], fact: Fact, watermark_ms: int) -> list[OutputEvent]:
+    def _remember(
+        self,
+        device_id: str,
+        session_id: str,
+        began_ms: int | None,
+        ended_ms: int,
+        watermark: Watermark,
+    ) -> None:
+        ending = Ending(session_id, began_ms, max(1, ended_ms))
+        others = [end for end in self.endings.get(device_id, []) if end.session_id != session_id]
+        kept_ms = self.rules.deduplication_window_ms + self.rules.heartbeat_ms
+        if began_ms is None and ending.ended_ms + kept_ms <= watermark.upto_ms:
+            return
+        self.endings[device_id] = [*others, ending][-MAX_MEMORY:]
+
+    def _repeats(self, fact: Fact, same: Ending | None) -> bool:
+        """Say whether a start is one that has come before."""
+        if same is None or same.began_ms is None:
+            return False
+        window_ms = 0 if fact.created else self.rules.deduplication_window_ms
+        return fact.time_ms <= same.ended_ms or fact.time_ms < same.ended_ms + window_ms
+
+    def _open(
+        self, lives: list[Life], fact: Fact, upto_ms: int, watermark: Watermark, *, closed: bool
+    ) -> list[OutputEvent]:
         life = Life(fact)
         lives.append(life)
         active = SessionActive(*_names(fact), fact.time_ms, fact.time_ms)
-        return [active, *self._due(life, fact.time_ms, watermark_ms, newest_only=False)]
+        missed = Watermark(fact.time_ms, watermark.newest_only)
+        due = self._due(life, missed, upto_ms, MAX_MISSED)
+        if closed and life.ended_ms is None:
+            due = self._end(life, "ended", upto_ms, missed, MAX_MISSED)
+        return [active, *due]
 
     def _end(
-        self, life: Life, reason: EndReason, time_ms: int, watermark: Watermark
+        self,
+        life: Life,
+        reason: EndReason,
+        time_ms: int,
+        watermark: Watermark,
+        at_most: int | None = None,
     ) -> list[OutputEvent]:
         fact = life.fact
-        owed = self._beats(life, watermark.upto_ms, time_ms, newest_only=watermark.newest_only)
+        sent = self._beats(life, fact.time_ms, watermark.upto_ms)
+        time_ms = max([time_ms, fact.time_ms, *(beat.time_ms for beat in sent)])
+        owed = self._beats(life, watermark.upto_ms, time_ms)
         life.ended_ms = max(1, time_ms)
-        duration_ms = max(0, time_ms - fact.time_ms)
+        self._remember(fact.device_id, fact.session_id, fact.time_ms, time_ms, watermark)
+        duration_ms = time_ms - fact.time_ms
         end = SessionEnd(*_names(fact), fact.time_ms, time_ms, reason, duration_ms)
-        return [*owed, end]
+        return [*_newest(owed, watermark, at_most), end]
 
-    def _beats(
-        self, life: Life, after_ms: int, upto_ms: int, *, newest_only: bool
-    ) -> list[OutputEvent]:
+    def _beats(self, life: Life, after_ms: int, upto_ms: int) -> list[OutputEvent]:
         fact = life.fact
         beats: list[OutputEvent] = []
         sequence, time_ms = 1, fact.time_ms + self.rules.heartbeat_ms
@@ -96,15 +148,15 @@ class Model:
             if time_ms > after_ms:
                 beats.append(Heartbeat(*_names(fact), fact.time_ms, time_ms, sequence))
             sequence, time_ms = sequence + 1, time_ms + self.rules.heartbeat_ms
-        return beats[-1:] if newest_only else beats
+        return beats
 
     def _due(
-        self, life: Life, after_ms: int, upto_ms: int, *, newest_only: bool
+        self, life: Life, after: Watermark, upto_ms: int, at_most: int | None = None
     ) -> list[OutputEvent]:
         timeout_ms = life.fact.time_ms + self.rules.max_session_ms
         if timeout_ms <= upto_ms:
-            return self._end(life, "timed_out", timeout_ms, Watermark(after_ms, newest_only))
-        return self._beats(life, after_ms, upto_ms, newest_only=newest_only)
+            return self._end(life, "timed_out", timeout_ms, after, at_most)
+        return _newest(self._beats(life, after.upto_ms, upto_ms), after, at_most)
 
     def advance(self, after_ms: int, upto_ms: int, *, newest_only: bool) -> list[OutputEvent]:
         """Return what comes due after after_ms and at or before upto_ms."""
@@ -113,8 +165,16 @@ class Model:
             for lives in self.lives.values()
             for life in lives
             if life.ended_ms is None
-            for record in self._due(life, after_ms, upto_ms, newest_only=newest_only)
+            for record in self._due(life, Watermark(after_ms, newest_only), upto_ms)
         ]
+
+
+def _newest(
+    beats: list[OutputEvent], watermark: Watermark, at_most: int | None
+) -> list[OutputEvent]:
+    if watermark.newest_only:
+        return beats[-1:]
+    return beats if at_most is None else beats[-at_most:]
 
 
 def _names(fact: Fact) -> tuple[str, str, str]:

@@ -1,0 +1,221 @@
+"""What a fact does to the sessions of its device: begin with TRANSITIONS at the end.
+
+What comes first is decided by the facts' times, in whatever order they are read. What cannot be
+undone, because it is out already, is ignored under a name, and never contradicted:
+
+- a start that is older than one that was acted on is ignored (`late_start`);
+- an end of an unknown session is remembered for the deduplication window. If its start comes
+  then, from no later than the end, the session is announced and ended at once (`ended_early`);
+- an end is never before its session's start, nor before a heartbeat of it that is out.
+
+Every fact has one outcome, and every outcome is counted.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum, auto
+from itertools import product
+from sys import intern
+
+from msgspec import Struct
+
+from session_logic.events import EndReason, Fact, OutputEvent, SessionActive, Watermark
+from session_logic.rules import (
+    MAX_MISSED_HEARTBEATS,
+    Rules,
+    Session,
+    drop_ms,
+    early_end,
+    has_begun,
+    is_due,
+    is_repeated,
+    timeout_ms,
+)
+from session_logic.table import SessionTable
+
+
+class State(IntEnum):
+    """What a device is doing, as seen from the session and the time that a fact speaks of."""
+
+    IDLE = auto()  # no session is active, and this one is unknown
+    BUSY = auto()  # another session is active, and this one is unknown
+    OVERTAKEN = auto()  # another session began later and is active, or was lately
+    ACTIVE = auto()  # this session is the active one
+    ENDED = auto()  # this session ended a short while ago, whatever is active now
+    EXPECTED = auto()  # the end of this session has come already, and its start has not
+
+
+class Input(IntEnum):
+    """What a fact says."""
+
+    START = auto()
+    END = auto()
+
+
+class Change(Struct, gc=False):
+    """A fact, the active session of its device if there is one, and how far time has come."""
+
+    fact: Fact
+    active: Session | None
+    watermark: Watermark
+
+
+def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
+    """Apply one fact to a table; return the records that it causes, in order.
+
+    A session that the fact ends first gets the heartbeats that were due by the fact's time and
+    have not fired yet, or its timeout instead.
+    """
+    active = table.find(fact.device_id)
+    records: list[OutputEvent] = []
+    if active is not None:
+        due_ms = timeout_ms(active, table.rules)
+        # Live, the wheel has ended what was due by the watermark; a replay relies on this.
+        if is_due(due_ms, max(fact.time_ms, watermark.upto_ms)):
+            records = table.end(active, "timed_out", watermark, due_ms)
+            active = None
+    change = Change(fact, active, watermark)
+    transition = TRANSITIONS[state_of(table, change), Input.START if fact.is_start else Input.END]
+    return records + transition(table, change)
+
+
+def state_of(table: SessionTable, change: Change) -> State:
+    """Return what a device is doing, as seen from a fact."""
+    fact, active = change.fact, change.active
+    known = State.IDLE if active is None else State.BUSY
+    overtaken = before_active = active is not None and active.started_ms > fact.time_ms
+    for ended in table.group(fact.device_id).ended(fact.device_id):
+        if is_due(drop_ms(ended, table.rules), change.watermark.upto_ms):
+            continue  # its turn to be dropped has not come round yet
+        if ended.session_id == fact.session_id:
+            known = _state_after_end(ended, fact, table.rules, known)
+        elif has_begun(ended) and ended.started_ms > fact.time_ms:
+            overtaken = True
+    if active is not None and active.session_id == fact.session_id:
+        # An end from before the start is that of an earlier life, where there was one.
+        earlier = known is State.ENDED and before_active and not fact.is_start
+        return State.ENDED if earlier else State.ACTIVE
+    return State.OVERTAKEN if overtaken and known is not State.ENDED else known
+
+
+def _state_after_end(ended: Session, fact: Fact, rules: Rules, otherwise: State) -> State:
+    """Return the state as seen from a session of which the end is known."""
+    if not has_begun(ended):
+        return State.EXPECTED if not fact.is_start or fact.time_ms <= ended.ended_ms else otherwise
+    return State.ENDED if not fact.is_start or is_repeated(ended, rules, fact) else otherwise
+
+
+def open_session(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """Make the fact's session the active one; one that is opened late owes what it has missed."""
+    started_ms, upto_ms = change.fact.time_ms, change.watermark.upto_ms
+    session, records = _begin(table, change.fact)
+    if not is_due(started_ms + table.rules.heartbeat_ms, upto_ms):
+        return records
+    missed, due_ms = _missed(change), timeout_ms(session, table.rules)
+    if is_due(due_ms, upto_ms):
+        return records + table.end(
+            session, "timed_out", missed, due_ms, at_most=MAX_MISSED_HEARTBEATS
+        )
+    return records + table.owed(session, missed, upto_ms, MAX_MISSED_HEARTBEATS)
+
+
+def replace_session(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """End the active session, then open the new one."""
+    return _end_active(table, change, "replaced") + open_session(table, change)
+
+
+def close_session(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """End the active session."""
+    return _end_active(table, change, "ended")
+
+
+def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """Open a session whose end came first, and end it at the time of that end."""
+    fact = change.fact
+    records = [] if change.active is None else _end_active(table, change, "replaced")
+    ended_ms = next(
+        end.ended_ms
+        for end in table.group(fact.device_id).ended(fact.device_id)
+        if end.session_id == fact.session_id
+    )
+    session, opened = _begin(table, fact)
+    due_ms = timeout_ms(session, table.rules)
+    reason: EndReason = "timed_out" if is_due(due_ms, ended_ms) else "ended"
+    closed = table.end(
+        session,
+        reason,
+        _missed(change),
+        min(due_ms, ended_ms),
+        at_most=MAX_MISSED_HEARTBEATS,
+        # The end itself was counted when it came.
+        outcome="ended_early" if reason == "ended" else None,
+    )
+    return records + opened + closed
+
+
+def remember_end(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """Keep the end of an unknown session: its start may come after it."""
+    end = early_end(change.fact)
+    if not is_due(drop_ms(end, table.rules), change.watermark.upto_ms):
+        table.put(end)
+    return ignore_end(table, change)
+
+
+def ignore_start(table: SessionTable, _change: Change) -> list[OutputEvent]:
+    """Count a start of the session that is already active."""
+    table.counts["duplicate_start"] += 1
+    return []
+
+
+def ignore_repeated_start(table: SessionTable, _change: Change) -> list[OutputEvent]:
+    """Count a start of a session that just ended: a duplicate that was delivered late."""
+    table.counts["late_duplicate_start"] += 1
+    return []
+
+
+def ignore_late_start(table: SessionTable, _change: Change) -> list[OutputEvent]:
+    """Count a start that is older than one that was acted on."""
+    table.counts["late_start"] += 1
+    return []
+
+
+def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """Count an end of another session than the active one, or for an idle device."""
+    table.counts["unknown_end" if change.active is None else "stale_end"] += 1
+    return []
+
+
+def _begin(table: SessionTable, fact: Fact) -> tuple[Session, list[OutputEvent]]:
+    """Return the new active session of a device, and its first record."""
+    session = Session(fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms)
+    table.put(session)
+    table.counts["started"] += 1
+    names = (fact.device_id, fact.session_id, fact.platform)
+    return session, [SessionActive(*names, fact.time_ms, fact.time_ms)]
+
+
+def _missed(change: Change) -> Watermark:
+    """Return the watermark from which a session that is opened late has missed its heartbeats."""
+    return Watermark(change.fact.time_ms, change.watermark.newest_only)
+
+
+def _end_active(table: SessionTable, change: Change, reason: EndReason) -> list[OutputEvent]:
+    assert change.active is not None
+    return table.end(change.active, reason, change.watermark, change.fact.time_ms)
+
+
+Transition = Callable[[SessionTable, Change], list[OutputEvent]]
+TRANSITIONS: dict[tuple[State, Input], Transition] = {
+    (State.IDLE, Input.START): open_session,
+    (State.BUSY, Input.START): replace_session,
+    (State.OVERTAKEN, Input.START): ignore_late_start,
+    (State.ACTIVE, Input.START): ignore_start,
+    (State.ENDED, Input.START): ignore_repeated_start,
+    (State.EXPECTED, Input.START): open_and_close,
+    (State.IDLE, Input.END): remember_end,
+    (State.BUSY, Input.END): remember_end,
+    (State.OVERTAKEN, Input.END): ignore_end,
+    (State.ACTIVE, Input.END): close_session,
+    (State.ENDED, Input.END): ignore_end,
+    (State.EXPECTED, Input.END): ignore_end,
+}
+assert TRANSITIONS.keys() == set(product(State, Input))
