@@ -50,13 +50,13 @@ class Decode:
             for message in poll.messages:
                 size = len(message[2] or b"") + len(message[3] or b"")
                 if size > self._max_record_bytes:
-                    message = (*message[:2], None, None)
+                    message = (*message[:2], None, None, message[4])
                     detail = f"{size} bytes, limit {self._max_record_bytes}; the input still has it"
                     event: InputEvent | Rejected = Rejected("too_large", detail)
                 else:
                     event = decode_input(message[3])
-                if message[1] > latest_ms and not isinstance(event, Rejected):
-                    event = Rejected("in_the_future", f"stamped {message[1]}, limit {latest_ms}")
+                if not isinstance(event, Rejected):
+                    event = self._in_time(event, message[1], latest_ms)
                 if isinstance(event, Rejected):
                     self.rejected[event.reason] += 1
                     letter = _dead_letter(poll, message, event)
@@ -70,6 +70,7 @@ class Decode:
                         event.session_id,
                         poll.platform,
                         message[1],
+                        message[4],
                     )
                 )
             items += [(lane_key(lane), LaneBatch(lane, some)) for lane, some in facts.items()]
@@ -79,6 +80,16 @@ class Decode:
                     for lane in range(self._lanes)
                 ]
         return items
+
+    @staticmethod
+    def _in_time(event: InputEvent, time_ms: int, latest_ms: int) -> InputEvent | Rejected:
+        """Return the event, or why its timestamp cannot be that of an event."""
+        if time_ms < 0:
+            detail = f"the record's timestamp is {time_ms}: none, or before 1970"
+            return Rejected("no_timestamp", detail)
+        if time_ms > latest_ms:
+            return Rejected("in_the_future", f"timestamped {time_ms}, limit {latest_ms}")
+        return event
 
 
 def _dead_letter(poll: PartitionBatch, message: Message, rejected: Rejected) -> DeadLetter:

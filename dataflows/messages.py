@@ -7,8 +7,8 @@ from msgspec import Struct
 from session_logic.clock import Progress
 from session_logic.events import Fact, RejectReason
 
-# (offset, timestamp in ms, key, value)
-Message = tuple[int, int, bytes | None, bytes | None]
+# (offset, timestamp in ms, key, value, whether the sender has set the timestamp)
+Message = tuple[int, int, bytes | None, bytes | None, bool]
 
 
 class RecordId(NamedTuple):

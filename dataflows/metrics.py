@@ -36,10 +36,10 @@ BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0
 _BUCKETS_MS = [bound * 1000 for bound in BUCKETS]
 # What can become of an event of each type; every one has exactly one of these outcomes.
 EVENT_OUTCOMES = {
-    "GameStart": ("started", "duplicate_start", "late_duplicate_start"),
+    "GameStart": ("started", "duplicate_start", "late_duplicate_start", "late_start"),
     "GameEnd": ("ended", "unknown_end", "stale_end"),
 }
-OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out")
+OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out", "ended_early")
 REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 NAN = float("nan")
 

@@ -71,7 +71,7 @@ class Settings(
             description="How long after its end a repeated start of a session is recognised as a "
             "duplicate."
         ),
-    ] = 60_000
+    ] = 120_000
     tick_ms: Annotated[
         Positive,
         Meta(

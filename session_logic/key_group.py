@@ -3,10 +3,18 @@
 from collections.abc import Iterable
 from itertools import chain
 
-from session_logic.rules import Session
+from session_logic.rules import Session, has_begun
 
 # How many ended sessions of a device are remembered at most: what one device costs has a bound.
 MAX_ENDED = 16
+
+
+# A session's id, and whether it has begun: an end that came early is kept beside an earlier life.
+_Key = tuple[str, bool]
+
+
+def _key(session: Session) -> _Key:
+    return session.session_id, has_begun(session)
 
 
 class KeyGroup:
@@ -18,7 +26,7 @@ class KeyGroup:
         """Make a group without sessions."""
         self.active: dict[str, Session] = {}
         # Seldom more than one. A container for each would be walked by the garbage collector.
-        self._ended: dict[str, Session | dict[str, Session]] = {}
+        self._ended: dict[str, Session | dict[_Key, Session]] = {}
 
     def ended(self, device_id: str) -> Iterable[Session]:
         """Return the sessions of a device that ended lately, the oldest end first."""
@@ -59,11 +67,11 @@ class KeyGroup:
             self._ended[session.device_id] = session
             return None
         if isinstance(found, Session):
-            found = self._ended[session.device_id] = {found.session_id: found}
-        gone = found.pop(session.session_id, None)  # an earlier life under the same id
+            found = self._ended[session.device_id] = {_key(found): found}
+        gone = found.pop(_key(session), None)  # an earlier life under the same id
         if gone is None and len(found) == MAX_ENDED:
             gone = found.pop(next(iter(found)))
-        found[session.session_id] = session
+        found[_key(session)] = session
         return gone
 
     def forget(self, session: Session) -> None:
@@ -71,8 +79,8 @@ class KeyGroup:
         found = self._ended.get(session.device_id)
         if found is session:
             del self._ended[session.device_id]
-        elif isinstance(found, dict) and found.get(session.session_id) is session:
-            del found[session.session_id]
+        elif isinstance(found, dict) and found.get(_key(session)) is session:
+            del found[_key(session)]
             if not found:
                 del self._ended[session.device_id]
 

@@ -76,10 +76,10 @@ def drop_ms(session: Session, rules: Rules) -> int:
 
 
 def is_repeated(session: Session, rules: Rules, fact: Fact) -> bool:
-    """Say whether a start repeats that of an ended session, and does not begin it once more.
+    """Say whether a fact is of the life of a session that has ended, and not of a later one.
 
-    A timestamp that the device has set tells: a repeated start is not later than the end. One
-    that the broker has set tells when the record arrived, so the deduplication window decides.
+    A timestamp that the sender has set tells: it is not later than the end. One that the broker
+    has set tells when the record arrived, so the deduplication window decides.
     """
     if fact.time_ms <= session.ended_ms:
         return True

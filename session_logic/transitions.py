@@ -99,9 +99,13 @@ def state_of(table: SessionTable, change: Change) -> State:
 
 def _state_after_end(ended: Session, fact: Fact, rules: Rules, otherwise: State) -> State:
     """Return the state as seen from a session of which the end is known."""
-    if not has_begun(ended):
-        return State.EXPECTED if not fact.is_start or fact.time_ms <= ended.ended_ms else otherwise
-    return State.ENDED if not fact.is_start or is_repeated(ended, rules, fact) else otherwise
+    if has_begun(ended):
+        return State.ENDED if is_repeated(ended, rules, fact) else otherwise
+    if otherwise is State.ENDED:
+        return otherwise
+    if fact.is_start:
+        return State.EXPECTED if fact.time_ms <= ended.ended_ms else otherwise
+    return State.EXPECTED if is_repeated(ended, rules, fact) else otherwise
 
 
 def open_session(table: SessionTable, change: Change) -> list[OutputEvent]:
@@ -135,7 +139,7 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
     ended_ms = next(
         end.ended_ms
         for end in table.group(fact.device_id).ended(fact.device_id)
-        if end.session_id == fact.session_id
+        if end.session_id == fact.session_id and not has_begun(end)
     )
     session, opened = _begin(table, fact)
     due_ms = timeout_ms(session, table.rules)

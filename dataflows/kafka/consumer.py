@@ -6,7 +6,13 @@ from threading import Lock
 from typing import cast
 from uuid import uuid4
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_CREATE_TIME,
+    Consumer,
+    KafkaError,
+    TopicPartition,
+)
 from confluent_kafka import Message as KafkaMessage
 
 from dataflows.clock import system_time
@@ -136,9 +142,9 @@ class SharedConsumer:
             where = cast("tuple[str, int]", (message.topic(), message.partition()))
             if (error := message.error()) is None:
                 offset = cast("int", message.offset())
-                fetched[where].append(
-                    (offset, message.timestamp()[1], message.key(), message.value())
-                )
+                kind, time_ms = message.timestamp()
+                created = kind == TIMESTAMP_CREATE_TIME
+                fetched[where].append((offset, time_ms, message.key(), message.value(), created))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._contact.note_answer()
                 if where in fetched:

@@ -55,7 +55,7 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
         produce = self._producer.open().produce
         reasons: Counter[str] = Counter()
         for letter in items:
-            offset, time_ms, key, value = letter.message
+            offset, time_ms, key, value, _ = letter.message
             if self._written and self._is_written(RecordId(letter.topic, letter.partition, offset)):
                 continue
             reasons[letter.reason] += 1

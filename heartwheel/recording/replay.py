@@ -143,7 +143,13 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
         for _, line in batch:
             if (line.topic, line.partition, line.offset) not in self._skipped:
                 messages[line.topic, line.partition].append(
-                    (line.offset, line.timestamp_ms, line.key_bytes(), line.value_bytes())
+                    (
+                        line.offset,
+                        line.timestamp_ms,
+                        line.key_bytes(),
+                        line.value_bytes(),
+                        line.timestamp_type == "create",
+                    )
                 )
         report = PartitionProgress("recording", 1, batch[0][0])
         polls = [

@@ -67,7 +67,7 @@ def polls() -> list[PartitionBatch]:
         value = (
             f'{{"type":"{kind}","device_id":"{fact.device_id}","session_id":"{fact.session_id}"}}'
         )
-        message = (offset, fact.time_ms, fact.device_id.encode(), value.encode())
+        message = (offset, fact.time_ms, fact.device_id.encode(), value.encode(), True)
         made.append(
             PartitionBatch("t", 0, "pc", [message], PartitionProgress("t/0", 1, fact.time_ms))
         )

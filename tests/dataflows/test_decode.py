@@ -22,7 +22,7 @@ def decoded(message: Message, limit: int) -> LaneBatch | DeadLetter:
 
 def test_record_as_large_as_the_limit_is_an_event() -> None:
     """The limit itself is allowed."""
-    item = decoded((7, NOW_MS, KEY, VALUE), SIZE)
+    item = decoded((7, NOW_MS, KEY, VALUE, True), SIZE)
     assert isinstance(item, LaneBatch)
     assert [fact.session_id for fact in item.facts] == ["s"]
 
@@ -34,8 +34,8 @@ def test_record_above_the_limit_is_a_letter_without_key_and_value(
     key: bytes | None, value: bytes | None
 ) -> None:
     """Whichever of the two is large; place and size say where the whole one is."""
-    item = decoded((7, NOW_MS, key, value), SIZE - 1)
+    item = decoded((7, NOW_MS, key, value, True), SIZE - 1)
     size = len(key or b"") + len(value or b"")
     assert isinstance(item, DeadLetter)
-    assert (item.reason, item.message) == ("too_large", (7, NOW_MS, None, None))
+    assert (item.reason, item.message) == ("too_large", (7, NOW_MS, None, None, True))
     assert str(size) in item.detail

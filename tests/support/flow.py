@@ -19,10 +19,12 @@ SETTINGS = Settings(lanes=LANES, heartbeat_ms=1_000, max_session_ms=3_600_000)
 T = 1_700_000_000_000
 
 
-def message(offset: int, kind: str, device: str, session: str) -> tuple[int, int, bytes, bytes]:
+def message(
+    offset: int, kind: str, device: str, session: str
+) -> tuple[int, int, bytes, bytes, bool]:
     """Return a message of one second later for each offset."""
     value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
-    return offset, T + offset * 1_000, device.encode(), value.encode()
+    return offset, T + offset * 1_000, device.encode(), value.encode(), False
 
 
 def history(count: int) -> list[PartitionBatch]:

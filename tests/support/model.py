@@ -56,30 +56,29 @@ class Model:
                 records += self._end(active, "timed_out", timeout_ms, watermark)
                 active = None
         known = self._known(fact.device_id, watermark)
-        same = next((end for end in known if end.session_id == fact.session_id), None)
-        others_ms = [end.began_ms for end in known if end is not same and end.began_ms is not None]
+        same = [end for end in known if end.session_id == fact.session_id]
+        life = next((end for end in same if end.began_ms is not None), None)
+        early = next((end for end in same if end.began_ms is None), None)
+        others_ms = [end.began_ms for end in known if end not in same and end.began_ms is not None]
         if active is not None and active.fact.session_id == fact.session_id:
-            of_earlier_life = (
-                same is not None
-                and same.began_ms is not None
-                and fact.time_ms < active.fact.time_ms
-            )
-            if fact.is_start or of_earlier_life:
+            before_this_one = fact.time_ms < active.fact.time_ms
+            if fact.is_start or (before_this_one and self._repeats(fact, life)):
                 return records
             return records + self._end(active, "ended", fact.time_ms, watermark)
         if active is not None:
             others_ms.append(active.fact.time_ms)
         overtaken = any(began_ms > fact.time_ms for began_ms in others_ms)
         if not fact.is_start:
-            if same is None and not overtaken:
+            repeated = self._repeats(fact, life) or self._repeats(fact, early)
+            if not repeated and not overtaken:
                 self._remember(fact.device_id, fact.session_id, None, fact.time_ms, watermark)
             return records
-        if overtaken or self._repeats(fact, same):
+        if overtaken or self._repeats(fact, life):
             return records
         if active is not None:
             records += self._end(active, "replaced", fact.time_ms, watermark)
-        if same is not None and same.began_ms is None and fact.time_ms <= same.ended_ms:
-            return records + self._open(lives, fact, same.ended_ms, watermark, closed=True)
+        if early is not None and fact.time_ms <= early.ended_ms:
+            return records + self._open(lives, fact, early.ended_ms, watermark, closed=True)
         return records + self._open(lives, fact, watermark.upto_ms, watermark, closed=False)
 
     def _known(self, device_id: str, watermark: Watermark) -> list[Ending]:
@@ -97,18 +96,22 @@ class Model:
         watermark: Watermark,
     ) -> None:
         ending = Ending(session_id, began_ms, max(1, ended_ms))
-        others = [end for end in self.endings.get(device_id, []) if end.session_id != session_id]
+        others = [
+            end
+            for end in self.endings.get(device_id, [])
+            if (end.session_id, end.began_ms is None) != (session_id, began_ms is None)
+        ]
         kept_ms = self.rules.deduplication_window_ms + self.rules.heartbeat_ms
         if began_ms is None and ending.ended_ms + kept_ms <= watermark.upto_ms:
             return
         self.endings[device_id] = [*others, ending][-MAX_MEMORY:]
 
-    def _repeats(self, fact: Fact, same: Ending | None) -> bool:
-        """Say whether a start is one that has come before."""
-        if same is None or same.began_ms is None:
+    def _repeats(self, fact: Fact, ending: Ending | None) -> bool:
+        """Say whether a fact belongs to the life that ended so."""
+        if ending is None:
             return False
         window_ms = 0 if fact.created else self.rules.deduplication_window_ms
-        return fact.time_ms <= same.ended_ms or fact.time_ms < same.ended_ms + window_ms
+        return fact.time_ms <= ending.ended_ms or fact.time_ms < ending.ended_ms + window_ms
 
     def _open(
         self, lives: list[Life], fact: Fact, upto_ms: int, watermark: Watermark, *, closed: bool

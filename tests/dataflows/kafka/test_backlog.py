@@ -25,7 +25,7 @@ class Catching(FakeInput):
         part = self.parts[0]
         if count:
             first = part.fetched_offset
-            part.add([(n, T + n, None, None) for n in range(first, first + count)])
+            part.add([(n, T + n, None, None, True) for n in range(first, first + count)])
         self.backlog.note_poll(self.kafka, count, now_ms)
         part.take(now_ms)
         if part.fetched_offset == 10:

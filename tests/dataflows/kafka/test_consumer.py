@@ -46,15 +46,18 @@ def offsets(part: InputPartition) -> list[int]:
 
 
 def test_messages_go_to_their_partitions_in_order() -> None:
-    """Each as (offset, timestamp, key, value), although they come mixed."""
+    """Each as (offset, timestamp, key, value, created), although they come mixed."""
     reading = Reading(2)
     reading.append(0, T, T + 1)
     reading.append(1, T + 2)
     for number in (0, 1, 0):
         reading.kafka.fetch(("in", number), 1)
     reading.poll()
-    assert list(reading.parts[0].pending) == [(0, T, b"k", b"v"), (1, T + 1, b"k", b"v")]
-    assert list(reading.parts[1].pending) == [(0, T + 2, b"k", b"v")]
+    assert list(reading.parts[0].pending) == [
+        (0, T, b"k", b"v", True),
+        (1, T + 1, b"k", b"v", True),
+    ]
+    assert list(reading.parts[1].pending) == [(0, T + 2, b"k", b"v", True)]
     assert [part.fetched_offset for part in reading.parts] == [2, 1]
 
 
@@ -189,7 +192,7 @@ def test_nothing_is_fetched_while_the_lanes_are_slow() -> None:
     reading = Reading()
     reading.append(0, T)
     reading.fetch(0)
-    reading.parts[0].pending.extend([(0, T, None, None)] * (MAX_PENDING + 1))
+    reading.parts[0].pending.extend([(0, T, None, None, True)] * (MAX_PENDING + 1))
     reading.poll()
     assert len(reading.parts[0].pending) == MAX_PENDING + 1
     reading.parts[0].pending.popleft()

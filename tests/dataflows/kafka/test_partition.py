@@ -13,7 +13,7 @@ def partition() -> InputPartition:
 def add(part: InputPartition, *times_ms: int) -> None:
     """Let records with these timestamps come."""
     offset = part.fetched_offset
-    part.add([(offset + n, time_ms, None, None) for n, time_ms in enumerate(times_ms)])
+    part.add([(offset + n, time_ms, None, None, True) for n, time_ms in enumerate(times_ms)])
 
 
 def progress(part: InputPartition, now_ms: int) -> tuple[int | None] | None:

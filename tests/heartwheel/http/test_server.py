@@ -149,7 +149,7 @@ def test_page_holds_everything_and_allows_nothing_else(client: Client) -> None:
 def test_status_has_the_last_dead_letters_newest_first_and_cut(client: Client) -> None:
     """Twenty of them, whatever is in them, with no more than is shown of a large one."""
     for offset in range(MAX_RECENT_DEAD_LETTERS + 5):
-        message = (offset, T, b"\xff<b>", b"\x00" * 1_000_000 if offset else None)
+        message = (offset, T, b"\xff<b>", b"\x00" * 1_000_000 if offset else None, True)
         client.run.recent_dead_letters.append(DeadLetter("t", 3, message, "not_json", "x" * 10_000))
     letters = client.json("/status.json")["dead_letters"]
     assert [letter["offset"] for letter in letters] == list(

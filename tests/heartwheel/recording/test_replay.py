@@ -58,7 +58,7 @@ def expected(recording: Recording, lines: list[Line], upto_ms: int) -> dict[str,
     model, events = Model(settings.rules()), []
     decode = Decode(1, 10**13, RunState(FixedClock(upto_ms)))
     for line in lines:
-        message = (0, line.timestamp_ms, line.key_bytes(), line.value_bytes())
+        message = (0, line.timestamp_ms, line.key_bytes(), line.value_bytes(), True)
         platform = settings.input_topics[line.topic]
         for _, batch in decode([PartitionBatch(line.topic, 0, platform, [message], None)]):
             assert isinstance(batch, LaneBatch)
