@@ -58,26 +58,24 @@ class SessionTable:
 
     # What a session owes, and how it ends.
 
-    def end(
+    def end(  # one way to end a session, whatever the reason
         self,
         session: Session,
         reason: EndReason,
         watermark: Watermark,
         time_ms: int,
-        *,
         at_most: int | None = None,
-        outcome: str | None = None,
     ) -> list[OutputEvent]:
         """End a session; return the heartbeats that it still owed at that moment, then its end.
 
-        Its end is never before its start, nor before a heartbeat that is out. It is counted under
-        outcome, or under the reason. See `owed` for at_most.
+        Its end is never before its start, nor before a heartbeat that is out. See `owed` for
+        at_most.
         """
         time_ms = max(time_ms, earliest_end_ms(session, self.rules, watermark.upto_ms))
         owed = self.owed(session, watermark, time_ms, at_most)
         self.let_go(self.group(session.device_id).end(session))
         self.platforms[session.platform] -= 1
-        self.counts[outcome or reason] += 1
+        self.counts[reason] += 1
         return [*owed, end_session(session, reason, time_ms)]
 
     def owed(

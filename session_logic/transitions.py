@@ -116,9 +116,7 @@ def open_session(table: SessionTable, change: Change) -> list[OutputEvent]:
         return records
     missed, due_ms = _missed(change), timeout_ms(session, table.rules)
     if is_due(due_ms, upto_ms):
-        return records + table.end(
-            session, "timed_out", missed, due_ms, at_most=MAX_MISSED_HEARTBEATS
-        )
+        return records + table.end(session, "timed_out", missed, due_ms, MAX_MISSED_HEARTBEATS)
     return records + table.owed(session, missed, upto_ms, MAX_MISSED_HEARTBEATS)
 
 
@@ -144,15 +142,11 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
     session, opened = _begin(table, fact)
     due_ms = timeout_ms(session, table.rules)
     reason: EndReason = "timed_out" if is_due(due_ms, ended_ms) else "ended"
-    closed = table.end(
-        session,
-        reason,
-        _missed(change),
-        min(due_ms, ended_ms),
-        at_most=MAX_MISSED_HEARTBEATS,
-        # The end itself was counted when it came.
-        outcome="ended_early" if reason == "ended" else None,
-    )
+    end_ms = min(due_ms, ended_ms)
+    closed = table.end(session, reason, _missed(change), end_ms, MAX_MISSED_HEARTBEATS)
+    if reason == "ended":  # the end itself was counted when it came
+        table.counts["ended"] -= 1
+        table.counts["ended_early"] += 1
     return records + opened + closed
 
 

@@ -31,10 +31,12 @@ resume; records between end offset and end that Kafka has deleted (the reconcili
 
 from collections import deque
 
+from msgspec.structs import replace
+
 from dataflows.formats import SINK_VERSION, OutboxState, read_outbox
 from dataflows.metrics import RECONCILED, observe_acknowledged
-from session_logic.codec import decode_output
-from session_logic.events import Heartbeat, OutputEvent, SessionActive
+from session_logic.codec import decode_output, encode_output
+from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
 from session_logic.output import OutputBatch
 
 # Device, session and start, because the id of a session may come again after its end.
@@ -56,18 +58,32 @@ class AlreadyWritten:
     def __init__(self) -> None:
         """Begin with an empty partition."""
         self.places: dict[SessionName, float] = {}
+        self._heartbeats_ms: dict[SessionName, int] = {}  # of the newest of each session
         self.newest_ms = -1
 
     def add(self, event: OutputEvent) -> None:
         """Note a record that was found; those of a session come in order."""
         name, place = place_of(event)
         self.places[name] = place
+        if isinstance(event, Heartbeat):
+            self._heartbeats_ms[name] = event.time_ms
         self.newest_ms = max(self.newest_ms, event.time_ms)
 
     def has(self, event: OutputEvent) -> bool:
         """Say whether a record is there, or one that comes after it in its session."""
         name, place = place_of(event)
         return place <= self.places.get(name, -1)
+
+    def not_contradicted(self, event: OutputEvent) -> OutputEvent:
+        """Return a record as it may follow what is there: no end is before a heartbeat.
+
+        The crashed run may have sent heartbeats that are due after an end which it had not read.
+        """
+        heartbeat_ms = self._heartbeats_ms.get(place_of(event)[0], -1)
+        if not isinstance(event, SessionEnd) or event.time_ms >= heartbeat_ms:
+            return event
+        duration_ms = heartbeat_ms - event.started_ms
+        return replace(event, time_ms=heartbeat_ms, duration_ms=duration_ms)
 
 
 class Outbox:
@@ -107,7 +123,8 @@ class Outbox:
         for value in records.values:
             event = decode_output(value)
             if not written.has(event):
-                admitted.add(event, value)
+                sent = written.not_contradicted(event)
+                admitted.add(sent, value if sent is event else encode_output(sent))
         RECONCILED.inc(len(records) - len(admitted))
         complete_ms = records.complete_up_to_ms
         if complete_ms is not None and complete_ms >= written.newest_ms:

@@ -33,7 +33,7 @@ def test_random_histories_of_the_whole_flow_match_the_model(first: int, count: i
         counts += simulate(seed).counts
     assert counts["records"] > 40 * count
     assert counts["runs"] > 4 * count
-    rare = ("raced heartbeats", "raced starts and timeouts", "skipped heartbeats", "failed runs")
+    rare = ("raced facts", "skipped heartbeats", "missed heartbeats", "failed runs")
     assert all(counts[name] for name in rare), counts
 
 

@@ -53,30 +53,35 @@ class Model:
         if active is not None:
             timeout_ms = active.fact.time_ms + self.rules.max_session_ms
             if timeout_ms <= fact.time_ms or timeout_ms <= watermark.upto_ms:
-                records += self._end(active, "timed_out", timeout_ms, watermark)
+                records = self._end(active, "timed_out", timeout_ms, watermark)
                 active = None
         known = self._known(fact.device_id, watermark)
         same = [end for end in known if end.session_id == fact.session_id]
-        life = next((end for end in same if end.began_ms is not None), None)
+        earlier = next((end for end in same if end.began_ms is not None), None)
         early = next((end for end in same if end.began_ms is None), None)
-        others_ms = [end.began_ms for end in known if end not in same and end.began_ms is not None]
+        began_ms = [end.began_ms for end in known if end not in same and end.began_ms is not None]
+        if active is not None and active.fact.session_id != fact.session_id:
+            began_ms.append(active.fact.time_ms)
+        overtaken = any(ms > fact.time_ms for ms in began_ms)
         if active is not None and active.fact.session_id == fact.session_id:
-            before_this_one = fact.time_ms < active.fact.time_ms
-            if fact.is_start or (before_this_one and self._repeats(fact, life)):
-                return records
-            return records + self._end(active, "ended", fact.time_ms, watermark)
+            of_earlier = fact.time_ms < active.fact.time_ms and self._repeats(fact, earlier)
+            if not fact.is_start and not of_earlier:
+                records += self._end(active, "ended", fact.time_ms, watermark)
+        elif overtaken or self._repeats(fact, earlier):
+            pass
+        elif fact.is_start:
+            records += self._start(fact, active, early, watermark)
+        elif not self._repeats(fact, early):
+            self._remember(fact.device_id, fact.session_id, None, fact.time_ms, watermark)
+        return records
+
+    def _start(
+        self, fact: Fact, active: Life | None, early: Ending | None, watermark: Watermark
+    ) -> list[OutputEvent]:
+        """Return what a start causes that has not come before, and that nothing has overtaken."""
+        lives, records = self.lives[fact.device_id], []
         if active is not None:
-            others_ms.append(active.fact.time_ms)
-        overtaken = any(began_ms > fact.time_ms for began_ms in others_ms)
-        if not fact.is_start:
-            repeated = self._repeats(fact, life) or self._repeats(fact, early)
-            if not repeated and not overtaken:
-                self._remember(fact.device_id, fact.session_id, None, fact.time_ms, watermark)
-            return records
-        if overtaken or self._repeats(fact, life):
-            return records
-        if active is not None:
-            records += self._end(active, "replaced", fact.time_ms, watermark)
+            records = self._end(active, "replaced", fact.time_ms, watermark)
         if early is not None and fact.time_ms <= early.ended_ms:
             return records + self._open(lives, fact, early.ended_ms, watermark, closed=True)
         return records + self._open(lives, fact, watermark.upto_ms, watermark, closed=False)
