@@ -3,7 +3,7 @@
 import pytest
 
 from docs.generate import pages, renewed, settings_table, transitions_table
-from session_logic.table import State
+from session_logic.transitions import State
 from tests.support.pages import page
 
 

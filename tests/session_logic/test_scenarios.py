@@ -119,10 +119,10 @@ SCENARIOS = {
         t=0      start d1 s1 -> active d1 s1
         t=1000   end d1 s1   -> end d1 s1 ended 1000
         t=1001   start d1 s1 ->
-        t=89999  tick        ->
-        t=89999  start d1 s1 ->
-        t=90000  tick        ->
-        t=90000  start d1 s1 -> active d1 s1
+        t=60999  tick        ->
+        t=60999  start d1 s1 ->
+        t=61000  tick        ->
+        t=61000  start d1 s1 -> active d1 s1
         """,
     ),
 }
