@@ -18,7 +18,7 @@ PARTITIONS = 2
 
 def dead_letter(offset: int, partition: int = 0) -> DeadLetter:
     """Return a dead letter of a record of the topic `in`."""
-    return DeadLetter("in", partition, (offset, T, b"key", b"value"), "not_json", "no JSON")
+    return DeadLetter("in", partition, (offset, T, b"key", b"value", True), "not_json", "no JSON")
 
 
 class Letters:

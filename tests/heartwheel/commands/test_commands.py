@@ -97,7 +97,7 @@ def test_unknown_reason_exits_with_2_and_names_them_all() -> None:
             command("dead-letters", name, "--reason", "nonsense"),
             2,
             "no such reason nonsense; one of empty, not_json, not_an_event, in_the_future, "
-            "too_large",
+            "no_timestamp, too_large",
         )
 
 
