@@ -67,7 +67,7 @@ def test_metrics_of_a_run_say_what_was_sent_and_what_came_out(cluster: Cluster) 
     for name, value in BAD.items():
         cluster.send_raw(value, name)
     check_scenarios(cluster)
-    cluster.send("Start", "p1", "ended")
+    cluster.send("Start", "p1", "ended", cluster.sessions()["ended"][0].started_ms)
     cluster.send("End", "p1", "ended")
     cluster.send("End", "c1", "other")
     duplicates = 0
@@ -88,6 +88,7 @@ def test_metrics_of_a_run_say_what_was_sent_and_what_came_out(cluster: Cluster) 
     outcomes = {
         "started": 4, "duplicate_start": duplicates, "late_duplicate_start": 1,
         "ended": 1, "unknown_end": 1, "stale_end": 1, "replaced": 1, "timed_out": 2,
+        "late_start": 0, "ended_early": 0,
     }  # fmt: skip
     assert metrics.all("outcomes_total") == {(name,): n for name, n in outcomes.items()}
     assert metrics.all("events_total") == {("GameStart",): 5 + duplicates, ("GameEnd",): 3}
