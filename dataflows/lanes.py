@@ -42,7 +42,6 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         state = None if stored is None else read_lane_state(stored)
         self._lane = None
         if state is not None:
-            run.clock.not_before(state.watermark_ms)
             self._lane = self._make(state.lane, state)
         self._waits_since_ms = run.clock.now_ms()
         self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_RECORDS)

@@ -47,9 +47,6 @@ class FrozenClock:
         """Return the moment."""
         return self._now_ms
 
-    def not_before(self, time_ms: int) -> None:
-        """Stay there: a replay begins with no state."""
-
     def at_ms(self, time_ms: int) -> datetime:
         """Return a past moment for what is due, and one that never comes for what is not."""
         if time_ms > self._now_ms:

@@ -43,9 +43,6 @@ class SimulatedClock:
     def at_ms(self, time_ms: int) -> Any:
         return system_time(time_ms)
 
-    def not_before(self, time_ms: int) -> None:
-        assert time_ms <= self._world.now_ms, "a lane was ahead of time"
-
 
 class Process:
     """The steps of the dataflow in one process, wired as dataflows.sessions does."""

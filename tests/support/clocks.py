@@ -19,6 +19,3 @@ class FixedClock(Struct):
 
     def at_ms(self, time_ms: int) -> datetime:
         return system_time(time_ms)
-
-    def not_before(self, time_ms: int) -> None:
-        assert time_ms <= self.now
