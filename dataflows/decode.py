@@ -10,6 +10,8 @@ from dataflows.messages import (
     PartitionBatch,
     lane_key,
 )
+from dataflows.metrics import TIMESTAMP_LEAD
+from dataflows.placement import Placement
 from dataflows.run_state import RunState
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GameStart, InputEvent, Rejected
@@ -37,6 +39,7 @@ class Decode:
         self._max_record_bytes = max_record_bytes
         self._max_clock_skew_ms = max_clock_skew_ms
         self._run = run
+        self._placement = Placement()
         self.rejected: Counter[str] = Counter()
 
     def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, LaneBatch | DeadLetter]]:
@@ -45,7 +48,10 @@ class Decode:
         self._run.note_alive(now)
         latest_ms = now + self._max_clock_skew_ms
         items: list[tuple[str, LaneBatch | DeadLetter]] = []
+        leads_ms: list[int] = []
+        check_placement = self._placement.check
         for poll in polls:
+            place = poll.topic, poll.partition
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for message in poll.messages:
                 size = len(message[2] or b"") + len(message[3] or b"")
@@ -56,6 +62,8 @@ class Decode:
                 else:
                     event = decode_input(message[3])
                 if not isinstance(event, Rejected):
+                    if message[1] > now:
+                        leads_ms.append(message[1] - now)
                     event = self._in_time(event, message[1], latest_ms)
                 if isinstance(event, Rejected):
                     self.rejected[event.reason] += 1
@@ -63,6 +71,7 @@ class Decode:
                     self._run.recent_dead_letters.append(letter)
                     items.append((DEAD_LETTER_KEY, letter))
                     continue
+                check_placement(event.device_id, message[2], place, now)
                 facts[lane_of(key_group_of(event.device_id), self._lanes)].append(
                     Fact(
                         type(event) is GameStart,
@@ -79,6 +88,8 @@ class Decode:
                     (lane_key(lane), LaneBatch(lane, [], poll.progress))
                     for lane in range(self._lanes)
                 ]
+        if leads_ms:
+            TIMESTAMP_LEAD.observe_all_ms(leads_ms)
         return items
 
     @staticmethod

@@ -8,7 +8,7 @@ belong to the process, as Prometheus wants it; only the lanes belong to a run.
 import time
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from threading import Lock
 from typing import get_args
@@ -33,7 +33,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # Upper bounds in seconds.
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-_BUCKETS_MS = [bound * 1000 for bound in BUCKETS]
+LEAD_BUCKETS = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0)
 # What can become of an event of each type; every one has exactly one of these outcomes.
 EVENT_OUTCOMES = {
     "GameStart": ("started", "duplicate_start", "late_duplicate_start", "late_start"),
@@ -41,33 +41,44 @@ EVENT_OUTCOMES = {
 }
 OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out", "ended_early")
 REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
+# What can be wrong with where an event is: see dataflows.placement.
+MISPLACED_CAUSES = ("key", "partition")
 NAN = float("nan")
 
 
 class Histogram(Collector):
     """A histogram without labels that takes in many observations of one value at once."""
 
-    def __init__(self, name: str, documentation: str) -> None:
-        """Register it, with nothing observed."""
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float] = BUCKETS) -> None:
+        """Register it, with nothing observed; the bounds are the upper ones, in seconds."""
         self._name, self._documentation = name, documentation
+        self._bounds = bounds
+        self._bounds_ms = [bound * 1000 for bound in bounds]
         self._lock = Lock()  # worker threads share it
-        self._counts = [0] * (len(BUCKETS) + 1)
+        self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         REGISTRY.register(self)
 
     def observe(self, seconds: float, count: int = 1) -> None:
         """Add an observation, count times."""
         with self._lock:
-            self._counts[bisect_left(BUCKETS, seconds)] += count
+            self._counts[bisect_left(self._bounds, seconds)] += count
             self._sum += seconds * count
+
+    def observe_all_ms(self, values_ms: list[int]) -> None:
+        """Add an observation for each value, in milliseconds."""
+        with self._lock:
+            for value_ms in values_ms:
+                self._counts[bisect_left(self._bounds_ms, value_ms)] += 1
+            self._sum += sum(values_ms) / 1000
 
     def observe_since(self, moments_ms: list[tuple[int, int]], now_ms: float) -> None:
         """Add the time from each moment to now; moments_ms has (moment, how often)."""
-        counts, total_ms = self._counts, 0.0
+        counts, bounds_ms, total_ms = self._counts, self._bounds_ms, 0.0
         with self._lock:
             for moment_ms, count in moments_ms:
                 took_ms = now_ms - moment_ms
-                counts[bisect_left(_BUCKETS_MS, took_ms)] += count
+                counts[bisect_left(bounds_ms, took_ms)] += count
                 total_ms += took_ms * count
             self._sum += total_ms / 1000
 
@@ -75,7 +86,7 @@ class Histogram(Collector):
         """Return the metric as it is now."""
         with self._lock:
             counts, total = list(self._counts), self._sum
-        bounds = [*map(str, BUCKETS), "+Inf"]
+        bounds = [*map(str, self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(counts), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets, total)
 
@@ -154,12 +165,24 @@ def start_metrics(run: RunState) -> LaneCollector:
     MEMORY_LIMIT.set(limit_bytes())
     for reason in REASONS:
         DEAD_LETTERS.labels(reason)
+    for cause in MISPLACED_CAUSES:
+        MISPLACED.labels(cause)
     collector = LaneCollector(run)
     REGISTRY.register(collector)
     return collector
 
 
 DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
+MISPLACED = Counter(
+    "heartwheel_misplaced_events",
+    "Events whose key is not their device id, or whose device was in another partition before.",
+    ["cause"],
+)
+TIMESTAMP_LEAD = Histogram(
+    "heartwheel_timestamp_lead_seconds",
+    "How far ahead of the clock the timestamps of events were that were ahead of it.",
+    LEAD_BUCKETS,
+)
 RECONCILED = Counter(
     "heartwheel_reconciled_records", "Records found in the output topic, and not sent again."
 )

@@ -7,9 +7,12 @@ import pytest
 from prometheus_client import REGISTRY, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dataflows.decode import Decode
+from dataflows.messages import PartitionBatch
 from dataflows.metrics import Histogram, LaneCollector, read_from
 from dataflows.run_state import RunState
 from session_logic import journal
+from tests.support.clocks import FixedClock
 from tests.support.lanes import LANE, RULES, T, give, resumed, start, stored
 
 
@@ -92,3 +95,18 @@ def test_lane_counts_nothing_twice_while_it_is_restored(
     assert scraped("heartwheel_outcomes_total")["started",] == 0
     lane.apply([start(0)], T + RULES.heartbeat_ms)
     assert scraped("heartwheel_events_total")["GameStart",] == 1
+
+
+def test_timestamps_ahead_of_the_clock_are_counted_by_how_far() -> None:
+    """Those that are rejected for it, too; what is not ahead is not there."""
+    before = scraped("heartwheel_timestamp_lead_seconds_bucket")
+    decode = Decode(1, 60_000, RunState(FixedClock(T)))
+    value = b'{"type":"GameStart","device_id":"d","session_id":"s"}'
+    leads_ms = [-5, 0, 1, 1_000, 61_000, 90_000_000]
+    messages = [(n, T + ms, b"d", value, True) for n, ms in enumerate(leads_ms)]
+    items = decode([PartitionBatch("t", 0, "pc", messages, None)])
+    assert len(items) == 2 + 1  # dead letters, and what a lane gets
+    after = scraped("heartwheel_timestamp_lead_seconds_bucket")
+    counts = {bound: after[bound] - before[bound] for bound in after}
+    assert (counts["0.1",], counts["1.0",], counts["60.0",]) == (1, 2, 2)
+    assert (counts["120.0",], counts["86400.0",], counts["+Inf",]) == (3, 3, 4)
