@@ -23,13 +23,13 @@ class Latency(Struct):
     ) -> Iterator[OutputEvent]:
         """Yield events with a timestamp as they are, and measure those that are due in a window."""
         begin_ms, end_ms = window_ms
-        for stamped_ms, event in records:
+        for written_ms, event in records:
             if begin_ms <= event.time_ms < end_ms:
                 second = (event.time_ms - begin_ms) // 1000
-                self._add(_name(event), second, stamped_ms - event.time_ms)
+                self._add(_name(event), second, written_ms - event.time_ms)
                 if isinstance(event, SessionActive):
                     planned_ms = int(event.session_id[-13:])
-                    self._add("SessionActive from plan", second, stamped_ms - planned_ms)
+                    self._add("SessionActive from plan", second, written_ms - planned_ms)
             yield event
 
     def _add(self, name: str, second: int, latency_ms: int) -> None:

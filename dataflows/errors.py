@@ -3,7 +3,13 @@
 import re
 from pathlib import Path
 
-from session_logic.errors import ConfigError, HeartwheelError, SnapshotError, StateMismatchError
+from session_logic.errors import (
+    RESTORE_COPY,
+    ConfigError,
+    HeartwheelError,
+    SnapshotError,
+    StateMismatchError,
+)
 
 # How Bytewax words what SQLite says.
 _FAILURE = re.compile(r'SqliteFailure\(.*?Some\("(.*?)"\)')
@@ -36,7 +42,7 @@ def unwrap_error(
         if recovery_dir is not None and (failure := _FAILURE.search(str(error))):
             return SnapshotError(
                 f"recovery store {recovery_dir} cannot be written ({failure[1]}); make room on "
-                "its disk, or restore a whole copy of it, and start again"
+                f"its disk, or {RESTORE_COPY}, and start again"
             )
         if type(error).__name__ == "PanicException":  # of the threads that talk to the others
             return ClusterError(

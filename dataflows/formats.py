@@ -9,7 +9,7 @@ A source partition stores its next offset, an int.
 
 from typing import Any, cast
 
-from session_logic.errors import WHOLE_COPY, SnapshotError, check_version
+from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
 from session_logic.journal import BaseRow, JournalRow, Row
 
 ROW_VERSION = 1
@@ -71,4 +71,4 @@ def read_dead_letters(stored: tuple[object, ...]) -> dict[int, int]:
 
 
 def _unreadable(what: str, error: Exception) -> SnapshotError:
-    return SnapshotError(f"recovery store, {what} cannot be read ({error}); {WHOLE_COPY}")
+    return SnapshotError(f"recovery store, {what} cannot be read ({error}); {RESTORE_COPY}")

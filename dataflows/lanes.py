@@ -16,14 +16,14 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.tick import Tick
 from session_logic.clock import Progress
-from session_logic.errors import SnapshotError, StateMismatchError
+from session_logic.errors import RESTORE_COPY, SnapshotError, StateMismatchError
 from session_logic.events import Fact
 from session_logic.journal import Row
 from session_logic.lane import Lane, LaneOutput
 from session_logic.output import OutputBatch
 from session_logic.restoring import LaneState, read_lane_state
 
-# Ticks grow with every so many records that a lane fires in one.
+# A tick grows by its base for each of these that a lane fires in one.
 BUSY_RECORDS = 16
 MAX_TICKS = 10
 
@@ -99,8 +99,8 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         lane = self._lane
         if lane.restoring and now - self._waits_since_ms > self._settings.restore_timeout_ms:
             msg = (
-                f"recovery store, lane {lane.lane}: {', '.join(lane.missing_rows())} missing; put "
-                "back a whole copy of the recovery directory"
+                f"recovery store, lane {lane.lane}: {', '.join(lane.missing_rows())} missing; "
+                f"{RESTORE_COPY}"
             )
             raise SnapshotError(msg)
         output = lane.advance(now)

@@ -6,7 +6,7 @@ class Tick:
 
     Fewer turns with larger batches cost less CPU here and in the broker, for some milliseconds
     of latency. A tick grows by base_ms for every busy_work pieces of work that come in one base
-    tick. A loop with idle_ms takes the longest ticks when no work has come for so long.
+    tick. A loop with idle_ms takes the longest ticks when no work has come for that time.
     """
 
     def __init__(

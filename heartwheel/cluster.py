@@ -32,7 +32,7 @@ class Cluster(Struct, frozen=True):
         return _hash(lane_key(lane)) % workers // self.workers
 
     def lanes_of(self, number: int, lanes: int) -> list[int]:
-        """Return which of so many lanes a process has."""
+        """Return which of the lanes, 0 to lanes - 1, a process has."""
         return [lane for lane in range(lanes) if self.owner(lane) == number]
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 BAD_INPUT = (b"not json", b"[]", b'{"type":"GamePause"}', b'{"type":"GameStart","device_id":""}')
 # The share of events of a device with a session that start another one without an end.
 REPLACED = 0.1
-# A repeated event is one of so many last ones.
+# A repeated event is one of this number of last ones.
 RECENT = 100
 FULL_WAIT_S = 0.01
 

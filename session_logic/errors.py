@@ -6,7 +6,7 @@ HeartwheelError
 `-- SnapshotError    stored state is lost or unreadable
 """
 
-WHOLE_COPY = "restore a whole copy of the recovery directory"
+RESTORE_COPY = "restore an intact copy of the recovery directory"
 
 
 class HeartwheelError(Exception):
@@ -28,7 +28,7 @@ class StateMismatchError(ConfigError):
 
 
 class SnapshotError(HeartwheelError):
-    """Stored state is lost or unreadable: restore a whole copy of the recovery directory."""
+    """Stored state is lost or unreadable: restore an intact copy of the recovery directory."""
 
 
 def check_version(what: str, found: int, known: int) -> None:

@@ -34,7 +34,7 @@ from msgspec import Struct, field
 
 from session_logic.clock import LaneClock, Progress
 from session_logic.codec import encode_entry, encode_output, encode_sessions
-from session_logic.errors import WHOLE_COPY, SnapshotError
+from session_logic.errors import RESTORE_COPY, SnapshotError
 from session_logic.events import Fact, JournalEntry, OutputEvent, Watermark
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, key_groups_of
@@ -244,7 +244,7 @@ class Lane:
                 return LaneOutput()  # no longer needed, so nothing has waited for it
             msg = (
                 f"recovery store, lane {self.lane}: row {row.row} is there but the lane's own "
-                f"state is not; {WHOLE_COPY}"
+                f"state is not; {RESTORE_COPY}"
             )
             raise SnapshotError(msg)
         output = LaneOutput()

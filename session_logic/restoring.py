@@ -14,7 +14,7 @@ from msgspec import Struct, ValidationError, convert
 
 from session_logic.codec import decode_entry, decode_sessions
 from session_logic.errors import (
-    WHOLE_COPY,
+    RESTORE_COPY,
     ConfigError,
     SnapshotError,
     StateMismatchError,
@@ -54,7 +54,7 @@ def read_lane_state(stored: list[Any]) -> LaneState:
         check_version("recovery store, state of a lane", stored[0], STATE_VERSION)
         return convert(stored, LaneState)
     except (ValidationError, TypeError, LookupError) as error:
-        msg = f"recovery store: the state of a lane cannot be read ({error}); {WHOLE_COPY}"
+        msg = f"recovery store: the state of a lane cannot be read ({error}); {RESTORE_COPY}"
         raise SnapshotError(msg) from None
 
 
@@ -163,5 +163,5 @@ class Restoration:
     def _misfit(self, name: str) -> SnapshotError:
         return SnapshotError(
             f"recovery store, lane {self._lane}: row {name} is from another moment than the "
-            f"lane's state; {WHOLE_COPY}"
+            f"lane's state; {RESTORE_COPY}"
         )

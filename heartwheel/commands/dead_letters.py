@@ -67,7 +67,7 @@ def list_command(
     topic: TopicOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(help="Show at most so many, the newest.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="Show at most this number, the newest.", min=1)] = 20,
     config: ConfigOption = None,
     *,
     as_json: JsonOption = False,
@@ -139,7 +139,7 @@ def requeue_command(
     since: SinceOption = None,
     until: UntilOption = None,
     limit: Annotated[
-        int | None, typer.Option(help="Send at most so many.", min=1, show_default="all")
+        int | None, typer.Option(help="Send at most this number.", min=1, show_default="all")
     ] = None,
     config: ConfigOption = None,
     *,

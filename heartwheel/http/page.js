@@ -220,7 +220,7 @@ function showTables() {
     cell(`${letter.key ?? "no key"}: ${letter.value ?? "no value"}`, "code")));
   const none = row(cell("none since the start", "none"));
   $("letters").replaceChildren(
-    ...(letters.length ? [head("stamped", "where", "reason", "detail", "key: value"), ...letters] : [none]));
+    ...(letters.length ? [head("timestamp", "where", "reason", "detail", "key: value"), ...letters] : [none]));
 }
 
 function showState() {
@@ -271,7 +271,7 @@ async function update() {
     if (!answer.ok) throw new Error(String(answer.status));
     const status = await answer.json();
     if (startedMs && status.started_ms !== startedMs && last("time_ms")) {
-      points = {time_ms: []};  // started anew: its whole history is wanted
+      points = {time_ms: []};  // started again: its whole history is wanted
       startedMs = status.started_ms;
       return update();
     }

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Self
 from msgspec import Struct
 
 from heartwheel.store.lock import LOCK_FILE
-from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
+from session_logic.errors import RESTORE_COPY, ConfigError, HeartwheelError, SnapshotError
 
 # The `user_version` of the tables that Bytewax 0.21 makes.
 TABLES_VERSION = 5
@@ -239,7 +239,7 @@ def _open_part(path: Path, *, alone: bool) -> Part:
 
 def _refuse(part: Part | Path, what: str) -> NoReturn:
     path = part if isinstance(part, Path) else part.path
-    raise SnapshotError(f"{path} {what}; restore an intact copy of the recovery directory")
+    raise SnapshotError(f"{path} {what}; {RESTORE_COPY}")
 
 
 def _lock(folder: Path) -> int | None:

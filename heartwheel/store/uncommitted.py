@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from heartwheel.store.recovery_files import Recovery
-from session_logic.errors import SnapshotError
+from session_logic.errors import RESTORE_COPY, SnapshotError
 
 
 def forget_unfinished(folder: Path) -> int:
@@ -24,8 +24,8 @@ def forget_unfinished(folder: Path) -> int:
         return sum(_delete_from(path, epoch) for path in paths)
     except sqlite3.Error as error:
         msg = (
-            f"recovery store {folder} cannot be repaired ({error}); restore an intact copy of "
-            "the recovery directory, or make room on its disk"
+            f"recovery store {folder} cannot be repaired ({error}); {RESTORE_COPY}, or make room "
+            "on its disk"
         )
         raise SnapshotError(msg) from None
 

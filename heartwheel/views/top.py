@@ -23,7 +23,7 @@ class TopView:
     """Renders what a process says of itself at /status.json."""
 
     def __init__(self, url: str, status: dict[str, Any], width: int) -> None:
-        """Render this status, which is from this URL, for a terminal of so many columns."""
+        """Render this status, which is from this URL, for a terminal of this width in columns."""
         self._url = url
         self._status = status
         self._width = width

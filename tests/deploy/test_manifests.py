@@ -1,4 +1,4 @@
-"""The manifests: valid for Kubernetes, and of one mind with each other and with the program."""
+"""The manifests: valid for Kubernetes, and consistent with each other and with the program."""
 
 import re
 from collections.abc import Callable

@@ -13,7 +13,7 @@ from tests.support.broker import ROOT
 
 
 def test_contract_files_are_the_generated_ones() -> None:
-    """Whoever changes a Struct writes the files anew: heartwheel schemas schemas."""
+    """Whoever changes a Struct writes the files again: heartwheel schemas schemas."""
     for name, schema in schemas().items():
         assert json.loads((ROOT / "schemas" / name).read_text()) == schema
 

@@ -99,7 +99,7 @@ def test_metrics_of_a_run_say_what_was_sent_and_what_came_out(cluster: Cluster) 
 
     beats = Counter((lane(e.device_id),) for e in events if isinstance(e, Heartbeat))
     assert {k: n for k, n in metrics.all("heartbeats_total").items() if n} == beats
-    # A record is acknowledged after it was stamped by the producer, when it was enqueued.
+    # A record is acknowledged after the producer set its timestamp, when it was enqueued.
     waits_ms: dict[bool, list[int]] = {True: [], False: []}
     for record in cluster.read(cluster.output):
         event = decode_output(record.value or b"")

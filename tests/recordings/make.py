@@ -41,7 +41,7 @@ class Run:
         self.go()
 
     def go(self) -> None:
-        """Start the dataflow, anew or from its last snapshot."""
+        """Start the dataflow, or start it again from its last snapshot."""
         self._process = self._cluster.start()
 
     def end(self, sign: signal.Signals) -> None:

@@ -39,7 +39,7 @@ def test_recorded_run_is_replayed_to_the_same_output(name: str) -> None:
     letters = recording.manifest.partitions[f"{settings['dead_letter_topic']}/0"].records
     outputs = sum(is_output(recording, line) for line in lines_of(recording))
     assert counts["equal"] >= outputs > 15
-    assert counts["equal"] == outputs + max(0, letters - 1)  # one is stamped in the future
+    assert counts["equal"] == outputs + max(0, letters - 1)  # one is from the future
     assert (counts["skipped"] > 0) == (name == "outage-latest")
     assert counts["unreached"] <= 4
 

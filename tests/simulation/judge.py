@@ -1,8 +1,8 @@
 """Compares the output of a simulation with the model, record for record and device for device.
 
 The model knows the input and what happened: when runs began and ended, when a source was given a
-record, and which time a lane made up for after an outage. From this follows what an end that was
-stamped early but read late may have let pass (raced), and which heartbeats `latest` may skip.
+record, and which time a lane made up for after an outage. From this follows which heartbeats may
+be sent before an end with an earlier timestamp is read (raced), and which `latest` may skip.
 """
 
 from collections import Counter, defaultdict

@@ -51,7 +51,7 @@ def check_contract(events: list[OutputEvent], rules: Rules) -> None:
 
 def check_moments(records: OutputBatch) -> None:
     """Check that records say when their latency began: as often as there are records of a kind."""
-    stamped, due = (
+    from_input, due = (
         [ms for ms, n in runs for _ in range(n)] for runs in (records.input_ms, records.due_ms)
     )
     events = decoded(records)
@@ -61,7 +61,7 @@ def check_moments(records: OutputBatch) -> None:
         if getattr(e, "reason", "") == "timed_out" or isinstance(e, Heartbeat)
     ]
     assert sorted(due) == sorted(timed)
-    assert sorted(stamped + due) == sorted(event.time_ms for event in events)
+    assert sorted(from_input + due) == sorted(event.time_ms for event in events)
 
 
 class Simulation:
@@ -116,7 +116,7 @@ class Simulation:
             check_contract(events, self.rules)
 
     def a_fact(self) -> Fact:
-        """Return a fact for a few devices and sessions, stamped at or beside a boundary."""
+        """Return a fact for a few devices and sessions, with a time at or beside a boundary."""
         choose, rules = self.random.choice, self.rules
         late_ms, ahead_ms = -2 * rules.heartbeat_ms, rules.heartbeat_ms
         time_ms = self.now_ms + choose([0, 0, 0, -1, 1, -3, 5, late_ms, ahead_ms, 2 * ahead_ms + 1])

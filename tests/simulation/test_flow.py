@@ -86,7 +86,7 @@ def store_no_waiting_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Outbox, "state", short)
 
 
-def move_the_offset_before_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def move_the_offset_before_all_is_matched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshot the end of the partition before all that was found there has come again."""
     state = Outbox.state
 
@@ -97,7 +97,7 @@ def move_the_offset_before_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Outbox, "state", hasty)
 
 
-def settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_the_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what was found in the partition with the first records that come."""
     admit = Outbox.admit
 
@@ -120,13 +120,13 @@ def act_on_no_fact_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane.LaneState, "waiting", 0)
 
 
-def vouch_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the word that a partition is read to its end hold for long."""
+def trust_an_end_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the end of a partition count as known long after it was renewed last."""
     monkeypatch.setattr(clock, "END_VALID_MS", 60_000)
 
 
-def never_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a source that was paused go on as if nothing had been."""
+def invalidate_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a source that was paused keep its ends of partitions."""
     monkeypatch.setattr(consumer.SharedConsumer, "_invalidate_ends", lambda *_: None)
 
 
@@ -150,12 +150,12 @@ FAULTS = [
     forget_a_reconciled_record,
     miss_due_by_one,
     store_no_waiting_records,
-    move_the_offset_before_settled,
-    settle_at_once,
+    move_the_offset_before_all_is_matched,
+    forget_the_found_at_once,
     send_before_the_offset_is_stored,
     act_on_no_fact_that_waited,
-    vouch_for_ever,
-    never_doubt,
+    trust_an_end_for_a_minute,
+    invalidate_no_end,
     keep_unfinished_snapshots,
     swap_two_records,
 ]

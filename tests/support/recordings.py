@@ -37,7 +37,7 @@ def preface(settings: Settings, partitions: int = 2) -> Preface:
 
 
 def write(path: Path, head: Preface, lines: Iterable[Line], complete_ms: int) -> Recording:
-    """Write a recording; offsets are counted anew."""
+    """Write a recording; its offsets are counted from 0."""
     path.unlink(missing_ok=True)
     writer = Writer(path, lambda: head, head.settings)
     offsets: Counter[tuple[str, int]] = Counter()

@@ -15,7 +15,7 @@ from tests.support.serving import SETTINGS, TOKEN, Client
 
 @pytest.fixture
 def run() -> RunState:
-    """Return the state of a run with two lanes, which have heard that all input is read."""
+    """Return the state of a run with two lanes, which know that all input is read."""
     made = RunState(FixedClock())
     for number in range(2):
         made.lanes[number] = Lane(number, 2, SETTINGS.rules())

@@ -50,7 +50,7 @@ def test_history_has_rates_levels_and_percentiles_of_the_last_seconds() -> None:
     assert made.columns(T + 6_000)["time_ms"] == [T + n * 1_000 for n in (7,)]
 
 
-def test_counter_that_begins_anew_gives_no_negative_rate() -> None:
+def test_counter_that_begins_again_gives_no_negative_rate() -> None:
     """Lanes that are restored count from nothing."""
     made = history(lambda _n, metrics: metrics["events"].clear(), 1)
     made._readings[0][1]["heartwheel_events_total"]["GameEnd",] = 50.0

@@ -77,7 +77,7 @@ def beat_of(end: SessionEnd, sequence: int) -> Heartbeat:
 
 
 def test_heartbeat_due_after_the_end_but_sent_before_it_has_raced(tmp_path: Path) -> None:
-    """The end was stamped before the heartbeat was due, and read after."""
+    """The end has a timestamp before the heartbeat was due, and was read after."""
 
     def edit(line: Line, event: OutputEvent) -> list[Line]:
         if not isinstance(event, SessionEnd) or event.session_id != "a":
@@ -101,7 +101,7 @@ def test_heartbeat_due_before_the_end_and_doubled_has_not_raced(tmp_path: Path) 
     assert [difference.name for difference in differences] == ["c1"]
 
 
-def test_timeout_before_an_end_stamped_earlier_has_raced(tmp_path: Path) -> None:
+def test_timeout_before_an_end_with_an_earlier_timestamp_has_raced(tmp_path: Path) -> None:
     """The end is then one of an idle device, and ignored."""
     path = tmp_path / "r"
     late = [*INPUT, event_line("c2", "End", "b", BEGIN_MS + 7_500)]

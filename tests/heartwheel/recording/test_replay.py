@@ -29,7 +29,7 @@ SETTINGS = Settings(
 
 
 def history(seed: int, count: int = 400) -> list[Line]:
-    """Return events of a few devices, some stamped earlier than those before them."""
+    """Return events of a few devices, some timestamped earlier than those before them."""
     rng, lines, time_ms = random.Random(seed), [], BEGIN_MS
     for _ in range(count):
         time_ms += rng.choice([0, 1, 7, 499, 500, 1_000, 1_001] + [30_000] * (rng.random() < 0.1))
@@ -122,7 +122,7 @@ def test_settings_can_be_changed_and_are_checked(tmp_path: Path) -> None:
 
 
 def test_what_the_run_rejected_as_in_the_future_stays_rejected() -> None:
-    """A record stamped ahead of the clock that read it is no session, though its time has come."""
+    """A record from ahead of the clock that read it is no session, though its time has come."""
     recording = Recording(path_of("bad-input"))
     assert any('"future"' in (line.value or "") for line in lines_of(recording))
     sessions: set[str] = set()

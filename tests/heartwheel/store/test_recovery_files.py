@@ -109,7 +109,7 @@ def test_other_number_of_lanes_stops_a_run_before_it_connects(
 
 @pytest.mark.parametrize("index", range(4))
 def test_part_of_an_earlier_moment_is_refused(index: int, tmp_path: Path) -> None:
-    """A part put back alone would bring back old sessions, whatever part it is."""
+    """A part restored alone would bring back old sessions, whatever part it is."""
     store = make(tmp_path / "store", 4, 20)
     part = store / f"part-{index}.sqlite3"
     old = part.read_bytes()

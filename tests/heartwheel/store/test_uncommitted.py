@@ -83,7 +83,7 @@ def test_bytewax_alone_takes_it_for_the_newest(folder: Path) -> None:
 
 
 def test_finished_snapshots_stay(folder: Path) -> None:
-    """Only what Bytewax would compute anew is deleted, however often."""
+    """Only what Bytewax would compute again is deleted, however often."""
     run("aba", folder)
     forget_unfinished(folder)
     before = snapshots(folder)
