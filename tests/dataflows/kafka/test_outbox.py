@@ -119,7 +119,7 @@ def test_batch_is_given_back_as_it_is_once_nothing_is_to_be_found() -> None:
 @pytest.mark.parametrize("state", [(), (2, None, [], []), (2, 0), ("x", 0, [], [])])
 def test_unreadable_state_is_one_line_with_the_lane(state: tuple[object, ...]) -> None:
     """The line says what to do."""
-    with pytest.raises(SnapshotError, match=r"sink of lane 3 cannot be read .*; restore a whole"):
+    with pytest.raises(SnapshotError, match=r"sink of lane 3 cannot be read .*; restore an intact"):
         Outbox.of_state(3, state)
 
 
