@@ -17,7 +17,7 @@ from rich.panel import Panel
 from dataflows.settings import Settings
 from dataflows.settings_sources import environment
 from heartwheel.fleet import Fleet, Mix
-from heartwheel.http.server import bind, url_of
+from heartwheel.http.listener import bind, url_of
 from heartwheel.views.demo import DemoView
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from threading import Event
 
-from dataflows.logs import log
+from dataflows.logs import announced, log
 from dataflows.run_state import RunState
 from heartwheel.cluster import Cluster
 from session_logic.errors import ConfigError
@@ -113,22 +113,25 @@ def _address(text: str) -> Address:
 
 
 def wait_for_own_name(cluster: Cluster, timeout_s: float, stop: Event) -> None:
-    """Return once the name of this process has an address; raises ConfigError after timeout_s.
+    """Return once the name of this process has an address; says so while it waits.
+
+    Raises ConfigError after timeout_s.
 
     A pod starts before others can find it by its name, and Bytewax tries its own name only once.
     """
     host = cluster.addresses[cluster.number].rpartition(":")[0].strip("[]")
     deadline_s = time.monotonic() + timeout_s
-    while not stop.is_set():
-        try:
-            socket.getaddrinfo(host, None)
-        except OSError as error:
-            if time.monotonic() > deadline_s:
-                msg = (
-                    f"{host}, the name of this process among the addresses of the cluster, is not "
-                    f"known ({error}); correct it, or wait until DNS has it"
-                )
-                raise ConfigError(msg) from None
-            stop.wait(0.2)
-        else:
-            return
+    with announced(f"waiting until DNS knows {host}, the name of this process"):
+        while not stop.is_set():
+            try:
+                socket.getaddrinfo(host, None)
+            except OSError as error:
+                if time.monotonic() > deadline_s:
+                    msg = (
+                        f"{host}, the name of this process among the addresses of the cluster, is "
+                        f"not known ({error}); correct it, or wait until DNS has it"
+                    )
+                    raise ConfigError(msg) from None
+                stop.wait(0.2)
+            else:
+                return

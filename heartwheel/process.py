@@ -28,7 +28,8 @@ from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.version import program_version
 from heartwheel.cluster import Cluster
-from heartwheel.http.server import bind, serve
+from heartwheel.http.listener import bind
+from heartwheel.http.server import serve
 from heartwheel.http.view import ProcessView
 from heartwheel.peers import wait_for_own_name, watch_peers
 from heartwheel.signals import stop_on_signals, watch_wall_clock

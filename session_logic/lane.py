@@ -114,12 +114,13 @@ class Lane:
     def lag_ms(self, now_ms: int) -> int | None:
         """Return how far the lane's time is behind now_ms, or None while that is not known.
 
-        A lane without sessions fires nothing: its time is what its clock says.
+        A lane without sessions fires nothing: its time is what its clock says. now_ms may be from
+        before the lane's last turn, which is no lag.
         """
         if self.watermark_ms != NEVER_MS and (self.table.wheel or self.resuming):
-            return now_ms - self.watermark_ms
+            return max(0, now_ms - self.watermark_ms)
         time_ms = self.clock.time_ms(now_ms)
-        return None if time_ms is None else now_ms - time_ms
+        return None if time_ms is None else max(0, now_ms - time_ms)
 
     def update(self, progress: Progress) -> None:
         """Take in how far a source has come with its partitions."""

@@ -1,6 +1,8 @@
 """The floors of the house, computed from imports: who may know whom."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -107,3 +109,14 @@ def test_folders_of_tests_share_only_what_is_in_support() -> None:
         and not name.startswith(module.rpartition(".")[0])
     }
     assert wrong == set()
+
+
+def test_command_that_serves_nothing_does_without_the_http_server() -> None:
+    """Only a run imports it: a replay, a check or a help text starts without."""
+    program = "import heartwheel.cli, heartwheel.recording.replay, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported = set(done.stdout.split())
+    assert "heartwheel.recording.replay" in imported
+    assert imported & {"uvicorn", "starlette", "heartwheel.http.server"} == set()

@@ -119,6 +119,9 @@ def _make_client(kind: Callable[[dict[str, Any]], Client], options: dict[str, An
         return kind(options | {"logger": LOG})
     except KafkaException as error:
         raise ConfigError(_refused(error.args[0].str(), options)) from None
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        # What is meant for the client in Python: a callback, or a module that is not installed.
+        raise ConfigError(_refused(" ".join(str(error).split()), options)) from None
 
 
 def _refused(text: str, options: dict[str, Any]) -> str:
@@ -131,4 +134,6 @@ def _refused(text: str, options: dict[str, Any]) -> str:
     for option, value in options.items():
         if option.endswith(".location"):  # else the file that cannot be read has no name
             text = text.replace(f"{option} failed", f"{option} {value} failed")
+    if not any(option in text for option in options):
+        text = f"one of {', '.join(sorted(options))}: {text}"
     return f"a Kafka option is wrong: {text}; see docs/settings.md"

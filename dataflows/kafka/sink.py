@@ -33,6 +33,7 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
 
     def __init__(
         self,
+        *,
         topic: str,
         lane: int,
         outbox: Outbox,
@@ -181,11 +182,11 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
 
     def _part(self, lane: int, outbox: Outbox, hold_epochs: int) -> _LanePart:
         return _LanePart(
-            self._settings.output_topic,
-            lane,
-            outbox,
-            self.producer,
-            self._reconciliation.reconcile,
-            self._stop,
-            hold_epochs,
+            topic=self._settings.output_topic,
+            lane=lane,
+            outbox=outbox,
+            producer=self.producer,
+            reconcile=self._reconciliation.reconcile,
+            stop=self._stop,
+            hold_epochs=hold_epochs,
         )

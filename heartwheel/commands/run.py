@@ -8,7 +8,6 @@ import typer
 from dataflows.settings_sources import load_settings
 from heartwheel.cluster import cluster_of
 from heartwheel.commands.shared import ConfigOption
-from heartwheel.process import run
 
 
 def run_command(
@@ -43,5 +42,7 @@ def run_command(
     ] = 1,
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
+    from heartwheel.process import run
+
     settings = load_settings(os.environ, config)
     run(settings, cluster_of(process_id, addresses, workers))

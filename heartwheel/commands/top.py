@@ -11,7 +11,7 @@ import typer
 
 from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption
-from heartwheel.http.server import url_of
+from heartwheel.http.listener import url_of
 from session_logic.errors import ConfigError, HeartwheelError
 
 TIMEOUT_S = 5.0

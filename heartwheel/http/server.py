@@ -5,7 +5,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator
-from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -21,14 +20,13 @@ from starlette.types import ASGIApp
 
 from dataflows.clock import Clock
 from dataflows.logs import log
-from dataflows.settings import Settings
 from heartwheel.http.devices import Devices
 from heartwheel.http.guard import Guard
 from heartwheel.http.health import Health
+from heartwheel.http.listener import url_of
 from heartwheel.http.page import Page
 from heartwheel.http.status import Status
 from heartwheel.http.view import ProcessView
-from session_logic.errors import ConfigError
 
 SAMPLE_S = 1.0
 # Whoever opens connections and says nothing must not take the files that Kafka needs.
@@ -41,39 +39,6 @@ class _DeviceConvertor(PathConvertor):
     """Any text up to the end: a device id may hold slashes, and line breaks."""
 
     regex = "(?s:.+)"
-
-
-def bind(settings: Settings) -> socket.socket | None:
-    """Take the address of the settings, or return None if they want no server.
-
-    Raises ConfigError if it cannot be had.
-    """
-    host, port = settings.http_host, settings.http_port
-    if not port:
-        return None
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        msg = (
-            f"HEARTWHEEL_HTTP_HOST and HEARTWHEEL_HTTP_PORT: {host}:{port} cannot be bound "
-            f"({error.strerror}); choose a host of this machine and a port that is free, or "
-            "HEARTWHEEL_HTTP_PORT=0 for none"
-        )
-        raise ConfigError(msg) from None
-    # asyncio does not, as this socket does not say that it is TCP: an answer in two parts, as they
-    # all are, would wait 40 ms for the client's word of the first.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
-def url_of(settings: Settings) -> str:
-    """Return where a browser on this machine finds the page."""
-    host = settings.http_host
-    with contextlib.suppress(ValueError):
-        if ip_address(host).is_unspecified:
-            host = "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}/"
 
 
 def serve(listener: socket.socket, view: ProcessView) -> uvicorn.Server:

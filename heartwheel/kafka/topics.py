@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Literal, cast
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigEntry, ConfigResource
 from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from dataflows.kafka.client import make_admin
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
+from dataflows.logs import announced
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -121,12 +123,7 @@ class Topics:
             return None
         if topic.error is not None:
             raise _refused(name, topic.error)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
-        try:
-            config = self._admin.describe_configs([resource])[resource].result(METADATA_TIMEOUT_S)
-        except KafkaException as error:
-            raise _refused(name, error.args[0]) from None
-        return _state(topic, config)
+        return _state(topic, topic_config(self._admin, self._settings, name))
 
     def create(self, spec: TopicSpec, *, dry_run: bool) -> bool:
         """Create a topic, or only let Kafka check that it could; False if it exists by now."""
@@ -138,12 +135,35 @@ class Topics:
         }
         new = NewTopic(spec.name, spec.partitions or 1, spec.replicas, config=config)
         try:
-            self._admin.create_topics([new], validate_only=dry_run)[spec.name].result()
+            with announced(f"waiting for Kafka to create topic {spec.name}"):
+                self._admin.create_topics([new], validate_only=dry_run)[spec.name].result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
             raise _refused(spec.name, error.args[0]) from None
         return True
+
+
+def topic_config(admin: AdminClient, settings: Settings, name: str) -> dict[str, ConfigEntry]:
+    """Return the settings of a topic by name; says so while it waits.
+
+    Raises TopicError if Kafka refuses, or does not answer within 15 s.
+    """
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    try:
+        with announced(f"waiting for Kafka to describe topic {name}"):
+            config: dict[str, ConfigEntry] = admin.describe_configs([resource])[resource].result(
+                METADATA_TIMEOUT_S
+            )
+    except KafkaException as error:
+        raise _refused(name, error.args[0]) from None
+    except TimeoutError:
+        msg = (
+            f"topic {name}: Kafka at {settings.bootstrap_servers} does not describe its settings; "
+            "check that its brokers are well and answer DescribeConfigs, then try again"
+        )
+        raise TopicError(msg) from None
+    return config
 
 
 def _state(topic: TopicMetadata, config: dict[str, ConfigEntry]) -> TopicState:

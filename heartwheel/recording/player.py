@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from confluent_kafka import KafkaError, Message, TopicPartition
-from confluent_kafka.admin._config import ConfigResource
 
 from dataflows.kafka.client import (
     consumer_options,
@@ -17,6 +17,7 @@ from dataflows.kafka.client import (
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, partition_counts
 from dataflows.kafka.producer import DeliveryError
 from dataflows.settings import Settings
+from heartwheel.kafka.topics import topic_config
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import recorded_input
 from session_logic.errors import ConfigError
@@ -72,9 +73,7 @@ class Player:
 
     def _check_config(self, topic: str) -> None:
         """Raise ConfigError if a topic would change the timestamps, or delete old records."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        admin = make_admin(self._settings)
-        config = admin.describe_configs([resource])[resource].result(METADATA_TIMEOUT_S)
+        config = topic_config(make_admin(self._settings), self._settings, topic)
         if config["message.timestamp.type"].value != "CreateTime":
             msg = (
                 f"topic {topic} does not keep timestamps; set its message.timestamp.type=CreateTime"
@@ -84,7 +83,7 @@ class Player:
         oldest_ms = min(
             (c.least_ms for c in chunks if c.partition.rpartition("/")[0] == topic), default=None
         )
-        kept_ms = int(config["retention.ms"].value)
+        kept_ms = int(cast("str", config["retention.ms"].value))
         if oldest_ms is not None and 0 <= kept_ms < time.time() * 1000 - oldest_ms:
             msg = (
                 f"topic {topic} keeps records for {kept_ms} ms (retention.ms), but the recorded "

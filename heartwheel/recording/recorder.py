@@ -158,16 +158,20 @@ class Recorder:
         self._next[name] = offset + 1
         kind, timestamp_ms = message.timestamp()
         headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+        key, key_base64 = text_or_bytes(message.key())
+        value, value_base64 = text_or_bytes(message.value())
         self._writer.add(
             Line(
-                topic,
-                partition,
-                offset,
-                timestamp_ms,
-                "append" if kind == TIMESTAMP_LOG_APPEND_TIME else "create",
-                *text_or_bytes(message.key()),
-                *text_or_bytes(message.value()),
-                [Header(header, *text_or_bytes(value)) for header, value in headers],
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                timestamp_ms=timestamp_ms,
+                timestamp_type="append" if kind == TIMESTAMP_LOG_APPEND_TIME else "create",
+                key=key,
+                key_base64=key_base64,
+                value=value,
+                value_base64=value_base64,
+                headers=[Header(header, *text_or_bytes(content)) for header, content in headers],
             )
         )
         self.recorded += 1

@@ -1,10 +1,18 @@
 """What is logged when something goes wrong that nobody has thought of."""
 
 import json
+import logging
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 
+import pytest
+
+from dataflows import logs
+from dataflows.logs import announce, announced
 from tests.support.broker import ROOT
+from tests.support.waiting import wait_for
 
 PROGRAM = """
 import logging, threading, warnings
@@ -48,3 +56,50 @@ def test_unexpected_errors_are_json_with_their_traceback() -> None:
     assert [line["message"] for line in failures] == ["unexpected error"] * 2
     assert "IndexError" in failures[0]["exception"]
     assert "ZeroDivisionError" in failures[1]["exception"]
+
+
+@pytest.fixture
+def announcements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what is announced, in a world in which little time is long."""
+    said: list[str] = []
+    monkeypatch.setattr(logs, "announce", said.append)
+    monkeypatch.setattr(logs, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(logs, "NEXT_WAIT_S", 0.01)
+    return said
+
+
+def test_wait_that_takes_long_is_announced_again_and_again(announcements: list[str]) -> None:
+    """Until what is awaited has come, or has failed."""
+    with suppress(ValueError), announced("waiting for Kafka"):
+        wait_for(lambda: len(announcements) >= 3)
+        raise ValueError
+    wait_for(lambda: all(thread.name != "announced" for thread in threading.enumerate()))
+    assert set(announcements) == {"waiting for Kafka"}
+
+
+def test_wait_that_ends_soon_is_not_announced(
+    announcements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line for each step of a start would say nothing."""
+    monkeypatch.setattr(logs, "FIRST_WAIT_S", 60)
+    with announced("waiting for Kafka"):
+        pass
+    wait_for(lambda: all(thread.name != "announced" for thread in threading.enumerate()))
+    assert announcements == []
+
+
+def test_announcement_without_a_log_is_a_line_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command has no log, but a terminal that must not seem dead."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    announce("waiting for Kafka")
+    assert capsys.readouterr().err == "heartwheel: waiting for Kafka\n"
+
+
+def test_announcement_in_a_run_is_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    """As a warning: nothing goes on before it is over."""
+    announce("waiting for Kafka")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "waiting for Kafka" in str(record.msg)

@@ -98,8 +98,8 @@ class StatefulSet:
             {},
             mounts,
             tmpfs,
-            sandbox.enter,
-            pod_of(self._manifests)["securityContext"]["runAsUser"],
+            enter=sandbox.enter,
+            user=pod_of(self._manifests)["securityContext"]["runAsUser"],
         )
 
     def _volumes(self, pod: str, wanted: list[Manifest]) -> tuple[list[Mount], list[str]]:

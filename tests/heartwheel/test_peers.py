@@ -7,6 +7,7 @@ from threading import Event, Thread
 
 import pytest
 
+from dataflows import logs
 from dataflows.run_state import RunState
 from heartwheel.cluster import Cluster
 from heartwheel.peers import awaited, connections, wait_for_own_name, watch_peers
@@ -86,6 +87,22 @@ def test_name_of_the_process_that_nobody_knows_is_one_line() -> None:
     with pytest.raises(ConfigError) as error:
         wait_for_own_name(Cluster(0, ("wheel-0.wheel.invalid:9999",)), 0.3, Event())
     one_line(error, "wheel-0.wheel.invalid", "not known", "DNS")
+
+
+def test_name_of_the_process_that_is_awaited_is_announced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pod that waits for DNS must not seem dead."""
+    monkeypatch.setattr(logs, "FIRST_WAIT_S", 0.01)
+    stop = Event()
+    waits = Thread(
+        target=wait_for_own_name, args=(Cluster(0, ("wheel-0.wheel.invalid:9999",)), 60, stop)
+    )
+    waits.start()
+    wait_for(lambda: "waiting until DNS knows wheel-0.wheel.invalid" in caplog.text)
+    stop.set()
+    waits.join(10)
+    assert not waits.is_alive()
 
 
 @pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1"])

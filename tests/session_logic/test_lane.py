@@ -179,6 +179,7 @@ def test_lag_is_that_of_the_sessions_or_of_the_clock_where_there_are_none() -> N
     assert lane.lag_ms(T + 60) == 7_060
     lane.advance(T + 60)
     assert lane.lag_ms(T + 61) == 1
+    assert lane.lag_ms(T + 59) == 0  # asked before the lane has turned
 
 
 def test_lag_of_a_lane_that_resumes_is_that_of_its_outage() -> None:

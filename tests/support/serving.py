@@ -7,7 +7,8 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from heartwheel.cluster import Cluster
-from heartwheel.http.server import bind, serve
+from heartwheel.http.listener import bind
+from heartwheel.http.server import serve
 from heartwheel.http.view import ProcessView
 from session_logic.events import Fact
 from session_logic.journal import JournalState

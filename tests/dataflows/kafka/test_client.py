@@ -1,12 +1,14 @@
 """Options of Kafka's clients, and what is said while no broker answers."""
 
 import socket
+import sys
 
 import pytest
 
 from dataflows.kafka import metadata
 from dataflows.kafka.client import (
     consumer_options,
+    make_admin,
     make_consumer,
     make_producer,
     producer_options,
@@ -14,6 +16,7 @@ from dataflows.kafka.client import (
 from dataflows.kafka.metadata import describe, partition_counts
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
+from tests.support.errors import one_line
 from tests.support.fake_kafka import Consumer as FakeConsumer
 from tests.support.fake_kafka import Log
 
@@ -60,6 +63,44 @@ def test_sasl_without_a_mechanism_names_the_setting() -> None:
         "HEARTWHEEL_KAFKA_SASL_MECHANISMS is not set; write PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 "
         "or OAUTHBEARER"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("sasl.oauthbearer.metadata.authentication.type", "aws_iam", "sasl.oauthbearer.method"),
+        ("stats_cb", "print", "callable"),
+        ("default.topic.config", "acks=1", "keys"),
+    ],
+)
+def test_option_that_the_client_in_python_refuses_is_one_line_with_its_name(
+    option: str, value: str, says: str
+) -> None:
+    """Such options are checked before librdkafka sees them, with errors of other types."""
+    settings = Settings(kafka={option: value})
+    for make in (
+        lambda: make_consumer(consumer_options(settings, {"group.id": "test"})),
+        lambda: make_producer(producer_options(settings)),
+        lambda: make_admin(settings),
+    ):
+        with pytest.raises(ConfigError) as error:
+            make()
+        one_line(error, "a Kafka option is wrong", option, says, "docs/settings.md")
+
+
+def test_module_that_an_option_needs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login by an AWS role needs a package that Heartwheel does not install."""
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    options = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanisms": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.config": "region=eu-west-1 audience=kafka",
+        "sasl.oauthbearer.metadata.authentication.type": "aws_iam",
+    }
+    with pytest.raises(ConfigError) as error:
+        make_producer(producer_options(Settings(kafka=options)))
+    one_line(error, "a Kafka option is wrong", "aws")
 
 
 def test_broker_that_is_away_is_announced_before_it_is_an_error(

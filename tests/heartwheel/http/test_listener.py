@@ -8,7 +8,7 @@ import pytest
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import environment, load_settings
-from heartwheel.http.server import bind
+from heartwheel.http.listener import bind
 from session_logic.errors import ConfigError
 from tests.support.broker import ROOT, free_port
 from tests.support.serving import TOKEN, Client
