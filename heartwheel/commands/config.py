@@ -48,7 +48,7 @@ def check_command(config: ConfigOption = None) -> None:
     SharedConsumer(settings, RunState()).open()
     SharedProducer(settings).open()
     count = len(settings_sources(os.environ, config))
-    print(f"OK: {count} settings are set, the others have their defaults")
+    print(f"OK: {count} set, the others have their defaults")
 
 
 def _rows(settings: Settings, sources: dict[str, str]) -> list[dict[str, Any]]:

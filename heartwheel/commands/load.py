@@ -89,6 +89,8 @@ def load_command(
     plan, it sends as fast as it can, and the summary says how far behind it was. Ctrl-C ends the
     load with the summary. Exit code 1 if Kafka has not acknowledged every event.
 
+    They are real records, some of them faulty on purpose: do not send them to topics in use.
+
     In topics with LogAppendTime the broker timestamps the events: then none is late.
     """
     from heartwheel.fleet import Mix
