@@ -1,6 +1,7 @@
 """The decode step: Kafka messages to facts by lane, or to dead letters."""
 
 from collections import Counter, defaultdict
+from threading import Lock
 
 from dataflows.messages import (
     DEAD_LETTER_KEY,
@@ -8,6 +9,7 @@ from dataflows.messages import (
     LaneBatch,
     Message,
     PartitionBatch,
+    RejectedByClock,
     lane_key,
 )
 from dataflows.metrics import TIMESTAMP_LEAD
@@ -40,6 +42,9 @@ class Decode:
         self._max_clock_skew_ms = max_clock_skew_ms
         self._run = run
         self._placement = Placement()
+        # What earlier runs rejected by their clocks; None before the first message.
+        self._earlier: RejectedByClock | None = None
+        self._learning = Lock()
         self.rejected: Counter[str] = Counter()
 
     def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, LaneBatch | DeadLetter]]:
@@ -52,6 +57,7 @@ class Decode:
         check_placement = self._placement.check
         for poll in polls:
             place = poll.topic, poll.partition
+            earlier = self._rejected_earlier(poll)
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for message in poll.messages:
                 size = len(message[2] or b"") + len(message[3] or b"")
@@ -64,7 +70,7 @@ class Decode:
                 if not isinstance(event, Rejected):
                     if message[1] > now:
                         leads_ms.append(message[1] - now)
-                    event = self._in_time(event, message[1], latest_ms)
+                    event = self._in_time(event, message, latest_ms, earlier)
                 if isinstance(event, Rejected):
                     self.rejected[event.reason] += 1
                     letter = _dead_letter(poll, message, event)
@@ -92,14 +98,39 @@ class Decode:
             TIMESTAMP_LEAD.observe_all_ms(leads_ms)
         return items
 
+    def _rejected_earlier(self, poll: PartitionBatch) -> dict[int, int]:
+        """Return what earlier runs rejected by their clocks of the input that a poll may have."""
+        if not poll.messages:
+            return {}
+        if self._earlier is None:
+            with self._learning:  # another worker thread may be reading it
+                if self._earlier is None:
+                    self._earlier = self._run.rejected_earlier()
+        place = poll.topic, poll.partition
+        found = self._earlier.get(place)
+        if found is None:
+            return {}
+        if max(found) < poll.messages[0][0]:
+            self._earlier.pop(place)
+        return found
+
     @staticmethod
-    def _in_time(event: InputEvent, time_ms: int, latest_ms: int) -> InputEvent | Rejected:
-        """Return the event, or why its timestamp cannot be that of an event."""
+    def _in_time(
+        event: InputEvent, message: Message, latest_ms: int, earlier: dict[int, int]
+    ) -> InputEvent | Rejected:
+        """Return the event, or why its timestamp cannot be that of an event.
+
+        A record is a dead letter or an event, never both: what an earlier run has rejected by its
+        clock stays rejected, though it may be in the future no longer.
+        """
+        offset, time_ms = message[:2]
         if time_ms < 0:
             detail = f"the record's timestamp is {time_ms}: none, or before 1970"
             return Rejected("no_timestamp", detail)
         if time_ms > latest_ms:
             return Rejected("in_the_future", f"timestamped {time_ms}, limit {latest_ms}")
+        if earlier.get(offset) == time_ms:
+            return Rejected("in_the_future", "an earlier run rejected it by its clock")
         return event
 
 

@@ -11,6 +11,10 @@ from session_logic.events import Fact, RejectReason
 Message = tuple[int, int, bytes | None, bytes | None, bool]
 
 
+# Input that was rejected by the clock: by (topic, partition), its offsets with their timestamps.
+RejectedByClock = dict[tuple[str, int], dict[int, int]]
+
+
 class RecordId(NamedTuple):
     """Where a record is in Kafka."""
 

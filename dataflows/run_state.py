@@ -10,7 +10,7 @@ from threading import Event, get_ident
 from msgspec import Struct, field
 
 from dataflows.clock import Clock, SteadyClock
-from dataflows.messages import DeadLetter
+from dataflows.messages import DeadLetter, RejectedByClock
 from session_logic.lane import Lane
 
 MAX_RECENT_DEAD_LETTERS = 20
@@ -36,6 +36,9 @@ class RunState(Struct, eq=False):
     )
     # Whether a loop stands still until Kafka answers, which is no fault of the process.
     waits_for_kafka: Callable[[], bool] = lambda: False
+    # The offsets and timestamps of the input that earlier runs rejected by their clocks, by topic
+    # and partition; read from Kafka when it is called.
+    rejected_earlier: Callable[[], RejectedByClock] = dict
     # The other processes without which Bytewax does not begin, in words; "" if there are none.
     awaited_processes: str = ""
 

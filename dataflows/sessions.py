@@ -87,6 +87,7 @@ def __getattr__(name: str) -> Dataflow:
         _stop_at_ctrl_c(run)
         start_metrics(run)
         sink = KafkaSink(settings, run)
+        run.rejected_earlier = sink.rejected_earlier
         source = KafkaSource(settings, run, on_tick=sink.producer.serve)
         return build_flow(source, sink, settings, run)
     raise AttributeError(name)

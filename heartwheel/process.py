@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from bytewax.dataflow import Dataflow
@@ -35,6 +36,7 @@ from heartwheel.peers import wait_for_own_name, watch_peers
 from heartwheel.signals import stop_on_signals, watch_wall_clock
 from heartwheel.store.lock import StoreLock
 from heartwheel.store.prepare import prepare_recovery
+from heartwheel.store.sinks import dead_letter_ends
 from heartwheel.store.uncommitted import forget_unfinished
 from session_logic.errors import ConfigError
 
@@ -74,6 +76,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     source.check()
     sink.list_parts()
     state.waits_for_kafka = sink.waits_for_kafka
+    state.rejected_earlier = partial(sink.rejected_earlier, dead_letter_ends(recovery_dir))
     flow = build_flow(source, sink, settings, state)
 
     # 6. Watches: they must be there before anything can stand still.

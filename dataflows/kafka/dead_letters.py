@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Message
 from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState, read_dead_letters
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader
-from dataflows.messages import DeadLetter, RecordId
+from dataflows.messages import DeadLetter, RecordId, RejectedByClock
 from dataflows.metrics import DEAD_LETTERS
 
 
@@ -43,11 +43,9 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
             self._ends = reader.read(topic, self._stored, self._remember)
 
     def _remember(self, message: Message) -> None:
-        headers = dict(cast("list[tuple[str, bytes]]", message.headers() or []))
-        topic = headers.get("heartwheel.topic", b"").decode(errors="replace")
-        partition, offset = headers.get("heartwheel.partition"), headers.get("heartwheel.offset")
-        if partition and offset and partition.isdigit() and offset.isdigit():
-            self._written.add(RecordId(topic, int(partition), int(offset)))
+        record = _origin(_headers(message))
+        if record is not None:
+            self._written.add(record)
 
     def write_batch(self, items: list[DeadLetter]) -> None:
         """Enqueue what is not there already."""
@@ -103,3 +101,45 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
         if not self._written:  # else a resume must find it again
             self._stored = dict(self._ends)
         return DEAD_LETTER_VERSION, self._stored
+
+
+def read_rejected_by_clock(
+    topic: str, partitions: int, reader: OutputReader, stored: dict[int, int] | None
+) -> RejectedByClock:
+    """Return the input that earlier runs rejected because it was in the future.
+
+    What one run has rejected stays rejected: by a later clock the same record would be an event.
+    Only what came after the last snapshot can be decoded again, so the topic is read from the
+    stored offsets on; without them (a store that another process has) from its beginning.
+    """
+    found: RejectedByClock = {}
+
+    def take(message: Message) -> None:
+        headers = _headers(message)
+        record, time_ms = _origin(headers), headers.get("heartwheel.timestamp", b"")
+        by_clock = headers.get("heartwheel.reason") == b"in_the_future"
+        if record is not None and by_clock and time_ms.isdigit():
+            found.setdefault(record[:2], {})[record.offset] = int(time_ms)
+
+    starts = {}
+    for partition in range(partitions):
+        low, high = reader.bounds(topic, partition)
+        start = max(low, (stored or {}).get(partition, low))
+        if start < high:
+            starts[partition] = start
+    if starts:
+        reader.read(topic, starts, take)
+    return found
+
+
+def _headers(message: Message) -> dict[str, bytes]:
+    return dict(cast("list[tuple[str, bytes]]", message.headers() or []))
+
+
+def _origin(headers: dict[str, bytes]) -> RecordId | None:
+    """Return the input record that a dead letter was; None if headers are not Heartwheel's."""
+    topic = headers.get("heartwheel.topic", b"").decode(errors="replace")
+    partition, offset = headers.get("heartwheel.partition"), headers.get("heartwheel.offset")
+    if partition and offset and partition.isdigit() and offset.isdigit():
+        return RecordId(topic, int(partition), int(offset))
+    return None

@@ -9,13 +9,13 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflows.formats import DeadLetterState, OutboxState
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
-from dataflows.kafka.dead_letters import DeadLetterPart
+from dataflows.kafka.dead_letters import DeadLetterPart, read_rejected_by_clock
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader, Reconciliation
-from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, lane_key
+from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, RejectedByClock, lane_key
 from dataflows.metrics import SNAPSHOT_BYTES
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
@@ -154,6 +154,14 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
     def waits_for_kafka(self) -> bool:
         """Say whether a worker stands still until Kafka answers."""
         return self.producer.blocking or self._reader.waiting
+
+    def rejected_earlier(self, stored: dict[int, int] | None = None) -> RejectedByClock:
+        """Return the input that earlier runs rejected by their clocks; see read_rejected_by_clock.
+
+        Raises ReconcileError or ReadError if Kafka does not tell.
+        """
+        topic = self._settings.dead_letter_topic
+        return read_rejected_by_clock(topic, self._dead_letter_parts, self._reader, stored)
 
     def part_fn(self, item_key: str) -> int:
         """Return the index of a part."""

@@ -1,10 +1,12 @@
 """What a store knows of the sink: where output resumes, and what Kafka may not have yet."""
 
+from pathlib import Path
+
 from msgspec import Struct
 
 from dataflows.formats import read_dead_letters, read_outbox
 from dataflows.messages import DEAD_LETTER_KEY
-from heartwheel.store.recovery_files import Entry
+from heartwheel.store.recovery_files import Entry, Recovery
 from session_logic.errors import SnapshotError
 
 
@@ -27,3 +29,18 @@ def read_sink(entry: Entry) -> SinkSummary:
         return SinkSummary(value[0], {lane: end_offset}, len(keys))
     except (TypeError, ValueError, LookupError) as error:
         raise SnapshotError(f"it is no state of a sink ({error})") from None
+
+
+def dead_letter_ends(folder: Path) -> dict[int, int] | None:
+    """Return where the partitions of the dead letters ended as of the last snapshot.
+
+    None if the store does not say so, or is not in this folder. Raises SnapshotError if it cannot
+    be read.
+    """
+    if not any(folder.glob("*.sqlite3")):
+        return None
+    with Recovery(folder) as recovery:
+        for entry in recovery.entries().values():
+            if entry.step.endswith(".sink") and entry.key == DEAD_LETTER_KEY:
+                return read_dead_letters(entry.value())
+    return None

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from dataflows.clock import system_time
 from dataflows.decode import Decode
+from dataflows.formats import read_dead_letters
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import LaneLogic
@@ -63,6 +64,9 @@ class Process:
         )
         source.list_parts()
         sink.list_parts()
+        letters = database.load("sink").get(DEAD_LETTER_KEY)
+        ends = None if letters is None else read_dead_letters(letters)
+        run.rejected_earlier = lambda: sink.rejected_earlier(ends)
         inbox: Inbox = Inbox()
         store, restored = StoreSink(inbox), RestoredSource(inbox, run)
         stored = database.load("source"), database.load("restored")
