@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from dataflows.memory import limit_bytes
 from dataflows.run_state import RunState
+from dataflows.text import shown
 from dataflows.version import program_version
 from session_logic.events import RejectReason
 from session_logic.output import OutputBatch
@@ -41,6 +42,8 @@ EVENT_OUTCOMES = {
 }
 OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out", "ended_early")
 REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
+# So many devices have a label at a time.
+MAX_HOT_DEVICES = 5
 # What can be wrong with where an event is: see dataflows.placement.
 MISPLACED_CAUSES = ("key", "partition")
 NAN = float("nan")
@@ -118,6 +121,12 @@ class LaneCollector(Collector):
             "Rows of the store that a lane still waits for.",
             labels=["lane"],
         )
+        hot = CounterMetricFamily(
+            "heartwheel_hot_device_sessions",
+            "Ended sessions that were forgotten early, of the devices with the most.",
+            labels=["device"],
+        )
+        crowded: dict[str, int] = {}
         now_ms = int(time.time() * 1000)
         total: Counts[str] = Counts()
         for lane in self._run.running_lanes():
@@ -131,11 +140,15 @@ class LaneCollector(Collector):
             if (lag_ms := lane.lag_ms(now_ms)) is not None:
                 clock_lag.add_metric(label, lag_ms / 1000)
             missing.add_metric(label, len(lane.missing_rows()))
+            worst = lane.table.crowded.worst(MAX_HOT_DEVICES)
+            crowded |= {shown(device): count for device, count in worst}
+        for device, count in Counts(crowded).most_common(MAX_HOT_DEVICES):
+            hot.add_metric([device], count)
         for outcome in OUTCOMES:
             outcomes.add_metric([outcome], total[outcome])
         for type_, ways in EVENT_OUTCOMES.items():
             events.add_metric([type_], sum(total[outcome] for outcome in ways))
-        return active, events, outcomes, heartbeats, clock_lag, missing
+        return active, events, outcomes, heartbeats, clock_lag, missing, hot
 
 
 def read_from(gauge: Gauge, method: Callable[[], float]) -> None:

@@ -7,12 +7,12 @@ know. So each such event is counted, and a warning tells of the first.
 
 from dataflows.logs import log
 from dataflows.metrics import MISPLACED, MISPLACED_CAUSES
+from dataflows.text import shown
 
 # Of so many devices it is known where they were seen last.
 MAX_DEVICES = 65_536
 # A cause is told of again after this time.
 TELL_AGAIN_MS = 600_000
-MAX_SHOWN_LENGTH = 128
 
 Place = tuple[str, int]  # topic and partition
 
@@ -64,14 +64,8 @@ class Placement:
 def _tell(fault: str, device_id: str, key: bytes | None, place: Place) -> None:
     log.warning(
         f"{fault}: a backlog may be read in the wrong order",
-        device=_shown(device_id),
-        key=None if key is None else _shown(key.decode(errors="backslashreplace")),
+        device=shown(device_id),
+        key=None if key is None else shown(key.decode(errors="backslashreplace")),
         topic=place[0],
         partition=place[1],
     )
-
-
-def _shown(text: str) -> str:
-    """Return what a sender has chosen, safe for a terminal and of bounded length."""
-    text = text[:MAX_SHOWN_LENGTH]
-    return text if text.isprintable() else ascii(text)

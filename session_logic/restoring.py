@@ -158,6 +158,7 @@ class Restoration:
         now = Watermark(self._watermark_ms)
         self._table.fast_forward(now, self._watermark_ms, timeouts_only=True)
         self._table.counts.clear()
+        self._table.crowded.clear()
         return [decode_entry(data).facts for _, data in entries[applied:]] + self._waiting
 
     def _misfit(self, name: str) -> SnapshotError:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from session_logic.codec import encode_output
+from session_logic.crowded import CrowdedDevices
 from session_logic.events import EndReason, Heartbeat, OutputEvent, Watermark
 from session_logic.key_group import KeyGroup
 from session_logic.keys import key_group_of
@@ -29,7 +30,7 @@ class SessionTable:
     """The active and the recently ended sessions of one lane, with their wheel.
 
     counts has an entry for every outcome: nothing is ignored without a name. platforms counts the
-    active sessions of each platform.
+    active sessions of each platform. crowded knows the devices with too many ended sessions.
     """
 
     def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
@@ -42,6 +43,7 @@ class SessionTable:
         self.timeouts = Wheel(rules.heartbeat_ms, odd_ms) if odd_ms else None
         self.counts: Counter[str] = Counter()
         self.platforms: Counter[str] = Counter()
+        self.crowded = CrowdedDevices()
 
     @property
     def active(self) -> int:
@@ -98,6 +100,7 @@ class SessionTable:
     def let_go(self, session: Session | None) -> None:
         """Take an ended session off the wheel that its device has no room for any more."""
         if session is not None:
+            self.crowded.note(session.device_id)
             self.wheel.discard(session)
             if self.timeouts is not None:
                 self.timeouts.discard(session)

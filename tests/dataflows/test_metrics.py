@@ -12,8 +12,9 @@ from dataflows.messages import PartitionBatch
 from dataflows.metrics import Histogram, LaneCollector, read_from
 from dataflows.run_state import RunState
 from session_logic import journal
+from session_logic.lane import Lane
 from tests.support.clocks import FixedClock
-from tests.support.lanes import LANE, RULES, T, give, resumed, start, stored
+from tests.support.lanes import DEVICES, LANE, LANES, RULES, T, give, resumed, start, stored
 
 
 def scraped(name: str) -> dict[tuple[str, ...], float]:
@@ -110,3 +111,18 @@ def test_timestamps_ahead_of_the_clock_are_counted_by_how_far() -> None:
     counts = {bound: after[bound] - before[bound] for bound in after}
     assert (counts["0.1",], counts["1.0",], counts["60.0",]) == (1, 2, 2)
     assert (counts["120.0",], counts["86400.0",], counts["+Inf",]) == (3, 3, 4)
+
+
+def test_hot_devices_are_named_and_only_the_worst(run: RunState) -> None:
+    """Five labels at most, whatever the devices are called."""
+    lane = Lane(LANE, LANES, RULES)
+    run.lanes[LANE] = lane
+    names = [*DEVICES[:6], 'd"\n\x00\\']
+    for number, device in enumerate(names):
+        for _ in range(number + 1):
+            lane.table.crowded.note(device)
+    shown = scraped("heartwheel_hot_device_sessions_total")
+    assert len(shown) == 5
+    assert sorted(shown.values()) == [3, 4, 5, 6, 7]
+    assert all(label.isprintable() for (label,) in shown)
+    assert shown[DEVICES[5],] == 6
