@@ -16,7 +16,8 @@ LOG_MS = 5_000
 class Backlog:
     """Measures the backlog of this process, and logs every few seconds while there is one.
 
-    There is one while a partition has reported that it is not caught up.
+    There is one while a partition has reported that it is not caught up. Where nothing comes and
+    nothing is queued meanwhile, it is Kafka that does not answer, and the log says so.
     """
 
     def __init__(self, partitions: Sequence[InputPartition]) -> None:
@@ -54,12 +55,20 @@ class Backlog:
         if passed_ms < LOG_MS:
             return
         watermark_ms = min(part.watermark_ms for part in behind)
-        log.info(
-            "catching up",
-            events_left=max(0, sum(_left(consumer, part) for part in behind)),
-            events_a_second=(self._read - self._read_before) * 1000 // passed_ms,
-            at=datetime.fromtimestamp(watermark_ms / 1000, UTC).isoformat(" ", "seconds"),
-        )
+        at = datetime.fromtimestamp(watermark_ms / 1000, UTC).isoformat(" ", "seconds")
+        if self._read == self._read_before and not any(part.pending for part in behind):
+            log.warning(
+                "no answer from Kafka; the lanes' time stands still until it answers",
+                partitions=len(behind),
+                at=at,
+            )
+        else:
+            log.info(
+                "catching up",
+                events_left=max(0, sum(_left(consumer, part) for part in behind)),
+                events_a_second=(self._read - self._read_before) * 1000 // passed_ms,
+                at=at,
+            )
         self._logged_ms, self._read_before = now_ms, self._read
 
     def _measure(self, consumer: Consumer) -> None:

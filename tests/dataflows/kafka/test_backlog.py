@@ -71,6 +71,20 @@ def test_backlog_is_logged_until_it_is_read(caplog: pytest.LogCaptureFixture) ->
     assert events[1]["seconds"] == 6
 
 
+def test_silence_of_kafka_is_logged_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing comes and nothing is queued, nothing catches up: Kafka does not answer."""
+    caplog.set_level(logging.INFO)
+    catching = Catching()
+    catching.read(1, T + 20_000)  # reports that it is behind
+    for passed_ms in (0, LOG_MS, 2 * LOG_MS):
+        catching.read(0, T + 20_000 + passed_ms)
+    catching.read(4, T + 20_001 + 3 * LOG_MS)
+    said = [(record.levelname, record.msg["event"].split(";")[0]) for record in caplog.records]
+    silence = "WARNING", "no answer from Kafka"
+    assert said == [silence, silence, ("INFO", "catching up")]
+    assert caplog.records[0].msg["partitions"] == 1
+
+
 def test_short_backlog_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What is read within LOG_MS is no news."""
     caplog.set_level(logging.INFO)
