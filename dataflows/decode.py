@@ -51,13 +51,17 @@ class Decode:
         """Decode a batch of polls; a device's facts keep their order."""
         now = self._run.clock.now_ms()
         self._run.note_alive(now)
-        latest_ms = now + self._max_clock_skew_ms
+        # What an earlier run has acted on is read again after a crash, and is no dead letter then.
+        latest_ms = max(now, self._run.reached_ms()) + self._max_clock_skew_ms
         items: list[tuple[str, LaneBatch | DeadLetter]] = []
         leads_ms: list[int] = []
         check_placement = self._placement.check
+        at_end = self._run.at_end_of_input()
         for poll in polls:
             place = poll.topic, poll.partition
             earlier = self._rejected_earlier(poll)
+            times_ms = [message[1] for message in poll.messages]
+            self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for message in poll.messages:
                 size = len(message[2] or b"") + len(message[3] or b"")

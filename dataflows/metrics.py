@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from dataflows.memory import limit_bytes
 from dataflows.run_state import RunState
 from dataflows.text import shown
+from dataflows.timestamps import KINDS
 from dataflows.version import program_version
 from session_logic.events import RejectReason
 from session_logic.output import OutputBatch
@@ -146,9 +147,14 @@ class LaneCollector(Collector):
             hot.add_metric([device], count)
         for outcome in OUTCOMES:
             outcomes.add_metric([outcome], total[outcome])
+        timestamps = CounterMetricFamily(
+            "heartwheel_timestamps", "Records read, by how their timestamps fit.", labels=["fit"]
+        )
+        for kind in KINDS:
+            timestamps.add_metric([kind], self._run.timestamps.totals[kind])
         for type_, ways in EVENT_OUTCOMES.items():
             events.add_metric([type_], sum(total[outcome] for outcome in ways))
-        return active, events, outcomes, heartbeats, clock_lag, missing, hot
+        return active, events, outcomes, heartbeats, clock_lag, missing, hot, timestamps
 
 
 def read_from(gauge: Gauge, method: Callable[[], float]) -> None:

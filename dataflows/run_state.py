@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from dataflows.clock import Clock, SteadyClock
 from dataflows.messages import DeadLetter, RejectedByClock
+from dataflows.timestamps import Timestamps
 from session_logic.lane import Lane
 
 MAX_RECENT_DEAD_LETTERS = 20
@@ -34,6 +35,8 @@ class RunState(Struct, eq=False):
     recent_dead_letters: deque[DeadLetter] = field(
         default_factory=lambda: deque(maxlen=MAX_RECENT_DEAD_LETTERS)
     )
+    # How the input is timestamped, by the clock.
+    timestamps: Timestamps = field(default_factory=Timestamps)
     # Whether a loop stands still until Kafka answers, which is no fault of the process.
     waits_for_kafka: Callable[[], bool] = lambda: False
     # The offsets and timestamps of the input that earlier runs rejected by their clocks, by topic
@@ -49,3 +52,14 @@ class RunState(Struct, eq=False):
     def running_lanes(self) -> list[Lane]:
         """Return the lanes that have begun in this process, in order."""
         return [lane for _, lane in sorted(self.lanes.copy().items())]
+
+    def reached_ms(self) -> int:
+        """Return how far time has come in a lane here; that may be later than the clock.
+
+        It is if the clock was set back since an earlier run.
+        """
+        return max((lane.watermark_ms for lane in self.lanes.copy().values()), default=0)
+
+    def at_end_of_input(self) -> bool:
+        """Say whether every input partition is read to its end, as far as a lane here knows."""
+        return any(lane.clock.live for lane in self.lanes.copy().values())

@@ -39,9 +39,16 @@ class Health:
             return "waiting for an answer of Kafka"
         if self._run.awaited_processes:
             return f"waiting for {self._run.awaited_processes}"
-        return self._behind()
+        now_ms = self._run.clock.now_ms()
+        ahead_s = (self._run.reached_ms() - now_ms) / 1000
+        if ahead_s > self._settings.max_clock_skew_ms / 1000:
+            return (
+                f"the sessions are {ahead_s:.1f} s ahead of the wall clock, which is wrong or was; "
+                "heartbeats up to then are out"
+            )
+        return self._run.timestamps.suspicion(now_ms) or self._behind(now_ms)
 
-    def _behind(self) -> str | None:
+    def _behind(self, now_ms: int) -> str | None:
         """Say which lanes of this process are not up to date."""
         lanes = {lane.lane: lane for lane in self._run.running_lanes()}
         waiting = [lane for lane in self._lanes if lane not in lanes]
@@ -50,7 +57,6 @@ class Health:
         restoring = [number for number, lane in lanes.items() if lane.restoring]
         if restoring:
             return f"{_named(restoring)} being restored"
-        now_ms = self._run.clock.now_ms()
         lags_ms = {number: lane.lag_ms(now_ms) for number, lane in lanes.items()}
         unknown = [number for number, lag_ms in lags_ms.items() if lag_ms is None]
         if unknown:

@@ -1,16 +1,19 @@
 """The sessions step: what a lane gets in a batch, when it wakes, and when it wakes its sink."""
 
-from dataflows.lanes import LaneLogic
+from dataflows.lanes import LaneLogic, StoredLane
 from dataflows.messages import HOLD_EPOCHS, LaneBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from session_logic.clock import PartitionProgress
-from session_logic.events import Fact
+from session_logic.codec import decode_output
+from session_logic.events import Fact, SessionActive, SessionEnd
+from session_logic.journal import Row
 from session_logic.lane import NEVER_MS
 from session_logic.output import OutputBatch
 from tests.support.clocks import FixedClock, T
 
 TICK_MS = 2
+HOUR_MS = 3_600_000
 CAUGHT_UP = LaneBatch(0, [], PartitionProgress("in/0", 1, None))
 START = LaneBatch(0, [Fact(True, "device", "session", "pc", T - 100)])
 
@@ -18,11 +21,12 @@ START = LaneBatch(0, [Fact(True, "device", "session", "pc", T - 100)])
 class Step:
     """Lane 0 of a run whose clock stands still."""
 
-    def __init__(self) -> None:
-        self.run = RunState(FixedClock())
-        self.logic = LaneLogic(Settings(lanes=1, tick_ms=TICK_MS), self.run, None)
+    def __init__(self, stored: StoredLane | None = None) -> None:
+        self.clock = FixedClock()
+        self.run = RunState(self.clock)
+        self.logic = LaneLogic(Settings(lanes=1, tick_ms=TICK_MS), self.run, stored)
 
-    def batch(self, *values: LaneBatch) -> list[OutputBatch]:
+    def batch(self, *values: LaneBatch | Row) -> list[OutputBatch]:
         """Return what a batch brings about for the sink."""
         emitted, _ = self.logic.on_batch(list(values))
         return [item for item in emitted if isinstance(item, OutputBatch)]
@@ -77,3 +81,27 @@ def test_sink_is_woken_once_more_at_the_end() -> None:
     step.batch(CAUGHT_UP)
     emitted, _ = step.logic.on_eof()
     assert emitted == [OutputBatch([], [])]
+
+
+def test_lane_of_a_run_that_was_ahead_of_time_sends_nothing_again_and_goes_on() -> None:
+    """The clock was an hour ahead and is right now: what was due in that hour is out.
+
+    Ends and new sessions are acted on all the same.
+    """
+    step = Step()
+    emitted, _ = step.logic.on_batch([START, CAUGHT_UP])
+    rows = [item for item in emitted if not isinstance(item, OutputBatch)]
+    step.clock.now += HOUR_MS
+    assert any(step.logic.on_notify()[0])
+    stored = step.logic.snapshot()
+
+    later = Step(stored)
+    later.batch(*rows, CAUGHT_UP)
+    assert not any(later.logic.on_notify()[0])
+    assert later.run.reached_ms() == T + HOUR_MS
+    ended = later.batch(LaneBatch(0, [Fact(False, "device", "session", "pc", T)]))
+    assert [type(decode_output(value)) for records in ended for value in records.values] == [
+        SessionEnd
+    ]
+    begun = later.batch(LaneBatch(0, [Fact(True, "other", "new", "pc", T)]))
+    assert isinstance(decode_output(begun[0].values[0]), SessionActive)
