@@ -54,7 +54,6 @@ def watch_wall_clock(stop: Event) -> None:
             return
     report_fatal(
         f"the clock of this machine was set back by {offset_s - now_s:.0f} s, and Bytewax would "
-        "stand still for as long; exiting, the next start goes on from the last snapshot without "
-        "a gap"
+        "stand still for as long; exiting, the next start goes on from the last snapshot"
     )
     os._exit(1)

@@ -6,16 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
+from session_logic.events import Heartbeat, SessionActive, SessionEnd
+from tests.support.broker import free_port
 from tests.support.cluster import Cluster
 from tests.support.missing import COMPILER, missing, require
-from tests.support.traffic import Traffic, catch_up, check, start, stop
+from tests.support.traffic import Traffic, catch_up, check, start, stop, wait_for_model
 
 SESSIONS = 5_000
-HOUR_S = 3_600
+HOUR_S, MINUTES_S = 3_600, 600
+MANY = 100
 MORE, PADDING = 10_000, 90 * "x"
 SOURCE = Path(__file__).with_name("wall.c")
 
@@ -59,41 +63,143 @@ def wait_for_more(cluster: Cluster, records: int) -> None:
     cluster.wait("more output", lambda: cluster.records_out() >= before + records, 60)
 
 
-def beats_in(cluster: Cluster, seconds: float) -> float:
-    """Return how many records come out in a second, seen for some seconds."""
-    before = cluster.records_out()
-    time.sleep(seconds)
-    return (cluster.records_out() - before) / seconds
+def readiness(port: int) -> str:
+    """Return what /readyz says; "" while nobody answers."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().read().decode().strip()
+    except OSError:
+        return ""
+    finally:
+        connection.close()
 
 
-def test_clock_set_forward_by_an_hour_changes_nothing(
+def heartbeats_ms(cluster: Cluster, session: str) -> list[int]:
+    """Return the times of a session's heartbeats; each is there once, and they are in order."""
+    events = cluster.sessions().get(session, [])
+    assert [type(event) for event in events[:1]] in ([], [SessionActive])
+    times_ms = [event.time_ms for event in events[1:] if isinstance(event, Heartbeat)]
+    assert times_ms == sorted(set(times_ms)), events
+    return times_ms
+
+
+def wait_for_heartbeat(cluster: Cluster, session: str, due_ms: int) -> None:
+    """Wait for a heartbeat that was not due before a moment; it comes within seconds."""
+    cluster.wait(
+        f"a heartbeat of {session} from {due_ms} on",
+        lambda: any(time_ms >= due_ms for time_ms in heartbeats_ms(cluster, session)),
+        10,
+    )
+
+
+def now_ms() -> int:
+    """Return the true time."""
+    return time.time_ns() // 1_000_000
+
+
+def test_clock_that_was_an_hour_behind_is_followed_at_once_when_it_is_put_right(
     cluster: Cluster, settable_clock: SettableClock
 ) -> None:
-    """No heartbeat of the hour is sent, and none is skipped."""
-    flow, traffic = load(cluster)
-    settable_clock.step(HOUR_S)
-    assert beats_in(cluster, 4) < 3 * SESSIONS
-    assert flow.poll() is None, cluster.errors(flow)
-    through_ms = catch_up(cluster, traffic)
+    """It is as after an outage: new sessions start, running ones go on at the true time.
+
+    Until then all input is in the future, and /readyz says why nothing comes of it.
+    """
+    settable_clock.step(-HOUR_S)
+    port = free_port()
+    flow = cluster.start(HEARTWHEEL_HTTP_PORT=str(port))
+    begun_ms = now_ms() - 1_000 * HOUR_S
+    cluster.send("Start", "c-running", "running", begun_ms)
+    cluster.flush()
+    wait_for_heartbeat(cluster, "running", begun_ms + 1_000)
+    for number in range(20):
+        cluster.send("Start", f"p-{number}", f"set-aside-{number}")
+    cluster.flush()
+    cluster.wait("set aside", lambda: len(cluster.read(cluster.letters)) == 20)
+    cluster.wait("a reason", lambda: "clock of this machine" in readiness(port))
+
+    settable_clock.step(0)
+    right_ms = now_ms()
+    cluster.send("Start", "c-new", "new")
+    cluster.flush()
+    wait_for_heartbeat(cluster, "new", right_ms)
+    wait_for_heartbeat(cluster, "running", right_ms)
+    cluster.wait("readiness", lambda: readiness(port) == "ok", 5)
+    assert not [at for at in heartbeats_ms(cluster, "running") if at > now_ms()]
+    assert len(cluster.read(cluster.letters)) == 20
+    stop(cluster, flow)
+
+
+@pytest.mark.slow
+def test_clock_that_was_ten_minutes_behind_is_put_right_under_load_and_nothing_is_lost(
+    cluster: Cluster, settable_clock: SettableClock
+) -> None:
+    """What was due in these minutes is sent, as the settings say; then all is in time."""
+    settable_clock.step(-MINUTES_S)
+    flow = start(cluster)
+    behind_ms = now_ms() - 1_000 * MINUTES_S
+    for number in range(MANY):
+        cluster.send("Start", f"p-{number}", f"s-{number}", behind_ms)
+    cluster.flush()
+    wait_for_more(cluster, 3 * MANY)
+    settable_clock.step(0)
+    through_ms = wait_for_model(cluster)
     stop(cluster, flow)
     check(cluster, through_ms)
 
 
 @pytest.mark.slow
-def test_clock_set_back_by_an_hour_ends_the_run_and_the_next_goes_on(
+def test_clock_set_an_hour_ahead_and_put_right_sends_nothing_twice(
     cluster: Cluster, settable_clock: SettableClock
 ) -> None:
-    """One clear line and exit code 1; started again, heartbeats come at once, not in an hour."""
+    """A wrong clock is followed; put right, it ends the run, and the next one has the true time.
+
+    The heartbeats of the hour are out, and are not sent again; new sessions start, and end.
+    """
+    port = free_port()
+    flow = cluster.start(HEARTWHEEL_HTTP_PORT=str(port))
+    begun_ms = now_ms()
+    for number in range(MANY):
+        cluster.send("Start", f"p-{number}", f"s-{number}")
+    cluster.flush()
+    wait_for_heartbeat(cluster, "s-0", begun_ms)
+    settable_clock.step(HOUR_S)
+    wait_for_heartbeat(cluster, "s-0", begun_ms + 1_000 * HOUR_S)
+    assert flow.poll() is None, cluster.errors(flow)
+    settable_clock.step(0)
+    assert flow.wait(10) == 1
+    assert "the clock of this machine was set back by 3600 s" in cluster.errors(flow)
+    flow = cluster.start(HEARTWHEEL_HTTP_PORT=str(port))
+    cluster.send("Start", "c-new", "new")
+    cluster.send("End", "p-0", "s-0")
+    cluster.flush()
+    cluster.wait("the new session", lambda: "new" in cluster.sessions(), 10)
+    cluster.wait("the end", lambda: isinstance(cluster.sessions()["s-0"][-1], SessionEnd), 10)
+    cluster.send("End", "c-new", "new")
+    cluster.flush()
+    cluster.wait("the end", lambda: isinstance(cluster.sessions()["new"][-1], SessionEnd), 10)
+    assert not cluster.read(cluster.letters)
+    for session in cluster.sessions():
+        heartbeats_ms(cluster, session)
+    stop(cluster, flow)
+
+
+@pytest.mark.slow
+def test_clock_set_back_by_an_hour_ends_the_run_and_the_next_goes_on_once_it_is_right(
+    cluster: Cluster, settable_clock: SettableClock
+) -> None:
+    """One clear line and exit code 1; with a wrong clock nothing is sent twice, nor too early."""
     flow, traffic = load(cluster)
+    traffic.end()
     settable_clock.step(-HOUR_S)
     assert flow.wait(10) == 1
     assert "the clock of this machine was set back by 3600 s" in cluster.errors(flow)
-    flow = start(cluster)
-    wait_for_more(cluster, SESSIONS)
-    stop(cluster, flow)
+    port = free_port()
+    flow = start(cluster, HEARTWHEEL_HTTP_PORT=str(port))
+    cluster.wait("a reason", lambda: "ahead of the wall clock" in readiness(port))
     settable_clock.step(0)
-    flow = start(cluster)
-    through_ms = catch_up(cluster, traffic)
+    through_ms = wait_for_model(cluster)
+    cluster.wait("readiness", lambda: readiness(port) == "ok", 5)
     stop(cluster, flow)
     check(cluster, through_ms)
 
