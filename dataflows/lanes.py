@@ -79,7 +79,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             emitted += _emitted(output)
         for report in progress:
             lane.update(report)
-        self._schedule(now, 0)
+        self._schedule(lane, now, 0)
         return emitted, False
 
     def _restore(self, lane: Lane, row: Row, now: int) -> list[Emitted]:
@@ -104,7 +104,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             )
             raise SnapshotError(msg)
         output = lane.advance(now)
-        self._schedule(now, len(output.records))
+        self._schedule(lane, now, len(output.records))
         emitted = _emitted(output) or self._keep_sink_awake()
         if not self._complete and output.records.complete_up_to_ms is not None:
             self._complete = True
@@ -123,14 +123,13 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         self._kept_awake = True
         return [OutputBatch([], [])]
 
-    def _schedule(self, now: int, fired: int) -> None:
+    def _schedule(self, lane: Lane, now: int, fired: int) -> None:
         """Wake at the next tick if anything can become due, at once if something is left."""
-        assert self._lane is not None
         if fired:
             self._tick.note_work(now, fired)
-        if self._lane.behind(now) and self._lane.table.wheel:
+        if lane.behind(now) and lane.table.wheel:
             self._wake_ms = now
-        elif self._lane.table.wheel or self._lane.resuming or self._hold_epochs:
+        elif lane.table.wheel or lane.resuming or self._hold_epochs:
             self._wake_ms = self._tick.next_ms(now)
         else:
             self._wake_ms = None
