@@ -2,12 +2,10 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import msgspec
-import pytest
 import yaml
 
 from dataflows.settings import Settings
@@ -69,12 +67,6 @@ def kustomize(folder: Path) -> list[dict[str, object]]:
     return objects(done.stdout)
 
 
-needs_kubectl = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="not run, as there is no kubectl"
-)
-
-
-@needs_kubectl
 def test_kustomization_of_ones_own_is_the_example_and_renders(tmp_path: Path) -> None:
     """What the page shows is in k8s/examples, and the job has the settings of the run."""
     folder = copy_of_examples(tmp_path)
@@ -89,7 +81,6 @@ def test_kustomization_of_ones_own_is_the_example_and_renders(tmp_path: Path) ->
     assert environment_of(manifests, "heartwheel-0")["HEARTWHEEL_LANES"] == "2"
 
 
-@needs_kubectl
 def test_client_certificate_can_be_left_out(tmp_path: Path) -> None:
     """The patch of the page takes its two options out, and nothing else."""
     folder = copy_of_examples(tmp_path)

@@ -28,7 +28,7 @@ NAMESPACES = Need(
     "containers", ("ip", "unshare", "nsenter", "setpriv", "ps"), "iproute2 util-linux procps"
 )
 COMPILER = Need("a clock that can be set", ("cc",), "gcc libc6-dev")
-KUBECTL = Need("rendered manifests", ("kubectl",), "kubectl")
+KUBECTL = Need("rendered manifests", ("kubectl",), "kubectl 1.26 or later (.ci/kubectl builds it)")
 
 
 def absent(need: Need) -> list[str]:

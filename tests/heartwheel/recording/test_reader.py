@@ -47,14 +47,27 @@ def _frames_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_any_bytes_come_back_as_they_were(tmp_path: Path) -> None:
     """Key, value and headers that are missing, empty, text or no text."""
-    lines = [
-        Line(
-            "console-events", 0, 0, BEGIN_MS, "append", *text_or_bytes(key), *text_or_bytes(value),
-            [Header("name", *text_or_bytes(value)), Header("name", *text_or_bytes(key))],
+
+    def line(key: bytes | None, value: bytes | None) -> Line:
+        key_text, key_base64 = text_or_bytes(key)
+        value_text, value_base64 = text_or_bytes(value)
+        return Line(
+            "console-events",
+            0,
+            0,
+            BEGIN_MS,
+            timestamp_type="append",
+            key=key_text,
+            key_base64=key_base64,
+            value=value_text,
+            value_base64=value_base64,
+            headers=[
+                Header("name", value_text, value_base64),
+                Header("name", key_text, key_base64),
+            ],
         )
-        for key in BYTES
-        for value in BYTES
-    ]  # fmt: skip
+
+    lines = [line(key, value) for key in BYTES for value in BYTES]
     write(tmp_path / "r", preface(SETTINGS), lines, BEGIN_MS)
     back = lines_of(Recording(tmp_path / "r"))
     assert [(line.key_bytes(), line.value_bytes()) for line in back] == [
