@@ -133,7 +133,7 @@ def test_killed_recorder_goes_on_without_loss_or_double(cluster: Cluster, tmp_pa
 def test_recording_from_the_middle_excuses_what_began_before(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """From a time or an offset on; sessions that began earlier are counted apart."""
+    """From a time or an offset on; sessions that began earlier are counted separately."""
     flow = cluster.start(**ALL)
     cluster.send("Start", "c1", "before")
     cluster.flush()

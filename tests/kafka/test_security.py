@@ -1,4 +1,4 @@
-"""A Kafka that asks who one is: the whole run through TLS, and one line where it lets nobody in."""
+"""A Kafka with authentication: the whole run through TLS, and one line where it lets nobody in."""
 
 import signal
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A real Kafka that asks who one is: SCRAM over TLS, certificates of clients, and ACLs."""
+"""A real Kafka with authentication: SCRAM over TLS, certificates of clients, and ACLs."""
 
 from pathlib import Path
 
