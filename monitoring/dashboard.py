@@ -252,7 +252,7 @@ def processes() -> list[Panel]:
         ),
         graph(
             "Time since the start",
-            "Falls to zero when a process is started anew.",
+            "Falls to zero when a process is started again.",
             "s",
             (
                 f"time() - {start} * on (job, instance) group_right {build}",
