@@ -5,6 +5,8 @@ refused for that, because the rules decide by time what comes first; but whoever
 know. So each such event is counted, and a warning tells of the first.
 """
 
+import logging
+
 from dataflows.logs import log
 from dataflows.metrics import MISPLACED, MISPLACED_CAUSES
 from dataflows.text import shown
@@ -62,6 +64,8 @@ class Placement:
 
 
 def _tell(fault: str, device_id: str, key: bytes | None, place: Place) -> None:
+    if not logging.getLogger().hasHandlers():
+        return  # a replay has no log
     log.warning(
         f"{fault}: a backlog may be read in the wrong order",
         device=shown(device_id),
