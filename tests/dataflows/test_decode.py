@@ -1,9 +1,9 @@
-"""The decode step: what is too large is not even decoded."""
+"""The decode step: what is too large is not decoded, and what a clock rejected stays rejected."""
 
 import pytest
 
 from dataflows.decode import Decode
-from dataflows.messages import DeadLetter, LaneBatch, Message, PartitionBatch
+from dataflows.messages import DeadLetter, LaneBatch, Message, PartitionBatch, RejectedByClock
 from dataflows.run_state import RunState
 from session_logic.lane import Lane
 from session_logic.rules import Rules
@@ -52,3 +52,25 @@ def test_what_an_earlier_run_has_reached_is_not_in_the_future(beside_ms: int, ki
     message = (7, NOW_MS + 3_600_000 + beside_ms, KEY, VALUE, True)
     ((_, item),) = Decode(1, 0, run)([PartitionBatch("t", 0, "pc", [message], None)])
     assert type(item) is kind
+
+
+def test_record_that_an_earlier_clock_rejected_stays_rejected() -> None:
+    """It is known by place and timestamp; the topic is asked once, before the first record."""
+    asked = 0
+
+    def earlier() -> RejectedByClock:
+        nonlocal asked
+        asked += 1
+        return {("t", 0): {8: NOW_MS, 9: NOW_MS - 1}}
+
+    decode = Decode(1, 0, RunState(FixedClock(NOW_MS), rejected_earlier=earlier))
+    assert decode([PartitionBatch("t", 0, "pc", [], None)]) == []
+    assert asked == 0
+    reasons = []
+    for partition, offset in ((0, 7), (0, 8), (0, 9), (1, 8), (0, 10), (0, 8)):
+        poll = PartitionBatch("t", partition, "pc", [(offset, NOW_MS, KEY, VALUE, True)], None)
+        ((_, item),) = decode([poll])
+        reasons.append(item.reason if isinstance(item, DeadLetter) else "event")
+    # 9 has another timestamp, so it is of a topic that was created again; 10 is past them all.
+    assert reasons == ["event", "in_the_future", "event", "event", "event", "event"]
+    assert asked == 1

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState
-from dataflows.kafka.dead_letters import DeadLetterPart
+from dataflows.kafka.dead_letters import DeadLetterPart, read_rejected_by_clock
 from dataflows.kafka.producer import DeliveryError, SharedProducer
 from dataflows.kafka.reconcile import OutputReader
-from dataflows.messages import DeadLetter
+from dataflows.messages import DeadLetter, RejectedByClock
 from dataflows.settings import Settings
 from tests.support.clocks import T
 from tests.support.fake_kafka import Consumer, Log, Producer, Record
@@ -36,10 +36,23 @@ class Letters:
         reader = OutputReader(Settings(), lambda _options: consumer)
         return DeadLetterPart("letters", PARTITIONS, self.producer, reader, state)
 
+    def rejected_by_clock(self, stored: dict[int, int] | None) -> tuple[RejectedByClock, int]:
+        """Return what a new process reads, and how many records it was given for that."""
+        consumer = Consumer(self.log, lambda: T)
+        reader = OutputReader(Settings(), lambda _options: consumer)
+        found = read_rejected_by_clock("letters", PARTITIONS, reader, stored)
+        return found, len(consumer.reading.given_ms)
+
     def offsets(self, partition: int = 0) -> list[str]:
         """Return the offsets of the input records that are in the topic."""
         records: list[Record] = self.log.at(("letters", partition))
         return [(record.headers or {})["heartwheel.offset"] for record in records]
+
+
+def in_the_future(offset: int, partition: int = 0) -> DeadLetter:
+    """Return a dead letter that a clock has made."""
+    message = (offset, T + offset, b"key", b"value", True)
+    return DeadLetter("in", partition, message, "in_the_future", "limit")
 
 
 @pytest.fixture
@@ -106,3 +119,32 @@ def test_dead_letter_that_kafka_refuses_ends_the_run(letters: Letters) -> None:
     letters.kafka.fail()
     with pytest.raises(DeliveryError, match="letters: a record was refused"):
         part.snapshot()
+
+
+def test_what_a_clock_rejected_since_the_snapshot_is_found(letters: Letters) -> None:
+    """By place and timestamp; other reasons and other programs' records are skipped."""
+    part = letters.part()
+    part.write_batch([in_the_future(1), in_the_future(1, 1)])
+    stored = part.snapshot()[1]
+    part.write_batch([in_the_future(2), dead_letter(3), in_the_future(4, 2), in_the_future(5, 1)])
+    part.snapshot()
+    letters.log.at(("letters", 0)).append(Record(T, None, None, {"heartwheel.requeued": "x"}, T))
+    later: RejectedByClock = {("in", 0): {2: T + 2}, ("in", 2): {4: T + 4}, ("in", 1): {5: T + 5}}
+    assert letters.rejected_by_clock(stored) == (later, 5)
+
+
+def test_process_without_the_store_reads_all_that_clocks_rejected(letters: Letters) -> None:
+    """It does not know how far the last snapshot was."""
+    part = letters.part()
+    part.write_batch([in_the_future(1), dead_letter(2), in_the_future(3, 1)])
+    part.snapshot()
+    found: RejectedByClock = {("in", 0): {1: T + 1}, ("in", 1): {3: T + 3}}
+    assert letters.rejected_by_clock(None) == (found, 3)
+
+
+def test_nothing_is_read_where_nothing_is_new(letters: Letters) -> None:
+    """A start after a clean stop, or with an empty topic, costs two requests."""
+    assert letters.rejected_by_clock(None) == ({}, 0)
+    part = letters.part()
+    part.write_batch([in_the_future(1)])
+    assert letters.rejected_by_clock(part.snapshot()[1]) == ({}, 0)
