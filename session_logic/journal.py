@@ -89,6 +89,10 @@ class Journal:
         """The oldest segment that is still needed."""
         return min(self.through.get(group, -1) for group in self._groups) + 1
 
+    def stored(self) -> bool:
+        """Say whether anything of the lane is in the store."""
+        return self.segment >= 0 or bool(self.through)
+
     def full(self) -> bool:
         """Say whether the next facts belong into a new segment."""
         return self._bytes >= SEGMENT_BYTES or self._epochs >= SEGMENT_EPOCHS
@@ -96,8 +100,7 @@ class Journal:
     def roll(self) -> int | None:
         """Begin a new segment; return the key group to write whole now, if there is one yet."""
         finished = self.segment
-        self.segment += 1
-        self._bytes = self._epochs = 0
+        self.begin_segment()
         if finished < 0:
             return None
         group = self._groups[finished % len(self._groups)]
@@ -105,9 +108,22 @@ class Journal:
         assert self.segment - self.oldest < self._slots
         return group
 
+    def begin_segment(self) -> None:
+        """Begin a new segment; something must be appended to it in this epoch."""
+        self.segment += 1
+        self._bytes = self._epochs = 0
+
     def base(self, group: int, blob: bytes) -> BaseRow:
         """Return the row to write for the key group that has its turn."""
         return BaseRow(self._lane, group, self.through[group], blob)
+
+    def rewrite(self, group: int, blob: bytes) -> BaseRow:
+        """Return the row to write for a key group out of turn; it needs no finished segment then.
+
+        Once that is done for every group, the next segment must begin.
+        """
+        self.through[group] = self.segment
+        return self.base(group, blob)
 
     def append(self, entry: bytes) -> JournalRow:
         """Return the row to write for an entry."""

@@ -14,15 +14,21 @@ session first fires what that session owes up to the fact's time. A fact that is
 watermark comes too late for that, because heartbeats after it are out already; it is applied as
 if it had come then.
 
-Phases. A new lane is LIVE. One with a state begins RESTORING: facts are stored, but wait until
-every row of the store is there. Then it is CATCHING_UP: the run stood still for a while, and an
-input topic holds what came meanwhile, so nothing fires before the clock has come to the moment
-at which catching up began. Then the lane jumps to that moment in one step (`_jump`), and is LIVE.
-With catch_up `latest`, a session gets only the newest of the heartbeats that fell due meanwhile.
-A lane that is LIVE but stood still for over PAUSE_MS jumps as well.
+Phases. A lane with a state begins RESTORING: facts are stored, but wait until every row of the
+store is there. Then it is CATCHING_UP, and a new lane is so from the beginning: the run stood
+still for a while, or was not there yet, and the input holds what came meanwhile. So nothing fires
+before the clock has come to the moment at which catching up began. Then the lane jumps to that
+moment in one step (`_jump`), and is LIVE. With catch_up `latest`, a session gets only the newest
+of the heartbeats that fell due meanwhile. A lane that is LIVE but stood still for over PAUSE_MS
+jumps as well.
 
 Storing. `apply` appends facts to the journal before it acts on them, with the watermark under
 which it does. A replay of the journal needs nothing else, so state() is a few numbers.
+
+Other rules. A lane is restored by the rules that its state names, and then goes over to those of
+this run (`_change_rules`): a session keeps the heartbeat interval that it started with; a shorter
+or longer maximum holds for all, and a session that is over it at once ends after the watermark.
+Every base is written anew then, so that no later restore needs to know the rules of before.
 
 What would break it: a fact applied but not appended; a watermark that falls; a record that depends
 on anything but facts, rules and watermarks (the moment of processing, the order of a dict).
@@ -31,6 +37,7 @@ on anything but facts, rules and watermarks (the moment of processing, the order
 from enum import Enum, auto
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from session_logic.clock import LaneClock, Progress
 from session_logic.codec import encode_entry, encode_output, encode_sessions
@@ -39,7 +46,13 @@ from session_logic.events import Fact, JournalEntry, OutputEvent, Watermark
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, key_groups_of
 from session_logic.output import OutputBatch
-from session_logic.restoring import STATE_VERSION, LaneState, Restoration, check_state
+from session_logic.restoring import (
+    STATE_VERSION,
+    LaneState,
+    Restoration,
+    check_state,
+    stored_rules,
+)
 from session_logic.rules import Rules
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact
@@ -83,17 +96,18 @@ class Lane:
             check_state(state, lanes)
         self.lane = lane
         self.lanes = lanes
-        self._rules = rules
-        self.table = SessionTable(rules, key_groups_of(lane, lanes))
+        self._wanted_rules = rules
+        self._rules = rules if state is None else state.rules_or(rules)
+        self.table = SessionTable(self._rules, key_groups_of(lane, lanes))
         self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.watermark_ms = NEVER_MS if state is None else state.watermark_ms
-        self.phase = Phase.LIVE
+        self.phase = Phase.CATCHING_UP
         self._catch_up_to_ms: int | None = None
         self._restoration: Restoration | None = None
         if state is not None:
             self.phase = Phase.RESTORING
-            self._restoration = Restoration(state, self._journal.oldest, self.table, rules)
+            self._restoration = Restoration(state, self._journal.oldest, self.table, self._rules)
             self._finish_restoring(LaneOutput(), NEVER_MS)
 
     @property
@@ -206,7 +220,7 @@ class Lane:
     def _jump(self, output: LaneOutput, time_ms: int) -> None:
         """Raise the watermark in one step where time is not to pass moment by moment."""
         step_ms = time_ms - self.watermark_ms
-        heartbeat_ms = self._rules.heartbeat_ms
+        heartbeat_ms = max(self._rules.intervals_ms)
         paused = self.clock.live and self.watermark_ms != NEVER_MS and step_ms > PAUSE_MS
         outage = self.phase is Phase.CATCHING_UP or paused
         if outage and self._rules.catch_up == "latest" and step_ms > heartbeat_ms:
@@ -220,7 +234,7 @@ class Lane:
 
     def behind(self, now_ms: int) -> bool:
         """Say whether something that is due by now has been left to the next `advance`."""
-        return self.phase is Phase.LIVE and (self.clock.time_ms(now_ms) or 0) > self.watermark_ms
+        return (self._time_to_come_to(now_ms) or NEVER_MS) > self.watermark_ms
 
     # What is stored and restored.
 
@@ -236,6 +250,7 @@ class Lane:
             waiting=0 if restoration is None else restoration.waiting,
             groups=KEY_GROUPS,
             moved_watermarks={} if restoration is None else dict(restoration.moved_watermarks),
+            rules=stored_rules(self._rules),
         )
 
     def restore(self, row: Row, now_ms: int) -> LaneOutput:
@@ -259,6 +274,30 @@ class Lane:
             return
         waiting = self._restoration.finish()
         self._restoration = None
-        self.phase = Phase.LIVE if self.watermark_ms == NEVER_MS else Phase.CATCHING_UP
+        self.phase = Phase.CATCHING_UP
         for facts in waiting:
             self._act(facts, output, now_ms)
+        self._change_rules(output)
+
+    def _change_rules(self, output: LaneOutput) -> None:
+        """Go over from the rules of the state to those of this run."""
+        rules = replace(self._wanted_rules, earlier_intervals_ms=self._rules.intervals_ms)
+        if stored_rules(rules) == stored_rules(self._rules):
+            return
+        self._rules, before = rules, self.table
+        self.table = SessionTable(rules, key_groups_of(self.lane, self.lanes))
+        self.table.counts = before.counts
+        for group in key_groups_of(self.lane, self.lanes):
+            self.table.load(group, before.sessions(group))
+        output.add(self.table.end_overdue(self.watermark_ms + 1))
+        if self._journal.stored():
+            self._rewrite_bases(output)
+
+    def _rewrite_bases(self, output: LaneOutput) -> None:
+        """Write the base of every key group, so that no restore goes back to before this moment."""
+        for group in key_groups_of(self.lane, self.lanes):
+            blob = encode_sessions(self.table.sessions(group))
+            output.rows.append(self._journal.rewrite(group, blob))
+        self._journal.begin_segment()
+        entry = encode_entry(JournalEntry(self.watermark(), []))
+        output.rows.append(self._journal.append(entry))

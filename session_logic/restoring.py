@@ -27,7 +27,16 @@ from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact
 
-STATE_VERSION = 2
+STATE_VERSION = 3
+
+
+class StoredRules(Struct, frozen=True, gc=False, array_like=True):
+    """The rules by which a lane went; intervals_ms are those that its sessions may beat in."""
+
+    heartbeat_ms: int
+    max_session_ms: int
+    deduplication_window_ms: int
+    intervals_ms: list[int]
 
 
 class LaneState(Struct, frozen=True, gc=False, array_like=True):
@@ -46,6 +55,29 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     waiting: int = 0
     groups: int = KEY_GROUPS
     moved_watermarks: dict[int, int] = {}
+    rules: StoredRules | None = None  # None before version 3
+
+    def rules_or(self, rules: Rules) -> Rules:
+        """Return the rules by which the lane went, or these if they are not stored."""
+        if self.rules is None:
+            return rules
+        return Rules(
+            self.rules.heartbeat_ms,
+            self.rules.max_session_ms,
+            self.rules.deduplication_window_ms,
+            rules.catch_up,
+            tuple(self.rules.intervals_ms),
+        )
+
+
+def stored_rules(rules: Rules) -> StoredRules:
+    """Return rules as a lane's state holds them."""
+    return StoredRules(
+        rules.heartbeat_ms,
+        rules.max_session_ms,
+        rules.deduplication_window_ms,
+        list(rules.intervals_ms),
+    )
 
 
 def read_lane_state(stored: list[Any]) -> LaneState:

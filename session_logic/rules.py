@@ -24,6 +24,7 @@ class Session(Struct, gc=False, array_like=True):
     platform: str
     started_ms: int
     ended_ms: int = 0
+    interval: int = 0  # which of Rules.intervals_ms it beats in
 
 
 class Rules(Struct, frozen=True):
@@ -33,6 +34,8 @@ class Rules(Struct, frozen=True):
     max_session_ms: int
     deduplication_window_ms: int = 120_000
     catch_up: Literal["latest", "all"] = "latest"
+    # Every interval that a session may still beat in, if it is not this one alone.
+    earlier_intervals_ms: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ConfigError unless 0 < heartbeat_ms <= max_session_ms and nothing is negative."""
@@ -45,6 +48,21 @@ class Rules(Struct, frozen=True):
         if self.deduplication_window_ms < 0:
             msg = f"deduplication_window_ms ({self.deduplication_window_ms}) must not be negative"
             raise ConfigError(msg)
+
+    @property
+    def intervals_ms(self) -> tuple[int, ...]:
+        """Every interval that a session may beat in; a session knows the place of its own."""
+        earlier_ms = self.earlier_intervals_ms
+        return earlier_ms if self.heartbeat_ms in earlier_ms else (*earlier_ms, self.heartbeat_ms)
+
+    @property
+    def interval(self) -> int:
+        """The place of the interval in which a session beats that starts now."""
+        return self.intervals_ms.index(self.heartbeat_ms)
+
+    def interval_ms(self, session: Session) -> int:
+        """Return the interval in which a session beats, for as long as it lives."""
+        return self.intervals_ms[session.interval]
 
 
 def is_due(due_ms: int, now_ms: int) -> bool:
@@ -62,8 +80,9 @@ def next_heartbeat_ms(session: Session, rules: Rules, watermark_ms: int) -> int 
 
     What was due by watermark_ms has been sent.
     """
-    sent = max(0, (watermark_ms - session.started_ms) // rules.heartbeat_ms)
-    due_ms = session.started_ms + (sent + 1) * rules.heartbeat_ms
+    interval_ms = rules.interval_ms(session)
+    sent = max(0, (watermark_ms - session.started_ms) // interval_ms)
+    due_ms = session.started_ms + (sent + 1) * interval_ms
     return None if is_due(timeout_ms(session, rules), due_ms) else due_ms
 
 
@@ -72,7 +91,7 @@ def drop_ms(session: Session, rules: Rules) -> int:
 
     One heartbeat after the deduplication window, so that late events still find it.
     """
-    return session.ended_ms + rules.deduplication_window_ms + rules.heartbeat_ms
+    return session.ended_ms + rules.deduplication_window_ms + rules.interval_ms(session)
 
 
 def is_repeated(session: Session, rules: Rules, fact: Fact) -> bool:
@@ -93,9 +112,10 @@ def owed_heartbeats(
 
     None is due at or after the timeout. With at_most, the older ones are left out.
     """
+    interval_ms = rules.interval_ms(session)
     upto_ms = min(upto_ms, timeout_ms(session, rules) - 1)
-    last = (upto_ms - session.started_ms) // rules.heartbeat_ms
-    first = max(0, (after_ms - session.started_ms) // rules.heartbeat_ms) + 1
+    last = (upto_ms - session.started_ms) // interval_ms
+    first = max(0, (after_ms - session.started_ms) // interval_ms) + 1
     if at_most is not None:
         first = max(first, last + 1 - at_most)
     return [
@@ -104,7 +124,7 @@ def owed_heartbeats(
             session.session_id,
             session.platform,
             session.started_ms,
-            session.started_ms + sequence * rules.heartbeat_ms,
+            session.started_ms + sequence * interval_ms,
             sequence,
         )
         for sequence in range(first, last + 1)
@@ -117,8 +137,9 @@ def earliest_end_ms(session: Session, rules: Rules, watermark_ms: int) -> int:
     That is its start, or its last heartbeat that has been sent: what is out is not contradicted.
     """
     sent_until_ms = min(watermark_ms, timeout_ms(session, rules) - 1)
-    beats = max(0, (sent_until_ms - session.started_ms) // rules.heartbeat_ms)
-    return session.started_ms + beats * rules.heartbeat_ms
+    interval_ms = rules.interval_ms(session)
+    beats = max(0, (sent_until_ms - session.started_ms) // interval_ms)
+    return session.started_ms + beats * interval_ms
 
 
 def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd:
@@ -137,12 +158,13 @@ def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd
     )
 
 
-def early_end(fact: Fact) -> Session:
+def early_end(fact: Fact, rules: Rules) -> Session:
     """Return what is remembered of an end that came before its start: a session without one.
 
     It has no platform, which no session that began can have. It starts when it ends.
     """
-    return Session(fact.device_id, fact.session_id, "", fact.time_ms, max(1, fact.time_ms))
+    ended_ms = max(1, fact.time_ms)
+    return Session(fact.device_id, fact.session_id, "", fact.time_ms, ended_ms, rules.interval)
 
 
 def has_begun(session: Session) -> bool:

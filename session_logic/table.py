@@ -37,10 +37,11 @@ class SessionTable:
         """Make an empty table for the lane that has these groups."""
         self.rules = rules
         self._groups = {group: KeyGroup() for group in groups}
-        self.wheel = Wheel(rules.heartbeat_ms)
+        self.interval = rules.interval
+        self.wheel = Wheel(rules.intervals_ms)
         # Timeouts fall on the heartbeat slot, unless the interval does not divide the limit.
-        odd_ms = rules.max_session_ms % rules.heartbeat_ms
-        self.timeouts = Wheel(rules.heartbeat_ms, odd_ms) if odd_ms else None
+        odd_ms = [rules.max_session_ms % interval_ms for interval_ms in rules.intervals_ms]
+        self.timeouts = Wheel(rules.intervals_ms, odd_ms) if any(odd_ms) else None
         self.counts: Counter[str] = Counter()
         self.platforms: Counter[str] = Counter()
         self.crowded = CrowdedDevices()
@@ -117,10 +118,15 @@ class SessionTable:
         """
         # Inlined from rules.owed_heartbeats and rules.is_due, because a call for each heartbeat
         # would double what it costs; a test holds both equal, over all ages around each limit.
-        max_session_ms, heartbeat_ms = self.rules.max_session_ms, self.rules.heartbeat_ms
+        max_session_ms = self.rules.max_session_ms
         add_key, add_value = records.keys.append, records.values.append
         beats = noted = 0
-        for time_ms, slot in self.wheel.turn(after_ms, upto_ms):
+        fired_ms = after_ms
+        for time_ms, heartbeat_ms, slot in self.wheel.turn(after_ms, upto_ms):
+            if len(records.keys) >= limit and time_ms > fired_ms:
+                upto_ms = fired_ms
+                break
+            fired_ms = time_ms
             ended = expired = False
             for session in slot:
                 if session.ended_ms:
@@ -151,12 +157,9 @@ class SessionTable:
                 self._expire(slot, records, time_ms)
             if ended:
                 slot[:] = [s for s in slot if not s.ended_ms or not self._forget(s, time_ms)]
-            if len(records.keys) >= limit:
-                upto_ms = time_ms
-                break
         self.counts["heartbeats"] += beats
         if self.timeouts is not None:
-            for time_ms, slot in self.timeouts.turn(after_ms, upto_ms):
+            for time_ms, _, slot in self.timeouts.turn(after_ms, upto_ms):
                 self._expire(slot, records, time_ms)
                 slot[:] = [session for session in slot if not session.ended_ms]
         return upto_ms
@@ -180,7 +183,8 @@ class SessionTable:
         records: list[OutputEvent] = []
         # Nothing is due of a session that started later: the same rules, asked once for all.
         rules = self.rules
-        latest_ms = upto_ms - (rules.max_session_ms if timeouts_only else rules.heartbeat_ms)
+        first_ms = rules.max_session_ms if timeouts_only else min(rules.intervals_ms)
+        latest_ms = upto_ms - first_ms
         for group in self._groups.values():
             sessions = group.active.values()
             for session in [s for s in sessions if is_due(s.started_ms, latest_ms)]:
@@ -190,6 +194,22 @@ class SessionTable:
                 else:
                     records += self.owed(session, watermark, upto_ms)
         return records
+
+    def end_overdue(self, time_ms: int) -> list[OutputEvent]:
+        """End the sessions that are over the maximum before a time, at that time.
+
+        For a maximum that has become shorter: all that was due before time_ms has been sent.
+        """
+        sent = Watermark(time_ms - 1)
+        overdue = [
+            session
+            for group in self._groups.values()
+            for session in group.active.values()
+            if is_due(timeout_ms(session, self.rules), sent.upto_ms)
+        ]
+        return [
+            event for session in overdue for event in self.end(session, "timed_out", sent, time_ms)
+        ]
 
     def _forget(self, session: Session, now_ms: int) -> bool:
         """Drop an ended session that need not be remembered any longer; say whether it was."""

@@ -152,7 +152,7 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
 
 def remember_end(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Keep the end of an unknown session: its start may come after it."""
-    end = early_end(change.fact)
+    end = early_end(change.fact, table.rules)
     if not is_due(drop_ms(end, table.rules), change.watermark.upto_ms):
         table.put(end)
     return ignore_end(table, change)
@@ -184,7 +184,13 @@ def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
 
 def _begin(table: SessionTable, fact: Fact) -> tuple[Session, list[OutputEvent]]:
     """Return the new active session of a device, and its first record."""
-    session = Session(fact.device_id, fact.session_id, intern(fact.platform), fact.time_ms)
+    session = Session(
+        fact.device_id,
+        fact.session_id,
+        intern(fact.platform),
+        fact.time_ms,
+        interval=table.interval,
+    )
     table.put(session)
     table.counts["started"] += 1
     names = (fact.device_id, fact.session_id, fact.platform)

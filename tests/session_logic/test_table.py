@@ -80,7 +80,7 @@ def sessions(count: int) -> SessionTable:
 def test_tick_touches_only_the_sessions_that_are_due(count: int) -> None:
     """The cost of a heartbeat does not grow with the number of sessions."""
     table = sessions(count)
-    touched = sum(len(slot) for _, slot in table.wheel.turn(T + 30_000, T + 30_300))
+    touched = sum(len(slot) for _, _, slot in table.wheel.turn(T + 30_000, T + 30_300))
     records = OutputBatch([], [])
     table.fire(T + 30_000, T + 30_300, records, 10**9)
     assert touched == len(records) == count // 100

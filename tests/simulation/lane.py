@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 PARTS = ("topic/0", "topic/1")
 
 
-def check_contract(events: list[OutputEvent], rules: Rules) -> None:
-    """Check a device's output without any model: sessions whole, in order, one at a time."""
+def check_contract(events: list[OutputEvent], some_rules: list[Rules]) -> None:
+    """Check a device's output without any model: sessions whole, in order, one at a time.
+
+    Rules may have changed; a session keeps the interval in which it began.
+    """
+    intervals_ms = {rules.heartbeat_ms for rules in some_rules}
+    limits_ms = {rules.max_session_ms for rules in some_rules}
+    every = all(rules.catch_up == "all" for rules in some_rules)
     active: SessionActive | None = None
-    beat = 0
+    beat = beat_ms = interval_ms = 0
     for event in events:
         if isinstance(event, SessionActive):
             assert active is None
@@ -36,15 +42,19 @@ def check_contract(events: list[OutputEvent], rules: Rules) -> None:
         if isinstance(event, Heartbeat):
             assert event.sequence > beat
             # Only one that was opened late may have missed heartbeats, and those come first.
-            assert rules.catch_up == "latest" or beat == 0 or event.sequence == beat + 1
-            beat = event.sequence
-            assert event.time_ms == event.started_ms + beat * rules.heartbeat_ms
-            assert event.time_ms < event.started_ms + rules.max_session_ms
+            assert not every or beat == 0 or event.sequence == beat + 1
+            assert beat == 0 or event.time_ms - beat_ms == (event.sequence - beat) * interval_ms
+            beat, beat_ms = event.sequence, event.time_ms
+            interval_ms = (beat_ms - event.started_ms) // beat
+            assert interval_ms in intervals_ms
+            assert beat_ms == event.started_ms + beat * interval_ms
+            assert beat_ms < event.started_ms + max(limits_ms)
         else:
-            timed_out = event.time_ms == event.started_ms + rules.max_session_ms
-            assert timed_out is (event.reason == "timed_out")
             assert event.duration_ms == event.time_ms - event.started_ms >= 0
-            assert event.duration_ms >= beat * rules.heartbeat_ms
+            assert beat == 0 or event.time_ms >= beat_ms
+            if len(limits_ms) == 1:
+                timed_out = event.duration_ms == max(limits_ms)
+                assert timed_out is (event.reason == "timed_out")
             active = None
     assert active is None
 
@@ -69,14 +79,8 @@ class Simulation:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        choose = self.random.choice
-        heartbeat_ms = choose([7, 30, 1_000])
-        self.rules = Rules(
-            heartbeat_ms,
-            heartbeat_ms * choose([1, 2, 5, 40]) + choose([0, 0, 1, heartbeat_ms // 2]),
-            choose([0, heartbeat_ms, 5 * heartbeat_ms]),
-            choose(["latest", "all"]),
-        )
+        self.rules = self.some_rules()
+        self.all_rules = [self.rules]
         self.now_ms = BEGIN_MS
         self.lane = Lane(LANE, LANES, self.rules)
         self.model = Model(self.rules)
@@ -89,6 +93,17 @@ class Simulation:
         self.history: defaultdict[str, list[OutputEvent]] = defaultdict(list)
         self.saved_history: dict[str, int] = {}
         self.sent = 0
+
+    def some_rules(self) -> Rules:
+        """Return rules that a run may have."""
+        choose = self.random.choice
+        heartbeat_ms = choose([7, 30, 1_000])
+        return Rules(
+            heartbeat_ms,
+            heartbeat_ms * choose([1, 2, 5, 40]) + choose([0, 0, 1, heartbeat_ms // 2]),
+            choose([0, heartbeat_ms, 5 * heartbeat_ms]),
+            choose(["latest", "all"]),
+        )
 
     def run(self, steps: int) -> None:
         """Take random steps."""
@@ -104,16 +119,19 @@ class Simulation:
             self.restore_row()
         for part in PARTS:
             self._report(part, None)
-        life_ms = self.rules.max_session_ms + self.rules.deduplication_window_ms
-        for step_ms in (life_ms, life_ms, life_ms, self.rules.heartbeat_ms):
-            self.now_ms += 2 * step_ms
+        life_ms = max(r.max_session_ms + r.deduplication_window_ms for r in self.all_rules)
+        # At last moment by moment, once round for the longest interval: what has ended is dropped.
+        moments_ms = self.rules.max_session_ms
+        rounds = [moments_ms] * (2 * self.model.longest_ms // moments_ms + 2)
+        for step_ms in (2 * life_ms, 2 * life_ms, *rounds):
+            self.now_ms += step_ms
             self.advance()
             while self.lane.behind(self.now_ms):
                 self.advance()
         assert self.lane.table.active == 0
         assert not self.lane.table.wheel
         for events in self.history.values():
-            check_contract(events, self.rules)
+            check_contract(events, self.all_rules)
 
     def a_fact(self) -> Fact:
         """Return a fact for a few devices and sessions, with a time at or beside a boundary."""
@@ -138,14 +156,15 @@ class Simulation:
             self.waiting += facts
             assert not output.records
         else:
-            self._compare_facts(facts, output)
+            self._compare(self._facts_want(facts), output)
 
-    def _compare_facts(self, facts: list[Fact], output: LaneOutput) -> None:
+    def _facts_want(self, facts: list[Fact]) -> list[OutputEvent]:
+        """Return what the model wants of facts."""
         fired, want = self.lane.watermark(), []
         for fact in facts:
             ahead = fact.time_ms > self.now_ms
             want += self.model.apply(fact, Watermark(fired.upto_ms) if ahead else fired)
-        self._compare(want, output)
+        return want
 
     def pass_time(self) -> None:
         """Let time pass, often to a boundary."""
@@ -162,7 +181,7 @@ class Simulation:
         if self.lane.restoring or time_ms is None:
             assert not output.records
             return
-        jump = time_ms - before.upto_ms > self.rules.heartbeat_ms
+        jump = time_ms - before.upto_ms > self.model.longest_ms
         paused = time_ms - before.upto_ms > PAUSE_MS
         outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS and paused)
         newest_only = self.rules.catch_up == "latest" and outage and jump
@@ -220,10 +239,15 @@ class Simulation:
         self.reports = {}
         for device, events in self.history.items():
             del events[self.saved_history.get(device, 0) :]
+        if self.random.random() < 0.3:
+            self.rules = self.some_rules()
+            self.all_rules.append(self.rules)
         self.lane = Lane(LANE, LANES, self.rules, read_lane_state(self.store.state))
         self.to_restore = list(self.store.rows.values())
         self.random.shuffle(self.to_restore)
         assert self.lane.restoring is bool(self.to_restore)
+        if not self.to_restore:
+            self.model.change_rules(self.rules, self.lane.watermark_ms)
 
     def restore_row(self) -> None:
         """Give the lane one of its rows back."""
@@ -234,8 +258,11 @@ class Simulation:
         if self.lane.restoring:
             assert not output.records
         elif restoring:
-            self._compare_facts(self.waiting, output)
+            want = self._facts_want(self.waiting)
             self.waiting = []
+            want += self.model.change_rules(self.rules, self.lane.watermark_ms)
+            self.store.write(output.rows)
+            self._compare(want, output)
 
     def _compare(self, want: list[OutputEvent], output: LaneOutput) -> None:
         check_moments(output.records)

@@ -25,6 +25,7 @@ class Life(Struct):
     """A session as the model knows it."""
 
     fact: Fact
+    interval_ms: int
     ended_ms: int | None = None
 
 
@@ -34,6 +35,7 @@ class Ending(Struct):
     session_id: str
     began_ms: int | None
     ended_ms: int
+    interval_ms: int
 
 
 class Model:
@@ -42,6 +44,7 @@ class Model:
     def __init__(self, rules: Rules) -> None:
         """Begin with no sessions."""
         self.rules = rules
+        self.longest_ms = rules.heartbeat_ms  # of all intervals there were
         self.lives: dict[str, list[Life]] = {}
         self.endings: dict[str, list[Ending]] = {}
 
@@ -86,11 +89,26 @@ class Model:
             return records + self._open(lives, fact, early.ended_ms, watermark, closed=True)
         return records + self._open(lives, fact, watermark.upto_ms, watermark, closed=False)
 
+    def change_rules(self, rules: Rules, watermark_ms: int) -> list[OutputEvent]:
+        """Go by other rules; return the ends of the sessions that have lasted too long for them."""
+        self.rules = rules
+        self.longest_ms = max(self.longest_ms, rules.heartbeat_ms)
+        return [
+            record
+            for lives in self.lives.values()
+            for life in lives
+            if life.ended_ms is None and life.fact.time_ms + rules.max_session_ms <= watermark_ms
+            for record in self._end(life, "timed_out", watermark_ms + 1, Watermark(watermark_ms))
+        ]
+
     def _known(self, device_id: str, watermark: Watermark) -> list[Ending]:
         """Return the ends that a device still remembers."""
-        kept_ms = self.rules.deduplication_window_ms + self.rules.heartbeat_ms
         endings = self.endings.get(device_id, [])
-        return [end for end in endings if end.ended_ms + kept_ms > watermark.upto_ms]
+        return [end for end in endings if self._is_kept(end, watermark)]
+
+    def _is_kept(self, end: Ending, watermark: Watermark) -> bool:
+        kept_ms = self.rules.deduplication_window_ms + end.interval_ms
+        return end.ended_ms + kept_ms > watermark.upto_ms
 
     def _remember(
         self,
@@ -99,15 +117,16 @@ class Model:
         began_ms: int | None,
         ended_ms: int,
         watermark: Watermark,
+        interval_ms: int | None = None,
     ) -> None:
-        ending = Ending(session_id, began_ms, max(1, ended_ms))
+        interval_ms = interval_ms or self.rules.heartbeat_ms
+        ending = Ending(session_id, began_ms, max(1, ended_ms), interval_ms)
         others = [
             end
             for end in self.endings.get(device_id, [])
             if (end.session_id, end.began_ms is None) != (session_id, began_ms is None)
         ]
-        kept_ms = self.rules.deduplication_window_ms + self.rules.heartbeat_ms
-        if began_ms is None and ending.ended_ms + kept_ms <= watermark.upto_ms:
+        if began_ms is None and not self._is_kept(ending, watermark):
             return
         self.endings[device_id] = [*others, ending][-MAX_MEMORY:]
 
@@ -121,7 +140,7 @@ class Model:
     def _open(
         self, lives: list[Life], fact: Fact, upto_ms: int, watermark: Watermark, *, closed: bool
     ) -> list[OutputEvent]:
-        life = Life(fact)
+        life = Life(fact, self.rules.heartbeat_ms)
         lives.append(life)
         active = SessionActive(*_names(fact), fact.time_ms, fact.time_ms)
         missed = Watermark(fact.time_ms, watermark.newest_only)
@@ -143,7 +162,9 @@ class Model:
         time_ms = max([time_ms, fact.time_ms, *(beat.time_ms for beat in sent)])
         owed = self._beats(life, watermark.upto_ms, time_ms)
         life.ended_ms = max(1, time_ms)
-        self._remember(fact.device_id, fact.session_id, fact.time_ms, time_ms, watermark)
+        self._remember(
+            fact.device_id, fact.session_id, fact.time_ms, time_ms, watermark, life.interval_ms
+        )
         duration_ms = time_ms - fact.time_ms
         end = SessionEnd(*_names(fact), fact.time_ms, time_ms, reason, duration_ms)
         return [*_newest(owed, watermark, at_most), end]
@@ -151,11 +172,11 @@ class Model:
     def _beats(self, life: Life, after_ms: int, upto_ms: int) -> list[OutputEvent]:
         fact = life.fact
         beats: list[OutputEvent] = []
-        sequence, time_ms = 1, fact.time_ms + self.rules.heartbeat_ms
+        sequence, time_ms = 1, fact.time_ms + life.interval_ms
         while time_ms <= upto_ms and time_ms < fact.time_ms + self.rules.max_session_ms:
             if time_ms > after_ms:
                 beats.append(Heartbeat(*_names(fact), fact.time_ms, time_ms, sequence))
-            sequence, time_ms = sequence + 1, time_ms + self.rules.heartbeat_ms
+            sequence, time_ms = sequence + 1, time_ms + life.interval_ms
         return beats
 
     def _due(
@@ -167,14 +188,22 @@ class Model:
         return _newest(self._beats(life, after.upto_ms, upto_ms), after, at_most)
 
     def advance(self, after_ms: int, upto_ms: int, *, newest_only: bool) -> list[OutputEvent]:
-        """Return what comes due after after_ms and at or before upto_ms."""
-        return [
-            record
-            for lives in self.lives.values()
-            for life in lives
-            if life.ended_ms is None
-            for record in self._due(life, Watermark(after_ms, newest_only), upto_ms)
-        ]
+        """Return what comes due after after_ms and at or before upto_ms.
+
+        With newest_only, a session that goes on gets what was due in the longest interval of all,
+        and one that is over gets its newest heartbeat.
+        """
+        records: list[OutputEvent] = []
+        for lives in self.lives.values():
+            for life in lives:
+                if life.ended_ms is not None:
+                    continue
+                if newest_only and life.fact.time_ms + self.rules.max_session_ms > upto_ms:
+                    from_ms = max(after_ms, upto_ms - self.longest_ms)
+                    records += self._beats(life, from_ms, upto_ms)
+                else:
+                    records += self._due(life, Watermark(after_ms, newest_only), upto_ms)
+        return records
 
 
 def _newest(

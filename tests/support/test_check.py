@@ -226,6 +226,8 @@ def test_heartbeat_sent_before_an_earlier_end_was_read_is_counted_apart() -> Non
     end = output[place]
     late = Heartbeat("b", "ended", "console", end.started_ms, end.started_ms + 4_000, 4)
     output.insert(place, late)
+    assert checked(output).differences == {D.WRONG: 1}  # an end before a heartbeat that is out
+    output[place + 1] = replace(end, time_ms=late.time_ms, duration_ms=4_000)
     check = checked(output)
     assert (check.differences, check.raced) == ({}, 1)
 
