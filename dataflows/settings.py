@@ -56,20 +56,24 @@ class Settings(
         ),
     ] = 4
     heartbeat_ms: Annotated[
-        Positive, Meta(description="Time between the heartbeats of a session.")
+        Positive,
+        Meta(
+            description="Time between the heartbeats of a session. A session keeps the interval "
+            "with which it started."
+        ),
     ] = 30_000
     max_session_ms: Annotated[
         Positive,
         Meta(
             description="A session that is active for this long times out; at least "
-            "HEARTWHEEL_HEARTBEAT_MS."
+            "HEARTWHEEL_HEARTBEAT_MS. A change holds for running sessions as well."
         ),
     ] = 28_800_000
     deduplication_window_ms: Annotated[
         NotNegative,
         Meta(
             description="How long after its end a repeated start of a session is recognised as a "
-            "duplicate."
+            "duplicate, and an end waits for its start."
         ),
     ] = 120_000
     tick_ms: Annotated[

@@ -8,11 +8,13 @@ the groups of the others still owe up to that moment.
 from collections import defaultdict
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from session_logic.codec import encode_sessions
 from session_logic.journal import BaseRow, JournalState
 from session_logic.keys import KEY_GROUPS, key_groups_of, lane_of
 from session_logic.lane import NEVER_MS, Lane
-from session_logic.restoring import STATE_VERSION, LaneState
+from session_logic.restoring import STATE_VERSION, LaneState, StoredRules, stored_rules
 
 # A base that is older than every segment, of which there is none yet.
 BEFORE_ALL = -1
@@ -26,17 +28,24 @@ class Move:
         self._lanes = lanes
         self._watermarks: defaultdict[int, int] = defaultdict(lambda: NEVER_MS)
         self._stored: defaultdict[int, list[int]] = defaultdict(list)
+        self._intervals_ms: list[int] = []
+        self._rules: StoredRules | None = None
         self._active_watermarks: dict[int, int] = {}  # of key groups with active sessions
 
     def take(self, lane: Lane) -> Iterator[BaseRow]:
         """Yield a base row of the new lane for every group of the old one that has sessions."""
         assert not lane.restoring
+        rules = lane.table.rules
+        self._intervals_ms += [ms for ms in rules.intervals_ms if ms not in self._intervals_ms]
+        self._rules = replace(stored_rules(rules), intervals_ms=self._intervals_ms)
         for group in key_groups_of(lane.lane, lane.lanes):
             to = lane_of(group, self._lanes)
             self._watermarks[to] = max(self._watermarks[to], lane.watermark_ms)
             sessions = lane.table.sessions(group)
             if not sessions:
                 continue
+            for session in sessions:  # lanes may have come to know intervals in another order
+                session.interval = self._intervals_ms.index(rules.interval_ms(session))
             self._stored[to].append(group)
             if any(not session.ended_ms for session in sessions):
                 self._active_watermarks[group] = lane.watermark_ms
@@ -57,6 +66,7 @@ class Move:
                     for group in self._stored[lane]
                     if self._active_watermarks.get(group, watermark_ms) < watermark_ms
                 },
+                rules=self._rules,
             )
             for lane, watermark_ms in sorted(self._watermarks.items())
         ]

@@ -15,7 +15,6 @@ class Devices:
     def __init__(self, view: ProcessView) -> None:
         """Look up in the lanes that run."""
         self._lanes = view.settings.lanes
-        self._rules = view.settings.rules()
         self._cluster = view.cluster
         self._run = view.run
 
@@ -41,8 +40,8 @@ class Devices:
             "session_id": session.session_id,
             "platform": session.platform,
             "started_ms": session.started_ms,
-            "next_heartbeat_ms": next_heartbeat_ms(session, self._rules, lane.watermark_ms),
-            "timeout_ms": timeout_ms(session, self._rules),
+            "next_heartbeat_ms": next_heartbeat_ms(session, lane.table.rules, lane.watermark_ms),
+            "timeout_ms": timeout_ms(session, lane.table.rules),
             "as_of_ms": self._run.clock.now_ms(),
         }
 

@@ -23,7 +23,10 @@ class Contents:
     """The lanes of an open recovery directory, each restored from it as by a run."""
 
     def __init__(self, recovery: Recovery, rules: Rules) -> None:
-        """Read the states of the lanes; rules are those of the run.
+        """Read the states of the lanes.
+
+        Each lane is restored by its own rules; where a store of an earlier version does not have
+        them, by these.
 
         Raises SnapshotError if it is a store of another dataflow.
         """
@@ -59,7 +62,8 @@ class Contents:
 
     def restore(self, lane: int) -> tuple[Lane, list[str]]:
         """Return a lane restored from the store, and what is wrong with its rows."""
-        restored = Lane(lane, self.lanes, self._rules, self.states[lane])
+        state = self.states[lane]
+        restored = Lane(lane, self.lanes, state.rules_or(self._rules), state)
         faults = []
         for entry in self.rows(lane):
             try:

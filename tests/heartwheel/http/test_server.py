@@ -46,7 +46,7 @@ def test_device_is_found_by_any_id_there_can_be(client: Client, run: RunState, d
             "platform": "pc",
             "started_ms": T,
             "next_heartbeat_ms": T + 2_000,
-            "timeout_ms": T + 28_800_000,
+            "timeout_ms": T + SETTINGS.max_session_ms,
             "as_of_ms": T,
         },
     )
