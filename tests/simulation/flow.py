@@ -19,7 +19,7 @@ from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
 from heartwheel.fleet import BAD_INPUT
 from session_logic import journal
-from session_logic.lane import PAUSE_MS
+from session_logic.lane import NEVER_MS, PAUSE_MS
 from tests.simulation.cluster import Run, World
 from tests.simulation.engine import Database
 from tests.simulation.judge import Judge, Letter, Past, Skip, letter_of
@@ -299,7 +299,7 @@ class Simulation:
         latest = self.world.settings.catch_up == "latest"
         for logic in self._active.processes[index].lanes.logics.values():
             lane = logic._lane
-            fired_ms, resuming = self._lane_ms.get(lane.lane, (lane.watermark_ms, lane.resuming))
+            fired_ms, resuming = self._lane_ms.get(lane.lane, (NEVER_MS, True))
             step_ms = lane.watermark_ms - fired_ms
             if latest and step_ms > 0 and (resuming or step_ms > PAUSE_MS):
                 self._skips[lane.lane].append(Skip(fired_ms, lane.watermark_ms, self.world.now_ms))
@@ -312,9 +312,7 @@ class Simulation:
         database.forget_unfinished()
         self.active = Run(self.world)
         self._stalled.clear()
-        self._lane_ms = {
-            state[2]: (state[3], state[3] >= 0) for state in database.load("sessions").values()
-        }
+        self._lane_ms = {state[2]: (state[3], True) for state in database.load("sessions").values()}
         self.counts["runs"] += 1
 
     def _end_run(self) -> None:

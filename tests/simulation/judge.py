@@ -10,6 +10,7 @@ from copy import deepcopy
 from itertools import chain, pairwise
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from session_logic.clock import END_VALID_MS
 from session_logic.codec import decode_input, decode_output
@@ -73,6 +74,7 @@ class Judge:
         self._doubled_letters = doubled_letters
         self.counts: Counter[str] = Counter()
         self._by_clock: set[Letter] = set()  # what is no event because of its timestamp
+        self._late_ends: dict[tuple[str, str, int | None], int] = {}
         self._devices: defaultdict[str, list[OutputEvent]] = defaultdict(list)
         self._lives: defaultdict[Life, list[OutputEvent]] = defaultdict(list)
 
@@ -136,16 +138,48 @@ class Judge:
         that a heartbeat was out, or that a session was timed out or forgotten.
         """
         lives = model.lives.setdefault(fact.device_id, [])
-        endings = model.endings.get(fact.device_id, [])
-        for fired_ms in (NEVER_MS, *self._moments_ms(lives, endings, fact, late_ms)):
-            model.lives[fact.device_id] = deepcopy(lives)
-            model.endings[fact.device_id] = deepcopy(endings)
-            events = model.apply(fact, Watermark(fired_ms))
-            if self._fits(fact, events, [_life_of(life.fact) for life in lives]):
-                self.counts["raced facts"] += fired_ms != NEVER_MS
-                return
+        published = model.endings.get(fact.device_id, [])
+        for endings in (published, self._replayed(published)):
+            for fired_ms in (NEVER_MS, *self._moments_ms(lives, endings, fact, late_ms)):
+                model.lives[fact.device_id] = deepcopy(lives)
+                model.endings[fact.device_id] = deepcopy(endings)
+                events = model.apply(fact, Watermark(fired_ms))
+                if self._fits(fact, events, [_life_of(life.fact) for life in lives]):
+                    self.counts["raced facts"] += fired_ms != NEVER_MS
+                    self._note_late_end(fact, model.endings.get(fact.device_id, []))
+                    return
         msg = f"{fact} is nowhere to be seen: {self._devices[fact.device_id]}"
         raise AssertionError(msg)
+
+    def _note_late_end(self, fact: Fact, endings: list[Ending]) -> None:
+        """Note an end that was read after its session had ended at a later time."""
+        for ending in endings:
+            name = fact.device_id, fact.session_id, ending.began_ms
+            late = ending.began_ms is not None and ending.began_ms <= fact.time_ms < ending.ended_ms
+            if late and not fact.is_start and ending.session_id == fact.session_id:
+                self._late_ends[name] = min(fact.time_ms, self._late_ends.get(name, fact.time_ms))
+
+    def _replayed(self, published: list[Ending]) -> list[Ending]:
+        """Return the ends as a run may know them that was begun after a crash.
+
+        The run before published an end, and was killed before it was stored. If an earlier end
+        had come meanwhile, the next run has read that one first: the record of the later end is
+        out, and stays so, but what is remembered is the earlier one.
+        """
+        return [
+            replace(
+                ending,
+                ended_ms=min(
+                    [ending.ended_ms]
+                    + [
+                        late_ms
+                        for (_, session, began_ms), late_ms in self._late_ends.items()
+                        if (session, began_ms) == (ending.session_id, ending.began_ms)
+                    ]
+                ),
+            )
+            for ending in published
+        ]
 
     def _moments_ms(
         self, lives: list[ModelLife], endings: list[Ending], fact: Fact, late_ms: int
