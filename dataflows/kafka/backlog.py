@@ -58,9 +58,7 @@ class Backlog:
         at = datetime.fromtimestamp(watermark_ms / 1000, UTC).isoformat(" ", "seconds")
         if self._read == self._read_before and not any(part.pending for part in behind):
             log.warning(
-                "no answer from Kafka; the lanes' time stands still until it answers",
-                partitions=len(behind),
-                at=at,
+                "no answer from Kafka; the lanes' time stands still until it answers", at=at
             )
         else:
             log.info(
