@@ -11,7 +11,8 @@ from dataflows.logs import log
 from dataflows.metrics import MISPLACED, MISPLACED_CAUSES
 from dataflows.text import shown
 
-# Of so many devices it is known where they were seen last.
+# Of so many devices it is known where they were last. It is a sample of all where there are more:
+# the starts and ends of a session can be hours apart, so the newest ones would tell little.
 MAX_DEVICES = 65_536
 # A cause is told of again after this time.
 TELL_AGAIN_MS = 600_000
@@ -20,14 +21,13 @@ Place = tuple[str, int]  # topic and partition
 
 
 class Placement:
-    """Where a process saw the devices last that it saw lately; its worker threads share it."""
+    """Where devices were seen last by a process, whose worker threads share it."""
 
     def __init__(self) -> None:
         """Know of no device."""
-        # Two generations: the older one goes when the recent one is full. A device that is seen
-        # again comes into the recent one, so that nothing has to be moved for each event.
-        self._recent: dict[str, Place] = {}
-        self._older: dict[str, Place] = {}
+        self._places: dict[str, Place] = {}
+        # A device is in the sample if these bits of its hash are 0.
+        self._left_out = 0
         self._counters = {cause: MISPLACED.labels(cause) for cause in MISPLACED_CAUSES}
         self._told_ms: dict[str, int] = {}
 
@@ -37,22 +37,25 @@ class Placement:
             self._counters["key"].inc()
             if self._is_to_be_told("key", now_ms):
                 _tell("the key of an event is not its device id", device_id, key, place)
-        before = self._recent.get(device_id)
+        if hash(device_id) & self._left_out:
+            return
+        before = self._places.get(device_id)
         if before == place:
             return
-        before = before or self._remembered(device_id)
-        self._recent[device_id] = place
-        if before is not None and before != place:
-            self._counters["partition"].inc()
-            if self._is_to_be_told("partition", now_ms):
-                _tell(f"a device was in {before[0]}/{before[1]} before", device_id, key, place)
+        self._places[device_id] = place
+        if before is None:
+            if len(self._places) > MAX_DEVICES:
+                self._halve()
+            return
+        self._counters["partition"].inc()
+        if self._is_to_be_told("partition", now_ms):
+            _tell(f"a device was in {before[0]}/{before[1]} before", device_id, key, place)
 
-    def _remembered(self, device_id: str) -> Place | None:
-        """Return where a device was seen that is not among the recent ones, and make room there."""
-        before = self._older.get(device_id)
-        if len(self._recent) >= MAX_DEVICES // 2:
-            self._older, self._recent = self._recent, {}
-        return before
+    def _halve(self) -> None:
+        """Leave every other device out of the sample."""
+        self._left_out = left_out = 2 * self._left_out + 1
+        places = self._places.copy()  # other threads add to it
+        self._places = {name: place for name, place in places.items() if not hash(name) & left_out}
 
     def _is_to_be_told(self, cause: str, now_ms: int) -> bool:
         """Say whether a cause was not told of lately, and note that it is now."""

@@ -96,19 +96,27 @@ def test_what_a_sender_has_chosen_cannot_harm_a_terminal(
         assert len(text) < 700
 
 
-def test_devices_are_forgotten_oldest_first_and_memory_is_bounded() -> None:
-    """A device that is seen again is not the oldest any more."""
+def test_any_number_of_devices_is_sampled_in_bounded_memory() -> None:
+    """A device of the sample stays in it, so that one that ends hours later is found."""
     placement, counted = Placement(), Counted()
-    for number in range(MAX_DEVICES):
-        placement.check(f"d{number}", f"d{number}".encode(), HERE, T)
-        placement.check("d0", b"d0", HERE, T)
-    assert len(placement._recent) + len(placement._older) <= MAX_DEVICES + 1
-    placement.check("d0", b"d0", THERE, T)
-    assert counted() == (0, 1)
-    placement.check("d1", b"d1", THERE, T)  # forgotten
-    assert counted() == (0, 1)
-    placement.check(f"d{MAX_DEVICES - 1}", b"d%d" % (MAX_DEVICES - 1), THERE, T)
-    assert counted() == (0, 2)
+    devices = [f"d{number}" for number in range(5 * MAX_DEVICES)]
+    for device in devices:
+        placement.check(device, device.encode(), HERE, T)
+        assert len(placement._places) <= MAX_DEVICES
+    for device in devices:
+        placement.check(device, device.encode(), THERE, T)
+    keys, partitions = counted()
+    assert keys == 0
+    assert MAX_DEVICES / 4 < partitions <= MAX_DEVICES
+
+
+def test_every_device_is_known_up_to_the_limit() -> None:
+    """None is left out of a small fleet."""
+    placement, counted = Placement(), Counted()
+    for place in (HERE, THERE):
+        for number in range(MAX_DEVICES):
+            placement.check(f"d{number}", b"d%d" % number, place, T)
+    assert counted() == (0, MAX_DEVICES)
 
 
 def test_misplaced_event_is_an_event() -> None:
