@@ -221,7 +221,7 @@ class Lane:
         """Raise the watermark in one step where time is not to pass moment by moment."""
         step_ms = time_ms - self.watermark_ms
         heartbeat_ms = max(self._rules.intervals_ms)
-        paused = self.clock.live and self.watermark_ms != NEVER_MS and step_ms > PAUSE_MS
+        paused = self.watermark_ms != NEVER_MS and step_ms > PAUSE_MS
         outage = self.phase is Phase.CATCHING_UP or paused
         if outage and self._rules.catch_up == "latest" and step_ms > heartbeat_ms:
             watermark = Watermark(self.watermark_ms, newest_only=True)

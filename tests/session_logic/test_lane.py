@@ -201,3 +201,17 @@ def test_records_after_others_keep_what_their_latency_counts_from() -> None:
     assert len(records) == len(records.values) == 3
     assert records.input_ms == [(T, 1), (T + 1, 1), (T, 1)]
     assert records.due_ms == []
+
+
+def test_lane_whose_time_moves_by_an_outage_at_once_sends_the_newest_heartbeat_only() -> None:
+    """Also while a partition is still read: the clock was set forward, or the process paused."""
+    lane = Lane(LANE, LANES, RULES)
+    for part in ("t/0", "t/1"):
+        lane.update(PartitionProgress(part, 2, None))
+    lane.apply([Fact(True, DEVICES[0], "s", "pc", T)], T)
+    lane.advance(T)
+    later_ms = T + 20 * RULES.heartbeat_ms
+    lane.update(PartitionProgress("t/0", 2, later_ms - 1))
+    assert lane.advance(later_ms).records.due_ms == [(later_ms - RULES.heartbeat_ms, 1)]
+    lane.update(PartitionProgress("t/0", 2, None))
+    assert lane.advance(later_ms).records.due_ms == [(later_ms, 1)]

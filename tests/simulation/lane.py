@@ -183,7 +183,7 @@ class Simulation:
             return
         jump = time_ms - before.upto_ms > self.model.longest_ms
         paused = time_ms - before.upto_ms > PAUSE_MS
-        outage = before.newest_only or (self.live and before.upto_ms != NEVER_MS and paused)
+        outage = before.newest_only or (before.upto_ms != NEVER_MS and paused)
         newest_only = self.rules.catch_up == "latest" and outage and jump
         # What is due at once is taken in one step by the model: let the lane come to its end.
         while (
