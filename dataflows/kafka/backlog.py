@@ -72,7 +72,7 @@ class Backlog:
     def _measure(self, consumer: Consumer) -> None:
         """Set the lag of each partition from the ends that the consumer knows of."""
         for part in self._partitions:
-            begin, end = consumer.get_watermark_offsets(part.position(), cached=True)
+            begin, end = consumer.get_watermark_offsets(part.place, cached=True)
             if end >= 0:  # known
                 left = end - max(part.next_offset, begin, 0)
                 CONSUMER_LAG.labels(part.topic, str(part.number)).set(max(0, left))
@@ -80,5 +80,5 @@ class Backlog:
 
 def _left(consumer: Consumer, part: InputPartition) -> int:
     """Return how many messages of a partition have not been taken."""
-    _, end = consumer.get_watermark_offsets(part.position(), cached=True)
+    _, end = consumer.get_watermark_offsets(part.place, cached=True)
     return end - part.fetched_offset + len(part.pending)

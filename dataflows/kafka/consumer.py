@@ -56,6 +56,7 @@ class SharedConsumer:
         # A list, because other worker threads add to it at the start while one goes through it.
         self._partitions: list[InputPartition] = []
         self._by_place: dict[tuple[str, int], InputPartition] = {}
+        self._open: set[InputPartition] = set()
         self._contact = BrokerContact()
         self._backlog = Backlog(self._partitions)
         self.snapshots = SourceSnapshots(self._partitions, run)
@@ -106,6 +107,7 @@ class SharedConsumer:
         log.info("reading", topic=topic, partition=number, offset=begin)
         part = InputPartition(topic, number, offset)
         self._by_place[topic, number] = part
+        self._open.add(part)
         self._partitions.append(part)
         consumer.incremental_assign([part.position()])
         return part
@@ -127,7 +129,10 @@ class SharedConsumer:
         if sum(len(part.pending) for part in self._partitions) > MAX_PENDING:
             return  # the lanes are slower than Kafka
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
-        self._dispatch(messages)
+        self._dispatch(consumer, messages, now)
+        for part in self._partitions:
+            if part.goals:
+                part.check_goals()
         self._refetch_outdated(consumer)
         self._invalidate_ends(consumer, self._contact.held_until_loss())
         self._backlog.note_poll(consumer, len(messages), now)
@@ -135,9 +140,11 @@ class SharedConsumer:
         self._wake_ms = now if len(messages) == MAX_POLL else self._tick.next_ms(now)
         self.wake_at = self._clock.at_ms(self._wake_ms)
 
-    def _dispatch(self, messages: Iterable[KafkaMessage]) -> None:
-        """Give each partition its messages and the announcements of its end, in their order."""
+    def _dispatch(self, consumer: Consumer, messages: Iterable[KafkaMessage], now: int) -> None:
+        """Give each partition its messages, and tell it where its log ended."""
         fetched = defaultdict[tuple[str, int], list[Message]](list)
+        ends: dict[tuple[str, int], int] = {}
+        lost = False
         for message in messages:
             where = cast("tuple[str, int]", (message.topic(), message.partition()))
             if (error := message.error()) is None:
@@ -146,16 +153,25 @@ class SharedConsumer:
                 created = kind == TIMESTAMP_CREATE_TIME
                 fetched[where].append((offset, time_ms, message.key(), message.value(), created))
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._contact.note_answer()
-                if where in fetched:
-                    self._by_place[where].add(fetched.pop(where))
-                self._by_place[where].announce_end()
+                ends[where] = cast("int", message.offset())
             elif error.code() in TRANSIENT:
-                self._contact.note_error()
+                lost = True
             else:
                 raise source_error(message.topic(), message.partition(), error)
         for where, added in fetched.items():
             self._by_place[where].add(added)
+        for where, offset in ends.items():
+            self._by_place[where].skip_to(offset)
+        for where in fetched.keys() | ends.keys():
+            self._note_answer(consumer, self._by_place[where], now)
+        if lost:
+            self._contact.note_error()
+
+    def _note_answer(self, consumer: Consumer, part: InputPartition, now: int) -> None:
+        """Compare what has come of a partition with the end of its log in the newest answer."""
+        part.note_answer(consumer.get_watermark_offsets(part.place, cached=True)[1], now)
+        if part.end.valid:
+            self._contact.note_answer()
 
     def _invalidate_ends(self, consumer: Consumer, known_ms: int | None) -> None:
         """Take back every known end, unless known_ms, up to which it held, is None."""
@@ -177,19 +193,21 @@ class SharedConsumer:
     def renewal(self, now: int) -> Renewal | None:
         """Return a renewal for all caught-up partitions, every REPORT_MS.
 
-        Not while one of them owes progress, because its worker may come to that only later.
+        It is as of the moment at which each of them had been read to its end.
         """
-        if now - self._renewed_ms < REPORT_MS or any(
-            part.owes_progress for part in self._partitions
-        ):
+        if now - self._renewed_ms < REPORT_MS:
+            return None
+        ends_ms = [part.end_as_of(now) for part in self._partitions if part.caught_up]
+        if not ends_ms:
             return None
         self._renewed_ms = now
-        return Renewal(self.name, now)
+        return Renewal(self.name, min(ends_ms))
 
-    def close(self) -> None:
-        """Close the consumer once; partitions of one process share it."""
+    def close(self, part: InputPartition) -> None:
+        """Close the consumer with the last of its partitions."""
         with self._polling:
-            if self._consumer is not None:
+            self._open.discard(part)
+            if self._consumer is not None and not self._open:
                 consumer, self._consumer = self._consumer, None
                 consumer.close()
                 self.snapshots.close()

@@ -3,29 +3,43 @@
 The lanes let time pass by the wall clock only while every partition is read to its end. Else a
 heartbeat could be sent although the end of its session, timestamped earlier, waits in Kafka.
 
-What is guaranteed: a partition is at its end as of a moment only if Kafka has announced that end in
-answer to a fetch that was sent after the last event that made the known ends doubtful.
+What is guaranteed: a partition is at its end as of a moment only if everything has been taken that
+was in the log when Kafka answered a fetch that was sent after the last event that made the known
+ends doubtful, and that answer was there by that moment. It is a matter of offsets: how old
+timestamps are, or by how much the clocks of brokers differ, changes nothing.
 
-librdkafka announces an end once, when a fetch finds nothing more. As long as its fetches are
-answered, no news means that the end still holds. Three events break that:
+Each answer tells the high watermark of the partition, and librdkafka keeps the newest. It is looked
+at only when a poll has brought something of the partition, because an old one proves nothing:
+librdkafka takes in the watermark of an answer before its records, so the one that is kept is at
+least as new as what has just come. If the position has come to it, that is the end, until more
+comes (REACHED). If not, watermark and moment are the partition's goal: once everything up to it is
+taken, the partition is read to its end as of that moment (PASSED). So a partition that always has
+more still has an end, and each later goal moves its moment on.
+
+librdkafka announces an end when an answer has no records. That announcement tells the position
+behind transaction markers, which are never delivered, and is compared like all that comes. It comes
+at the last stable offset, so an open transaction, which holds up what is behind it, is no end.
+
+As long as fetches are answered, no news means that an end still holds. Three events break that:
 - a pause of the process: records may have waited for longer than the lanes were told,
 - a lost connection: fetches are not answered,
 - a silent broker: a connection may hang without an error. A broker answers an idle fetch after
   `fetch.wait.max.ms`; the statistics of librdkafka tell for how long nothing has come.
 
-After each of them every known end is invalidated, and those partitions are fetched again from the
-first record that has not come. librdkafka then drops what it holds of them and announces the end
-once more. A partition without a known end is not fetched again, because that drops records that
-are here already, and a backlog would never be read while connections fail. But an announcement may
-be on its way to it that is older than the invalidation (STALE). When one comes, it does not count,
-and the partition is fetched again.
+After each of them every known end and goal is invalidated, and partitions with a known end are
+fetched again from the first record that has not come. librdkafka then drops what it holds of them,
+so whatever comes next is of a new answer. A partition without a known end is not fetched again,
+because that drops records that are here already, and a backlog would never be read while
+connections fail. But what comes to it may be older than the invalidation (STALE). When it has come
+to an end, that does not count, and the partition is fetched again.
 
-The lanes believe in an end for `END_VALID_MS`. The consumer renews it for all partitions at once,
-but not while one of them has records or an invalidation that its own report must tell first.
+The lanes believe in an end for `END_VALID_MS` after its moment. The consumer renews it for all
+partitions at once, as of the oldest moment among them: now for one at its end with nothing waiting,
+the last goal for one with more to read, the invalidation for one whose report is still to come.
 
-What would break it: a renewal between an invalidation and the report of it; an announcement from
-before an invalidation that counts; to fetch again before all records of the last poll are in their
-queues, because then records come twice; a PAUSE_MS that is not well below END_VALID_MS.
+What would break it: a watermark that is looked at before a new answer has come; an end or a goal
+from before an invalidation that counts; to fetch again before all records of the last poll are in
+their queues, because then records come twice; a PAUSE_MS that is not well below END_VALID_MS.
 """
 
 from enum import Enum, auto
@@ -45,7 +59,8 @@ class Signal(Enum):
     """What happens to a partition."""
 
     RECORDS = auto()  # records have come
-    END = auto()  # Kafka announces the end
+    END = auto()  # it has come to the end of the newest answer
+    CAUGHT_UP = auto()  # it has come to its goal, the end of an earlier answer
     INVALIDATED = auto()  # a known end may not hold any more
     REFETCHED = auto()  # it is being fetched again
 
@@ -53,15 +68,15 @@ class Signal(Enum):
 class EndOfInput(Enum):
     """What is known of the end of a partition."""
 
-    UNKNOWN = auto()  # nothing; the next announcement counts
-    STALE = auto()  # nothing; the next announcement may be from before an invalidation
+    UNKNOWN = auto()  # nothing; the next end counts
+    STALE = auto()  # nothing; the next end may be from before an invalidation
     REFETCH = auto()  # nothing, until the partition is fetched again
-    REACHED = auto()  # announced, and nothing has come since
-    PASSED = auto()  # announced, and records have come since
+    REACHED = auto()  # it was come to, and nothing has come since
+    PASSED = auto()  # it was come to, and there is more
 
     @property
     def valid(self) -> bool:
-        """Whether the end has been announced since the last invalidation."""
+        """Whether an end has been come to since the last invalidation."""
         return self in (EndOfInput.REACHED, EndOfInput.PASSED)
 
     def after(self, signal: Signal) -> "EndOfInput":
@@ -73,27 +88,32 @@ TRANSITIONS: dict[EndOfInput, dict[Signal, EndOfInput]] = {
     EndOfInput.UNKNOWN: {
         Signal.RECORDS: EndOfInput.UNKNOWN,
         Signal.END: EndOfInput.REACHED,
+        Signal.CAUGHT_UP: EndOfInput.PASSED,
         Signal.INVALIDATED: EndOfInput.STALE,
     },
     EndOfInput.STALE: {
         Signal.RECORDS: EndOfInput.STALE,
         Signal.END: EndOfInput.REFETCH,
+        Signal.CAUGHT_UP: EndOfInput.REFETCH,
         Signal.INVALIDATED: EndOfInput.STALE,
     },
     EndOfInput.REFETCH: {
         Signal.RECORDS: EndOfInput.REFETCH,
         Signal.END: EndOfInput.REFETCH,
+        Signal.CAUGHT_UP: EndOfInput.REFETCH,
         Signal.INVALIDATED: EndOfInput.REFETCH,
         Signal.REFETCHED: EndOfInput.UNKNOWN,
     },
     EndOfInput.REACHED: {
         Signal.RECORDS: EndOfInput.PASSED,
         Signal.END: EndOfInput.REACHED,
+        Signal.CAUGHT_UP: EndOfInput.REACHED,
         Signal.INVALIDATED: EndOfInput.REFETCH,
     },
     EndOfInput.PASSED: {
         Signal.RECORDS: EndOfInput.PASSED,
         Signal.END: EndOfInput.REACHED,
+        Signal.CAUGHT_UP: EndOfInput.PASSED,
         Signal.INVALIDATED: EndOfInput.REFETCH,
     },
 }

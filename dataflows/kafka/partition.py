@@ -1,6 +1,7 @@
 """An input partition as a plain value: what has been fetched, taken and stored of it."""
 
 from collections import deque
+from typing import NamedTuple
 
 from confluent_kafka import TopicPartition
 
@@ -9,11 +10,20 @@ from dataflows.messages import Message
 from session_logic.clock import PartitionProgress
 
 MAX_BATCH = 2_000
-# A partition with more to read is behind when what it has read is older than this.
+# A partition is behind when the last end that it has come to is older than this.
 BEHIND_MS = 1_000
+# One to come to, and one that is younger for when it is come to.
+MAX_GOALS = 2
 # How often progress is reported to the lanes: by each partition that is behind, and once for all
 # that are caught up.
 REPORT_MS = 200
+
+
+class Goal(NamedTuple):
+    """Where the log ended in an answer of Kafka, and when that was."""
+
+    offset: int
+    as_of_ms: int
 
 
 class InputPartition:
@@ -25,8 +35,11 @@ class InputPartition:
     def __init__(self, topic: str, number: int, offset: int) -> None:
         self.topic = topic
         self.number = number
+        self.place = TopicPartition(topic, number)
         self.pending: deque[Message] = deque()
         self.end = EndOfInput.UNKNOWN
+        self.end_ms = 0  # the last moment as of which everything had been taken
+        self.goals: deque[Goal] = deque()  # the first ones that have not been come to
         self.fetched_offset = offset  # after what is pending
         self.next_offset = offset  # of what is pending
         self.stored_offset = offset  # as of the last snapshot
@@ -37,21 +50,45 @@ class InputPartition:
     def add(self, messages: list[Message]) -> None:
         """Append messages that have been fetched."""
         self.end = self.end.after(Signal.RECORDS)
-        self.fetched_offset = messages[-1][0] + 1
         self.pending.extend(messages)
+        # Last, because `take` reads it first.
+        self.fetched_offset = messages[-1][0] + 1
 
-    def announce_end(self) -> None:
-        """Take in that Kafka announces the end."""
-        self.end = self.end.after(Signal.END)
+    def skip_to(self, offset: int) -> None:
+        """Take in that no message is below the offset but those that have been fetched."""
+        self.fetched_offset = max(self.fetched_offset, offset)
+
+    def note_answer(self, high_watermark: int, now_ms: int) -> None:
+        """Take in where the log ended when Kafka sent what has just been added."""
+        if self.fetched_offset >= high_watermark:
+            self.end = self.end.after(Signal.END)
+        if len(self.goals) < MAX_GOALS:
+            self.goals.append(Goal(high_watermark, now_ms))
+
+    def check_goals(self) -> None:
+        """Take in that everything up to a goal has been taken: that was all as of its moment."""
+        while self.goals and self.next_offset >= self.goals[0].offset:
+            goal = self.goals.popleft()
+            self.end = self.end.after(Signal.CAUGHT_UP)
+            if self.end.valid:
+                self.end_ms = max(self.end_ms, goal.as_of_ms)
+
+    def end_as_of(self, now_ms: int) -> int:
+        """Return the last moment as of which everything has been taken: now, at the end."""
+        if self.end is EndOfInput.REACHED and not self.pending:
+            self.end_ms = now_ms
+        return self.end_ms
 
     def invalidate_end(self, as_of_ms: int) -> None:
         """Take back that the end is known; up to as_of_ms it held."""
         if self.end.valid:
-            self.watermark_ms = max(self.watermark_ms, as_of_ms)
+            self.end_ms = min(self.end_ms, as_of_ms)
+        self.goals.clear()
         self.end = self.end.after(Signal.INVALIDATED)
 
     def refetch(self) -> TopicPartition:
         """Return what is to be fetched again."""
+        self.goals.clear()
         self.end = self.end.after(Signal.REFETCHED)
         return self.position()
 
@@ -61,34 +98,32 @@ class InputPartition:
 
     def take(self, now_ms: int) -> list[Message]:
         """Take the next messages out of the queue."""
-        pending = self.pending
+        fetched_offset, pending = self.fetched_offset, self.pending
         # One by one, because the thread that polls may be adding to it.
         messages = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
         if messages:
             self.next_offset = messages[-1][0] + 1
             self.watermark_ms = max(self.watermark_ms, min(now_ms, messages[-1][1]))
+        if not pending:
+            self.next_offset = max(self.next_offset, fetched_offset)
         return messages
 
     def progress(self, parts: int, source: str, now_ms: int) -> PartitionProgress | None:
-        """Return what the lanes must know: each change, and from time to time how far it is.
-
-        Between polls a partition that was caught up still is while its records are young.
-        """
-        caught_up = (self.end is EndOfInput.REACHED and not self.pending) or (
-            self.caught_up is True and self.end.valid and now_ms - self.watermark_ms <= BEHIND_MS
-        )
+        """Return what the lanes must know: each change, and from time to time how far it is."""
+        end_ms = self.end_as_of(now_ms)
+        caught_up = self.end.valid and now_ms - end_ms <= BEHIND_MS
         if caught_up is self.caught_up and (caught_up or now_ms - self._reported_ms < REPORT_MS):
             return None
-        if not caught_up and not self.watermark_ms:
-            return None  # nothing is known yet
+        part = f"{self.topic}/{self.number}"
+        if caught_up:
+            report = PartitionProgress(part, parts, None, source, end_ms)
+        else:
+            self.watermark_ms = max(self.watermark_ms, end_ms)
+            if not self.watermark_ms:
+                return None  # nothing is known yet
+            report = PartitionProgress(part, parts, self.watermark_ms, source, now_ms)
         self.caught_up, self._reported_ms = caught_up, now_ms
-        watermark_ms = None if caught_up else self.watermark_ms
-        return PartitionProgress(f"{self.topic}/{self.number}", parts, watermark_ms, source, now_ms)
-
-    @property
-    def owes_progress(self) -> bool:
-        """Whether its next progress may say that it is not caught up any more."""
-        return self.caught_up is True and (bool(self.pending) or not self.end.valid)
+        return report
 
     def store(self) -> int:
         """Return the offset for a snapshot: of the first message that has not been taken."""

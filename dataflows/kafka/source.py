@@ -127,5 +127,5 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, int]):
         return self._part.store()
 
     def close(self) -> None:
-        """Close the consumer."""
-        self._consumer.close()
+        """Close the consumer with its last partition."""
+        self._consumer.close(self._part)

@@ -50,6 +50,11 @@ class FakeInput:
         for time_ms in times_ms:
             self.log.at(("in", number)).append(Record(time_ms, b"k", b"v", None, self.clock.now))
 
+    def mark(self, number: int) -> None:
+        """Let the broker take in the marker of a transaction."""
+        marker = Record(self.clock.now, None, None, None, self.clock.now, marker=True)
+        self.log.at(("in", number)).append(marker)
+
     def fetch(self, *numbers: int) -> None:
         """Bring everything of these partitions to the client."""
         for number in numbers:

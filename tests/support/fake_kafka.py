@@ -16,19 +16,24 @@ from msgspec import Struct
 from dataflows.kafka.end_of_input import PAUSE_MS
 
 Where = tuple[str, int]
+UNKNOWN_OFFSET = -1001
 EOF = KafkaError(KafkaError._PARTITION_EOF)
 FATAL = KafkaError(KafkaError._FATAL, "a record was refused", fatal=True)
 AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
 
 
 class Record(Struct):
-    """A record in the log; appended_ms is when the broker took it in."""
+    """A record in the log; appended_ms is when the broker took it in.
+
+    The marker of a transaction has an offset, too, and no client ever sees it.
+    """
 
     time_ms: int
     key: bytes | None
     value: bytes | None
     headers: dict[str, Any] | None
     appended_ms: int
+    marker: bool = False
 
 
 class Log:
@@ -183,13 +188,15 @@ class Reading:
 
 
 class Consumer:
-    """Reads what `fetch` has brought; says once when the end was there."""
+    """Reads what `fetch` has brought; knows of a log what the newest answer said."""
 
     def __init__(self, log: Log, now_ms: Callable[[], int]) -> None:
         self._log = log
         self._now_ms = now_ms
         self.reading = Reading()
         self.next: dict[Where, int] = {}
+        self.high: dict[Where, int] = {}
+        self.open_from: dict[Where, int] = {}  # where a transaction begins that is open
         self._end_told: dict[Where, int] = {}
         self._queue: deque[Message] = deque()
         self.options: dict[str, Any] = {}
@@ -211,7 +218,8 @@ class Consumer:
     def get_watermark_offsets(
         self, part: TopicPartition, timeout: float = 0, *, cached: bool = False
     ) -> tuple[int, int]:
-        return 0, len(self._log.at((part.topic, part.partition)))
+        where = part.topic, part.partition
+        return 0, self.high.get(where, UNKNOWN_OFFSET) if cached else len(self._log.at(where))
 
     def incremental_assign(self, parts: list[TopicPartition]) -> None:
         for part in parts:
@@ -232,15 +240,18 @@ class Consumer:
         self._queue.clear()
 
     def fetch(self, where: Where, count: int) -> None:
-        """Bring some records of a partition, and the word that its end is there if it is."""
+        """Bring an answer: some records of a partition, or the word that its end is there."""
         log, offset = self._log.at(where), self.next[where]
-        for record in log[offset : offset + count]:
-            self._queue.append(Message(where, offset, record))
-            offset += 1
-        self.next[where] = offset
-        if offset == len(log) and self._end_told.get(where) != offset:
+        self.high[where] = len(log)
+        stable = min(len(log), self.open_from.get(where, len(log)))
+        if offset == stable and self._end_told.get(where) != offset:
             self._end_told[where] = offset
             self._queue.append(Message(where, offset, None, EOF))
+        for record in log[offset : min(offset + count, stable)]:
+            if not record.marker:
+                self._queue.append(Message(where, offset, record))
+            offset += 1
+        self.next[where] = offset
 
     def lose_broker(self) -> None:
         """Tell that no broker can be reached."""

@@ -17,6 +17,7 @@ class Catching(FakeInput):
     def __init__(self) -> None:
         super().__init__(2)
         self.append(0, *range(T, T + 10))
+        self.kafka.high = {("in", 0): 10, ("in", 1): 0}
         self.parts = [InputPartition("in", number, 0) for number in (0, 1)]
         self.backlog = Backlog(self.parts)
 
@@ -28,8 +29,8 @@ class Catching(FakeInput):
             part.add([(n, T + n, None, None, True) for n in range(first, first + count)])
         self.backlog.note_poll(self.kafka, count, now_ms)
         part.take(now_ms)
-        if part.fetched_offset == 10:
-            part.announce_end()
+        part.note_answer(10, now_ms)
+        part.check_goals()
         part.progress(2, "source", now_ms)
 
 

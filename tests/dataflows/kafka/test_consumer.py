@@ -62,15 +62,106 @@ def test_messages_go_to_their_partitions_in_order() -> None:
 
 
 def test_end_and_a_record_after_it_come_in_one_poll() -> None:
-    """The order within a poll tells that the end has been passed."""
+    """What counts is where the log ended in the newest answer."""
     reading = Reading()
     reading.append(0, T)
-    reading.fetch(0)
+    reading.fetch(0, 0)
     reading.append(0, T, T)
     reading.kafka.fetch(("in", 0), 1)
     reading.poll()
     assert offsets(reading.parts[0]) == [0, 1]
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_partition_with_records_in_every_answer_is_read_to_its_end() -> None:
+    """No answer without records ever announces it, so the high watermark must tell."""
+    reading = Reading()
+    part = reading.parts[0]
+    for number in range(3):
+        reading.append(0, reading.clock.now - 60_000)
+        reading.fetch(0)
+        reading.poll()
+        part.take(reading.clock.now)
+        report = part.progress(1, reading.consumer.name, reading.clock.now)
+        assert (report is not None and report.watermark_ms is None) == (number == 0)
+        assert reading.ends() == {EndOfInput.REACHED}
+        assert part.caught_up
+
+
+def test_partition_of_which_more_is_on_its_way_is_at_its_end_as_of_the_last_answer() -> None:
+    """A watermark is the end as of its answer, once everything up to it is taken."""
+    reading = Reading()
+    part = reading.parts[0]
+    reading.append(0, T, T)
+    moments = []
+    for _ in range(3):
+        reading.append(0, T)
+        reading.kafka.fetch(("in", 0), 1)
+        reading.poll()
+        moments.append(reading.clock.now)
+        part.take(reading.clock.now)
+    reading.poll()
     assert reading.ends() == {EndOfInput.PASSED}
+    assert part.end_as_of(reading.clock.now) == moments[0]
+
+
+def test_old_watermark_is_no_end() -> None:
+    """While a partition is fetched again, its position is at a watermark that may be outdated."""
+    reading = Reading()
+    reading.reach_ends()
+    reading.append(0, T)
+    reading.poll(PAUSE_MS + 1)
+    reading.poll()
+    reading.poll()
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+    assert offsets(reading.parts[0]) == [0]
+
+
+def test_busy_partition_that_may_have_old_answers_is_fetched_again() -> None:
+    """Its first end after an invalidation may be as old; the next one counts."""
+    reading = Reading()
+    reading.kafka.lose_broker()
+    reading.poll()
+    for expected in (EndOfInput.UNKNOWN, EndOfInput.REACHED):
+        reading.append(0, T)
+        reading.fetch(0)
+        reading.poll()
+        assert reading.ends() == {expected}
+    assert offsets(reading.parts[0]) == [0, 1]
+
+
+def test_announced_end_moves_the_position_behind_markers() -> None:
+    """Else a partition that ends with a transaction would lag for ever."""
+    reading = Reading()
+    reading.append(0, T)
+    reading.mark(0)
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.reach_ends()
+    assert (reading.parts[0].fetched_offset, reading.parts[0].next_offset) == (2, 2)
+
+
+def test_open_transaction_is_not_the_end() -> None:
+    """What is behind it cannot be read yet, though Kafka announces an end before it."""
+    reading = Reading()
+    reading.append(0, T, T, T)
+    reading.kafka.open_from["in", 0] = 1
+    reading.fetch(0, 0)
+    reading.poll()
+    assert offsets(reading.parts[0]) == [0]
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.kafka.open_from.clear()
+    reading.fetch(0)
+    reading.poll()
+    assert offsets(reading.parts[0]) == [0, 1, 2]
+    assert reading.ends() == {EndOfInput.REACHED}
 
 
 def test_end_from_before_an_invalidation_does_not_count() -> None:
@@ -97,7 +188,7 @@ def test_pause_of_the_process_invalidates_ends() -> None:
     reading.append(0, T)
     reading.poll(PAUSE_MS + 1)
     assert reading.ends() == {EndOfInput.UNKNOWN}
-    assert [part.watermark_ms for part in reading.parts] == [polled_ms] * 2
+    assert [part.end_as_of(reading.clock.now) for part in reading.parts] == [polled_ms] * 2
     reading.fetch(0, 1)
     reading.poll()
     assert reading.ends() == {EndOfInput.REACHED}
@@ -167,24 +258,38 @@ def test_ends_are_renewed_from_time_to_time() -> None:
     assert renewals[0].as_of_ms == T
 
 
-def test_ends_are_not_renewed_while_a_partition_owes_progress() -> None:
-    """A record that waits may put the partition behind."""
+def test_ends_are_renewed_as_of_the_oldest_of_them() -> None:
+    """A record that waits may put its partition behind; what is taken does not."""
     reading = Reading(2)
     reading.reach_ends()
+    reached_ms = reading.clock.now
     reading.append(1, T)
     reading.fetch(1)
     reading.poll()
-    assert reading.consumer.renewal(T) is None
+    waiting = reading.consumer.renewal(reading.clock.now)
+    assert waiting is not None
+    assert waiting.as_of_ms == reached_ms
     reading.parts[1].take(reading.clock.now)
-    assert reading.consumer.renewal(T) is not None
+    taken = reading.consumer.renewal(reading.clock.now + REPORT_MS)
+    assert taken is not None
+    assert taken.as_of_ms == reading.clock.now + REPORT_MS
 
 
-def test_ends_are_not_renewed_between_invalidation_and_report() -> None:
+def test_ends_that_are_invalid_are_renewed_as_of_the_last_moment_they_held() -> None:
     """Else the lanes would believe in an end that nobody knows any more."""
     reading = Reading()
     reading.reach_ends()
+    reached_ms = reading.clock.now
     reading.poll(2 * PAUSE_MS)
-    assert reading.consumer.renewal(reading.clock.now) is None
+    renewal = reading.consumer.renewal(reading.clock.now)
+    assert renewal is not None
+    assert renewal.as_of_ms == reached_ms
+
+
+def test_nothing_is_renewed_while_no_partition_is_caught_up() -> None:
+    """There is no end to believe in."""
+    reading = Reading()
+    assert reading.consumer.renewal(T) is None
 
 
 def test_nothing_is_fetched_while_the_lanes_are_slow() -> None:
@@ -262,11 +367,15 @@ def test_options_of_the_user_do_not_replace_those_that_must_be() -> None:
     assert options["enable.auto.commit"] == "false"
 
 
-def test_consumer_is_closed_once() -> None:
+def test_consumer_is_closed_with_its_last_partition() -> None:
     """Partitions of one process share it; a poll after that does nothing."""
-    reading = Reading()
-    reading.consumer.close()
-    reading.consumer.close()
+    reading = Reading(2)
+    first, last = reading.parts
+    reading.consumer.close(first)
+    reading.consumer.close(first)
+    assert not reading.kafka.closed
+    reading.consumer.close(last)
+    reading.consumer.close(last)
     reading.poll()
     assert reading.kafka.closed
     assert reading.ticks == 0

@@ -15,7 +15,7 @@ from dataflows.kafka.end_of_input import (
 from tests.support.clocks import T
 
 READ = {"console-events-0": {"topic": "console-events", "partition": 0}}
-RECORDS, END, INVALIDATED, REFETCHED = Signal
+RECORDS, END, CAUGHT_UP, INVALIDATED, REFETCHED = Signal
 UNKNOWN, STALE, REFETCH, REACHED, PASSED = EndOfInput
 
 # What happens to a partition that has just been assigned, and what is then known of its end.
@@ -25,6 +25,13 @@ HISTORIES = {
     "the end twice": ([END, END], REACHED),
     "records after the end": ([END, RECORDS, RECORDS], PASSED),
     "the end after more records": ([END, RECORDS, END], REACHED),
+    "an earlier end": ([RECORDS, CAUGHT_UP], PASSED),
+    "one earlier end after the other": ([RECORDS, CAUGHT_UP, RECORDS, CAUGHT_UP], PASSED),
+    "the end after an earlier end": ([RECORDS, CAUGHT_UP, END], REACHED),
+    "an earlier end after the end": ([RECORDS, END, CAUGHT_UP], REACHED),
+    "earlier end invalidated": ([RECORDS, CAUGHT_UP, INVALIDATED], REFETCH),
+    "an earlier end that may be old": ([INVALIDATED, RECORDS, CAUGHT_UP], REFETCH),
+    "an earlier end before it is fetched again": ([END, INVALIDATED, CAUGHT_UP], REFETCH),
     "known end invalidated": ([END, INVALIDATED], REFETCH),
     "known end invalidated after more records": ([END, RECORDS, INVALIDATED], REFETCH),
     "unknown end invalidated": ([INVALIDATED], STALE),
@@ -41,7 +48,7 @@ HISTORIES = {
 
 @pytest.mark.parametrize("history", HISTORIES)
 def test_end_is_known_only_if_it_cannot_be_old(history: str) -> None:
-    """An announcement counts, except from before an invalidation."""
+    """An end counts, except from before an invalidation."""
     signals, expected = HISTORIES[history]
     end = UNKNOWN
     for signal in signals:

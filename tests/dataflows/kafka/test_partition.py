@@ -1,5 +1,6 @@
 """An input partition: its queue, its offsets, and what it reports to the lanes."""
 
+from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.partition import BEHIND_MS, MAX_BATCH, REPORT_MS, InputPartition
 from session_logic.clock import PartitionProgress
 from tests.support.clocks import T
@@ -22,13 +23,18 @@ def progress(part: InputPartition, now_ms: int) -> tuple[int | None] | None:
     return None if report is None else (report.watermark_ms,)
 
 
+def reach_end(part: InputPartition, now_ms: int = T) -> None:
+    """Let Kafka answer that there is no more than what has come."""
+    part.note_answer(part.fetched_offset, now_ms)
+
+
 CAUGHT_UP = (None,)
 
 
 def caught_up_partition() -> InputPartition:
     """Return a partition that has reported at T that it is read to its end."""
     part = partition()
-    part.announce_end()
+    reach_end(part)
     assert progress(part, T) == CAUGHT_UP
     return part
 
@@ -71,7 +77,7 @@ def test_partition_is_caught_up_when_its_queue_is_empty() -> None:
     """The end alone is not enough: what has been fetched must have been taken, too."""
     part = partition()
     add(part, T - 7_000)
-    part.announce_end()
+    reach_end(part)
     assert progress(part, T) is None
     part.take(T)
     report = part.progress(3, "source", T)
@@ -89,22 +95,93 @@ def test_partition_that_is_behind_reports_from_time_to_time() -> None:
     assert progress(part, T + REPORT_MS) == (T - 6_000,)
 
 
-def test_partition_stays_caught_up_while_its_records_are_young() -> None:
-    """Records that have just come do not put it behind; old ones do, at once."""
+def test_partition_stays_caught_up_while_its_end_is_young() -> None:
+    """Records that have just come do not put it behind; an end that is long past does."""
     part = caught_up_partition()
-    add(part, T)
+    add(part, T + 7_000)
     part.take(T)
     assert progress(part, T + BEHIND_MS) is None
     assert progress(part, T + BEHIND_MS + 1) == (T,)
 
 
+def test_timestamps_do_not_tell_whether_a_partition_is_behind() -> None:
+    """Records that were timestamped a minute before they came are read to the end as others are."""
+    part = caught_up_partition()
+    for now_ms in range(T, T + 2_000, 50):
+        add(part, now_ms - 60_000)
+        reach_end(part, now_ms)
+        part.take(now_ms)
+        assert progress(part, now_ms) is None
+        assert part.end_as_of(now_ms) == now_ms
+
+
+def test_partition_that_always_has_more_is_caught_up_as_of_its_last_goal() -> None:
+    """Each answer says where the log ended then; once all up to there is taken, that moment counts.
+
+    So a partition of which no poll ever brings the last record is never behind.
+    """
+    part = partition()
+    for now_ms in range(T, T + 3_000, 100):
+        add(part, now_ms - 3_000)
+        part.note_answer(part.fetched_offset + 1, now_ms)
+        part.take(now_ms)
+        part.check_goals()
+        assert part.end_as_of(now_ms) == (0 if now_ms == T else now_ms - 100)
+        assert progress(part, now_ms) == {T: (T - 3_000,), T + 100: CAUGHT_UP}.get(now_ms)
+
+
+def test_goal_is_reached_when_it_has_been_taken() -> None:
+    """What waits in the queue is not known to the lanes."""
+    part = partition()
+    add(part, T, T)
+    part.note_answer(12, T + 5)
+    part.check_goals()
+    assert part.end_as_of(T + 6) == 0
+    part.take(T + 6)
+    part.check_goals()
+    assert not part.goals
+    assert part.end_as_of(T + 7) == T + 7
+
+
+def test_goal_from_before_an_invalidation_does_not_count() -> None:
+    """One of a partition that is fetched again is gone, one of what may be old says nothing."""
+    part = caught_up_partition()
+    add(part, T)
+    part.note_answer(15, T + 1)
+    part.invalidate_end(T)
+    part.refetch()
+    assert not part.goals
+    part.invalidate_end(T + 2)
+    add(part, T)
+    part.note_answer(13, T + 3)
+    add(part, T)
+    part.take(T)
+    part.check_goals()
+    assert part.end is EndOfInput.REFETCH
+    assert part.end_as_of(T + 5) == T
+
+
+def test_position_moves_behind_what_is_never_delivered() -> None:
+    """Behind transaction markers, once all before them has been taken, and never back."""
+    part = partition()
+    add(part, T, T)
+    part.skip_to(14)
+    assert (part.position().offset, part.next_offset) == (14, 10)
+    part.take(T)
+    assert part.next_offset == 14
+    part.skip_to(12)
+    part.take(T)
+    assert (part.position().offset, part.next_offset) == (14, 14)
+
+
 def test_partition_with_an_invalid_end_is_behind() -> None:
     """It has come to the time up to which its end held."""
     part = caught_up_partition()
+    assert part.end_as_of(T + 45) == T + 45
     part.invalidate_end(T + 40)
     assert progress(part, T + 50) == (T + 40,)
     part.refetch()
-    part.announce_end()
+    reach_end(part)
     assert progress(part, T + 51) == CAUGHT_UP
 
 
@@ -115,17 +192,3 @@ def test_unknown_end_does_not_move_the_watermark_when_invalidated() -> None:
     part.take(T)
     part.invalidate_end(T)
     assert part.watermark_ms == T - 7_000
-
-
-def test_caught_up_partition_owes_progress_when_that_is_in_question() -> None:
-    """Records that wait, or an end that is invalid; not one that is behind or at its end."""
-    part = caught_up_partition()
-    assert not part.owes_progress
-    add(part, T)
-    assert part.owes_progress
-    part.take(T)
-    assert not part.owes_progress
-    part.invalidate_end(T)
-    assert part.owes_progress
-    assert progress(part, T + 2 * BEHIND_MS) == (T,)
-    assert not part.owes_progress

@@ -77,16 +77,19 @@ def test_offsets_are_committed_when_their_snapshot_is_complete() -> None:
 
 
 def test_last_offsets_are_committed_at_the_end() -> None:
-    """Of the last snapshot, once."""
-    fake = FakeInput()
-    part = fake.source().build_part("source", "in/0", 0)
+    """Those of the last snapshot of each partition, once, when the last partition closes."""
+    fake = FakeInput(2)
+    source = fake.source()
+    parts = [source.build_part("source", f"in/{number}", 0) for number in (0, 1)]
     fake.append(0, T)
-    fake.fetch(0)
-    part.next_batch()
-    part.snapshot()
-    part.close()
-    part.close()
-    assert fake.committer.committed == {("in", 0): 1}
+    fake.append(1, T, T)
+    fake.fetch(0, 1)
+    for part in parts:
+        part.next_batch()
+    for part in parts:
+        part.snapshot()
+        part.close()
+    assert fake.committer.committed == {("in", 0): 1, ("in", 1): 2}
     assert fake.committer.closed
 
 
