@@ -75,6 +75,12 @@ class Simulation:
         )
         topics = dict.fromkeys(TOPICS, 2) | {OUTPUT: LANES, LETTERS: choose([1, 2])}
         self.world = World(BEGIN_MS, Log(topics), Database(), settings, self.random)
+        # Partitions that have a record in every answer, and how long ago it was timestamped.
+        choose_busy = random.Random(f"busy {seed}").choice
+        self._busy_ms = {
+            (choose_busy(list(TOPICS)), choose_busy([0, 1])): choose_busy([0, 3_000, 60_000])
+            for _ in range(choose_busy([0, 0, 1, 2]))
+        }
         self._segment_bytes = choose([1, 200, 4_000])
         self._stalled: defaultdict[object, int] = defaultdict(int)
         self._starts: set[tuple[str, str, int]] = set()
@@ -286,7 +292,16 @@ class Simulation:
         self._active.deliver(channel, self.random.choice([1, 3, 1_000]))
 
     def _fetch(self, where: tuple[str, int]) -> None:
+        if where in self._busy_ms:
+            self._append_busy(where)
         self._active.process_of[where].consumer.fetch(where, self.random.choice([1, 5, 1_000]))
+
+    def _append_busy(self, where: tuple[str, int]) -> None:
+        """Append the end of a session that never starts."""
+        log, now_ms = self.world.log.at(where), self.world.now_ms
+        device = f"busy-{'-'.join(map(str, where))}-{len(log)}"
+        value = f'{{"type":"GameEnd","device_id":"{device}","session_id":"s"}}'.encode()
+        log.append(Record(now_ms - self._busy_ms[where], device.encode(), value, None, now_ms))
 
     def _take(self, index: int) -> None:
         producer = self._active.processes[index].producer
@@ -353,14 +368,19 @@ class Simulation:
         while self.world.now_ms < end_ms:
             self.world.now_ms += 400
             self.go_on(0.9)
-        for _ in range(40):
-            self.world.now_ms += 20
-            self.go_on(0.9)
+        self._turns(40)
         for process in self._active.processes:
             for logic in process.lanes.logics.values():
                 assert logic._lane.table.active == 0, "a session never ends"
+        self._busy_ms.clear()
+        self._turns(40)
         self._drain()
         self._end_run()
+
+    def _turns(self, count: int) -> None:
+        for _ in range(count):
+            self.world.now_ms += 20
+            self.go_on(0.9)
 
 
 def simulate(seed: int, steps: int = 100) -> Simulation:

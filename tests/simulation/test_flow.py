@@ -8,7 +8,9 @@ import pytest
 
 from dataflows import decode
 from dataflows.kafka import consumer
+from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
+from dataflows.kafka.partition import InputPartition
 from session_logic import clock, lane, table
 from session_logic.errors import HeartwheelError
 from session_logic.output import OutputBatch
@@ -132,6 +134,44 @@ def invalidate_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer.SharedConsumer, "_invalidate_ends", lambda *_: None)
 
 
+def judge_ends_by_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a partition for caught up only while its records are young."""
+    progress = InputPartition.progress
+
+    def dated(
+        self: InputPartition, parts: int, source: str, now_ms: int
+    ) -> clock.PartitionProgress | None:
+        if self.watermark_ms and self.end is EndOfInput.REACHED:
+            self.end, self.end_ms = EndOfInput.PASSED, self.watermark_ms
+        return progress(self, parts, source, now_ms)
+
+    monkeypatch.setattr(InputPartition, "progress", dated)
+
+
+def wait_for_an_answer_without_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See no end where Kafka does not announce one."""
+    note_answer = InputPartition.note_answer
+
+    def deaf(self: InputPartition, high_watermark: int, now_ms: int) -> None:
+        if not self.pending:
+            note_answer(self, high_watermark, now_ms)
+
+    monkeypatch.setattr(InputPartition, "note_answer", deaf)
+
+
+def trust_an_old_watermark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with the watermark before a new answer has come."""
+    refetch = consumer.SharedConsumer._refetch_outdated
+
+    def hasty(self: consumer.SharedConsumer, kafka: Any) -> None:
+        outdated = [part for part in self._partitions if part.end is EndOfInput.REFETCH]
+        refetch(self, kafka)
+        for part in outdated:
+            self._note_answer(kafka, part, self._clock.now_ms())
+
+    monkeypatch.setattr(consumer.SharedConsumer, "_refetch_outdated", hasty)
+
+
 def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let snapshots of an epoch that was not finished stay in the store."""
     monkeypatch.setattr(engine.Database, "forget_unfinished", lambda _: None)
@@ -163,6 +203,9 @@ FAULTS = [
     act_on_no_fact_that_waited,
     trust_an_end_for_a_minute,
     invalidate_no_end,
+    judge_ends_by_timestamps,
+    wait_for_an_answer_without_records,
+    trust_an_old_watermark,
     keep_unfinished_snapshots,
     swap_two_records,
     decide_by_the_clock_again,
