@@ -58,6 +58,8 @@ MISSED_ANSWERS = 3
 class Signal(Enum):
     """What happens to a partition."""
 
+    __hash__ = object.__hash__  # by name it would be most of the time of a transition
+
     RECORDS = auto()  # records have come
     END = auto()  # it has come to the end of the newest answer
     CAUGHT_UP = auto()  # it has come to its goal, the end of an earlier answer
@@ -68,6 +70,8 @@ class Signal(Enum):
 class EndOfInput(Enum):
     """What is known of the end of a partition."""
 
+    __hash__ = object.__hash__
+
     UNKNOWN = auto()  # nothing; the next end counts
     STALE = auto()  # nothing; the next end may be from before an invalidation
     REFETCH = auto()  # nothing, until the partition is fetched again
@@ -77,7 +81,7 @@ class EndOfInput(Enum):
     @property
     def valid(self) -> bool:
         """Whether an end has been come to since the last invalidation."""
-        return self in (EndOfInput.REACHED, EndOfInput.PASSED)
+        return self is EndOfInput.REACHED or self is EndOfInput.PASSED
 
     def after(self, signal: Signal) -> "EndOfInput":
         """Return the next state; only what is in REFETCH may be fetched again."""

@@ -104,14 +104,14 @@ class InputPartition:
         if messages:
             self.next_offset = messages[-1][0] + 1
             self.watermark_ms = max(self.watermark_ms, min(now_ms, messages[-1][1]))
-        if not pending:
-            self.next_offset = max(self.next_offset, fetched_offset)
+        if fetched_offset > self.next_offset and not pending:
+            self.next_offset = fetched_offset
         return messages
 
     def progress(self, parts: int, source: str, now_ms: int) -> PartitionProgress | None:
         """Return what the lanes must know: each change, and from time to time how far it is."""
         end_ms = self.end_as_of(now_ms)
-        caught_up = self.end.valid and now_ms - end_ms <= BEHIND_MS
+        caught_up = now_ms - end_ms <= BEHIND_MS and self.end.valid
         if caught_up is self.caught_up and (caught_up or now_ms - self._reported_ms < REPORT_MS):
             return None
         part = f"{self.topic}/{self.number}"
