@@ -146,3 +146,12 @@ def test_sessions_of_several_intervals_keep_them_when_lanes_are_merged() -> None
     stored = read_lane_state(to_builtins(state))
     assert stored.rules is not None
     assert stored.rules.intervals_ms == [1_000, 2_000, 3_000]
+
+
+def test_lane_without_rows_takes_other_rules_and_writes_nothing() -> None:
+    """No base is announced that is not in the store."""
+    run = Run(RULES)
+    assert run.restart(replace(RULES, heartbeat_ms=2_000)) == []
+    assert run.lane.state().journal.through == {}
+    run.send("start", "s1")
+    assert shown(run.wait(2_000)) == ["h1@2000"]

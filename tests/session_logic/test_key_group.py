@@ -1,6 +1,6 @@
 """Tests of a group of devices."""
 
-from session_logic.key_group import KeyGroup
+from session_logic.key_group import MAX_ENDED, KeyGroup
 from session_logic.rules import Session
 
 
@@ -38,3 +38,17 @@ def test_loaded_sessions_are_those_that_were_stored() -> None:
     assert group.load(stored) == stored[2:]
     assert group.active == {"d": stored[2]}
     assert group.sessions() == [stored[2], *stored[:2]]
+
+
+def test_end_that_made_room_for_another_is_not_forgotten_twice() -> None:
+    """The wheel may come to it later: then the end that took its place stays."""
+    group = KeyGroup()
+    gone = [group.put(session(f"s{n}", n + 1)) for n in range(MAX_ENDED + 1)][-1]
+    assert gone is not None
+    assert gone.session_id == "s0"
+    group.forget(gone)
+    assert len(list(group.ended("d"))) == MAX_ENDED
+    relaunched = session("s1", 99)
+    group.put(relaunched)
+    group.forget(session("s1", 2))
+    assert list(group.ended("d"))[-1] is relaunched
