@@ -281,7 +281,7 @@ class Lane:
 
     def _change_rules(self, output: LaneOutput) -> None:
         """Go over from the rules of the state to those of this run."""
-        rules = replace(self._wanted_rules, earlier_intervals_ms=self._rules.intervals_ms)
+        rules = replace(self._wanted_rules, intervals_ms=self._rules.intervals_ms)
         if stored_rules(rules) == stored_rules(self._rules):
             return
         self._rules, before = rules, self.table

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from session_logic.errors import ConfigError
 from session_logic.events import EndReason, Fact, Heartbeat, OutputEvent, SessionEnd
@@ -34,8 +35,8 @@ class Rules(Struct, frozen=True):
     max_session_ms: int
     deduplication_window_ms: int = 120_000
     catch_up: Literal["latest", "all"] = "latest"
-    # Every interval that a session may still beat in, if it is not this one alone.
-    earlier_intervals_ms: tuple[int, ...] = ()
+    # Every interval that a session may beat in; heartbeat_ms is added where it is missing.
+    intervals_ms: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ConfigError unless 0 < heartbeat_ms <= max_session_ms and nothing is negative."""
@@ -48,12 +49,8 @@ class Rules(Struct, frozen=True):
         if self.deduplication_window_ms < 0:
             msg = f"deduplication_window_ms ({self.deduplication_window_ms}) must not be negative"
             raise ConfigError(msg)
-
-    @property
-    def intervals_ms(self) -> tuple[int, ...]:
-        """Every interval that a session may beat in; a session knows the place of its own."""
-        earlier_ms = self.earlier_intervals_ms
-        return earlier_ms if self.heartbeat_ms in earlier_ms else (*earlier_ms, self.heartbeat_ms)
+        if self.heartbeat_ms not in self.intervals_ms:
+            force_setattr(self, "intervals_ms", (*self.intervals_ms, self.heartbeat_ms))
 
     @property
     def interval(self) -> int:

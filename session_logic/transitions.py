@@ -19,6 +19,7 @@ from sys import intern
 from msgspec import Struct
 
 from session_logic.events import EndReason, Fact, OutputEvent, SessionActive, Watermark
+from session_logic.key_group import KeyGroup
 from session_logic.rules import (
     MAX_MISSED_HEARTBEATS,
     Rules,
@@ -52,9 +53,10 @@ class Input(IntEnum):
 
 
 class Change(Struct, gc=False):
-    """A fact, the active session of its device if there is one, and how far time has come."""
+    """A fact, the key group and the active session of its device, and how far time has come."""
 
     fact: Fact
+    group: KeyGroup
     active: Session | None
     watermark: Watermark
 
@@ -65,7 +67,8 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
     A session that the fact ends first gets the heartbeats that were due by the fact's time and
     have not fired yet, or its timeout instead.
     """
-    active = table.find(fact.device_id)
+    group = table.group(fact.device_id)
+    active = group.active.get(fact.device_id)
     records: list[OutputEvent] = []
     if active is not None:
         due_ms = timeout_ms(active, table.rules)
@@ -73,7 +76,7 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
         if is_due(due_ms, max(fact.time_ms, watermark.upto_ms)):
             records = table.end(active, "timed_out", watermark, due_ms)
             active = None
-    change = Change(fact, active, watermark)
+    change = Change(fact, group, active, watermark)
     transition = TRANSITIONS[state_of(table, change), Input.START if fact.is_start else Input.END]
     return records + transition(table, change)
 
@@ -83,7 +86,7 @@ def state_of(table: SessionTable, change: Change) -> State:
     fact, active = change.fact, change.active
     known = State.IDLE if active is None else State.BUSY
     overtaken = before_active = active is not None and active.started_ms > fact.time_ms
-    for ended in table.group(fact.device_id).ended(fact.device_id):
+    for ended in change.group.ended(fact.device_id):
         if is_due(drop_ms(ended, table.rules), change.watermark.upto_ms):
             continue  # its turn to be dropped has not come round yet
         if ended.session_id == fact.session_id:
@@ -136,7 +139,7 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
     records = [] if change.active is None else _end_active(table, change, "replaced")
     ended_ms = next(
         end.ended_ms
-        for end in table.group(fact.device_id).ended(fact.device_id)
+        for end in change.group.ended(fact.device_id)
         if end.session_id == fact.session_id and not has_begun(end)
     )
     session, opened = _begin(table, fact)

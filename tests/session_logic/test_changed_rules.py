@@ -140,7 +140,7 @@ def test_sessions_of_several_intervals_keep_them_when_lanes_are_merged() -> None
     rules = {LANE: (1_000, 2_000), LANE + LANES // 2: (3_000, 2_000)}
     for number, intervals_ms in rules.items():
         lane = Lane(number, LANES, replace(RULES, heartbeat_ms=2_000))
-        lane.table.rules = replace(RULES, heartbeat_ms=2_000, earlier_intervals_ms=intervals_ms)
+        lane.table.rules = replace(RULES, heartbeat_ms=2_000, intervals_ms=intervals_ms)
         list(move.take(lane))
     (state,) = move.states()
     stored = read_lane_state(to_builtins(state))
