@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig
@@ -46,10 +47,13 @@ def run(settings: Settings, cluster: Cluster) -> None:
 
     Raises HeartwheelError for what is wrong before the start.
     """
-    state, is_first = RunState(), cluster.number == 0
+    state, is_first, begun = RunState(), cluster.number == 0, Event()
 
-    # 1. Signals: every thread inherits which of them are blocked, so no thread may come before.
-    stop_on_signals(state.stop, settings.stop_timeout_ms / 1000)
+    # 1. Signals: every thread inherits which of them are blocked, so no thread may come before. In
+    # a cluster a stop is told to all, which needs the dataflow.
+    stop_on_signals(state.stop, settings.stop_timeout_ms / 1000, begun)
+    if cluster.process_id is not None:
+        begun.set()
 
     # 2. The log: from here on everything is in it, and in one form.
     start_logs(settings, cluster.number)
@@ -94,6 +98,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         "starting", version=program_version(), lanes=settings.lanes, output=settings.output_topic
     )
     gc.set_threshold(*GC_THRESHOLDS)
+    begun.set()
     try:
         _execute(flow, settings, cluster, recovery_dir)
         if lease is not None:

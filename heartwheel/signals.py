@@ -15,8 +15,11 @@ STEP_BACK_S = 2.0
 WATCH_S = 0.5
 
 
-def stop_on_signals(stop: Event, timeout_s: float) -> None:
+def stop_on_signals(stop: Event, timeout_s: float, begun: Event) -> None:
     """Stop on SIGTERM or SIGINT; exit with 1 if a stop takes longer than timeout_s.
+
+    A process that has not begun has nothing to drain: it exits with 0 at once, also while it
+    waits for Kafka.
 
     A thread waits for the signals: a handler would not run while Bytewax waits for other
     processes, nor, in a container, before it is set.
@@ -26,6 +29,9 @@ def stop_on_signals(stop: Event, timeout_s: float) -> None:
     def listen() -> None:
         asked = signal.sigwait(STOP_SIGNALS)
         log.info("stopping", signal=signal.Signals(asked).name)
+        if not begun.is_set():
+            log.info("stopped")
+            os._exit(0)
         stop.set()
         os._exit(128 + signal.sigwait(STOP_SIGNALS))  # asked twice: at once
 

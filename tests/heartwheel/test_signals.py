@@ -12,8 +12,10 @@ PROGRAM = """
 import sys, time
 from threading import Event
 from heartwheel.signals import stop_on_signals
-stop = Event()
-stop_on_signals(stop, float(sys.argv[1]))
+stop, begun = Event(), Event()
+stop_on_signals(stop, float(sys.argv[1]), begun)
+if sys.argv[2] != "waits":
+    begun.set()
 print("ready", flush=True)
 stop.wait(60)
 print("stopping", flush=True)
@@ -57,6 +59,15 @@ def test_either_signal_is_a_clean_stop(sign: signal.Signals) -> None:
     with start(60, "ends") as process:
         send(process, sign)
         assert process.wait(10) == 0
+
+
+def test_signal_before_anything_has_begun_ends_the_process_at_once() -> None:
+    """It may wait for Kafka or a lease, and there is nothing to drain."""
+    with start(60, "waits") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
 
 
 def test_stop_that_takes_too_long_exits_with_1_and_one_line() -> None:
