@@ -47,7 +47,12 @@ test-fast: $(VENV)/dev
 
 # All that a change needs, a real Kafka included; session_logic is covered to the last branch.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest $(or $(ARGS),-m "not slow" --cov)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" --cov
+	$(BIN)/python -m pytest -m "kafka and not slow"
+endif
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -55,7 +55,7 @@ def stored_end(cluster: Cluster) -> int:
     return max(max(sink["end_offsets"].values()) for sink in sinks.values())
 
 
-@pytest.mark.parametrize("behind_ms", [3_000, 60_000])
+@pytest.mark.parametrize("behind_ms", [3_000, pytest.param(60_000, marks=pytest.mark.slow)])
 def test_heartbeats_are_on_time_beside_a_partition_that_never_pauses(
     cluster: Cluster, behind_ms: int
 ) -> None:

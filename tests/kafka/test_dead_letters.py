@@ -251,7 +251,7 @@ def test_input_beyond_every_limit_is_a_dead_letter_and_stops_nothing(cluster: Cl
     )
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("stored", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_letter_that_is_in_the_future_no_longer_stays_a_letter(
     cluster: Cluster, *, stored: bool
 ) -> None:

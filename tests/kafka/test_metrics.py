@@ -41,13 +41,13 @@ def offsets(cluster: Cluster, group: str) -> dict[tuple[str, int], int]:
 
 
 def ends(cluster: Cluster) -> dict[tuple[str, int], int]:
-    """Return the ends of all input partitions that hold something."""
-    counts = Counter(
-        (topic, record.partition)
-        for topic in (cluster.console, cluster.pc)
-        for record in cluster.read(topic)
-    )
-    return dict(counts)
+    """Return the ends of all input partitions, also of those that hold nothing."""
+    topics = (cluster.console, cluster.pc)
+    counts = dict.fromkeys(((topic, number) for topic in topics for number in range(2)), 0)
+    for topic in topics:
+        for record in cluster.read(topic):
+            counts[topic, record.partition] += 1
+    return counts
 
 
 def lane(device: str) -> str:

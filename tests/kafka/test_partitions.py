@@ -78,7 +78,7 @@ def test_end_that_is_read_long_before_its_start_ends_it(cluster: Cluster) -> Non
     assert metrics.sum("active_sessions") == 0
     assert metrics.all("misplaced_events_total") == {("key",): 0, ("partition",): 1}
     session = cluster.sessions()["d-s"]
-    assert kinds(session) == ["active", *(f"beat {n}" for n in range(1, 6)), "end ended"]
+    assert kinds(session) == ["active", "beat 5", "end ended"]  # a first start is an outage
     end = session[-1]
     assert isinstance(end, SessionEnd)
     assert (end.time_ms, end.duration_ms) == (sender.begin_ms + 5_000, 5_000)

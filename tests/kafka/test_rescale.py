@@ -77,6 +77,7 @@ def store(cluster: Cluster, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> None:
     """Four lanes, then eight, then two, each with a new store and a new output topic."""
     topics = [cluster.output]

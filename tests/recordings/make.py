@@ -38,7 +38,6 @@ class Run:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.go()
 
     def go(self) -> None:
         """Start the dataflow, or start it again from its last snapshot."""
@@ -58,6 +57,13 @@ class Run:
     def send_raw(self, value: bytes | None, key: str, time_ms: int = 0) -> None:
         """Send any bytes."""
         self._cluster.send_raw(value, key, time_ms)
+
+    def send_at(self, beats: float, *events: str) -> None:
+        """Send events that have the time of some heartbeats from now; before, if negative."""
+        time_ms = int((time.time() + beats * HEARTBEAT_S) * 1000)
+        for event in events:
+            self._cluster.send(*event.split(), time_ms)
+        self._cluster.flush()
 
     def beat(self, beats: float) -> None:
         """Let some heartbeat intervals pass."""
@@ -143,6 +149,42 @@ def bad_input(run: Run) -> None:
     run.beat(4)
 
 
+def order(run: Run) -> None:
+    """Facts that disagree: older starts, ends before starts, late ends, a relaunch, no time."""
+    run.send("Start c1 new", "Start p1 a", "Start p2 a")
+    run.send_at(-9, "Start c1 old")
+    run.send("End c2 early")
+    run.beat(1)
+    run.send_at(-5, "Start c2 early")
+    run.send_at(-0.5, "End c3 gone")
+    run.beat(2)
+    run.send("End c1 old", "End p1 a")
+    run.send_at(-1.5, "End p2 a")
+    run.beat(0.5)
+    run.send("Start p1 a")
+    run.send_at(-4, "Start p2 a")
+    for time_ms in (-1, -62_135_596_800_000):
+        value = b'{"type":"GameStart","device_id":"p3","session_id":"timeless"}'
+        run.send_raw(value, "p3", time_ms)
+    run.send_at(-40, "Start c4 late")
+    run.send("End c1 new")
+    run.beat(4)
+
+
+def history(run: Run) -> None:
+    """What was in the topics before the first start: sessions that ended, and that go on."""
+    run.beat(2)
+
+
+def old_events(run: Run) -> None:
+    """Twenty seconds of history, in order of time."""
+    for number in range(6):
+        run.send_at(-40 + number, f"Start c{number} a{number}", f"Start p{number} b{number}")
+    for number in range(3):
+        run.send_at(-20 + number, f"End c{number} a{number}", f"Start p{number} d{number}")
+
+
+BEFORE: dict[str, Callable[[Run], None]] = {"history": old_events}
 SCENARIOS: dict[str, tuple[Callable[[Run], None], dict[str, str]]] = {
     "start": (start, {}),
     "heartbeat": (heartbeat, {}),
@@ -151,6 +193,8 @@ SCENARIOS: dict[str, tuple[Callable[[Run], None], dict[str, str]]] = {
     "outage-latest": (outage, {"HEARTWHEEL_CATCH_UP": "latest"}),
     "outage-all": (outage, {"HEARTWHEEL_CATCH_UP": "all"}),
     "bad-input": (bad_input, {}),
+    "order": (order, {}),
+    "history": (history, {"HEARTWHEEL_CATCH_UP": "latest"}),
 }
 
 
@@ -162,6 +206,8 @@ def make(name: str, address: str, folder: Path, path: Path) -> None:
     cluster.variables |= SETTINGS | variables
     try:
         run = Run(cluster)
+        BEFORE.get(name, lambda _run: None)(run)
+        run.go()
         begin(run)
         scenario(run)
         run.end(signal.SIGTERM)

@@ -196,7 +196,8 @@ def test_sessions_loaded_in_bulk_are_those_put_one_by_one() -> None:
 
 def test_active_sessions_are_counted_by_platform_whatever_begins_or_ends_them() -> None:
     """Put, loaded, started, replaced by one of the other platform, ended, timed out."""
-    table = SessionTable(RULES, range(KEY_GROUPS))
+    rules = replace(RULES, max_session_ms=90_000)
+    table = SessionTable(rules, range(KEY_GROUPS))
     table.put(Session("d", "s1", "pc", T - 5))
     table.load(key_group_of("e"), [Session("e", "s2", "pc", T), Session("e", "s3", "tv", T, T + 1)])
     assert table.platforms == {"pc": 2}
@@ -204,7 +205,7 @@ def test_active_sessions_are_counted_by_platform_whatever_begins_or_ends_them() 
     assert table.platforms == {"pc": 1, "tv": 1}
     apply_fact(table, Fact(False, "d", "s4", "tv", T + 2), FIRED)
     assert table.platforms == {"pc": 1, "tv": 0}
-    table.fire(T, T + RULES.max_session_ms, OutputBatch([], []), 10_000)
+    table.fire(T, T + rules.max_session_ms, OutputBatch([], []), 10_000)
     assert table.platforms == {"pc": 0, "tv": 0}
 
 
