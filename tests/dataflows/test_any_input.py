@@ -149,7 +149,9 @@ def go_through(seed: int, written: Written) -> None:
             assert not lane.restoring
 
 
-@pytest.mark.parametrize("first", range(0, len(SEEDS), 20))
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(20, len(SEEDS), 20))]
+)
 def test_all_that_is_written_can_be_read_and_is_valid(first: int) -> None:
     """Every record is an event or a dead letter, and each of them is as the contract says."""
     written = Written()

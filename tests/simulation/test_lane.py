@@ -25,7 +25,13 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 6)
 
 
-@pytest.mark.parametrize("first", range(0, HISTORIES, 100))
+@pytest.mark.parametrize(
+    "first",
+    [
+        *range(0, 300, 100),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in range(300, HISTORIES, 100)),
+    ],
+)
 def test_random_histories_with_crashes_match_the_model(first: int) -> None:
     """Every record of every step is what the model says, whatever crashes in between."""
     assert sum(simulate(seed).sent for seed in range(first, first + 100)) > 10_000
