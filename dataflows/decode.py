@@ -1,6 +1,6 @@
 """The decode step: Kafka messages to facts by lane, or to dead letters."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from threading import Lock
 
 from dataflows.messages import (
@@ -20,7 +20,7 @@ from session_logic.events import Fact, GameStart, InputEvent, Rejected
 from session_logic.keys import key_group_of, lane_of
 
 # No record is larger than this.
-MOST_BYTES = 1 << 31
+MAX_BYTES = 1 << 31
 
 
 class Decode:
@@ -31,7 +31,7 @@ class Decode:
         lanes: int,
         max_clock_skew_ms: int,
         run: RunState,
-        max_record_bytes: int = MOST_BYTES,
+        max_record_bytes: int = MAX_BYTES,
     ) -> None:
         """Reject what is timestamped more than max_clock_skew_ms from now, or is too large.
 
@@ -45,7 +45,6 @@ class Decode:
         # What earlier runs rejected by their clocks; None before the first message.
         self._earlier: RejectedByClock | None = None
         self._learning = Lock()
-        self.rejected: Counter[str] = Counter()
 
     def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, LaneBatch | DeadLetter]]:
         """Decode a batch of polls; a device's facts keep their order."""
@@ -60,8 +59,9 @@ class Decode:
         for poll in polls:
             place = poll.topic, poll.partition
             earlier = self._rejected_earlier(poll)
-            times_ms = [message[1] for message in poll.messages]
-            self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)
+            if poll.messages:
+                times_ms = [message[1] for message in poll.messages]
+                self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for message in poll.messages:
                 size = len(message[2] or b"") + len(message[3] or b"")
@@ -76,7 +76,6 @@ class Decode:
                         leads_ms.append(message[1] - now)
                     event = self._in_time(event, message, latest_ms, earlier)
                 if isinstance(event, Rejected):
-                    self.rejected[event.reason] += 1
                     letter = _dead_letter(poll, message, event)
                     self._run.recent_dead_letters.append(letter)
                     items.append((DEAD_LETTER_KEY, letter))

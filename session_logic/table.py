@@ -61,7 +61,7 @@ class SessionTable:
 
     # What a session owes, and how it ends.
 
-    def end(  # one way to end a session, whatever the reason
+    def end(
         self,
         session: Session,
         reason: EndReason,
