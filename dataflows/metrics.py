@@ -229,5 +229,9 @@ MERGE_DURATION = Histogram(
 )
 STORE_KEYS = Gauge("heartwheel_store_keys", "Rows that the store holds.")
 STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store holds.")
+HTTP_CROWDED_OUT = Counter(
+    "heartwheel_http_crowded_out_connections",
+    "HTTP connections that were cut because too many were open.",
+)
 MEMORY_LIMIT = Gauge("heartwheel_memory_limit_bytes", "Memory that this process may use.")
 BUILD = Info("heartwheel_build", "The version that runs.")

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from dataflows.clock import Clock
 from dataflows.logs import log
+from heartwheel.http.connections import PATIENCE_S, BoundedConnection
 from heartwheel.http.devices import Devices
 from heartwheel.http.guard import Guard
 from heartwheel.http.health import Health
@@ -29,9 +30,8 @@ from heartwheel.http.status import Status
 from heartwheel.http.view import ProcessView
 
 SAMPLE_S = 1.0
-# Whoever opens connections and says nothing must not take the files that Kafka needs.
-MAX_CONNECTIONS = 256
-KEEP_ALIVE_S = 30
+# How many connections are taken at a time: fewer than there may be.
+BACKLOG = 128
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,7 +46,7 @@ def serve(listener: socket.socket, view: ProcessView) -> uvicorn.Server:
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(view),
-            http="h11",
+            http=BoundedConnection,
             ws="none",
             loop="asyncio",
             lifespan="on",
@@ -55,8 +55,8 @@ def serve(listener: socket.socket, view: ProcessView) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=PATIENCE_S,
+            backlog=BACKLOG,
         )
     )
     # It takes no signals, as it is not the main thread, and dies with the process.

@@ -1,0 +1,67 @@
+"""The connections of the HTTP server: how many there may be, and for how long one may say nothing.
+
+What is guaranteed: a request that comes is answered, whatever other connections do, and the server
+never has more than MAX_CONNECTIONS files open for long. So a client that opens connections and
+neither asks nor reads takes nothing from the probes, nor the files that Kafka needs.
+
+How. Each connection is at one of three things: it waits for a request, it answers one, or it waits
+for the next. For each it has PATIENCE_S; then it is cut, whether something was left to send or not.
+A new connection is always taken. If there are too many then, the one that has been at its thing for
+longest is cut. A probe needs milliseconds, so it is not that one.
+
+What would break it: bytes that prolong the time, because a client can send one every few seconds; a
+limit at which new connections are refused, because the probes are new connections; a `backlog` of
+the server that is not below MAX_CONNECTIONS, because so many are taken before any is read from.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dataflows.metrics import HTTP_CROWDED_OUT
+
+MAX_CONNECTIONS = 256
+PATIENCE_S = 30
+
+
+class BoundedConnection(H11Protocol):
+    """A connection of uvicorn with an end."""
+
+    patience_s: float = PATIENCE_S
+    _began_s = 0.0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, in the place of another one if there are too many."""
+        super().connection_made(transport)
+        self._begin()
+        if len(self.connections) > MAX_CONNECTIONS:
+            oldest = min(self.connections, key=lambda one: one._began_s)  # type: ignore[union-attr]  # noqa: SLF001
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+            HTTP_CROWDED_OUT.inc()
+
+    def handle_events(self) -> None:
+        """Begin to answer if the bytes that have come complete a request."""
+        cycle = self.cycle
+        super().handle_events()
+        if self.cycle is not cycle:
+            self._begin()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request; what was answered may still be on its way."""
+        super().on_response_complete()
+        self._begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _begin(self) -> None:
+        """Give what comes now its time."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._began_s = self.loop.time()
+        self._deadline = self.loop.call_later(self.patience_s, self.transport.abort)
