@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from dataflows.memory import limit_bytes
 from dataflows.run_state import RunState
-from dataflows.text import shown
+from dataflows.text import printable
 from dataflows.timestamps import KINDS
 from dataflows.version import program_version
 from session_logic.events import RejectReason
@@ -142,7 +142,7 @@ class LaneCollector(Collector):
                 clock_lag.add_metric(label, lag_ms / 1000)
             missing.add_metric(label, len(lane.missing_rows()))
             worst = lane.table.crowded.worst(MAX_HOT_DEVICES)
-            crowded |= {shown(device): count for device, count in worst}
+            crowded |= {printable(device): count for device, count in worst}
         for device, count in Counts(crowded).most_common(MAX_HOT_DEVICES):
             hot.add_metric([device], count)
         for outcome in OUTCOMES:

@@ -9,13 +9,15 @@ import logging
 
 from dataflows.logs import log
 from dataflows.metrics import MISPLACED, MISPLACED_CAUSES
-from dataflows.text import shown
+from dataflows.text import printable
 
 # Of so many devices it is known where they were last. It is a sample of all where there are more:
 # the starts and ends of a session can be hours apart, so the newest ones would tell little.
 MAX_DEVICES = 65_536
 # A cause is told of again after this time.
 TELL_AGAIN_MS = 600_000
+# So much of a key is shown: as much as a device id can have characters.
+MAX_KEY_BYTES = 128
 
 Place = tuple[str, int]  # topic and partition
 
@@ -71,8 +73,8 @@ def _tell(fault: str, device_id: str, key: bytes | None, place: Place) -> None:
         return  # a replay has no log
     log.warning(
         f"{fault}: a backlog may be read in the wrong order",
-        device=shown(device_id),
-        key=None if key is None else shown(key.decode(errors="backslashreplace")),
+        device=printable(device_id),
+        key=None if key is None else printable(key[:MAX_KEY_BYTES]),
         topic=place[0],
         partition=place[1],
     )

@@ -1,10 +1,9 @@
 """What senders have chosen, as text that is safe to show."""
 
-# As long as a device id can be.
-MAX_SHOWN_LENGTH = 128
 
-
-def shown(text: str) -> str:
-    """Return text that cannot steer a terminal, of bounded length."""
-    text = text[:MAX_SHOWN_LENGTH]
-    return text if text.isprintable() else ascii(text)
+def printable(data: bytes | str | None) -> str:
+    """Return text that cannot steer a terminal: control characters are escaped as in Python."""
+    if data is None:
+        return "-"
+    text = data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

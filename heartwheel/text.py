@@ -15,14 +15,6 @@ def text_or_bytes(data: bytes | str | None) -> tuple[str | None, bytes | None]:
         return None, data
 
 
-def printable(data: bytes | str | None) -> str:
-    """Return text that cannot steer a terminal: control characters are escaped as in Python."""
-    if data is None:
-        return "-"
-    text = data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def duration_text(time_ms: int) -> str:
     """Return a time in the largest unit that it is a whole number of."""
     if time_ms < 0:

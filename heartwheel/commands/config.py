@@ -8,8 +8,8 @@ import typer
 
 from dataflows.settings import OPTION_TABLES, Settings
 from dataflows.settings_sources import load_settings, settings_sources
+from dataflows.text import printable
 from heartwheel.commands.shared import ConfigOption, JsonOption, print_table
-from heartwheel.text import printable
 
 config_app = typer.Typer(
     help="Show what is set and where it comes from; check it without a broker.",

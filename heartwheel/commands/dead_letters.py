@@ -12,8 +12,8 @@ import typer
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
+from dataflows.text import printable
 from heartwheel.commands.shared import ConfigOption, JsonOption, confirm, moment_ms, print_table
-from heartwheel.text import printable
 from session_logic.errors import ConfigError
 from session_logic.events import RejectReason
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from dataflows.text import printable
 from heartwheel.kafka.dead_letters import StoredDeadLetter
-from heartwheel.text import moment_text, printable, text_or_bytes
+from heartwheel.text import moment_text, text_or_bytes
 
 MAX_COLUMNS = 60  # of a key or a detail in the list
 
