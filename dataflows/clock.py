@@ -84,6 +84,14 @@ class SteadyClock:
         return system_time(self._wall_s() * 1000 + time_ms - self._now_s * 1000)
 
 
+def elapsed_ms() -> int:
+    """Return the time of a clock that nobody can set, and that stands still in a suspend.
+
+    For how long something takes or waits: then a step of the wall clock is no time that passed.
+    """
+    return int(time.monotonic() * 1000)
+
+
 def wall_offset_s() -> float:
     """Return the time of the wall clock minus that of the clock that nobody can set."""
     return time.time() - _unset_s()

@@ -49,7 +49,7 @@ class Decode:
     def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, LaneBatch | DeadLetter]]:
         """Decode a batch of polls; a device's facts keep their order."""
         now = self._run.clock.now_ms()
-        self._run.note_alive(now)
+        self._run.note_alive()
         # What an earlier run has acted on is read again after a crash, and is no dead letter then.
         latest_ms = max(now, self._run.reached_ms()) + self._max_clock_skew_ms
         items: list[tuple[str, LaneBatch | DeadLetter]] = []

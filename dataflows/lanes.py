@@ -43,9 +43,9 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         self._lane = None
         if state is not None:
             self._lane = self._make(state.lane, state)
-        self._waits_since_ms = run.clock.now_ms()
+        self._waits_since_ms = run.elapsed_ms()
         self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_RECORDS)
-        self._wake_ms: int | None = self._waits_since_ms
+        self._wake_ms: int | None = run.clock.now_ms()
         self._complete = False
         # For how many more epochs an empty batch keeps the sink awake: a new lane must store its
         # start offset first. A moved lane, which has no segment yet, is new to its sink as well.
@@ -63,7 +63,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     def on_batch(self, values: list[LaneBatch | Row]) -> tuple[list[Emitted], bool]:
         """Take in rows, then facts, then progress: it lets time pass, beyond these facts."""
         now = self._clock.now_ms()
-        self._run.note_alive(now)
+        self._run.note_alive()
         if self._lane is None:
             self._lane = self._make(values[0].lane, None)
         lane = self._lane
@@ -84,7 +84,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
 
     def _restore(self, lane: Lane, row: Row, now: int) -> list[Emitted]:
         """Give the lane a row of the store, and return what it then owes."""
-        self._waits_since_ms = now
+        self._waits_since_ms = self._run.elapsed_ms()
         restoring = lane.restoring
         output = lane.restore(row, now)
         if restoring and not lane.restoring:
@@ -94,10 +94,10 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     def on_notify(self) -> tuple[list[Emitted], bool]:
         """Fire what is due; raises SnapshotError if a row has not come within the limit."""
         now = self._clock.now_ms()
-        self._run.note_alive(now)
+        self._run.note_alive()
         assert self._lane is not None
         lane = self._lane
-        if lane.restoring and now - self._waits_since_ms > self._settings.restore_timeout_ms:
+        if lane.restoring and self._waits_too_long():
             msg = (
                 f"recovery store, lane {lane.lane}: {', '.join(lane.missing_rows())} missing; "
                 f"{RESTORE_COPY}"
@@ -110,6 +110,11 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             self._complete = True
             emitted = emitted or [output.records]
         return emitted, False
+
+    def _waits_too_long(self) -> bool:
+        """Say whether no row has come for longer than one may take."""
+        waited_ms = self._run.elapsed_ms() - self._waits_since_ms
+        return waited_ms > self._settings.restore_timeout_ms
 
     def on_eof(self) -> tuple[list[Emitted], bool]:
         """Write to the sink once more, so that its last snapshot has every acknowledgement."""

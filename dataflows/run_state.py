@@ -9,7 +9,7 @@ from threading import Event, get_ident
 
 from msgspec import Struct, field
 
-from dataflows.clock import Clock, SteadyClock
+from dataflows.clock import Clock, SteadyClock, elapsed_ms
 from dataflows.messages import DeadLetter, RejectedByClock
 from dataflows.timestamps import Timestamps
 from session_logic.lane import Lane
@@ -28,9 +28,11 @@ class RunState(Struct, eq=False):
 
     clock: Clock = field(default_factory=SteadyClock)
     stop: Event = field(default_factory=Event)
+    # For limits on how long something may take: a clock that no step of the wall clock moves.
+    elapsed_ms: Callable[[], int] = elapsed_ms
     # The lanes that have begun in this process, by number.
     lanes: dict[int, Lane] = field(default_factory=dict)
-    # When each worker thread last turned, by its id; one without work has no entry.
+    # When each worker thread last turned by elapsed_ms, by its id; one without work has no entry.
     turned_ms: dict[int, int] = field(default_factory=dict)
     recent_dead_letters: deque[DeadLetter] = field(
         default_factory=lambda: deque(maxlen=MAX_RECENT_DEAD_LETTERS)
@@ -45,9 +47,14 @@ class RunState(Struct, eq=False):
     # The other processes without which Bytewax does not begin, in words; "" if there are none.
     awaited_processes: str = ""
 
-    def note_alive(self, now_ms: int) -> None:
+    def note_alive(self) -> None:
         """Note that the loop of this worker thread has turned."""
-        self.turned_ms[get_ident()] = now_ms
+        self.turned_ms[get_ident()] = self.elapsed_ms()
+
+    def still_ms(self) -> int:
+        """Return for how long the worker thread has not turned that has been still for longest."""
+        turned_ms = min(list(self.turned_ms.values()), default=None)
+        return 0 if turned_ms is None else self.elapsed_ms() - turned_ms
 
     def running_lanes(self) -> list[Lane]:
         """Return the lanes that have begun in this process, in order."""

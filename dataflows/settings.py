@@ -94,11 +94,14 @@ class Settings(
         Literal["earliest", "latest"],
         Meta(description="Where to begin in an input partition without a stored offset."),
     ] = "earliest"
+    # With more than a day, a wrong clock would open sessions that are in the future for days.
     max_clock_skew_ms: Annotated[
-        NotNegative,
+        int,
         Meta(
+            ge=0,
+            le=86_400_000,
             description="A record with a timestamp further ahead of the clock is a dead letter "
-            "(`in_the_future`)."
+            "(`in_the_future`).",
         ),
     ] = 60_000
     # A dead letter with its headers must fit into a record of a broker's usual size.

@@ -23,11 +23,10 @@ class Health:
         limit_ms = self._settings.liveness_timeout_ms
         if any(lane.restoring for lane in self._run.running_lanes()):
             limit_ms = max(limit_ms, self._settings.restore_timeout_ms)
-        turned_ms = min(list(self._run.turned_ms.values()), default=None)
-        if turned_ms is None or self._run.clock.now_ms() - turned_ms <= limit_ms:
+        still_ms = self._run.still_ms()
+        if still_ms <= limit_ms:
             return None
-        since_s = (self._run.clock.now_ms() - turned_ms) / 1000
-        return f"a loop of the dataflow has not turned for {since_s:.1f} s"
+        return f"a loop of the dataflow has not turned for {still_ms / 1000:.1f} s"
 
     def unready(self) -> str | None:
         """Say why the process is not up to date, or None if it is."""

@@ -1,11 +1,14 @@
 """The sessions step: what a lane gets in a batch, when it wakes, and when it wakes its sink."""
 
+import pytest
+
 from dataflows.lanes import LaneLogic, StoredLane
 from dataflows.messages import HOLD_EPOCHS, LaneBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from session_logic.clock import PartitionProgress
 from session_logic.codec import decode_output
+from session_logic.errors import SnapshotError
 from session_logic.events import Fact, SessionActive, SessionEnd
 from session_logic.journal import Row
 from session_logic.lane import NEVER_MS
@@ -81,6 +84,24 @@ def test_sink_is_woken_once_more_at_the_end() -> None:
     step.batch(CAUGHT_UP)
     emitted, _ = step.logic.on_eof()
     assert emitted == [OutputBatch([], [])]
+
+
+@pytest.mark.parametrize(("beside_ms", "lost"), [(-1, False), (0, False), (1, True)])
+def test_row_that_does_not_come_within_the_limit_is_lost(beside_ms: int, *, lost: bool) -> None:
+    """A step of the system clock is no time that the lane has waited."""
+    step = Step()
+    step.batch(START)
+    later = Step(step.logic.snapshot())
+    later.clock.now += HOUR_MS
+    later.logic.on_notify()
+    waited_ms = Settings().restore_timeout_ms + beside_ms
+    began_ms = later.logic._waits_since_ms
+    later.run.elapsed_ms = lambda: began_ms + waited_ms
+    if lost:
+        with pytest.raises(SnapshotError, match="lane 0: journal segment 0 missing"):
+            later.logic.on_notify()
+    else:
+        later.logic.on_notify()
 
 
 def test_lane_of_a_run_that_was_ahead_of_time_sends_nothing_again_and_goes_on() -> None:

@@ -128,6 +128,9 @@ WRONG_IN_FILE = {
     "tick_ms = 7": "tick_ms in FILE (7) must divide HEARTWHEEL_HEARTBEAT_MS (30000)",
     "heartbeat = 5": "heartbeat in FILE is not a setting of Heartwheel; did you mean heartbeat_ms?",
     "value_limit_bytes = 5": "value_limit_bytes in FILE was renamed to max_record_bytes",
+    "max_clock_skew_ms = 86_400_001": (
+        "max_clock_skew_ms in FILE is 86400001: write a whole number from 0 to 86400000"
+    ),
     "lanes 4": "settings file FILE is not TOML",
 }
 
