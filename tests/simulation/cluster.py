@@ -5,7 +5,7 @@ from collections import defaultdict, deque
 from typing import Any
 from zlib import crc32
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from dataflows.clock import system_time
 from dataflows.decode import Decode
@@ -13,23 +13,35 @@ from dataflows.formats import read_dead_letters
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import LaneLogic
-from dataflows.messages import DEAD_LETTER_KEY, DeadLetter
+from dataflows.messages import (
+    DEAD_LETTER_KEY,
+    DeadLetter,
+    LaneBatch,
+    PartitionBatch,
+    RecordId,
+)
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
+from session_logic.codec import decode_input
+from session_logic.events import Rejected
+from session_logic.journal import Row
+from session_logic.keys import key_group_of, lane_of
 from session_logic.output import OutputBatch
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
+from tests.simulation.history import History
 from tests.support.fake_kafka import Consumer, Log, Producer, Where
 
 
 class World(Struct):
-    """What outlives a run: time, the log, the recovery store."""
+    """What outlives a run: time, the log, the recovery store, and what is known of it all."""
 
     now_ms: int
     log: Log
     database: Database
     settings: Settings
     random: random.Random
+    history: History = field(default_factory=History)
 
 
 class SimulatedClock:
@@ -45,10 +57,50 @@ class SimulatedClock:
         return system_time(time_ms)
 
 
+class Origins:
+    """Where the facts of each batch are in Kafka."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._known: dict[int, tuple[LaneBatch, list[RecordId]]] = {}
+
+    def note(self, poll: PartitionBatch, items: list[tuple[str, LaneBatch | DeadLetter]]) -> None:
+        """Take in what a poll was decoded to."""
+        letters = {item.message[0] for _, item in items if isinstance(item, DeadLetter)}
+        records = defaultdict[int, list[RecordId]](list)
+        for offset, _, _, value, _ in poll.messages:
+            event = decode_input(value)
+            if offset not in letters and not isinstance(event, Rejected):
+                lane = lane_of(key_group_of(event.device_id), self._lanes)
+                records[lane].append(RecordId(poll.topic, poll.partition, offset))
+        for _, item in items:
+            if isinstance(item, LaneBatch) and item.facts:
+                self._known[id(item)] = item, records[item.lane]
+
+    def pop(self, batch: LaneBatch) -> list[RecordId]:
+        """Return where the facts of a batch are, for the last time."""
+        return self._known.pop(id(batch))[1] if batch.facts else []
+
+
+class NotedLane(LaneLogic):
+    """A lane of which the order is noted in which it takes facts in."""
+
+    def __init__(self, world: World, run: RunState, origins: Origins, stored: Any) -> None:
+        super().__init__(world.settings, run, stored)
+        self._orders = world.history.orders
+        self._origins = origins
+
+    def on_batch(self, values: list[LaneBatch | Row]) -> Any:
+        for value in values:
+            if isinstance(value, LaneBatch):
+                self._orders[value.lane].taken += self._origins.pop(value)
+        return super().on_batch(values)
+
+
 class Process:
     """The steps of the dataflow in one process, wired as dataflows.sessions does."""
 
-    def __init__(self, world: World, inputs: list[str], index: int) -> None:
+    def __init__(self, world: World, inputs: list[str], origins: Origins, index: int) -> None:
         settings, database = world.settings, world.database
         clock = SimulatedClock(world)
         run = RunState(clock)
@@ -85,15 +137,19 @@ class Process:
             world.now_ms,
         )
         self.lanes = StatefulStep(
-            "sessions", database, lambda _, state: LaneLogic(settings, run, state)
+            "sessions", database, lambda _, state: NotedLane(world, run, origins, state)
         )
         self.sink = SinkStep("sink", database, lambda k, state: sink.build_part("sink", k, state))
         self.store = SinkStep(
             "store", database, lambda k, state: store.build_part("store", k, state)
         )
-        self.frontiers: dict[str, int | None] = dict.fromkeys(
-            ("lanes", "sink", "store"), database.front
-        )
+        # Sink and store are behind the lanes, which begin in the epoch before.
+        before = database.front - 1
+        self.frontiers: dict[str, int | None] = {
+            "lanes": database.front,
+            "sink": before,
+            "store": before,
+        }
         self.probe = database.front
 
 
@@ -114,8 +170,9 @@ class Run:
         count = self._random.choice([1, 1, 2])
         self._shift = self._random.randrange(100)
         owners = {name: self._owner(name, count) for name in names}
+        self._origins = Origins(settings.lanes)
         self.processes = [
-            Process(world, [n for n in names if owners[n] == index], index)
+            Process(world, [n for n in names if owners[n] == index], self._origins, index)
             for index in range(count)
         ]
         self.process_of: dict[Where, Process] = {
@@ -144,7 +201,9 @@ class Run:
         process, now_ms = self.processes[index], self._world.now_ms
 
         def polled(epoch: int, _part: str, poll: Any) -> None:
-            for key, item in process.decode([poll]):
+            items = process.decode([poll])
+            self._origins.note(poll, items)
+            for key, item in items:
                 step = "sink" if isinstance(item, DeadLetter) else "lanes"
                 assert (step == "sink") == (key == DEAD_LETTER_KEY)
                 self._send(step, index, epoch, key, item)

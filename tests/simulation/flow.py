@@ -22,7 +22,8 @@ from session_logic import journal
 from session_logic.lane import NEVER_MS, PAUSE_MS
 from tests.simulation.cluster import Run, World
 from tests.simulation.engine import Database
-from tests.simulation.judge import Judge, Letter, Past, Skip, letter_of
+from tests.simulation.history import Past, Skip
+from tests.simulation.judge import Judge, letter_of
 from tests.support.fake_kafka import Log, Record
 
 BEGIN_MS = 1_700_000_000_000
@@ -85,9 +86,7 @@ class Simulation:
         self._stalled: defaultdict[object, int] = defaultdict(int)
         self._starts: set[tuple[str, str, int]] = set()
         self._seen: dict[str, Seen] = {}
-        self._pasts: list[Past] = []
-        self._skips: defaultdict[int, list[Skip]] = defaultdict(list)
-        self._doubled_letters: Counter[Letter] = Counter()
+        self._history = self.world.history
         self._lane_ms: dict[int, tuple[int, bool]] = {}
         self.counts: Counter[str] = Counter()
         self.active: Run | None = None
@@ -118,10 +117,8 @@ class Simulation:
                 self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
         rules = self.world.settings.rules()
-        assert rules.catch_up == "latest" or not self._skips
-        judge = Judge(
-            rules, self.world.log, TOPICS, self._pasts, self._skips, self._doubled_letters
-        )
+        assert rules.catch_up == "latest" or not self._history.skips
+        judge = Judge(rules, self.world.log, TOPICS, self._history)
         judge.check(OUTPUT, LETTERS, self.world.now_ms)
         self.counts += judge.counts
 
@@ -317,7 +314,8 @@ class Simulation:
             fired_ms, resuming = self._lane_ms.get(lane.lane, (NEVER_MS, True))
             step_ms = lane.watermark_ms - fired_ms
             if latest and step_ms > 0 and (resuming or step_ms > PAUSE_MS):
-                self._skips[lane.lane].append(Skip(fired_ms, lane.watermark_ms, self.world.now_ms))
+                skip = Skip(fired_ms, lane.watermark_ms, self.world.now_ms)
+                self._history.skips[lane.lane].append(skip)
             self._lane_ms[lane.lane] = lane.watermark_ms, lane.resuming
 
     # Runs.
@@ -325,6 +323,10 @@ class Simulation:
     def _start(self) -> None:
         database = self.world.database
         database.forget_unfinished()
+        stored = {name.rpartition("/"): at for name, at in database.load("source").items()}
+        offsets = {(topic, int(number)): at for (topic, _, number), at in stored.items()}
+        for order in self._history.orders.values():
+            order.resume(offsets)
         self.active = Run(self.world)
         self._stalled.clear()
         self._lane_ms = {state[2]: (state[3], True) for state in database.load("sessions").values()}
@@ -336,8 +338,8 @@ class Simulation:
         if DEAD_LETTER_KEY not in self.world.database.load("sink"):
             # The very first letters: a run that has no snapshot of them sends them again.
             records = chain(*self.world.log.topics[LETTERS])
-            self._doubled_letters += Counter({letter_of(record) for record in records})
-        self._pasts.append(
+            self._history.doubled_letters += Counter({letter_of(record) for record in records})
+        self._history.pasts.append(
             Past(
                 active.began_ms,
                 self.world.now_ms,

@@ -1,0 +1,196 @@
+"""Explains the records of one device by its facts, in the order in which its lane took them in.
+
+What comes first is decided by time, unless time had come so far when a fact was read that a
+heartbeat was out, or that a session was timed out or forgotten. How far it had come is not known,
+but only how far it may have come. So every possibility that makes a difference is tried, until the
+model has the sessions and ends that the log has.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from session_logic.events import Fact, OutputEvent, SessionActive, SessionEnd, Watermark
+from session_logic.rules import Rules
+from tests.support.model import Ending, Model
+from tests.support.model import Life as ModelLife
+
+NEVER_MS = -1
+Life = tuple[str, str, int]  # device, session, start
+
+
+class Read(Struct):
+    """A fact that was taken in, and how far time may have come then."""
+
+    fact: Fact
+    late_ms: int
+
+
+class _State(Struct):
+    """What a lane may know of a device; late_ends has the ends that were read after a later one."""
+
+    lives: list[ModelLife] = []
+    endings: list[Ending] = []
+    late_ends: dict[Life, int] = {}
+
+    def name(self) -> Any:
+        """Return what tells it from others."""
+        return (
+            tuple((life.fact, life.interval_ms, life.ended_ms) for life in self.lives),
+            tuple(map(repr, self.endings)),
+            tuple(sorted(self.late_ends.items())),
+        )
+
+
+class Explanation:
+    """The facts of a device and its records; `find` says what happened."""
+
+    def __init__(
+        self, rules: Rules, reads: list[Read], records: list[OutputEvent], end_ms: int
+    ) -> None:
+        self._rules = rules
+        self._reads = reads
+        self._end_ms = end_ms
+        self._order = [
+            life for life, after in pairwise([*map(life_of, records), None]) if life != after
+        ]
+        self._lives = set(self._order)
+        self._ends = {life_of(r): r for r in records if isinstance(r, SessionEnd)}
+        self._impossible: set[Any] = set()
+        self._deepest = (-1, "")
+        self.raced = 0
+
+    def find(self) -> list[ModelLife]:
+        """Return the device's sessions; raises AssertionError if nothing explains its records."""
+        path = self._find(0, _State())
+        if path is None:
+            raise AssertionError(self._deepest[1])
+        self.raced = sum(fired_ms != NEVER_MS for fired_ms, _ in path)
+        return path[-1][1].lives
+
+    def _find(self, index: int, state: _State) -> list[tuple[int, _State]] | None:
+        """Return how it goes on from before a fact: with which times, and to which states."""
+        if index == len(self._reads):
+            return self._finish(state)
+        name = index, state.name()
+        if name in self._impossible:
+            return None
+        for fired_ms, after in self._possible(self._reads[index], state):
+            path = self._find(index + 1, after)
+            if path is not None:
+                return [(fired_ms, after), *path]
+        self._impossible.add(name)
+        self._note(index, f"{self._reads[index].fact} is nowhere to be seen in {self._order}")
+        return None
+
+    def _note(self, index: int, what: str) -> None:
+        """Keep what the explanation that came furthest could not explain."""
+        if index > self._deepest[0]:
+            self._deepest = index, what
+
+    def _finish(self, state: _State) -> list[tuple[int, _State]] | None:
+        """Let every session time out; None if the log has others or with other ends."""
+        model = self._model(state)
+        wanted = [life_of_fact(life.fact) for life in state.lives]
+        if wanted != self._order:
+            self._note(len(self._reads), f"sessions {self._order} instead of {wanted}")
+            return None
+        for event in model.advance(NEVER_MS, self._end_ms, newest_only=False):
+            found = self._ends.get(life_of(event))
+            if isinstance(event, SessionEnd) and event != found:
+                self._note(len(self._reads), f"{found} instead of {event}")
+                return None
+        return [(NEVER_MS, state)]
+
+    def _possible(self, read: Read, state: _State) -> Iterator[tuple[int, _State]]:
+        """Yield the states that a fact may lead to, with how far time had come for it."""
+        fact, known = read.fact, {life_of_fact(life.fact) for life in state.lives}
+        seen = set()
+        for endings in (state.endings, self._replayed(state)):
+            for fired_ms in (NEVER_MS, *self._moments_ms(state.lives, endings, read)):
+                model = self._model(replace(state, endings=endings))
+                events = model.apply(fact, Watermark(fired_ms))
+                if not self._fits(fact, events, known):
+                    continue
+                after = self._state(fact, model, state.late_ends)
+                if (name := after.name()) not in seen:
+                    seen.add(name)
+                    yield fired_ms, after
+
+    def _model(self, state: _State) -> Model:
+        """Return a model that knows what a lane may know."""
+        model = Model(self._rules)
+        for life in state.lives:
+            model.lives.setdefault(life.fact.device_id, []).append(replace(life))
+        if state.lives or state.endings:
+            model.endings[self._reads[0].fact.device_id] = state.endings
+        return model
+
+    @staticmethod
+    def _state(fact: Fact, model: Model, late_ends: dict[Life, int]) -> _State:
+        """Return what is known after a fact."""
+        endings = model.endings.get(fact.device_id, [])
+        for ending in endings:
+            began_ms = ending.began_ms
+            late = began_ms is not None and began_ms <= fact.time_ms < ending.ended_ms
+            if late and not fact.is_start and ending.session_id == fact.session_id:
+                life = fact.device_id, fact.session_id, began_ms or 0
+                earliest_ms = min(fact.time_ms, late_ends.get(life, fact.time_ms))
+                late_ends = late_ends | {life: earliest_ms}
+        return _State(model.lives[fact.device_id], endings, late_ends)
+
+    def _replayed(self, state: _State) -> list[Ending]:
+        """Return the ends as a run may know them that was begun after a crash.
+
+        The run before published an end, and was killed before it was stored. If an earlier end
+        had come meanwhile, the next run has read that one first: the record of the later end is
+        out, and stays so, but what is remembered is the earlier one.
+        """
+        late_ends = {(session, ms): at for (_, session, ms), at in state.late_ends.items()}
+        return [
+            replace(
+                ending,
+                ended_ms=min(
+                    ending.ended_ms,
+                    late_ends.get((ending.session_id, ending.began_ms or 0), ending.ended_ms),
+                ),
+            )
+            for ending in state.endings
+        ]
+
+    def _moments_ms(self, lives: list[ModelLife], endings: list[Ending], read: Read) -> list[int]:
+        """Return the times that make a difference to a fact, if time had come so far.
+
+        They are those of a timeout, of a heartbeat that an end must not be before, and of an end
+        that is remembered no longer.
+        """
+        rules = self._rules
+        kept_ms = rules.deduplication_window_ms + rules.heartbeat_ms
+        moments_ms = [end.ended_ms + kept_ms for end in endings]
+        for life in lives:
+            started_ms = life.fact.time_ms
+            timeout_ms = started_ms + rules.max_session_ms
+            moments_ms += [timeout_ms, (life.ended_ms or timeout_ms) + kept_ms]
+            moments_ms += range(started_ms, min(read.late_ms, timeout_ms) + 1, rules.heartbeat_ms)
+        return sorted({ms for ms in moments_ms if read.fact.time_ms < ms <= read.late_ms})
+
+    def _fits(self, fact: Fact, events: list[OutputEvent], known: set[Life]) -> bool:
+        """Say whether the log has the ends and the start that a fact is said to cause."""
+        opened = any(isinstance(event, SessionActive) for event in events)
+        life = life_of_fact(fact)
+        is_there = fact.is_start and life in self._lives and life not in known
+        ends = [event for event in events if isinstance(event, SessionEnd)]
+        return opened == is_there and all(self._ends.get(life_of(end)) == end for end in ends)
+
+
+def life_of(event: OutputEvent) -> Life:
+    """Return the name of the session that a record is of."""
+    return event.device_id, event.session_id, event.started_ms
+
+
+def life_of_fact(fact: Fact) -> Life:
+    """Return the name of the session that a start begins."""
+    return fact.device_id, fact.session_id, fact.time_ms
