@@ -67,6 +67,14 @@ class SessionEnd(Struct, frozen=True, gc=False, tag_field="type", tag="SessionEn
     duration_ms: Milliseconds
 
 
+class EndIfOpen(SessionEnd, frozen=True, gc=False):
+    """The end of a session of which the start was ignored; it is sent only where that is needed.
+
+    It is where a crashed run has announced the session, because it had read the input of several
+    partitions in another order.
+    """
+
+
 OutputEvent = SessionActive | Heartbeat | SessionEnd
 
 

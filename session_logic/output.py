@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from session_logic.events import Heartbeat, OutputEvent, SessionActive
+from session_logic.events import EndIfOpen, Heartbeat, OutputEvent, SessionActive
 
 
 class OutputBatch(Struct, gc=False):
@@ -16,6 +16,8 @@ class OutputBatch(Struct, gc=False):
     input_ms and due_ms tell from when latency counts, as (moment, how many records): the
     timestamps of the input that caused records, and the moments at which heartbeats and timeouts
     were due.
+
+    ends_if_open are no records, but for sessions that are open in the output.
     """
 
     keys: list[str] = []
@@ -23,13 +25,21 @@ class OutputBatch(Struct, gc=False):
     complete_up_to_ms: int | None = None
     input_ms: list[tuple[int, int]] = []
     due_ms: list[tuple[int, int]] = []
+    ends_if_open: list[EndIfOpen] = []
 
     def __len__(self) -> int:
         """Count the records."""
         return len(self.keys)
 
+    def __bool__(self) -> bool:
+        """Say whether there is anything for the sink."""
+        return bool(self.keys or self.ends_if_open)
+
     def add(self, event: OutputEvent, value: bytes) -> None:
         """Add an event with its value."""
+        if isinstance(event, EndIfOpen):
+            self.ends_if_open.append(event)
+            return
         self.keys.append(event.device_id)
         self.values.append(value)
         by_time = isinstance(event, Heartbeat) or (

@@ -18,7 +18,7 @@ from sys import intern
 
 from msgspec import Struct
 
-from session_logic.events import EndReason, Fact, OutputEvent, SessionActive, Watermark
+from session_logic.events import EndIfOpen, EndReason, Fact, OutputEvent, SessionActive, Watermark
 from session_logic.key_group import KeyGroup
 from session_logic.rules import (
     MAX_MISSED_HEARTBEATS,
@@ -161,22 +161,22 @@ def remember_end(table: SessionTable, change: Change) -> list[OutputEvent]:
     return ignore_end(table, change)
 
 
-def ignore_start(table: SessionTable, _change: Change) -> list[OutputEvent]:
+def ignore_start(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a start of the session that is already active."""
     table.counts["duplicate_start"] += 1
-    return []
+    return _end_if_open(change)
 
 
-def ignore_repeated_start(table: SessionTable, _change: Change) -> list[OutputEvent]:
+def ignore_repeated_start(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a start of a session that just ended: a duplicate that was delivered late."""
     table.counts["late_duplicate_start"] += 1
-    return []
+    return _end_if_open(change)
 
 
-def ignore_late_start(table: SessionTable, _change: Change) -> list[OutputEvent]:
+def ignore_late_start(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a start that is older than one that was acted on."""
     table.counts["late_start"] += 1
-    return []
+    return _end_if_open(change)
 
 
 def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
@@ -198,6 +198,23 @@ def _begin(table: SessionTable, fact: Fact) -> tuple[Session, list[OutputEvent]]
     table.counts["started"] += 1
     names = (fact.device_id, fact.session_id, fact.platform)
     return session, [SessionActive(*names, fact.time_ms, fact.time_ms)]
+
+
+def _end_if_open(change: Change) -> list[OutputEvent]:
+    """Return the end of the session that an ignored start would have begun, if it never began.
+
+    A crashed run may have announced it: then nothing else would ever end it.
+    """
+    fact = change.fact
+    sessions = [*change.group.ended(fact.device_id), *([change.active] if change.active else [])]
+    if any(
+        (session.session_id, session.started_ms) == (fact.session_id, fact.time_ms)
+        and has_begun(session)
+        for session in sessions
+    ):
+        return []
+    names = (fact.device_id, fact.session_id, fact.platform)
+    return [EndIfOpen(*names, fact.time_ms, fact.time_ms, "replaced", 0)]
 
 
 def _missed(change: Change) -> Watermark:

@@ -16,6 +16,11 @@ record is left out if it, or one that comes after it in its session, is there. T
 counts as well because the crashed run may have skipped a heartbeat that this run would send, and
 behind its successor that would be out of order.
 
+A session that was found is one of the lane, or its end is. But input of several partitions may be
+read in another order than the crashed run did, and the start of a session be ignored that the
+crashed run had announced. So with each start that it ignores the lane gives the end of that
+session, which is sent if the session is there without one.
+
 What was found must be known until the lane has made all of it again. It has once a batch says
 that it is complete up to the time of the newest record found. Until then the stored end offset
 stays where it was, so that after another crash the same records are found again.
@@ -31,12 +36,12 @@ resume; records between end offset and end that Kafka has deleted (the reconcili
 
 from collections import deque
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from dataflows.formats import SINK_VERSION, OutboxState, read_outbox
 from dataflows.metrics import RECONCILED, observe_acknowledged
 from session_logic.codec import decode_output, encode_output
-from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
+from session_logic.events import EndIfOpen, Heartbeat, OutputEvent, SessionActive, SessionEnd
 from session_logic.output import OutputBatch
 
 # Device, session and start, because the id of a session may come again after its end.
@@ -73,6 +78,10 @@ class AlreadyWritten:
         """Say whether a record is there, or one that comes after it in its session."""
         name, place = place_of(event)
         return place <= self.places.get(name, -1)
+
+    def is_open(self, end: EndIfOpen) -> bool:
+        """Say whether a session is there without its end."""
+        return self.places.get(place_of(end)[0], LAST) != LAST
 
     def not_contradicted(self, event: OutputEvent) -> OutputEvent:
         """Return a record as it may follow what is there: no end is before a heartbeat.
@@ -126,6 +135,11 @@ class Outbox:
                 sent = written.not_contradicted(event)
                 admitted.add(sent, value if sent is event else encode_output(sent))
         RECONCILED.inc(len(records) - len(admitted))
+        for end in records.ends_if_open:
+            if written.is_open(end):
+                sent = written.not_contradicted(SessionEnd(*astuple(end)))
+                written.add(sent)
+                admitted.add(sent, encode_output(sent))
         complete_ms = records.complete_up_to_ms
         if complete_ms is not None and complete_ms >= written.newest_ms:
             self._written = None

@@ -44,9 +44,9 @@ def table_in(state: State) -> SessionTable:
     [
         (State.IDLE, Input.START, ["SessionActive"], {"started": 1}),
         (State.BUSY, Input.START, ["SessionEnd", "SessionActive"], {"replaced": 1, "started": 1}),
-        (State.ACTIVE, Input.START, [], {"duplicate_start": 1}),
-        (State.ENDED, Input.START, [], {"late_duplicate_start": 1}),
-        (State.OVERTAKEN, Input.START, [], {"late_start": 1}),
+        (State.ACTIVE, Input.START, ["EndIfOpen"], {"duplicate_start": 1}),
+        (State.ENDED, Input.START, ["EndIfOpen"], {"late_duplicate_start": 1}),
+        (State.OVERTAKEN, Input.START, ["EndIfOpen"], {"late_start": 1}),
         (State.EXPECTED, Input.START, ["SessionActive", "SessionEnd"], EARLY),
         (State.OVERTAKEN, Input.END, [], {"stale_end": 1}),
         (State.EXPECTED, Input.END, [], {"unknown_end": 1}),

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from session_logic.clock import PartitionProgress
 from session_logic.codec import decode_output, encode_output
-from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Watermark
+from session_logic.events import EndIfOpen, Fact, Heartbeat, OutputEvent, SessionActive, Watermark
 from session_logic.key_group import MAX_ENDED
 from session_logic.keys import KEY_GROUPS
 from session_logic.lane import Lane
@@ -198,6 +198,28 @@ def test_facts_that_disagree_give_the_records_named(name: str) -> None:
     assert {what: count for what, count in counts.items() if count} == case.counts
 
 
+@pytest.mark.parametrize(
+    ("session", "start_ms", "ends"),
+    [
+        ("s", 0, 0),
+        ("s", -1, 1),
+        ("s", 500, 1),
+        ("s2", 1_000, 0),
+        ("s2", 1_500, 1),
+        ("other", 500, 1),
+    ],
+)
+def test_ignored_start_of_no_known_session_brings_an_end_for_it(
+    session: str, start_ms: int, ends: int
+) -> None:
+    """A crashed run may have announced that session; that of a known one is at its time."""
+    table = SessionTable(RULES, range(KEY_GROUPS))
+    for name, time_ms in [("s", 0), ("s2", 1_000), (session, start_ms)]:
+        fact = Fact(True, "d", name, "pc", T + time_ms, created=True)
+        events = apply_fact(table, fact, Watermark(T))
+    assert [type(event) for event in events] == [EndIfOpen] * ends
+
+
 def test_device_remembers_a_bounded_number_of_ends() -> None:
     """One device with very many sessions costs no more than any other, on the wheel included."""
     table = SessionTable(RULES, range(KEY_GROUPS))
@@ -228,4 +250,5 @@ def test_whatever_comes_out_is_readable_by_the_own_decoder(
     facts += [Fact(False, "d", session, "pc", 0, created=True) for session in ("s1", "s2")]
     for fact in facts:
         for event in apply_fact(table, fact, Watermark(-1)):
-            assert decode_output(encode_output(event)) == event
+            value = encode_output(event)
+            assert encode_output(decode_output(value)) == value

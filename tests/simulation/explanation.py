@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from session_logic.events import Fact, OutputEvent, SessionActive, SessionEnd, Watermark
+from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, SessionEnd, Watermark
 from session_logic.rules import Rules
 from tests.support.model import Ending, Model
 from tests.support.model import Life as ModelLife
@@ -59,6 +59,7 @@ class Explanation:
         ]
         self._lives = set(self._order)
         self._ends = {life_of(r): r for r in records if isinstance(r, SessionEnd)}
+        self._beats_ms = {life_of(r): r.time_ms for r in records if isinstance(r, Heartbeat)}
         self._impossible: set[Any] = set()
         self._deepest = (-1, "")
         self.raced = 0
@@ -113,7 +114,7 @@ class Explanation:
             for fired_ms in (NEVER_MS, *self._moments_ms(state.lives, endings, read)):
                 model = self._model(replace(state, endings=endings))
                 events = model.apply(fact, Watermark(fired_ms))
-                if not self._fits(fact, events, known):
+                if not self._fits(read, events, known):
                     continue
                 after = self._state(fact, model, state.late_ends)
                 if (name := after.name()) not in seen:
@@ -177,13 +178,23 @@ class Explanation:
             moments_ms += range(started_ms, min(read.late_ms, timeout_ms) + 1, rules.heartbeat_ms)
         return sorted({ms for ms in moments_ms if read.fact.time_ms < ms <= read.late_ms})
 
-    def _fits(self, fact: Fact, events: list[OutputEvent], known: set[Life]) -> bool:
+    def _fits(self, read: Read, events: list[OutputEvent], known: set[Life]) -> bool:
         """Say whether the log has the ends and the start that a fact is said to cause."""
         opened = any(isinstance(event, SessionActive) for event in events)
-        life = life_of_fact(fact)
-        is_there = fact.is_start and life in self._lives and life not in known
+        life = life_of_fact(read.fact)
+        is_there = read.fact.is_start and life in self._lives and life not in known
         ends = [event for event in events if isinstance(event, SessionEnd)]
-        return opened == is_there and all(self._ends.get(life_of(end)) == end for end in ends)
+        return opened == is_there and all(self._has(end, read.late_ms) for end in ends)
+
+    def _has(self, end: SessionEnd, late_ms: int) -> bool:
+        """Say whether the log has an end, at its time or at that of a heartbeat that was out.
+
+        A crashed run may have published the heartbeat, and the next one does not remember that.
+        """
+        found, beat_ms = self._ends.get(life_of(end)), self._beats_ms.get(life_of(end), NEVER_MS)
+        if found is not None and end.time_ms < beat_ms <= late_ms:
+            end = replace(end, time_ms=beat_ms, duration_ms=beat_ms - end.started_ms)
+        return found == end
 
 
 def life_of(event: OutputEvent) -> Life:

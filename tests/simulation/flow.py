@@ -82,6 +82,9 @@ class Simulation:
             (choose_busy(list(TOPICS)), choose_busy([0, 1])): choose_busy([0, 3_000, 60_000])
             for _ in range(choose_busy([0, 0, 1, 2]))
         }
+        # Devices of which each event is in any partition of any topic.
+        choose_roaming = random.Random(f"roaming {seed}").choice
+        self._roaming = set(DEVICES[: choose_roaming([0, 0, 2, 5])])
         self._segment_bytes = choose([1, 200, 4_000])
         self._stalled: defaultdict[object, int] = defaultdict(int)
         self._starts: set[tuple[str, str, int]] = set()
@@ -134,13 +137,19 @@ class Simulation:
         """Append some input."""
         for _ in range(self.random.randint(1, 4)):
             device = self.random.choice(DEVICES)
-            number = int(device[1:])
-            topic = list(TOPICS)[number % 2]
+            where = self._place(device)
             value = self._value(device)
             record = Record(self._stamp(device), device.encode(), value, None, self.world.now_ms)
             if self.random.random() < 0.03:
                 record.value = self.random.choice([*BAD_INPUT, None])
-            self._append((topic, number // 2 % 2), device, record)
+            self._append(where, device, record)
+
+    def _place(self, device: str) -> tuple[str, int]:
+        """Return a topic and partition for an event."""
+        number = int(device[1:])
+        if device in self._roaming:
+            number = self.random.randrange(2 * len(TOPICS))
+        return list(TOPICS)[number % 2], number // 2 % 2
 
     def _append(self, where: tuple[str, int], device: str, record: Record) -> None:
         if b"GameStart" in (record.value or b""):

@@ -6,6 +6,7 @@ be sent before an end with an earlier timestamp is read (raced), and which `late
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from itertools import chain, pairwise
 
 from dataflows.messages import RecordId
@@ -24,7 +25,7 @@ from session_logic.keys import key_group_of, lane_of
 from session_logic.rules import Rules
 from tests.simulation.explanation import NEVER_MS, Explanation, Life, Read, life_of, life_of_fact
 from tests.simulation.history import History, Skip
-from tests.support.fake_kafka import Log, Record
+from tests.support.fake_kafka import Log, Record, Where
 from tests.support.model import Life as ModelLife
 
 
@@ -49,19 +50,23 @@ class Judge:
 
     def check(self, output: str, letters: str, end_ms: int) -> None:
         """Check every record of the output topic and of the dead-letter topic."""
-        self._read(output)
+        self._read_output(output)
         self._by_clock = {
             letter_of(record)
             for record in chain(*self._log.topics[letters])
             if (record.headers or {})["heartwheel.reason"] == "in_the_future"
         }
         come_to_ms = self._come_to_ms()
-        for device, records in self._orders().items():
-            self._check_device(device, records, come_to_ms, end_ms)
+        orders = self._orders()
+        reordered = self._reordered()
+        for device, places in orders.items():
+            reads = [self._read(place, come_to_ms[place]) for place in places]
+            check = self._check_reordered if device in reordered else self._check_device
+            check(device, reads, end_ms)
         assert not self._devices, f"records of unknown devices: {self._devices}"
         self._check_letters(letters)
 
-    def _read(self, topic: str) -> None:
+    def _read_output(self, topic: str) -> None:
         lanes = self._log.topics[topic]
         for lane, records in enumerate(lanes):
             for record in records:
@@ -72,43 +77,45 @@ class Judge:
                 self._lives[life_of(event)].append(event)
                 self.counts["records"] += 1
 
+    def _input(self) -> Iterator[tuple[RecordId, Record]]:
+        """Yield the records of the input, partition by partition."""
+        for topic in self._topics:
+            for partition, records in enumerate(self._log.topics[topic]):
+                for offset, record in enumerate(records):
+                    yield RecordId(topic, partition, offset), record
+
     def _come_to_ms(self) -> dict[RecordId, int]:
         """Return the latest timestamp before each record in its partition.
 
         A partition that is behind has come to it when the record is read.
         """
         come_to_ms = {}
-        for topic in self._topics:
-            for partition, records in enumerate(self._log.topics[topic]):
-                latest_ms = 0
-                for offset, record in enumerate(records):
-                    come_to_ms[RecordId(topic, partition, offset)] = latest_ms
-                    latest_ms = max(latest_ms, record.time_ms)
+        latest_ms = defaultdict[Where, int](int)
+        for place, record in self._input():
+            where = place[:2]
+            come_to_ms[place] = latest_ms[where]
+            latest_ms[where] = max(latest_ms[where], record.time_ms)
         return come_to_ms
 
     def _orders(self) -> dict[str, list[RecordId]]:
         """Return the events of each device in the order in which its lane took them in.
 
-        They are those of the input, each once, and in the order of each partition.
+        Every event is in it, once and in the order of its partition.
         """
-        wanted = defaultdict[str, list[RecordId]](list)
-        for topic in self._topics:
-            for partition, records in enumerate(self._log.topics[topic]):
-                for offset, record in enumerate(records):
-                    event, place = decode_input(record.value), RecordId(topic, partition, offset)
-                    if not isinstance(event, Rejected) and place not in self._by_clock:
-                        wanted[event.device_id].append(place)
         orders = defaultdict[str, list[RecordId]](list)
         for order in self._history.orders.values():
             for place in order.taken:
                 orders[self._fact(place).device_id].append(place)
-        for device, places in (wanted | orders).items():
-            # Sorting is stable: each partition keeps its order.
-            by_partition = sorted(
-                orders[device],
-                key=lambda place: list(self._topics).index(place.topic) * 100 + place.partition,
-            )
-            assert by_partition == wanted[device], f"{device}: {by_partition}, not {places}"
+        wanted = [
+            place
+            for place, record in self._input()
+            if not isinstance(decode_input(record.value), Rejected) and place not in self._by_clock
+        ]
+        assert sorted(chain(*orders.values())) == sorted(wanted)
+        for device, places in orders.items():
+            for where in {place[:2] for place in places}:
+                offsets = [place.offset for place in places if place[:2] == where]
+                assert offsets == sorted(offsets), f"{device}: {where} {offsets}"
         return orders
 
     def _fact(self, place: RecordId) -> Fact:
@@ -125,22 +132,76 @@ class Judge:
             created=True,
         )
 
-    def _check_device(
-        self, device: str, places: list[RecordId], come_to_ms: dict[RecordId, int], end_ms: int
-    ) -> None:
-        """Check that a device's sessions are there, each whole, one after the other."""
-        reads: list[Read] = []
-        opened: dict[Life, int] = {}  # how far time may have come when its start was read
+    def _read(self, place: RecordId, come_to_ms: int) -> Read:
+        """Return the fact that a record is, and how far time may have come when it was read."""
+        late_ms = self._known_by(place, self._log.at(place[:2])[place.offset])
+        return Read(self._fact(place), max(late_ms, min(come_to_ms, self._given_ms(place))))
+
+    def _reordered(self) -> set[str]:
+        """Return the devices of which a crashed run has taken in events in another order.
+
+        The events of such a device are in several partitions.
+        """
+        reordered = set()
+        for order in self._history.orders.values():
+            for undone in order.undone:
+                again = self._by_device(order.taken[undone.kept :])
+                for device, places in self._by_device(undone.records).items():
+                    if again[device][: len(places)] != places:
+                        assert len({place[:2] for place in places + again[device]}) > 1
+                        reordered.add(device)
+        return reordered
+
+    def _by_device(self, places: list[RecordId]) -> dict[str, list[RecordId]]:
+        found = defaultdict[str, list[RecordId]](list)
         for place in places:
-            fact, record = self._fact(place), self._log.at(place[:2])[place.offset]
-            late_ms = self._known_by(place, record)
-            late_ms = max(late_ms, min(come_to_ms[place], self._given_ms(place)))
-            opened.setdefault(life_of_fact(fact), late_ms)
-            reads.append(Read(fact, late_ms))
+            found[self._fact(place).device_id].append(place)
+        return found
+
+    def _check_device(self, device: str, reads: list[Read], end_ms: int) -> None:
+        """Check that a device's sessions are there, each whole, one after the other."""
         explanation = Explanation(self._rules, reads, self._devices.pop(device, []), end_ms)
         for life in explanation.find():
-            self._check_life(life, opened)
+            self._check_life(life, _opened(reads))
         self.counts["raced facts"] += explanation.raced
+
+    def _check_reordered(self, device: str, reads: list[Read], _end_ms: int) -> None:
+        """Check that each session is whole, though two of the device may be active at once.
+
+        What the crashed run has published stays, and the next run may see another order.
+        """
+        starts = {life_of_fact(read.fact): read.fact for read in reads if read.fact.is_start}
+        found = {life_of(record) for record in self._devices.pop(device, [])}
+        assert found <= starts.keys(), f"no input names {found - starts.keys()}"
+        for life in found:
+            self._check_life(ModelLife(starts[life], self._rules.heartbeat_ms), _opened(reads))
+            self._check_reason(life, [read.fact for read in reads])
+        for life in starts.keys() - found:
+            others = starts.keys() - {life}
+            assert any(other[1] == life[1] or other[2] >= life[2] for other in others), (
+                f"{life} is nowhere to be seen"
+            )
+        self.counts["reordered devices"] += 1
+
+    def _check_reason(self, life: Life, facts: list[Fact]) -> None:
+        """Check that there is a reason for an end at its time, or at that of a later heartbeat."""
+        *_, before, end = self._lives[life]
+        assert isinstance(end, SessionEnd)
+        if end.reason == "timed_out":
+            assert end.duration_ms == self._rules.max_session_ms
+            return
+        if end.reason == "replaced" and end.time_ms == before.time_ms:
+            return  # announced by a crashed run, and ignored by the next one
+        times_ms = [
+            max(fact.time_ms, life[2])
+            for fact in facts
+            if (fact.is_start, fact.session_id == life[1])
+            == ((True, False) if end.reason == "replaced" else (False, True))
+        ]
+        if isinstance(before, Heartbeat) and before.time_ms == end.time_ms:
+            assert min(times_ms) <= end.time_ms, f"{life}: {end}"
+        else:
+            assert end.time_ms in times_ms, f"{life}: {end}"
 
     def _given_ms(self, place: RecordId) -> int:
         times = [
@@ -254,3 +315,11 @@ def letter_of(record: Record) -> RecordId:
     headers = record.headers or {}
     partition, offset = headers["heartwheel.partition"], headers["heartwheel.offset"]
     return RecordId(headers["heartwheel.topic"], int(partition), int(offset))
+
+
+def _opened(reads: list[Read]) -> dict[Life, int]:
+    """Return how far time may have come when the start of each session was read first."""
+    opened: dict[Life, int] = {}
+    for read in reads:
+        opened.setdefault(life_of_fact(read.fact), read.late_ms)
+    return opened

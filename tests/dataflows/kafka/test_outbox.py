@@ -5,11 +5,11 @@ import pytest
 from dataflows.formats import SINK_VERSION
 from dataflows.kafka.outbox import AlreadyWritten, Outbox
 from session_logic.errors import SnapshotError
-from session_logic.events import OutputEvent
+from session_logic.events import EndIfOpen, OutputEvent, SessionEnd
 from session_logic.output import OutputBatch
 from tests.support.clocks import T
 from tests.support.events import decoded
-from tests.support.output_records import active, batch, beat
+from tests.support.output_records import BEAT_MS, active, batch, beat
 
 
 def written(*events: OutputEvent) -> AlreadyWritten:
@@ -95,6 +95,30 @@ def test_session_with_the_same_id_after_an_end_is_another_one() -> None:
     outbox.reconcile(11, written(beat(3)))
     again = active(started_ms=T + 90_001)
     assert decoded(outbox.admit(batch(again))) == [again]
+
+
+def ignored(device: str = "d") -> OutputBatch:
+    """Return a batch with the end for a session of which the start was ignored."""
+    records = OutputBatch()
+    records.add(EndIfOpen(device, "s", "pc", T, T, "replaced", 0), b"")
+    return records
+
+
+def test_session_that_was_found_and_is_ignored_now_ends_after_its_last_heartbeat() -> None:
+    """Input of two partitions came in another order: nothing else would ever end it."""
+    outbox = resumed()
+    outbox.reconcile(12, written(active(), beat(1)))
+    end = SessionEnd("d", "s", "pc", T, T + BEAT_MS, "replaced", BEAT_MS)
+    assert decoded(outbox.admit(ignored())) == [end]
+    assert not outbox.admit(ignored())
+
+
+def test_session_that_was_not_found_or_has_its_end_gets_none_from_an_ignored_start() -> None:
+    """A repeated start is no end, and no session has two."""
+    outbox = resumed()
+    outbox.reconcile(12, written(active(), SessionEnd("d", "s", "pc", T, T, "ended", 0)))
+    assert not outbox.admit(ignored())
+    assert not outbox.admit(ignored("other"))
 
 
 def test_stored_offset_stays_until_all_that_was_found_is_made_again() -> None:
