@@ -157,7 +157,7 @@ def measure(
     finally:
         print(cluster.errors(flow), end="", file=sys.stderr)
         load.end()
-    store = Path(settings.recovery_dir)
+    store = settings.recovery_path()
     report["store_mb"] = round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1)
     return report | check(cluster, settings, window_ms, stopped_ms)
 

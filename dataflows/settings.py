@@ -1,6 +1,7 @@
 """Everything that can be set, with what each setting means; checked as a whole."""
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -118,6 +119,14 @@ class Settings(
     recovery_dir: Annotated[
         Name, Meta(description="Directory of the recovery store, which holds the sessions.")
     ] = "recovery"
+    new_store: Annotated[
+        bool,
+        Meta(
+            description="Let a store write to an output topic that another store has written. A "
+            "new one sends the output of all input again. For one start, in all its processes; "
+            "`run --new-store` is the same."
+        ),
+    ] = False
     recovery_parts: Annotated[
         Positive, Meta(description="Recovery partitions to make if there are none.")
     ] = 1
@@ -235,6 +244,10 @@ class Settings(
         return Rules(
             self.heartbeat_ms, self.max_session_ms, self.deduplication_window_ms, self.catch_up
         )
+
+    def recovery_path(self) -> Path:
+        """Return the recovery directory; a `~` is the home directory, as in a shell."""
+        return Path(self.recovery_dir).expanduser()
 
     def masked(self) -> dict[str, Any]:
         """Return every setting as plain values, with secrets replaced by stars."""

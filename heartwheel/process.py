@@ -35,9 +35,11 @@ from heartwheel.http.server import serve
 from heartwheel.http.view import ProcessView
 from heartwheel.peers import wait_for_own_name, watch_peers
 from heartwheel.signals import stop_on_signals, watch_wall_clock
+from heartwheel.store.identity import identify
 from heartwheel.store.lock import StoreLock
 from heartwheel.store.prepare import prepare_recovery
 from heartwheel.store.sinks import dead_letter_ends
+from heartwheel.store.start import StartCheck
 from heartwheel.store.uncommitted import forget_unfinished
 from session_logic.errors import ConfigError
 
@@ -74,7 +76,10 @@ def run(settings: Settings, cluster: Cluster) -> None:
     # 5. Kafka: a missing topic is told before the lease is taken from anybody. Only the first
     # process has a lease, because the others live and die with it. The producer is served at every
     # poll, also while nothing is written, so that the metrics tell when a record was acknowledged.
-    lease = Lease(settings, lock.store) if settings.fencing and is_first else None
+    start = StartCheck(settings, recovery_dir, identify(recovery_dir)) if is_first else None
+    lease = None
+    if start is not None and settings.fencing:
+        lease = Lease(settings, lock.store, sign=start.owner.said())
     sink = KafkaSink(settings, state, lease)
     source = KafkaSource(settings, state, on_tick=sink.producer.serve)
     source.check()
@@ -89,9 +94,10 @@ def run(settings: Settings, cluster: Cluster) -> None:
         _start_thread("peers", watch_peers, cluster, state)
         wait_for_own_name(cluster, settings.restore_timeout_ms / 1000, state.stop)
 
-    # 7. The lease: last, because from then on another run of the same topic is refused.
-    if lease is not None:
-        lease.acquire()
+    # 7. The lease: last, because from then on another run of the same topic is refused. Whose the
+    # topic is can be told only then, because no other run can change it any more.
+    if start is not None:
+        start.begin(lease)
 
     # 8. The dataflow, until it is stopped. The lease is given back when all is written.
     log.info(

@@ -32,6 +32,8 @@ found: the other run's next acknowledgement has an unexpected offset, and it sto
 import json
 import threading
 import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from uuid import uuid4
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -61,6 +63,9 @@ NO_COORDINATOR_YET = {
 }
 
 
+NO_SIGN: Mapping[str, str] = MappingProxyType({})
+
+
 class FencedError(HeartwheelError):
     """Another run writes to the output topic: only one may."""
 
@@ -74,11 +79,16 @@ class Lease:
         store: str,
         make_consumer: MakeConsumer = make_consumer,
         make_producer: MakeProducer = make_producer,
+        sign: Mapping[str, str] = NO_SIGN,
     ) -> None:
-        """Make the clients; `acquire` takes the lease, for the run of this store."""
+        """Make the clients; `acquire` takes the lease, for the run of this store.
+
+        The sign is said with it (see owner.py).
+        """
         self._settings = settings
         self._make_producer = make_producer
         self._store = store
+        self._sign = sign
         self._run = uuid4().hex
         self._topic = settings.output_topic
         self._group = f"heartwheel-{settings.output_topic}"
@@ -105,10 +115,11 @@ class Lease:
         required = {"transactional.id": self._group}
         return self._make_producer(producer_options(self._settings, required, tuned=False))
 
-    def acquire(self) -> None:
+    def acquire(self, check: Callable[[], None] = lambda: None) -> None:
         """Take the lease and keep it; says so while it waits.
 
-        Raises FencedError if another store's run has it, or Kafka does not give it.
+        check is called when no other run can write any more, and before the lease says that this
+        one does. Raises FencedError if another store's run has it, or Kafka does not give it.
         """
         waiting = f"waiting for Kafka to give the lease on {self._topic}"
         try:
@@ -119,6 +130,7 @@ class Lease:
             with announced(waiting):
                 self._producer.init_transactions(TIMEOUT_S)
                 self._check_holder(held)  # from here on no other run can renew it
+                check()
                 self._renew(released=False)
         except KafkaException as error:
             msg = (
@@ -182,6 +194,7 @@ class Lease:
         self._renewals += 1
         begin_s = time.monotonic()
         said = {
+            **self._sign,
             "store": self._store,
             "run": self._run,
             "renewal": self._renewals,

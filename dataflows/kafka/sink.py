@@ -182,9 +182,14 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
             )
         lane = self.part_fn(for_part)
         if resume_state is None:
-            outbox = Outbox(self._reader.bounds(settings.output_topic, lane)[1])
-            return self._part(lane, outbox, HOLD_EPOCHS)
-        part = self._part(lane, outbox := Outbox.of_state(lane, resume_state), 0)
+            begin, end = self._reader.bounds(settings.output_topic, lane)
+            if begin == end or settings.new_store:
+                return self._part(lane, Outbox(end), HOLD_EPOCHS)
+            # The store is a copy from before this lane was new: all of it is written already.
+            outbox = Outbox(begin)
+        else:
+            outbox = Outbox.of_state(lane, resume_state)
+        part = self._part(lane, outbox, 0)
         self._reconciliation.add(lane, outbox, part.send)
         return part
 

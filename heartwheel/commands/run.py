@@ -40,9 +40,18 @@ def run_command(
             help="Worker threads of this process; more processes scale better.",
         ),
     ] = 1,
+    new_store: Annotated[  # noqa: FBT002  # typer's way
+        bool,
+        typer.Option(
+            "--new-store",
+            help="Write to an output topic that another store has written; a new store sends the "
+            "output of all input again.",
+        ),
+    ] = False,
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
     from heartwheel.process import run
 
-    settings = load_settings(os.environ, config)
+    given = {"HEARTWHEEL_NEW_STORE": "true"} if new_store else {}
+    settings = load_settings({**os.environ, **given}, config)
     run(settings, cluster_of(process_id, addresses, workers))

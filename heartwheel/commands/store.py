@@ -98,7 +98,7 @@ def migrate_command(
 
 def _where(folder: Path | None, config: str | None) -> tuple[Settings, Path]:
     settings = load_settings(os.environ, config)
-    return settings, folder or Path(settings.recovery_dir)
+    return settings, folder or settings.recovery_path()
 
 
 def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:

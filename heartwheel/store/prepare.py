@@ -24,7 +24,7 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
     SnapshotError for a store that is not whole, and ConfigError for one of another number of
     lanes or apart from that of the first process.
     """
-    folder = Path(settings.recovery_dir)
+    folder = settings.recovery_path()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

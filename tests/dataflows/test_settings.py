@@ -186,3 +186,12 @@ def test_monitoring_group_that_holds_the_lease_is_refused() -> None:
         load_settings({"HEARTWHEEL_MONITOR_GROUP": "heartwheel-session-events"})
     assert "HEARTWHEEL_MONITOR_GROUP" in str(error.value)
     assert load_settings({"HEARTWHEEL_MONITOR_GROUP": ""}).monitor_group == ""
+
+
+def test_recovery_directory_may_begin_with_the_home_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no shell has read it: in a file, a unit or a manifest."""
+    monkeypatch.setenv("HOME", "/home/one")
+    assert Settings(recovery_dir="~/heartwheel").recovery_path() == Path("/home/one/heartwheel")
+    assert Settings().recovery_path() == Path("recovery")

@@ -37,7 +37,9 @@ def test_second_run_with_another_store_is_refused_while_the_first_lives(
     assert "is being written to by another run" in cluster.errors(second)
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 0
-    third = cluster.start(HEARTWHEEL_RECOVERY_DIR=other, HEARTWHEEL_START="latest")
+    third = cluster.start(
+        "run", "--new-store", HEARTWHEEL_RECOVERY_DIR=other, HEARTWHEEL_START="latest"
+    )
 
     def later() -> bool:
         """Send it again as long as the run, which begins at the topic's end, has not begun."""
@@ -58,7 +60,7 @@ def test_old_run_that_comes_back_is_fenced_off(cluster: Cluster, tmp_path: Path)
     cluster.flush()
     cluster.wait("the sessions", lambda: len(cluster.sessions()) == 50)
     first.send_signal(signal.SIGSTOP)
-    second = cluster.start(HEARTWHEEL_RECOVERY_DIR=str(tmp_path / "other"))
+    second = cluster.start("run", "--new-store", HEARTWHEEL_RECOVERY_DIR=str(tmp_path / "other"))
     time.sleep(10)  # the lease of the first has run out
     assert second.poll() is None, cluster.errors(second)
     first.send_signal(signal.SIGCONT)

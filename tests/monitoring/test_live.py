@@ -55,6 +55,7 @@ class World:
         self._serve(
             LONELY, "run", "-i", "0", "-a", addresses,
             HEARTWHEEL_RECOVERY_DIR=str(folder / "lonely"), HEARTWHEEL_FENCING="false",
+            HEARTWHEEL_NEW_STORE="true",
         )  # fmt: skip
         self.traffic = Traffic(self.cluster, DEVICES, rate=200)
         self.traffic.start_all()

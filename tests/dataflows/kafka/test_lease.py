@@ -159,3 +159,20 @@ def test_released_lease_says_so(leases: Leases) -> None:
     """The next run need not wait."""
     leases.acquire().release()
     assert leases.broker.held()["released"]
+
+
+def test_check_of_a_start_comes_before_the_lease_changes(leases: Leases) -> None:
+    """What it refuses leaves the lease as it was; else the lease has the sign from then on."""
+    leases.broker.hold("theirs", released=True)
+    sign = {"owner": "ours", "place": "here"}
+    lease = Lease(Settings(), "s", leases.broker.consumer, leases.broker.producer, sign)
+    leases.taken.append(lease)
+
+    def refuse() -> None:
+        raise FencedError("not ours")
+
+    with pytest.raises(FencedError, match="not ours"):
+        lease.acquire(refuse)
+    assert leases.broker.held()["store"] == "theirs"
+    lease.acquire()
+    assert leases.broker.held()["owner"] == "ours"

@@ -1,0 +1,101 @@
+"""Who a store is: an id of its own, the output topic that it writes to, and notes about it.
+
+They are in two tables beside those of Bytewax, in the first part of the store. So they are in
+every copy of it as well, and a copy is the same store at an earlier time.
+"""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from heartwheel.store.recovery_files import Part, Recovery
+from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
+
+VERSION = 1
+TABLES = """
+CREATE TABLE IF NOT EXISTS heartwheel_identity (version INTEGER, id TEXT, output_topic TEXT);
+CREATE TABLE IF NOT EXISTS heartwheel_notes (noted_ms INTEGER, note TEXT);
+"""
+
+
+class Identity(Struct, frozen=True):
+    """A store by its id; output_topic is "" until the store has been run with one."""
+
+    id: str
+    output_topic: str = ""
+
+
+class Note(Struct, frozen=True):
+    """What was done to a store by hand, and when."""
+
+    noted_ms: int
+    note: str
+
+
+def read_identity(recovery: Recovery) -> Identity | None:
+    """Return who a store is, None for one of an earlier version.
+
+    Raises SnapshotError if it cannot be read.
+    """
+    rows = _rows(recovery.parts[0], "SELECT version, id, output_topic FROM heartwheel_identity")
+    if not rows:
+        return None
+    version, name, output_topic = rows[0]
+    check_version("recovery store, identity", version, VERSION)
+    return Identity(name, output_topic)
+
+
+def read_notes(recovery: Recovery) -> list[Note]:
+    """Return the notes, the oldest first."""
+    rows = _rows(recovery.parts[0], "SELECT noted_ms, note FROM heartwheel_notes")
+    return [Note(*row) for row in rows]
+
+
+def _rows(part: Part, query: str) -> list[Any]:
+    known = part.rows("SELECT 1 FROM sqlite_master WHERE name = 'heartwheel_identity'")
+    return part.rows(query) if known else []
+
+
+def identify(folder: Path) -> Identity:
+    """Return who the store in a directory is; one that has no identity gets one.
+
+    Raises SnapshotError if it cannot be read or written.
+    """
+    with Recovery(folder) as recovery:
+        identity, part = read_identity(recovery), recovery.parts[0].path
+    if identity is None:
+        identity = Identity(uuid4().hex)
+        _write(part, "INSERT INTO heartwheel_identity VALUES (?, ?, '')", VERSION, identity.id)
+    return identity
+
+
+def bind(folder: Path, identity: Identity, output_topic: str) -> Identity:
+    """Keep in the store which output topic it writes to; return the identity with it."""
+    if identity.output_topic != output_topic:
+        with Recovery(folder) as recovery:
+            part = recovery.parts[0].path
+        _write(part, "UPDATE heartwheel_identity SET output_topic = ?", output_topic)
+    return replace(identity, output_topic=output_topic)
+
+
+def add_note(folder: Path, note: str) -> None:
+    """Keep in the store what was done to it."""
+    with Recovery(folder) as recovery:
+        part = recovery.parts[0].path
+    _write(part, "INSERT INTO heartwheel_notes VALUES (?, ?)", int(time.time() * 1000), note)
+
+
+def _write(part: Path, statement: str, *values: str | int) -> None:
+    try:
+        with closing(sqlite3.connect(part)) as store, store:
+            store.executescript(TABLES)
+            store.execute(statement, values)
+    except sqlite3.Error as error:
+        msg = f"{part} cannot be written ({error}); make room on its disk, or {RESTORE_COPY}"
+        raise SnapshotError(msg) from None

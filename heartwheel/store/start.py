@@ -1,0 +1,98 @@
+"""A start compares what it finds with what the store and the output topic last knew.
+
+A store keeps the name of its output topic, and the topic has a sign of the store that writes to it
+(see dataflows/kafka/owner.py). So a wrong store is noticed from either side before it sends
+anything, and so is a store that has been lost.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dataflows.kafka.client import MakeConsumer, make_consumer
+from dataflows.kafka.lease import Lease
+from dataflows.kafka.owner import Owner, OwnerSign, owner_in
+from dataflows.kafka.reconcile import OutputReader
+from dataflows.messages import DEAD_LETTER_KEY
+from dataflows.settings import Settings
+from heartwheel.store.contents import FLOW
+from heartwheel.store.identity import Identity, bind
+from heartwheel.store.recovery_files import Recovery
+from session_logic.errors import ConfigError
+
+NEW_STORE = "--new-store (or HEARTWHEEL_NEW_STORE=true)"
+
+
+class StartCheck:
+    """Compares a store with the output topic of the settings."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        identity: Identity,
+        make_consumer: MakeConsumer = make_consumer,
+    ) -> None:
+        """Look at the store; it must not change before the check."""
+        self._settings = settings
+        self._folder = folder
+        self._identity = identity
+        self._reader = OutputReader(settings, make_consumer)
+        self._sign = OwnerSign(settings, make_consumer)
+        self.owner = owner_in(folder, identity.id)
+        with Recovery(folder) as recovery:
+            # A lane is there once it may have sent something.
+            self._has_written = any(
+                step == f"{FLOW}.sink" and key != DEAD_LETTER_KEY
+                for step, key in recovery.entries()
+            )
+
+    def begin(self, lease: Lease | None) -> None:
+        """Let the store have the output topic, and each of the two know the other.
+
+        With a lease, that is checked once no other run can write. Raises ConfigError for what a
+        start must not pass over, FencedError as `Lease.acquire` does.
+        """
+        if lease is not None:
+            lease.acquire(self.check)
+        else:
+            self.check()
+            self._sign.write(self.owner)
+        bind(self._folder, self._identity, self._settings.output_topic)
+
+    def check(self) -> None:
+        """Raise ConfigError for what a start must not pass over, or if Kafka does not answer."""
+        for fault in self.faults():
+            raise ConfigError(fault)
+
+    def faults(self) -> Iterator[str]:
+        """Yield a line for each thing because of which a run would not start."""
+        topic, bound = self._settings.output_topic, self._identity.output_topic
+        if bound not in ("", topic):
+            yield (
+                f"HEARTWHEEL_OUTPUT_TOPIC is {topic}, but {self.owner} writes to {bound}; set it "
+                "back, or use the directory that belongs to it"
+            )
+            return
+        if not self._settings.new_store:
+            found = self._sign.read()
+            if found is None or found.id != self.owner.id:
+                yield from self._of_another(found)
+
+    def _of_another(self, found: Owner | None) -> Iterator[str]:
+        """Yield why this store may not write to a topic that does not have its sign."""
+        topic = self._settings.output_topic
+        named = found is not None and found.id != ""
+        if self._has_written:
+            # Kafka has forgotten the sign, or a version without one has left it.
+            if named:
+                yield (
+                    f"output topic {topic} was last written by {found}, not by {self.owner}: use "
+                    f"the directory of that store, or let this one go on there with {NEW_STORE}"
+                )
+        elif any(self._reader.bounds(topic, lane)[1] for lane in range(self._settings.lanes)):
+            whose = found or "a store that Kafka has forgotten"
+            yield (
+                f"output topic {topic} was written by {whose}, and {self.owner} has written none "
+                "of it: correct HEARTWHEEL_RECOVERY_DIR, or restore a copy of that store; "
+                f"{NEW_STORE} reads all input and sends its output again"
+            )
