@@ -70,6 +70,7 @@ class Simulation:
             tick_ms=5,
             monitor_group="",  # it has a client of its own
             catch_up=choose(["latest", "all"]),
+            new_store=seed % 2 == 0,  # then a lane begins at the end of its partition
             restore_timeout_ms=10**9,
             # In some histories a timestamp that is ahead makes a dead letter, for a while.
             max_clock_skew_ms=STRICT_SKEW_MS if seed % 10 == 7 else 60_000,
