@@ -32,6 +32,7 @@ OUTPUT, LETTERS = "out", "letters"
 LANES = 2
 DEVICES = [f"d{number}" for number in range(9)]
 STRICT_SKEW_MS = 100
+FAR_MS = 10 * 86_400_000
 
 
 @contextmanager
@@ -86,6 +87,12 @@ class Simulation:
         # Devices of which each event is in any partition of any topic.
         choose_roaming = random.Random(f"roaming {seed}").choice
         self._roaming = set(DEVICES[: choose_roaming([0, 0, 2, 5])])
+        # Topics of which the brokers set the timestamps, and by how much clocks are ahead of ours.
+        self._choose_clock = random.Random(f"clocks {seed}").choice
+        self._by_broker = {topic for topic in TOPICS if self._choose_clock([False, False, True])}
+        self._clocks_apart = self._choose_clock([False, True])
+        self._ahead_ms: defaultdict[object, int] = defaultdict(self._choose_ahead_ms)
+        self._latest_ms = 0  # the latest timestamp that is an event's
         self._segment_bytes = choose([1, 200, 4_000])
         self._stalled: defaultdict[object, int] = defaultdict(int)
         self._starts: set[tuple[str, str, int]] = set()
@@ -113,6 +120,7 @@ class Simulation:
             self.lose_broker: 1,
             self.fail_delivery: 0.5,
             self.stop: 0.5,
+            self.correct_a_clock: 0.5,
         }
         with segment_bytes(self._segment_bytes):
             if self.world.settings.max_clock_skew_ms == STRICT_SKEW_MS:
@@ -140,7 +148,10 @@ class Simulation:
             device = self.random.choice(DEVICES)
             where = self._place(device)
             value = self._value(device)
-            record = Record(self._stamp(device), device.encode(), value, None, self.world.now_ms)
+            time_ms = self._stamp(device) + self._ahead_ms[device]
+            if self.random.random() < 0.02:
+                time_ms = self.random.choice([-1, 0, time_ms - FAR_MS, time_ms + FAR_MS])
+            record = Record(time_ms, device.encode(), value, None, self.world.now_ms)
             if self.random.random() < 0.03:
                 record.value = self.random.choice([*BAD_INPUT, None])
             self._append(where, device, record)
@@ -152,13 +163,27 @@ class Simulation:
             number = self.random.randrange(2 * len(TOPICS))
         return list(TOPICS)[number % 2], number // 2 % 2
 
+    def _choose_ahead_ms(self) -> int:
+        """Return by how much a broker's or a device's clock is ahead of ours."""
+        return self._choose_clock([0, 0, 300, -300, 5_000, -5_000]) if self._clocks_apart else 0
+
+    def correct_a_clock(self) -> None:
+        """Let a broker's or a device's clock be set."""
+        if self._ahead_ms:
+            self._ahead_ms[self._choose_clock(list(self._ahead_ms))] = self._choose_ahead_ms()
+
     def _append(self, where: tuple[str, int], device: str, record: Record) -> None:
+        if where[0] in self._by_broker:
+            record.time_ms = self.world.now_ms + self._ahead_ms[where]
+            record.created = False
         if b"GameStart" in (record.value or b""):
             # A start names its session for ever: no two in the same millisecond.
             session = str(record.value)
             while (device, session, record.time_ms) in self._starts:
                 record.time_ms += 1
             self._starts.add((device, session, record.time_ms))
+        if record.time_ms < self.world.now_ms + FAR_MS // 2:
+            self._latest_ms = max(self._latest_ms, record.time_ms)
         self.world.log.at(where).append(record)
 
     def _stamp(self, device: str) -> int:
@@ -305,10 +330,11 @@ class Simulation:
 
     def _append_busy(self, where: tuple[str, int]) -> None:
         """Append the end of a session that never starts."""
-        log, now_ms = self.world.log.at(where), self.world.now_ms
-        device = f"busy-{'-'.join(map(str, where))}-{len(log)}"
+        now_ms, offset = self.world.now_ms, len(self.world.log.at(where))
+        device = f"busy-{'-'.join(map(str, where))}-{offset}"
         value = f'{{"type":"GameEnd","device_id":"{device}","session_id":"s"}}'.encode()
-        log.append(Record(now_ms - self._busy_ms[where], device.encode(), value, None, now_ms))
+        record = Record(now_ms - self._busy_ms[where], device.encode(), value, None, now_ms)
+        self._append(where, device, record)
 
     def _take(self, index: int) -> None:
         producer = self._active.processes[index].producer
@@ -376,7 +402,8 @@ class Simulation:
         """Let everything arrive and every session time out, stop, and look for leaks."""
         self._stalled.clear()
         settings = self.world.settings
-        end_ms = self.world.now_ms + settings.max_session_ms + 4 * settings.heartbeat_ms
+        end_ms = max(self.world.now_ms, self._latest_ms)
+        end_ms += settings.max_session_ms + 4 * settings.heartbeat_ms
         while self.world.now_ms < end_ms:
             self.world.now_ms += 400
             self.go_on(0.9)

@@ -109,7 +109,7 @@ class Judge:
         wanted = [
             place
             for place, record in self._input()
-            if not isinstance(decode_input(record.value), Rejected) and place not in self._by_clock
+            if self._can_be_event(record) and place not in self._by_clock
         ]
         assert sorted(chain(*orders.values())) == sorted(wanted)
         for device, places in orders.items():
@@ -117,6 +117,10 @@ class Judge:
                 offsets = [place.offset for place in places if place[:2] == where]
                 assert offsets == sorted(offsets), f"{device}: {where} {offsets}"
         return orders
+
+    @staticmethod
+    def _can_be_event(record: Record) -> bool:
+        return not isinstance(decode_input(record.value), Rejected) and record.time_ms >= 0
 
     def _fact(self, place: RecordId) -> Fact:
         """Return the fact that a record is."""
@@ -129,7 +133,7 @@ class Judge:
             event.session_id,
             self._topics[place.topic],
             record.time_ms,
-            created=True,
+            record.created,
         )
 
     def _read(self, place: RecordId, come_to_ms: int) -> Read:
@@ -291,7 +295,7 @@ class Judge:
             for topic in self._topics
             for partition, records in enumerate(self._log.topics[topic])
             for offset, record in enumerate(records)
-            if isinstance(decode_input(record.value), Rejected)
+            if not self._can_be_event(record)
         }
         wanted |= self._by_clock
         found: Counter[RecordId] = Counter()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from dataflows import decode
 from dataflows.kafka import consumer
@@ -197,7 +198,13 @@ def end_no_session_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transitions, "_end_if_open", lambda _: [])
 
 
+def mistake_who_set_the_timestamp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a broker's timestamp for a sender's, and the other way round."""
+    monkeypatch.setattr(consumer, "TIMESTAMP_CREATE_TIME", TIMESTAMP_LOG_APPEND_TIME)
+
+
 FAULTS = [
+    mistake_who_set_the_timestamp,
     end_no_session_that_is_ignored,
     drop_journal_row,
     forget_a_reconciled_record,

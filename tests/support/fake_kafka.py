@@ -10,7 +10,13 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from msgspec import Struct
 
 from dataflows.kafka.end_of_input import PAUSE_MS
@@ -25,7 +31,8 @@ AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
 class Record(Struct):
     """A record in the log; appended_ms is when the broker took it in.
 
-    The marker of a transaction has an offset, too, and no client ever sees it.
+    The marker of a transaction has an offset, too, and no client ever sees it. created says that
+    the sender has set the time, and not the broker.
     """
 
     time_ms: int
@@ -34,6 +41,7 @@ class Record(Struct):
     headers: dict[str, Any] | None
     appended_ms: int
     marker: bool = False
+    created: bool = True
 
 
 class Log:
@@ -73,7 +81,8 @@ class Message:
         return self._error
 
     def timestamp(self) -> tuple[int, int]:
-        return 1, self._record.time_ms
+        kind = TIMESTAMP_CREATE_TIME if self._record.created else TIMESTAMP_LOG_APPEND_TIME
+        return kind, self._record.time_ms
 
     def key(self) -> bytes | None:
         return self._record.key
