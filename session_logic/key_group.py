@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import chain
+from typing import NamedTuple
 
 from session_logic.rules import Session, has_begun
 
@@ -15,6 +16,13 @@ _Key = tuple[str, bool]
 
 def _key(session: Session) -> _Key:
     return session.session_id, has_begun(session)
+
+
+class Forgotten(NamedTuple):
+    """An ended session that is remembered no longer, and whether only for want of room."""
+
+    session: Session
+    crowded_out: bool
 
 
 class KeyGroup:
@@ -35,7 +43,7 @@ class KeyGroup:
             return ()
         return (found,) if isinstance(found, Session) else found.values()
 
-    def put(self, session: Session) -> Session | None:
+    def put(self, session: Session) -> Forgotten | None:
         """Add a session, active or ended; return the one that is remembered no longer for it."""
         if session.ended_ms:
             return self._remember(session)
@@ -52,7 +60,7 @@ class KeyGroup:
                     self._remember(session)
         return active
 
-    def end(self, session: Session) -> Session | None:
+    def end(self, session: Session) -> Forgotten | None:
         """Move the active session of a device to those that ended lately.
 
         Returns the ended session that is remembered no longer, if there is one.
@@ -60,19 +68,19 @@ class KeyGroup:
         del self.active[session.device_id]
         return self._remember(session)
 
-    def _remember(self, session: Session) -> Session | None:
-        """Remember an ended session; return the one that makes room for it."""
+    def _remember(self, session: Session) -> Forgotten | None:
+        """Remember an ended session; return the one whose place it takes."""
         found = self._ended.get(session.device_id)
         if found is None:
             self._ended[session.device_id] = session
             return None
         if isinstance(found, Session):
             found = self._ended[session.device_id] = {_key(found): found}
-        gone = found.pop(_key(session), None)  # an earlier life under the same id
-        if gone is None and len(found) == MAX_ENDED:
-            gone = found.pop(next(iter(found)))
+        earlier = found.pop(_key(session), None)  # an earlier life under the same id
+        crowded_out = earlier is None and len(found) == MAX_ENDED
+        gone = found.pop(next(iter(found))) if crowded_out else earlier
         found[_key(session)] = session
-        return gone
+        return None if gone is None else Forgotten(gone, crowded_out)
 
     def forget(self, session: Session) -> None:
         """Drop an ended session, if it is still remembered."""

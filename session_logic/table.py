@@ -6,11 +6,12 @@ session_logic.rules, which say what is due; session_logic.transitions says what 
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Literal
 
 from session_logic.codec import encode_output
 from session_logic.crowded import CrowdedDevices
 from session_logic.events import EndReason, Heartbeat, OutputEvent, Watermark
-from session_logic.key_group import KeyGroup
+from session_logic.key_group import Forgotten, KeyGroup
 from session_logic.keys import key_group_of
 from session_logic.output import OutputBatch
 from session_logic.rules import (
@@ -64,7 +65,7 @@ class SessionTable:
     def end(
         self,
         session: Session,
-        reason: EndReason,
+        outcome: EndReason | Literal["ended_early"],
         watermark: Watermark,
         time_ms: int,
         at_most: int | None = None,
@@ -72,13 +73,14 @@ class SessionTable:
         """End a session; return the heartbeats that it still owed at that moment, then its end.
 
         Its end is never before its start, nor before a heartbeat that is out. See `owed` for
-        at_most.
+        at_most. The outcome is counted; one that ended early is an ended one for its record.
         """
         time_ms = max(time_ms, earliest_end_ms(session, self.rules, watermark.upto_ms))
         owed = self.owed(session, watermark, time_ms, at_most)
         self.let_go(self.group(session.device_id).end(session))
         self.platforms[session.platform] -= 1
-        self.counts[reason] += 1
+        self.counts[outcome] += 1
+        reason: EndReason = "ended" if outcome == "ended_early" else outcome
         return [*owed, end_session(session, reason, time_ms)]
 
     def owed(
@@ -98,10 +100,12 @@ class SessionTable:
         self.counts["heartbeats"] += len(owed)
         return owed
 
-    def let_go(self, session: Session | None) -> None:
-        """Take an ended session off the wheel that its device has no room for any more."""
-        if session is not None:
-            self.crowded.note(session.device_id)
+    def let_go(self, forgotten: Forgotten | None) -> None:
+        """Take an ended session off the wheel that is remembered no longer."""
+        if forgotten is not None:
+            session = forgotten.session
+            if forgotten.crowded_out:
+                self.crowded.note(session.device_id)
             self.wheel.discard(session)
             if self.timeouts is not None:
                 self.timeouts.discard(session)

@@ -144,12 +144,11 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
     )
     session, opened = _begin(table, fact)
     due_ms = timeout_ms(session, table.rules)
-    reason: EndReason = "timed_out" if is_due(due_ms, ended_ms) else "ended"
-    end_ms = min(due_ms, ended_ms)
-    closed = table.end(session, reason, _missed(change), end_ms, MAX_MISSED_HEARTBEATS)
-    if reason == "ended":  # the end itself was counted when it came
-        table.counts["ended"] -= 1
-        table.counts["ended_early"] += 1
+    missed, at_most = _missed(change), MAX_MISSED_HEARTBEATS
+    if is_due(due_ms, ended_ms):
+        return records + opened + table.end(session, "timed_out", missed, due_ms, at_most)
+    # The end itself was counted when it came.
+    closed = table.end(session, "ended_early", missed, ended_ms, at_most)
     return records + opened + closed
 
 

@@ -72,6 +72,19 @@ def test_device_with_few_sessions_is_not_counted() -> None:
     assert hot.table.crowded.worst(5) == []
 
 
+def test_device_that_relaunches_one_session_is_not_counted() -> None:
+    """A new life takes the place of the one before it, which nothing has crowded out."""
+    table = SessionTable(RULES, range(KEY_GROUPS))
+    for number in range(5 * MAX_ENDED):
+        for is_start in (True, False):
+            time_ms = T + 2 * number + (not is_start)
+            fact = Fact(is_start, "relaunched", "s", "pc", time_ms, created=True)
+            apply_fact(table, fact, Watermark(time_ms))
+    assert table.counts["started"] == 5 * MAX_ENDED
+    assert len(table.wheel) == 1
+    assert table.crowded.worst(5) == []
+
+
 def test_hot_device_is_named_among_any_number_of_others() -> None:
     """Memory is bounded, and a device with more than the others together is the worst of all."""
     crowded = CrowdedDevices()

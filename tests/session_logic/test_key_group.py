@@ -45,8 +45,9 @@ def test_end_that_made_room_for_another_is_not_forgotten_twice() -> None:
     group = KeyGroup()
     gone = [group.put(session(f"s{n}", n + 1)) for n in range(MAX_ENDED + 1)][-1]
     assert gone is not None
-    assert gone.session_id == "s0"
-    group.forget(gone)
+    assert gone.crowded_out
+    assert gone.session.session_id == "s0"
+    group.forget(gone.session)
     assert len(list(group.ended("d"))) == MAX_ENDED
     relaunched = session("s1", 99)
     group.put(relaunched)
