@@ -6,6 +6,7 @@ from threading import Lock
 from dataflows.messages import (
     DEAD_LETTER_KEY,
     DeadLetter,
+    DeadLettersBegin,
     LaneBatch,
     Message,
     PartitionBatch,
@@ -21,6 +22,8 @@ from session_logic.keys import key_group_of, lane_of
 
 # No record is larger than this.
 MAX_BYTES = 1 << 31
+
+Decoded = LaneBatch | DeadLetter | DeadLettersBegin
 
 
 class Decode:
@@ -46,17 +49,19 @@ class Decode:
         self._earlier: RejectedByClock | None = None
         self._learning = Lock()
 
-    def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, LaneBatch | DeadLetter]]:
+    def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, Decoded]]:
         """Decode a batch of polls; a device's facts keep their order."""
         now = self._run.clock.now_ms()
         self._run.note_alive()
         # What an earlier run has acted on is read again after a crash, and is no dead letter then.
         latest_ms = max(now, self._run.reached_ms()) + self._max_clock_skew_ms
-        items: list[tuple[str, LaneBatch | DeadLetter]] = []
+        items: list[tuple[str, Decoded]] = []
         leads_ms: list[int] = []
         check_placement = self._placement.check
         at_end = self._run.at_end_of_input()
         for poll in polls:
+            if poll.begins:
+                items.append((DEAD_LETTER_KEY, DeadLettersBegin()))
             place = poll.topic, poll.partition
             earlier = self._rejected_earlier(poll)
             if poll.messages:
@@ -64,13 +69,7 @@ class Decode:
                 self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for message in poll.messages:
-                size = len(message[2] or b"") + len(message[3] or b"")
-                if size > self._max_record_bytes:
-                    message = (*message[:2], None, None, message[4])
-                    detail = f"{size} bytes, limit {self._max_record_bytes}; the input still has it"
-                    event: InputEvent | Rejected = Rejected("too_large", detail)
-                else:
-                    event = decode_input(message[3])
+                event = self._event_of(message)
                 if not isinstance(event, Rejected):
                     if message[1] > now:
                         leads_ms.append(message[1] - now)
@@ -100,6 +99,14 @@ class Decode:
         if leads_ms:
             TIMESTAMP_LEAD.observe_all_ms(leads_ms)
         return items
+
+    def _event_of(self, message: Message) -> InputEvent | Rejected:
+        """Return the event of a message, whatever its timestamp, or why it has none."""
+        size = len(message[2] or b"") + len(message[3] or b"")
+        if size > self._max_record_bytes:
+            detail = f"{size} bytes, limit {self._max_record_bytes}; the input still has it"
+            return Rejected("too_large", detail)
+        return decode_input(message[3])
 
     def _rejected_earlier(self, poll: PartitionBatch) -> dict[int, int]:
         """Return what earlier runs rejected by their clocks of the input that a poll may have."""
@@ -138,4 +145,7 @@ class Decode:
 
 
 def _dead_letter(poll: PartitionBatch, message: Message, rejected: Rejected) -> DeadLetter:
+    """Return a message as a dead letter; one that is too large is without its key and value."""
+    if rejected.reason == "too_large":
+        message = (*message[:2], None, None, message[4])
     return DeadLetter(poll.topic, poll.partition, message, rejected.reason, rejected.detail)

@@ -36,6 +36,7 @@ class PartitionBatch(Struct, frozen=True, gc=False):
     messages: list[Message]
     progress: Progress | None
     stop: bool = False  # the run is asked to stop; nothing of this partition follows
+    begins: bool = False  # it is read for the first time; its messages come in the next epoch
 
 
 class LaneBatch(Struct, frozen=True, gc=False):
@@ -54,6 +55,10 @@ class DeadLetter(Struct, frozen=True, gc=False):
     message: Message
     reason: RejectReason
     detail: str
+
+
+class DeadLettersBegin(Struct, frozen=True, gc=False):
+    """Has it stored where the dead letters of this store begin, before there is one."""
 
 
 def lane_key(lane: int) -> str:

@@ -13,7 +13,7 @@ from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.logs import log, start_logs
-from dataflows.messages import DeadLetter, PartitionBatch
+from dataflows.messages import DEAD_LETTER_KEY, PartitionBatch
 from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
@@ -46,7 +46,7 @@ def build_flow(
     decoded = op.branch(
         "decoded",
         op.flat_map_batch("decode", polls, decode),
-        lambda item: not isinstance(item[1], DeadLetter),
+        lambda item: item[0] != DEAD_LETTER_KEY,
     )
     facts, dead_letters = decoded.trues, decoded.falses
 

@@ -98,14 +98,14 @@ class SharedConsumer:
 
     def assign(self, topic: str, number: int, offset: int | None) -> InputPartition:
         """Begin to read a partition, from the offset or from where the settings say."""
-        consumer = self.open()
+        consumer, new = self.open(), offset is None
         if offset is None:
             offset = OFFSET_BEGINNING
             if self._settings.start == "latest":
                 offset = consumer.get_watermark_offsets(TopicPartition(topic, number), 10)[1]
         begin = "earliest" if offset == OFFSET_BEGINNING else offset
         log.info("reading", topic=topic, partition=number, offset=begin)
-        part = InputPartition(topic, number, offset)
+        part = InputPartition(topic, number, offset, new=new)
         self._by_place[topic, number] = part
         self._open.add(part)
         self._partitions.append(part)

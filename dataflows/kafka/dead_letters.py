@@ -3,6 +3,12 @@
 A dead letter is named for ever by the input record that it was, which its headers tell. So it is
 written once: a resumed part first reads its topic from the stored offsets on, and leaves out what
 is there already. A snapshot waits for every acknowledgement, because dead letters are rare.
+
+A new store has no offsets yet. So the first epoch of its input has no messages, only the word that
+it begins (DeadLettersBegin): with it the offsets are stored, and no dead letter is written before.
+
+What would break it: a dead letter in the epoch in which the part is made; records between the
+stored offsets and the end that another program writes with the headers of a dead letter.
 """
 
 from collections import Counter
@@ -15,11 +21,11 @@ from confluent_kafka import KafkaError, Message
 from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState, read_dead_letters
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader
-from dataflows.messages import DeadLetter, RecordId, RejectedByClock
+from dataflows.messages import DeadLetter, DeadLettersBegin, RecordId, RejectedByClock
 from dataflows.metrics import DEAD_LETTERS
 
 
-class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
+class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLetterState]):
     """Sends dead letters, except those that a crashed run has written already."""
 
     def __init__(
@@ -39,7 +45,11 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
             self._stored = {p: reader.bounds(topic, p)[1] for p in range(partitions)}
             self._ends = dict(self._stored)
         else:
-            self._stored = read_dead_letters(state)
+            # What has expired need not be found again: no copy of it is there.
+            self._stored = {
+                partition: max(offset, reader.bounds(topic, partition)[0])
+                for partition, offset in read_dead_letters(state).items()
+            }
             self._ends = reader.read(topic, self._stored, self._remember)
 
     def _remember(self, message: Message) -> None:
@@ -47,12 +57,14 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter, DeadLetterState]):
         if record is not None:
             self._written.add(record)
 
-    def write_batch(self, items: list[DeadLetter]) -> None:
+    def write_batch(self, items: list[DeadLetter | DeadLettersBegin]) -> None:
         """Enqueue what is not there already."""
         self._producer.poll()
         produce = self._producer.open().produce
         reasons: Counter[str] = Counter()
         for letter in items:
+            if isinstance(letter, DeadLettersBegin):
+                continue
             offset, time_ms, key, value, _ = letter.message
             if self._written and self._is_written(RecordId(letter.topic, letter.partition, offset)):
                 continue

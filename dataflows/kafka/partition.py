@@ -32,7 +32,7 @@ class InputPartition:
     The thread that polls Kafka adds to it while the thread of its worker takes from it.
     """
 
-    def __init__(self, topic: str, number: int, offset: int) -> None:
+    def __init__(self, topic: str, number: int, offset: int, *, new: bool = False) -> None:
         self.topic = topic
         self.number = number
         self.place = TopicPartition(topic, number)
@@ -43,6 +43,7 @@ class InputPartition:
         self.fetched_offset = offset  # after what is pending
         self.next_offset = offset  # of what is pending
         self.stored_offset = offset  # as of the last snapshot
+        self.new = new  # read for the first time, and no snapshot has it yet
         self.watermark_ms = 0  # the timestamp that it has come to
         self.caught_up: bool | None = None  # as last reported; None before the first report
         self._reported_ms = 0
@@ -128,4 +129,5 @@ class InputPartition:
     def store(self) -> int:
         """Return the offset for a snapshot: of the first message that has not been taken."""
         self.stored_offset = self.next_offset
+        self.new = False
         return self.next_offset

@@ -75,7 +75,11 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, int]):
 
 
 class _SourcePart(StatefulSourcePartition[PartitionBatch, int]):
-    """One topic partition for Bytewax; its state is the next offset to read."""
+    """One topic partition for Bytewax; its state is the next offset to read.
+
+    The first epoch of a new one has no messages: once it is stored, so is where the dead letters
+    begin, and whatever a crash leaves of them is found again.
+    """
 
     def __init__(
         self,
@@ -91,10 +95,13 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, int]):
         self._parts = parts
         self._stop = stop
         self._told_stop = False
+        self._told_begin = not part.new
         self._snapshot_s: float | None = None  # when the last one began, until it is complete
 
     def next_batch(self) -> list[PartitionBatch]:
         """Return what has come, and what there is to tell the lanes."""
+        if not self._told_begin:
+            return self._tell_begin()
         if self._snapshot_s is not None:
             # Bytewax asks for more only when everything of the epoch before has been stored.
             self._consumer.snapshots.note(self._part, self._snapshot_s)
@@ -103,11 +110,17 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, int]):
             return self._tell_stop()
         consumer, part = self._consumer, self._part
         now = consumer.poll()
-        messages = part.take(now)
+        messages = [] if part.new else part.take(now)
         progress = part.progress(self._parts, consumer.name, now) or consumer.renewal(now)
         if not messages and progress is None:
             return []
         return [PartitionBatch(part.topic, part.number, self._platform, messages, progress)]
+
+    def _tell_begin(self) -> list[PartitionBatch]:
+        """Tell that the partition is read for the first time."""
+        self._told_begin = True
+        part = self._part
+        return [PartitionBatch(part.topic, part.number, self._platform, [], None, begins=True)]
 
     def _tell_stop(self) -> list[PartitionBatch]:
         """Tell every process of the cluster to stop, then end."""

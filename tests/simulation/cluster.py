@@ -8,7 +8,7 @@ from zlib import crc32
 from msgspec import Struct, field
 
 from dataflows.clock import system_time
-from dataflows.decode import Decode
+from dataflows.decode import Decode, Decoded
 from dataflows.formats import read_dead_letters
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
@@ -64,7 +64,7 @@ class Origins:
         self._lanes = lanes
         self._known: dict[int, tuple[LaneBatch, list[RecordId]]] = {}
 
-    def note(self, poll: PartitionBatch, items: list[tuple[str, LaneBatch | DeadLetter]]) -> None:
+    def note(self, poll: PartitionBatch, items: list[tuple[str, Decoded]]) -> None:
         """Take in what a poll was decoded to."""
         letters = {item.message[0] for _, item in items if isinstance(item, DeadLetter)}
         records = defaultdict[int, list[RecordId]](list)
@@ -204,8 +204,7 @@ class Run:
             items = process.decode([poll])
             self._origins.note(poll, items)
             for key, item in items:
-                step = "sink" if isinstance(item, DeadLetter) else "lanes"
-                assert (step == "sink") == (key == DEAD_LETTER_KEY)
+                step = "sink" if key == DEAD_LETTER_KEY else "lanes"
                 self._send(step, index, epoch, key, item)
 
         process.source.activate(now_ms, process.probe, polled)

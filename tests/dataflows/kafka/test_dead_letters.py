@@ -1,6 +1,7 @@
 """Dead letters with a Kafka in memory: each is written once, with what it was and why."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState
 from dataflows.kafka.dead_letters import DeadLetterPart, read_rejected_by_clock
 from dataflows.kafka.producer import DeliveryError, SharedProducer
 from dataflows.kafka.reconcile import OutputReader
-from dataflows.messages import DeadLetter, RejectedByClock
+from dataflows.messages import DeadLetter, DeadLettersBegin, RejectedByClock
 from dataflows.settings import Settings
 from tests.support.clocks import T
 from tests.support.fake_kafka import Consumer, Log, Producer, Record
@@ -101,6 +102,40 @@ def test_stored_ends_stay_until_what_was_found_has_come_again(letters: Letters) 
     assert resumed.snapshot() == state
     resumed.write_batch([dead_letter(2)])
     assert resumed.snapshot() == (DEAD_LETTER_VERSION, {0: 2, 1: 0})
+
+
+def test_word_that_dead_letters_begin_stores_where_and_sends_nothing(letters: Letters) -> None:
+    """A run that is killed after it finds what it wrote, though it was the first of its store."""
+    part = letters.part()
+    part.write_batch([DeadLettersBegin()])
+    state = part.snapshot()
+    assert state == (DEAD_LETTER_VERSION, {0: 0, 1: 0})
+    part.write_batch([dead_letter(1), DeadLettersBegin()])
+    letters.producer.flush()
+    letters.part(state).write_batch([dead_letter(1)])
+    letters.producer.flush()
+    assert letters.offsets() == ["1"]
+
+
+def test_start_goes_on_after_dead_letters_have_expired(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there no longer need not be found again."""
+    part = letters.part()
+    part.write_batch([dead_letter(1)])
+    state = part.snapshot()
+    part.write_batch([dead_letter(2), dead_letter(3)])
+    part.snapshot()
+    bounds = Consumer.get_watermark_offsets
+
+    def expired(*arguments: Any, **options: Any) -> tuple[int, int]:
+        high = bounds(*arguments, **options)[1]
+        return min(2, high), high
+
+    monkeypatch.setattr(Consumer, "get_watermark_offsets", expired)
+    letters.part(state).write_batch([dead_letter(3), dead_letter(4)])
+    letters.producer.flush()
+    assert letters.offsets() == ["1", "2", "3", "4"]
 
 
 def test_record_without_our_headers_is_no_dead_letter(letters: Letters) -> None:

@@ -1,7 +1,7 @@
 """Kafka as a Bytewax source, with a Kafka in memory."""
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import OFFSET_BEGINNING, KafkaError
 
 from dataflows.kafka.source_errors import source_error
 from dataflows.messages import PartitionBatch
@@ -28,7 +28,7 @@ def test_batch_has_the_messages_and_the_progress() -> None:
     fake = FakeInput(2)
     source = fake.source()
     source.list_parts()
-    part = source.build_part("source", "in/1", None)
+    part = source.build_part("source", "in/1", 0)
     fake.append(1, T)
     fake.fetch(1)
     (batch,) = part.next_batch()
@@ -42,11 +42,29 @@ def test_batch_has_the_messages_and_the_progress() -> None:
     assert part.next_batch() == []
 
 
+def test_first_epoch_of_a_new_partition_has_no_messages() -> None:
+    """Only the word that it begins, also before a stop; where it ends is known all the same."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    part = source.build_part("source", "in/0", None)
+    fake.append(0, T)
+    fake.fetch(0)
+    fake.run.stop.set()
+    assert part.next_batch() == [PartitionBatch("in", 0, "pc", [], None, begins=True)]
+    fake.run.stop.clear()
+    assert [batch.messages for batch in part.next_batch()] == []
+    assert part.snapshot() == OFFSET_BEGINNING
+    (batch,) = part.next_batch()
+    assert (len(batch.messages), batch.begins) == (1, False)
+    assert part.snapshot() == 1
+
+
 def test_stop_is_told_once_then_the_partition_ends() -> None:
     """What has not been taken comes at the next start."""
     fake = FakeInput()
     source = fake.source()
-    part = source.build_part("source", "in/0", None)
+    part = source.build_part("source", "in/0", 0)
     fake.append(0, T)
     fake.fetch(0)
     fake.run.stop.set()
