@@ -57,9 +57,7 @@ class Backlog:
         watermark_ms = min(part.watermark_ms for part in behind)
         at = datetime.fromtimestamp(watermark_ms / 1000, UTC).isoformat(" ", "seconds")
         if self._read == self._read_before and not any(part.pending for part in behind):
-            log.warning(
-                "no answer from Kafka; the lanes' time stands still until it answers", at=at
-            )
+            _log_standstill(consumer, behind, at)
         else:
             log.info(
                 "catching up",
@@ -76,6 +74,24 @@ class Backlog:
             if end >= 0:  # known
                 left = end - max(part.next_offset, begin, 0)
                 CONSUMER_LAG.labels(part.topic, str(part.number)).set(max(0, left))
+
+
+def _log_standstill(consumer: Consumer, behind: list[InputPartition], at: str) -> None:
+    """Log why nothing comes: a transaction that a producer has left open, or Kafka's silence."""
+    for part in behind:
+        _, end = consumer.get_watermark_offsets(part.place, cached=True)
+        if part.held_up(end):
+            log.warning(
+                "an open transaction holds up the input; the lanes' time stands still until its "
+                "producer, or the transaction's timeout, ends it",
+                topic=part.topic,
+                partition=part.number,
+                offset=part.fetched_offset,
+                records=end - part.fetched_offset,
+                at=at,
+            )
+            return
+    log.warning("no answer from Kafka; the lanes' time stands still until it answers", at=at)
 
 
 def _left(consumer: Consumer, part: InputPartition) -> int:

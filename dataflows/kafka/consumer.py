@@ -67,6 +67,7 @@ class SharedConsumer:
         self.wake_at = system_time(0)
         self.name = uuid4().hex  # of this consumer among those of the cluster
         self._renewed_ms = 0
+        self._checked_ms = 0
 
     def open(self) -> Consumer:
         """Return the consumer, made on first use; raises ConfigError for a wrong option."""
@@ -133,6 +134,7 @@ class SharedConsumer:
         for part in self._partitions:
             if part.goals:
                 part.check_goals()
+        self._check_ends(consumer, now)
         self._refetch_outdated(consumer)
         self._invalidate_ends(consumer, self._contact.held_until_loss())
         self._backlog.note_poll(consumer, len(messages), now)
@@ -172,6 +174,15 @@ class SharedConsumer:
         part.note_answer(consumer.get_watermark_offsets(part.place, cached=True)[1], now)
         if part.end.valid:
             self._contact.note_answer()
+
+    def _check_ends(self, consumer: Consumer, now: int) -> None:
+        """Look where each log ends, from time to time: what is held up there does not come."""
+        if now - self._checked_ms < REPORT_MS:
+            return
+        self._checked_ms = now
+        for part in self._partitions:
+            if part.end is EndOfInput.REACHED:
+                part.check_end(consumer.get_watermark_offsets(part.place, cached=True)[1])
 
     def _invalidate_ends(self, consumer: Consumer, known_ms: int | None) -> None:
         """Take back every known end, unless known_ms, up to which it held, is None."""

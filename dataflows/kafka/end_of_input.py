@@ -20,7 +20,10 @@ librdkafka announces an end when an answer has no records. That announcement tel
 behind transaction markers, which are never delivered, and is compared like all that comes. It comes
 at the last stable offset, so an open transaction, which holds up what is behind it, is no end.
 
-As long as fetches are answered, no news means that an end still holds. Three events break that:
+As long as fetches are answered, no news means that an end still holds, but for one case: what
+comes behind a transaction that is open is in the log, and is held up without news. So a known end
+is compared with the newest watermark again and again. An idle fetch is answered after
+`fetch.wait.max.ms`, so that watermark is no older than this. Three events break the rest:
 - a pause of the process: records may have waited for longer than the lanes were told,
 - a lost connection: fetches are not answered,
 - a silent broker: a connection may hang without an error. A broker answers an idle fetch after

@@ -40,6 +40,7 @@ class InputPartition:
         self.end = EndOfInput.UNKNOWN
         self.end_ms = 0  # the last moment as of which everything had been taken
         self.goals: deque[Goal] = deque()  # the first ones that have not been come to
+        self.announced_offset = -1  # where Kafka last said that nothing more can be read
         self.fetched_offset = offset  # after what is pending
         self.next_offset = offset  # of what is pending
         self.stored_offset = offset  # as of the last snapshot
@@ -58,6 +59,7 @@ class InputPartition:
     def skip_to(self, offset: int) -> None:
         """Take in that no message is below the offset but those that have been fetched."""
         self.fetched_offset = max(self.fetched_offset, offset)
+        self.announced_offset = offset
 
     def note_answer(self, high_watermark: int, now_ms: int) -> None:
         """Take in where the log ended when Kafka sent what has just been added."""
@@ -65,6 +67,15 @@ class InputPartition:
             self.end = self.end.after(Signal.END)
         if len(self.goals) < MAX_GOALS:
             self.goals.append(Goal(high_watermark, now_ms))
+
+    def check_end(self, high_watermark: int) -> None:
+        """Take in where the log ends by now, though nothing has come: more may be held up."""
+        if self.end is EndOfInput.REACHED and high_watermark > self.fetched_offset:
+            self.end = self.end.after(Signal.RECORDS)
+
+    def held_up(self, high_watermark: int) -> bool:
+        """Say whether an open transaction keeps back what is in the log."""
+        return self.announced_offset == self.fetched_offset < high_watermark
 
     def check_goals(self) -> None:
         """Take in that everything up to a goal has been taken: that was all as of its moment."""

@@ -24,7 +24,7 @@ from tests.simulation.cluster import Run, World
 from tests.simulation.engine import Database
 from tests.simulation.history import Past, Skip
 from tests.simulation.judge import Judge, letter_of
-from tests.support.fake_kafka import Log, Record
+from tests.support.fake_kafka import Log, Record, Where
 
 BEGIN_MS = 1_700_000_000_000
 TOPICS = {"console-events": "console", "pc-events": "pc"}
@@ -32,6 +32,7 @@ OUTPUT, LETTERS = "out", "letters"
 LANES = 2
 DEVICES = [f"d{number}" for number in range(9)]
 STRICT_SKEW_MS = 100
+HELD_MS = 3_000
 FAR_MS = 10 * 86_400_000
 
 
@@ -93,6 +94,8 @@ class Simulation:
         self._clocks_apart = self._choose_clock([False, True])
         self._ahead_ms: defaultdict[object, int] = defaultdict(self._choose_ahead_ms)
         self._latest_ms = 0  # the latest timestamp that is an event's
+        self._transactions: list[tuple[Where, list[int], int]] = []  # until when each is open
+        self._transactional = random.Random(f"transactions {seed}")
         self._segment_bytes = choose([1, 200, 4_000])
         self._stalled: defaultdict[object, int] = defaultdict(int)
         self._starts: set[tuple[str, str, int]] = set()
@@ -118,6 +121,7 @@ class Simulation:
             self.stall: 4,
             self.crash: 3,
             self.lose_broker: 1,
+            self.hold_up: 0.8,
             self.fail_delivery: 0.5,
             self.stop: 0.5,
             self.correct_a_clock: 0.5,
@@ -184,7 +188,36 @@ class Simulation:
             self._starts.add((device, session, record.time_ms))
         if record.time_ms < self.world.now_ms + FAR_MS // 2:
             self._latest_ms = max(self._latest_ms, record.time_ms)
-        self.world.log.at(where).append(record)
+        if device in DEVICES and self._transactional.random() < 0.1:
+            open_ms = self._transactional.choice([0, 10, 1_500, 5_000, 12_000])
+            transaction = self.world.log.begin_transaction(where, record)
+            self._transactions.append((where, transaction, self.world.now_ms + open_ms))
+        else:
+            self.world.log.at(where).append(record)
+
+    def hold_up(self) -> None:
+        """Let the end of a session wait behind a transaction, while nothing else is the matter."""
+        device = self._transactional.choice(DEVICES)
+        where, session = self._place(device), f"{device}-held-{self.world.now_ms}"
+        self._stalled.clear()
+        self._turns(80)
+        self._append(where, device, self._event("Start", device, session))
+        self._turns(20)
+        transaction = self.world.log.begin_transaction(where, self._event("End", device, "none"))
+        self._transactions.append((where, transaction, self.world.now_ms + HELD_MS))
+        self.world.log.at(where).append(self._event("End", device, session))
+        self._turns(HELD_MS // 100 + 5, 100)
+
+    def _event(self, kind: str, device: str, session: str) -> Record:
+        value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
+        return Record(self.world.now_ms, device.encode(), value.encode(), None, self.world.now_ms)
+
+    def _end_transactions(self, now_ms: int) -> None:
+        """End the transactions whose time has come, one in four of them by an abort."""
+        for one in [one for one in self._transactions if one[2] <= now_ms]:
+            self._transactions.remove(one)
+            commit = self._transactional.random() < 0.75
+            self.world.log.end_transaction(*one[:2], self.world.now_ms, commit=commit)
 
     def _stamp(self, device: str) -> int:
         """Return a time about now, or at or beside a moment that matters to the device."""
@@ -286,6 +319,7 @@ class Simulation:
     def _go_on(self, share: float) -> None:
         active, chance, stalled = self._active, self.random.random, self._stalled
         now_ms = self.world.now_ms
+        self._end_transactions(now_ms)
         take: dict[str, Callable[[Any], None]] = {
             "source": active.source,
             "restored": active.restored,
@@ -402,23 +436,32 @@ class Simulation:
         """Let everything arrive and every session time out, stop, and look for leaks."""
         self._stalled.clear()
         settings = self.world.settings
+        self._end_transactions(max((one[2] for one in self._transactions), default=0))
         end_ms = max(self.world.now_ms, self._latest_ms)
         end_ms += settings.max_session_ms + 4 * settings.heartbeat_ms
         while self.world.now_ms < end_ms:
             self.world.now_ms += 400
             self.go_on(0.9)
         self._turns(40)
-        for process in self._active.processes:
-            for logic in process.lanes.logics.values():
-                assert logic._lane.table.active == 0, "a session never ends"
+        for _ in range(50):
+            if not any(logic._lane.resuming for logic in self._lane_logics()):
+                break
+            self._turns(40)
+        for logic in self._lane_logics():
+            assert logic._lane.table.active == 0, "a session never ends"
         self._busy_ms.clear()
         self._turns(40)
         self._drain()
         self._end_run()
 
-    def _turns(self, count: int) -> None:
+    def _lane_logics(self) -> list[Any]:
+        return [
+            logic for process in self._active.processes for logic in process.lanes.logics.values()
+        ]
+
+    def _turns(self, count: int, step_ms: int = 20) -> None:
         for _ in range(count):
-            self.world.now_ms += 20
+            self.world.now_ms += step_ms
             self.go_on(0.9)
 
 

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import chain, pairwise
 
+from dataflows.kafka.partition import REPORT_MS
 from dataflows.messages import RecordId
 from session_logic.clock import END_VALID_MS
 from session_logic.codec import decode_input, decode_output
@@ -82,7 +83,8 @@ class Judge:
         for topic in self._topics:
             for partition, records in enumerate(self._log.topics[topic]):
                 for offset, record in enumerate(records):
-                    yield RecordId(topic, partition, offset), record
+                    if not record.hidden:
+                        yield RecordId(topic, partition, offset), record
 
     def _come_to_ms(self) -> dict[RecordId, int]:
         """Return the latest timestamp before each record in its partition.
@@ -227,6 +229,8 @@ class Judge:
             elif past.began_ms <= record.appended_ms:
                 reading = past.readings[where]
                 sure_ms = [begin for begin, end in reading.doubts if end > record.appended_ms]
+                held_ms = reading.held_ms[where]
+                sure_ms += [ms + REPORT_MS for ms in held_ms if ms >= record.appended_ms]
                 given_ms = reading.given_ms.get((where, offset), past.ended_ms)
                 limit_ms = max(
                     limit_ms, min(past.ended_ms, min([given_ms, *sure_ms]) + END_VALID_MS)
@@ -290,13 +294,7 @@ class Judge:
 
     def _check_letters(self, topic: str) -> None:
         """Check that each record that is no event is a dead letter, and once."""
-        wanted = {
-            RecordId(topic, partition, offset)
-            for topic in self._topics
-            for partition, records in enumerate(self._log.topics[topic])
-            for offset, record in enumerate(records)
-            if not self._can_be_event(record)
-        }
+        wanted = {place for place, record in self._input() if not self._can_be_event(record)}
         wanted |= self._by_clock
         found: Counter[RecordId] = Counter()
         for record in chain(*self._log.topics[topic]):

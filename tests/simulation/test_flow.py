@@ -173,6 +173,22 @@ def trust_an_old_watermark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer.SharedConsumer, "_refetch_outdated", hasty)
 
 
+def believe_in_an_end_before_an_open_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no news for no input, where a transaction that has begun holds it up."""
+    monkeypatch.setattr(InputPartition, "check_end", lambda *_: None)
+
+
+def take_an_announced_end_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop at the last stable offset, though the log goes on."""
+    note_answer = InputPartition.note_answer
+
+    def gullible(self: InputPartition, high_watermark: int, now_ms: int) -> None:
+        announced = self.announced_offset == self.fetched_offset
+        note_answer(self, self.fetched_offset if announced else high_watermark, now_ms)
+
+    monkeypatch.setattr(InputPartition, "note_answer", gullible)
+
+
 def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let snapshots of an epoch that was not finished stay in the store."""
     monkeypatch.setattr(engine.Database, "forget_unfinished", lambda _: None)
@@ -219,6 +235,8 @@ FAULTS = [
     judge_ends_by_timestamps,
     wait_for_an_answer_without_records,
     trust_an_old_watermark,
+    believe_in_an_end_before_an_open_transaction,
+    take_an_announced_end_for_the_end,
     keep_unfinished_snapshots,
     swap_two_records,
     decide_by_the_clock_again,

@@ -50,10 +50,14 @@ class FakeInput:
         for time_ms in times_ms:
             self.log.at(("in", number)).append(Record(time_ms, b"k", b"v", None, self.clock.now))
 
-    def mark(self, number: int) -> None:
-        """Let the broker take in the marker of a transaction."""
-        marker = Record(self.clock.now, None, None, None, self.clock.now, marker=True)
-        self.log.at(("in", number)).append(marker)
+    def begin(self, number: int, time_ms: int) -> list[int]:
+        """Let a transaction begin with a record."""
+        record = Record(time_ms, b"k", b"v", None, self.clock.now)
+        return self.log.begin_transaction(("in", number), record)
+
+    def end(self, number: int, transaction: list[int], *, commit: bool = True) -> None:
+        """Let a transaction end."""
+        self.log.end_transaction(("in", number), transaction, self.clock.now, commit=commit)
 
     def fetch(self, *numbers: int) -> None:
         """Bring everything of these partitions to the client."""

@@ -1,16 +1,18 @@
 """Kafka in memory, slow on purpose: what source, sink and tails call of their clients.
 
-Nothing moves by itself: the simulation says when a record is taken in, fetched or acknowledged.
+Nothing moves by itself: the simulation says when a record is taken in, fetched or acknowledged,
+when a transaction begins and ends, and what retention or compaction takes away.
 """
 
 import json
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
     TIMESTAMP_CREATE_TIME,
     TIMESTAMP_LOG_APPEND_TIME,
     KafkaError,
@@ -31,8 +33,9 @@ AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
 class Record(Struct):
     """A record in the log; appended_ms is when the broker took it in.
 
-    The marker of a transaction has an offset, too, and no client ever sees it. created says that
-    the sender has set the time, and not the broker.
+    A hidden one has an offset, and no client ever sees it: the marker of a transaction, what was
+    aborted, and what was compacted away. created says that the sender has set the time, and not
+    the broker.
     """
 
     time_ms: int
@@ -40,18 +43,47 @@ class Record(Struct):
     value: bytes | None
     headers: dict[str, Any] | None
     appended_ms: int
-    marker: bool = False
+    hidden: bool = False
     created: bool = True
 
 
 class Log:
-    """The topics of the broker."""
+    """The topics of the broker, of each partition where it begins, and its open transactions."""
 
     def __init__(self, partitions: dict[str, int]) -> None:
-        self.topics = {name: [[] for _ in range(count)] for name, count in partitions.items()}
+        self.topics: dict[str, list[list[Record]]] = {}
+        self.low: defaultdict[Where, int] = defaultdict(int)
+        # What is in the open transactions of a partition, in the order in which they began.
+        self._open: defaultdict[Where, list[list[int]]] = defaultdict(list)
+        for name, count in partitions.items():
+            self.topics[name] = [[] for _ in range(count)]
 
     def at(self, where: Where) -> list[Record]:
         return self.topics[where[0]][where[1]]
+
+    def begin_transaction(self, where: Where, record: Record) -> list[int]:
+        """Append the first record of a transaction; return what names the transaction."""
+        self.at(where).append(record)
+        self._open[where].append([len(self.at(where)) - 1])
+        return self._open[where][-1]
+
+    def end_transaction(
+        self, where: Where, transaction: list[int], now_ms: int, *, commit: bool
+    ) -> None:
+        """Append the marker of a transaction; what was aborted is never seen."""
+        self._open[where] = [other for other in self._open[where] if other is not transaction]
+        if not commit:
+            for offset in transaction:
+                self.at(where)[offset].hidden = True
+        self.at(where).append(Record(now_ms, None, None, None, now_ms, hidden=True))
+
+    def stable(self, where: Where) -> int:
+        """Return where a partition ends for those who read only what is committed."""
+        return min([len(self.at(where)), *(offsets[0] for offsets in self._open[where])])
+
+    def expire(self, where: Where, low: int) -> None:
+        """Take away what is before an offset, as retention does."""
+        self.low[where] = max(self.low[where], low)
 
     def list_topics(self, topic: str | None, timeout: float) -> SimpleNamespace:
         known = {
@@ -181,7 +213,13 @@ class Reading:
     def __init__(self) -> None:
         self.given_ms: dict[tuple[Where, int], int] = {}
         self.doubts: list[tuple[int, int]] = []  # (last it was sure, first it may be again)
+        # When it was told that a partition has more than it is given.
+        self.held_ms: defaultdict[Where, list[int]] = defaultdict(list)
         self._polled_ms: int | None = None
+
+    def note_held(self, where: Where, now_ms: int) -> None:
+        """Note an answer that tells of an open transaction."""
+        self.held_ms[where].append(now_ms)
 
     def note(self, messages: list[Message], now_ms: int) -> None:
         """Note a poll and what it gave."""
@@ -205,7 +243,6 @@ class Consumer:
         self.reading = Reading()
         self.next: dict[Where, int] = {}
         self.high: dict[Where, int] = {}
-        self.open_from: dict[Where, int] = {}  # where a transaction begins that is open
         self._end_told: dict[Where, int] = {}
         self._queue: deque[Message] = deque()
         self.options: dict[str, Any] = {}
@@ -228,12 +265,13 @@ class Consumer:
         self, part: TopicPartition, timeout: float = 0, *, cached: bool = False
     ) -> tuple[int, int]:
         where = part.topic, part.partition
-        return 0, self.high.get(where, UNKNOWN_OFFSET) if cached else len(self._log.at(where))
+        high = self.high.get(where, UNKNOWN_OFFSET) if cached else len(self._log.at(where))
+        return self._log.low[where], high
 
     def incremental_assign(self, parts: list[TopicPartition]) -> None:
         for part in parts:
             where = part.topic, part.partition
-            self.next[where] = max(0, part.offset)  # OFFSET_BEGINNING is below 0
+            self.next[where] = part.offset
             self._end_told.pop(where, None)
 
     def incremental_unassign(self, parts: list[TopicPartition]) -> None:
@@ -250,14 +288,19 @@ class Consumer:
 
     def fetch(self, where: Where, count: int) -> None:
         """Bring an answer: some records of a partition, or the word that its end is there."""
-        log, offset = self._log.at(where), self.next[where]
-        self.high[where] = len(log)
-        stable = min(len(log), self.open_from.get(where, len(log)))
+        log, low = self._log.at(where), self._log.low[where]
+        offset = low if self.next[where] == OFFSET_BEGINNING else self.next[where]
+        if not low <= offset <= len(log):
+            self.fail(where, KafkaError._AUTO_OFFSET_RESET)
+            return
+        self.high[where], stable = len(log), self._log.stable(where)
+        if stable < len(log):
+            self.reading.note_held(where, self._now_ms())
         if offset == stable and self._end_told.get(where) != offset:
             self._end_told[where] = offset
             self._queue.append(Message(where, offset, None, EOF))
         for record in log[offset : min(offset + count, stable)]:
-            if not record.marker:
+            if not record.hidden:
                 self._queue.append(Message(where, offset, record))
             offset += 1
         self.next[where] = offset

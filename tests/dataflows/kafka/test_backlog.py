@@ -85,6 +85,22 @@ def test_silence_of_kafka_is_logged_as_such(caplog: pytest.LogCaptureFixture) ->
     assert said == [silence, silence, ("INFO", "catching up")]
 
 
+def test_open_transaction_is_named_as_what_holds_the_input_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With where it is, and how much is behind it: no broker is silent."""
+    caplog.set_level(logging.INFO)
+    catching = Catching()
+    catching.read(3, T + 20_000)  # reports that it is behind
+    catching.parts[0].skip_to(3)
+    catching.read(0, T + 20_000)
+    catching.read(0, T + 20_000 + LOG_MS)
+    (warning,) = [record.msg for record in caplog.records]
+    assert warning["event"].startswith("an open transaction holds up the input")
+    assert (warning["topic"], warning["partition"]) == ("in", 0)
+    assert (warning["offset"], warning["records"]) == (3, 7)
+
+
 def test_short_backlog_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What is read within LOG_MS is no news."""
     caplog.set_level(logging.INFO)

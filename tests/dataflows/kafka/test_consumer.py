@@ -139,8 +139,7 @@ def test_busy_partition_that_may_have_old_answers_is_fetched_again() -> None:
 def test_announced_end_moves_the_position_behind_markers() -> None:
     """Else a partition that ends with a transaction would lag for ever."""
     reading = Reading()
-    reading.append(0, T)
-    reading.mark(0)
+    reading.end(0, reading.begin(0, T))
     reading.fetch(0)
     reading.poll()
     assert reading.ends() == {EndOfInput.UNKNOWN}
@@ -148,20 +147,80 @@ def test_announced_end_moves_the_position_behind_markers() -> None:
     assert (reading.parts[0].fetched_offset, reading.parts[0].next_offset) == (2, 2)
 
 
+def test_position_goes_over_what_was_aborted_or_compacted_away() -> None:
+    """Neither is seen, and neither keeps the end from being reached."""
+    reading = Reading()
+    reading.append(0, T, T, T)
+    reading.log.at(("in", 0))[1].hidden = True
+    reading.end(0, reading.begin(0, T), commit=False)
+    reading.fetch(0, 0)
+    reading.poll()
+    assert offsets(reading.parts[0]) == [0, 2]
+    assert reading.ends() == {EndOfInput.REACHED}
+    assert reading.parts[0].fetched_offset == 5
+
+
 def test_open_transaction_is_not_the_end() -> None:
     """What is behind it cannot be read yet, though Kafka announces an end before it."""
     reading = Reading()
-    reading.append(0, T, T, T)
-    reading.kafka.open_from["in", 0] = 1
+    reading.append(0, T)
+    transaction = reading.begin(0, T)
+    reading.append(0, T)
     reading.fetch(0, 0)
     reading.poll()
     assert offsets(reading.parts[0]) == [0]
     assert reading.ends() == {EndOfInput.UNKNOWN}
-    reading.kafka.open_from.clear()
-    reading.fetch(0)
+    reading.end(0, transaction)
+    reading.fetch(0, 0)
     reading.poll()
     assert offsets(reading.parts[0]) == [0, 1, 2]
     assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_transaction_that_opens_at_a_known_end_ends_it() -> None:
+    """Nothing comes of what is behind it; the answers of Kafka tell only that there is more."""
+    reading = Reading()
+    reading.append(0, T)
+    reading.fetch(0)
+    reading.poll()
+    reading.reach_ends()
+    transaction = reading.begin(0, T)
+    reached_ms = reading.clock.now
+    reading.fetch(0)
+    reading.poll(REPORT_MS)
+    reading.poll(REPORT_MS)
+    assert reading.ends() == {EndOfInput.PASSED}
+    assert reading.parts[0].end_as_of(reading.clock.now) == reached_ms
+    reading.end(0, transaction, commit=False)
+    reading.fetch(0)
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_retention_behind_markers_stops_nothing() -> None:
+    """The position is behind them, also when the partition is fetched again."""
+    reading = Reading()
+    reading.end(0, reading.begin(0, T))
+    reading.fetch(0)
+    reading.fetch(0)
+    reading.poll()
+    reading.reach_ends()
+    reading.log.expire(("in", 0), 2)
+    reading.poll(PAUSE_MS + 1)
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_retention_of_what_is_unread_ends_the_run() -> None:
+    """Records are lost, so whoever runs this must decide."""
+    reading = Reading()
+    reading.append(0, T, T)
+    reading.log.expire(("in", 0), 1)
+    reading.fetch(0)
+    with pytest.raises(SourceError, match="the stored offset is not in the topic"):
+        reading.poll()
 
 
 def test_end_from_before_an_invalidation_does_not_count() -> None:
