@@ -55,50 +55,59 @@ class Decode:
         self._run.note_alive()
         # What an earlier run has acted on is read again after a crash, and is no dead letter then.
         latest_ms = max(now, self._run.reached_ms()) + self._max_clock_skew_ms
-        items: list[tuple[str, Decoded]] = []
-        leads_ms: list[int] = []
-        check_placement = self._placement.check
         at_end = self._run.at_end_of_input()
+        times_ms = [message[1] for poll in polls for message in poll.messages]
+        if times_ms:
+            self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)
+        facts: defaultdict[int, list[Fact]] = defaultdict(list)
+        items: list[tuple[str, Decoded]] = []
         for poll in polls:
             if poll.begins:
                 items.append((DEAD_LETTER_KEY, DeadLettersBegin()))
-            place = poll.topic, poll.partition
-            earlier = self._rejected_earlier(poll)
-            if poll.messages:
-                times_ms = [message[1] for message in poll.messages]
-                self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)
-            facts: defaultdict[int, list[Fact]] = defaultdict(list)
-            for message in poll.messages:
-                event = self._event_of(message)
-                if not isinstance(event, Rejected):
-                    if message[1] > now:
-                        leads_ms.append(message[1] - now)
-                    event = self._in_time(event, message, latest_ms, earlier)
-                if isinstance(event, Rejected):
-                    letter = _dead_letter(poll, message, event)
-                    self._run.recent_dead_letters.append(letter)
-                    items.append((DEAD_LETTER_KEY, letter))
-                    continue
-                check_placement(event.device_id, message[2], place, now)
-                facts[lane_of(key_group_of(event.device_id), self._lanes)].append(
-                    Fact(
-                        type(event) is GameStart,
-                        event.device_id,
-                        event.session_id,
-                        poll.platform,
-                        message[1],
-                        message[4],
-                    )
+            items += [
+                (DEAD_LETTER_KEY, letter) for letter in self._take(poll, now, latest_ms, facts)
+            ]
+        items += [(lane_key(lane), LaneBatch(lane, some)) for lane, some in facts.items()]
+        items += [
+            (lane_key(lane), LaneBatch(lane, [], poll.progress))
+            for poll in polls
+            if poll.progress is not None
+            for lane in range(self._lanes)
+        ]
+        return items
+
+    def _take(
+        self, poll: PartitionBatch, now: int, latest_ms: int, facts: dict[int, list[Fact]]
+    ) -> list[DeadLetter]:
+        """Add the facts of a poll to those of their lanes; return what is none."""
+        letters: list[DeadLetter] = []
+        leads_ms: list[int] = []
+        check_placement, place = self._placement.check, (poll.topic, poll.partition)
+        earlier = self._rejected_earlier(poll)
+        for message in poll.messages:
+            event = self._event_of(message)
+            if not isinstance(event, Rejected):
+                if message[1] > now:
+                    leads_ms.append(message[1] - now)
+                event = self._in_time(event, message, latest_ms, earlier)
+            if isinstance(event, Rejected):
+                letters.append(_dead_letter(poll, message, event))
+                continue
+            check_placement(event.device_id, message[2], place, now)
+            facts[lane_of(key_group_of(event.device_id), self._lanes)].append(
+                Fact(
+                    type(event) is GameStart,
+                    event.device_id,
+                    event.session_id,
+                    poll.platform,
+                    message[1],
+                    message[4],
                 )
-            items += [(lane_key(lane), LaneBatch(lane, some)) for lane, some in facts.items()]
-            if poll.progress is not None:
-                items += [
-                    (lane_key(lane), LaneBatch(lane, [], poll.progress))
-                    for lane in range(self._lanes)
-                ]
+            )
+        self._run.recent_dead_letters.extend(letters)
         if leads_ms:
             TIMESTAMP_LEAD.observe_all_ms(leads_ms)
-        return items
+        return letters
 
     def _event_of(self, message: Message) -> InputEvent | Rejected:
         """Return the event of a message, whatever its timestamp, or why it has none."""

@@ -153,11 +153,15 @@ class Comparison:
         """Say whether a heartbeat or timeout was due after the end but sent before it was read."""
         if want.reason == "timed_out" or got.time_ms <= want.time_ms:
             return False
+        if want.platform != got.platform:
+            return False
+        age_ms = got.time_ms - got.started_ms
         if isinstance(got, Heartbeat):
+            due = age_ms == got.sequence * self._heartbeat_ms
             again = got.time_ms <= self._raced_ms.get(name, -1)
             self._raced_ms[name] = got.time_ms
-            return not again
-        if not isinstance(got, SessionEnd):
+            return due and not again
+        if not isinstance(got, SessionEnd) or got.duration_ms != age_ms:
             return False
         # An end is not before a heartbeat that is out: it has the time of the last one.
         put_off = got.reason == want.reason and got.time_ms == self._raced_ms.get(name)

@@ -1,12 +1,11 @@
 """A replay: the dataflow over a recorded input, without a broker and as fast as it goes."""
 
 import gc
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from heapq import merge
-from itertools import accumulate, islice
-from operator import itemgetter
+from itertools import accumulate, groupby, islice
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -136,23 +135,16 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
         return []
 
     def _polled(self, batch: list[tuple[int, Line]]) -> list[PartitionBatch]:
-        messages: defaultdict[tuple[str, int], list[Message]] = defaultdict(list)
-        for _, line in batch:
-            if (line.topic, line.partition, line.offset) not in self._skipped:
-                messages[line.topic, line.partition].append(
-                    (
-                        line.offset,
-                        line.timestamp_ms,
-                        line.key_bytes(),
-                        line.value_bytes(),
-                        line.timestamp_type == "create",
-                    )
-                )
-        report = PartitionProgress("recording", 1, batch[0][0])
-        polls = [
-            PartitionBatch(topic, partition, self._platforms[topic], some, None)
-            for (topic, partition), some in messages.items()
+        """Return a batch as polls in the order of time, in whichever partitions a device is."""
+        skipped, platforms = self._skipped, self._platforms
+        lines = [
+            line for _, line in batch if (line.topic, line.partition, line.offset) not in skipped
         ]
+        polls = [
+            PartitionBatch(topic, partition, platforms[topic], list(map(_message, some)), None)
+            for (topic, partition), some in groupby(lines, attrgetter("topic", "partition"))
+        ]
+        report = PartitionProgress("recording", 1, batch[0][0])
         return [*polls, PartitionBatch("", 0, "", [], report)]
 
     def next_awake(self) -> datetime | None:
@@ -160,6 +152,11 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
 
     def snapshot(self) -> int:
         return 0
+
+
+def _message(line: Line) -> Message:
+    created = line.timestamp_type == "create"
+    return line.offset, line.timestamp_ms, line.key_bytes(), line.value_bytes(), created
 
 
 class RecordingSource(FixedPartitionedSource[PartitionBatch, int]):

@@ -1,9 +1,7 @@
 """What a machine does to a run: a full disk, and a clock that is set."""
 
-import mmap
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -16,28 +14,12 @@ from tests.support.broker import free_port
 from tests.support.cluster import Cluster
 from tests.support.missing import COMPILER, missing, require
 from tests.support.traffic import Traffic, catch_up, check, start, stop, wait_for_model
+from tests.support.wall_clock import SettableClock
 
 SESSIONS = 5_000
 HOUR_S, MINUTES_S = 3_600, 600
 MANY = 100
 MORE, PADDING = 10_000, 90 * "x"
-SOURCE = Path(__file__).with_name("wall.c")
-
-
-class SettableClock:
-    """The wall clock as the runs of a test see it, with steps."""
-
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        library, file = folder / "wall.so", folder / "offset"
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
-        file.write_bytes(bytes(8))
-        with file.open("r+b") as opened:
-            self._offset = mmap.mmap(opened.fileno(), 8)
-        cluster.variables |= {"LD_PRELOAD": str(library), "WALL_OFFSET_FILE": str(file)}
-
-    def step(self, offset_s: int) -> None:
-        """Set the clock so far from the true time."""
-        self._offset[:] = offset_s.to_bytes(8, sys.byteorder, signed=True)
 
 
 @pytest.fixture

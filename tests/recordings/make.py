@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 from dataflows.settings_sources import environment
 from tests.support.broker import ROOT, Broker
 from tests.support.cluster import Cluster
+from tests.support.wall_clock import SettableClock
 
 FOLDER = Path(__file__).parent
 HEARTBEAT_S = 0.5
@@ -38,10 +41,20 @@ class Run:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self.record_from_ms: int | None = None
 
     def go(self) -> None:
         """Start the dataflow, or start it again from its last snapshot."""
         self._process = self._cluster.start()
+
+    def set(self, **variables: str) -> None:
+        """Change settings for the next start, and record from now on."""
+        self._cluster.variables |= variables
+        self.record_from_ms = int(time.time() * 1000)
+
+    def settable_clock(self) -> SettableClock:
+        """Return a wall clock for the starts from now on."""
+        return SettableClock(self._cluster, self._cluster.folder)
 
     def end(self, sign: signal.Signals) -> None:
         """Stop or kill it."""
@@ -64,6 +77,34 @@ class Run:
         for event in events:
             self._cluster.send(*event.split(), time_ms)
         self._cluster.flush()
+
+    def place(self, beats: float, topic: str, partition: int, event: str) -> None:
+        """Send an event of any device to a partition of the console or the pc topic."""
+        kind, device, session = event.split()
+        value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
+        where = {"console": self._cluster.console, "pc": self._cluster.pc}[topic], partition
+        time_ms = int((time.time() + beats * HEARTBEAT_S) * 1000)
+        self._cluster.send_raw(value.encode(), device, time_ms, where)
+        self._cluster.flush()
+
+    @contextmanager
+    def busy(self, beats: float, topic: str, partition: int) -> Iterator[None]:
+        """Let a partition have a record of a while ago in every answer, until it is left."""
+        done = Event()
+
+        def send() -> None:
+            number = 0
+            while not done.wait(0.02):
+                number += 1
+                self.place(beats, topic, partition, f"End busy-{number} s")
+
+        thread = Thread(target=send)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def beat(self, beats: float) -> None:
         """Let some heartbeat intervals pass."""
@@ -184,7 +225,91 @@ def old_events(run: Run) -> None:
         run.send_at(-20 + number, f"End c{number} a{number}", f"Start p{number} d{number}")
 
 
-BEFORE: dict[str, Callable[[Run], None]] = {"history": old_events}
+# Where the start and the end of a device are: in two partitions, or in two topics.
+APART = [
+    (("console", 0), ("console", 1)),
+    (("console", 1), ("console", 0)),
+    (("pc", 0), ("pc", 1)),
+    (("pc", 1), ("pc", 0)),
+    (("pc", 0), ("console", 0)),
+    (("console", 1), ("pc", 1)),
+]
+
+
+def apart(run: Run, name: str) -> None:
+    """Send sessions of the last ten heartbeats whose events are in different partitions."""
+    for number, (first, second) in enumerate(APART):
+        run.place(-10 + 0.1 * number, *first, f"Start d{number} {name}{number}")
+        run.place(-4 + 0.1 * number, *second, f"End d{number} {name}{number}")
+
+
+def partitions(run: Run) -> None:
+    """Starts and ends in different partitions: before the first start, in an outage, and live."""
+    run.beat(3)
+    run.end(signal.SIGTERM)
+    run.beat(11)
+    apart(run, "second")
+    run.go()
+    run.await_session("second0")
+    run.beat(2)
+    for number, (first, second) in enumerate(APART):
+        run.place(0, *second, f"Start d{number} live{number}")
+        run.place(0.01, *first, f"End d{number} live{number}")
+    run.beat(3)
+
+
+def busy(run: Run) -> None:
+    """Timestamps of three seconds ago, live, beside a partition that never pauses."""
+    with run.busy(-6, "pc", 0):
+        run.beat(2)
+        run.send_at(-6, "Start c1 a", "Start c2 b", "Start p1 c", "Start p2 d")
+        run.beat(3.3)
+        run.send_at(-6, "Start c1 e", "End c2 b")
+        run.beat(8)
+        run.send_at(-6, "End p1 c", "Start p2 f", "End c1 e")
+        run.beat(4)
+
+
+def clock(run: Run) -> None:
+    """The clock of the machine is 20 s behind, and is put right."""
+    wall = run.settable_clock()
+    wall.step(-20)
+    run.send_at(-60, "Start c0 old", "Start p0 old-p")
+    run.go()
+    begin(run)
+    run.send("Start c1 a", "Start p1 b", "Start p1 c")
+    run.send_at(90, "Start p2 far")
+    run.beat(4.2)
+    run.send("End c1 a")
+    wall.step(0)
+    run.beat(5)
+    run.send("End p1 c", "Start c2 d", "End c0 old")
+    run.beat(4)
+
+
+def settings(run: Run) -> None:
+    """The same store with twice the heartbeat interval, and with a maximum that some are over."""
+    run.send("Start c1 a", "Start p1 b")
+    run.beat(12)
+    run.send("Start c2 c", "Start p2 d")
+    run.beat(3.3)
+    run.end(signal.SIGTERM)
+    run.set(HEARTWHEEL_HEARTBEAT_MS="1000", HEARTWHEEL_MAX_SESSION_MS="6000")
+    run.beat(1)
+    run.go()
+    run.send("Start c3 e", "Start p3 f")
+    run.await_session("f")
+    run.beat(6.5)
+    run.send("End c3 e", "End c2 c", "Start p3 g")
+    run.beat(9)
+
+
+BEFORE: dict[str, Callable[[Run], None]] = {
+    "history": old_events,
+    "partitions": lambda run: apart(run, "first"),
+}
+# These start the dataflow themselves.
+START_THEMSELVES = {"clock"}
 SCENARIOS: dict[str, tuple[Callable[[Run], None], dict[str, str]]] = {
     "start": (start, {}),
     "heartbeat": (heartbeat, {}),
@@ -195,6 +320,10 @@ SCENARIOS: dict[str, tuple[Callable[[Run], None], dict[str, str]]] = {
     "bad-input": (bad_input, {}),
     "order": (order, {}),
     "history": (history, {"HEARTWHEEL_CATCH_UP": "latest"}),
+    "partitions": (partitions, {}),
+    "busy": (busy, {}),
+    "clock": (clock, {}),
+    "settings": (settings, {}),
 }
 
 
@@ -207,11 +336,13 @@ def make(name: str, address: str, folder: Path, path: Path) -> None:
     try:
         run = Run(cluster)
         BEFORE.get(name, lambda _run: None)(run)
-        run.go()
-        begin(run)
+        if name not in START_THEMSELVES:
+            run.go()
+            begin(run)
         scenario(run)
         run.end(signal.SIGTERM)
-        record(cluster, path)
+        begin_ms = run.record_from_ms
+        record(cluster, path, *([] if begin_ms is None else ["--from", str(begin_ms)]))
     finally:
         cluster.end()
 

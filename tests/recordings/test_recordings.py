@@ -1,5 +1,6 @@
 """What real runs made of real topics is made of them again: replay testing."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,22 @@ from typer.testing import CliRunner, Result
 from heartwheel.cli import app
 from heartwheel.recording.format import Line
 from heartwheel.recording.reader import Recording
-from session_logic.codec import encode_output
-from session_logic.events import Heartbeat, SessionActive, SessionEnd
+from session_logic.codec import decode_input, encode_output
+from session_logic.events import (
+    GameEnd,
+    GameStart,
+    Heartbeat,
+    OutputEvent,
+    Rejected,
+    SessionActive,
+    SessionEnd,
+)
 from tests.support.recordings import NAMES, event_of, is_output, lines_of, path_of, rewrite
 
 # What each recording must have for the check to mean something.
 REASONS = {"start": "replaced", "end": "ended", "timeout": "timed_out", "outage-all": "ended"}
+# Those with an outage under `latest`, or with a start that came too late for its heartbeats.
+SKIPPED = {"busy", "clock", "history", "order", "outage-latest", "partitions"}
 
 
 def check(path: Path, *options: str) -> Result:
@@ -38,10 +49,12 @@ def test_recorded_run_is_replayed_to_the_same_output(name: str) -> None:
     settings = recording.settings
     letters = recording.manifest.partitions[f"{settings['dead_letter_topic']}/0"].records
     outputs = sum(is_output(recording, line) for line in lines_of(recording))
-    by_clock = name == "bad-input"  # one of its dead letters is from the future
-    assert counts["equal"] + counts["raced"] == outputs + letters - by_clock > 15
-    assert (counts["raced"] > 0) == (name == "order")
-    assert (counts["skipped"] > 0) == (name in {"history", "order", "outage-latest"})
+    by_clock = name in {"bad-input", "clock"}  # one of its dead letters is from the future
+    compared = counts["equal"] + counts["raced"] + counts["earlier"]
+    assert compared == outputs + letters - by_clock > 15
+    assert (counts["raced"] > 0) == (name in {"busy", "order"})
+    assert (counts["skipped"] > 0) == (name in SKIPPED)
+    assert (counts["earlier"] > 0) == (name == "settings")
     assert counts["unreached"] <= 8
 
 
@@ -56,8 +69,102 @@ def test_suite_has_the_scenario_it_names(name: str) -> None:
 
 def test_suite_is_there() -> None:
     """Every scenario, each kind of outage, bad input and facts out of order are recorded."""
+    rules = ["start", "heartbeat", "end", "timeout", "order", "bad-input"]
     outages = ["history", "outage-all", "outage-latest"]
-    assert sorted(["bad-input", "end", "heartbeat", "order", *outages, "start", "timeout"]) == NAMES
+    world = ["partitions", "busy", "clock", "settings"]
+    assert sorted([*rules, *outages, *world]) == NAMES
+
+
+def output_of(recording: Recording, device: str) -> list[OutputEvent]:
+    """Return the recorded output of a device, in order."""
+    lines = [line for line in lines_of(recording) if is_output(recording, line)]
+    return [event_of(line) for line in lines if line.key == device]
+
+
+def input_of(recording: Recording, device: str) -> list[tuple[Line, GameStart | GameEnd]]:
+    """Return the recorded events of a device, each partition in order."""
+    topics = recording.settings["input_topics"]
+    read = [(line, decode_input(line.value_bytes())) for line in lines_of(recording)
+            if line.topic in topics]  # fmt: skip
+    return [(line, event) for line, event in read
+            if not isinstance(event, Rejected) and event.device_id == device]  # fmt: skip
+
+
+def test_recorded_start_that_was_overtaken_began_no_session() -> None:
+    """It is stamped before the start that was read before it, and is nowhere in the output."""
+    recording = Recording(path_of("order"))
+    (new, _), (old, late), *_ = input_of(recording, "c1")
+    assert isinstance(late, GameStart)
+    assert old.timestamp_ms < new.timestamp_ms
+    assert late.session_id not in {event.session_id for event in output_of(recording, "c1")}
+
+
+def test_recorded_end_that_came_before_its_start_ended_it() -> None:
+    """The session has both timestamps."""
+    recording = Recording(path_of("order"))
+    (ended, end), (started, start), *_ = input_of(recording, "c2")
+    assert (type(end), type(start)) == (GameEnd, GameStart)
+    first, *_, last = output_of(recording, "c2")
+    assert (first.time_ms, last.time_ms) == (started.timestamp_ms, ended.timestamp_ms)
+
+
+def test_recorded_devices_were_in_several_partitions_and_each_session_ended() -> None:
+    """Before the first start, in an outage and live: none is left for eight hours."""
+    recording = Recording(path_of("partitions"))
+    for number in range(6):
+        events = output_of(recording, f"d{number}")
+        assert len({(line.topic, line.partition)
+                    for line, _ in input_of(recording, f"d{number}")}) == 2  # fmt: skip
+        begun = {event.session_id for event in events if isinstance(event, SessionActive)}
+        ended = {event.session_id for event in events if isinstance(event, SessionEnd)}
+        assert begun == ended == {f"first{number}", f"second{number}", f"live{number}"}
+
+
+def test_recorded_heartbeats_were_on_time_beside_a_busy_partition() -> None:
+    """Its records were three seconds old on arrival, and it never paused."""
+    recording = Recording(path_of("busy"))
+    lines = [line for line in lines_of(recording) if line.key == "c-through"]
+    late_ms = sorted(line.timestamp_ms - event_of(line).time_ms
+                     for line in lines if is_output(recording, line))  # fmt: skip
+    assert len(late_ms) > 15
+    assert late_ms[len(late_ms) // 2] < 50
+    topic = next(t for t, platform in recording.settings["input_topics"].items()
+                 if platform == "pc")  # fmt: skip
+    times_ms = [line.timestamp_ms for line in lines_of(recording)
+                if (line.topic, line.partition) == (topic, 0)]  # fmt: skip
+    assert len(times_ms) > 300
+
+
+def test_recorded_clock_was_behind_and_put_right() -> None:
+    """A rejection by it stays, and the step was an outage: only the newest heartbeat was sent."""
+    recording = Recording(path_of("clock"))
+    active, first, second, *_ = output_of(recording, "c-through")
+    assert isinstance(active, SessionActive)
+    assert isinstance(first, Heartbeat)
+    assert isinstance(second, Heartbeat)
+    assert second.sequence == first.sequence + 1 > 3
+    (far, start), *_ = input_of(recording, "p2")
+    assert isinstance(start, GameStart)
+    assert far.timestamp_ms < recording.manifest.complete_ms + 60_000
+    assert output_of(recording, "p2") == []
+
+
+def test_recorded_sessions_kept_their_interval_under_other_settings() -> None:
+    """Those that began after the change have the new one; a maximum holds for all of them."""
+    recording = Recording(path_of("settings"))
+    intervals_ms = defaultdict[str, set[int]](set)
+    longest_ms = defaultdict[str, int](int)
+    for line in lines_of(recording):
+        if not is_output(recording, line):
+            continue
+        event = event_of(line)
+        if isinstance(event, Heartbeat):
+            age_ms = event.time_ms - event.started_ms
+            intervals_ms[event.session_id].add(age_ms // event.sequence)
+        if isinstance(event, SessionEnd):
+            longest_ms[event.reason] = max(longest_ms[event.reason], event.duration_ms)
+    assert intervals_ms == {"c": {500}, "d": {500}, "e": {1000}, "f": {1000}, "g": {1000}}
+    assert longest_ms["ended"] < 6_000 < longest_ms["timed_out"]
 
 
 def first(lines: list[Line], recording: Recording, kind: type, device: str) -> int:
@@ -130,6 +237,48 @@ def test_planted_difference_is_found_and_shown(
         assert "on 1 devices" in result.stdout
     if plant is not swapped:
         assert kind.__name__ in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        *((plant, kind) for plant in (changed, doubled)
+          for kind in (SessionActive, Heartbeat, SessionEnd)),
+        # A heartbeat less may be one that an outage left out.
+        (dropped, SessionActive),
+        (dropped, SessionEnd),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("order", "c2"), ("partitions", "d0"), ("busy", "c2"), ("clock", "c1"), ("settings", "c3")],
+)
+def test_planted_difference_is_found_where_input_is_out_of_order(
+    plant: object, kind: type, name: str, device: str, tmp_path: Path
+) -> None:
+    """An early end, two partitions, old timestamps, a wrong clock, other settings excuse none."""
+    recording = Recording(path_of(name))
+    lines = lines_of(recording)
+    plant(lines, first(lines, recording, kind, device))  # type: ignore[operator]
+    rewrite(recording, tmp_path / "planted", lines)
+    result = check(tmp_path / "planted")
+    assert result.exit_code == 1, result.stdout
+    assert result.stdout.startswith(f"{device}: ")
+
+
+def test_session_of_a_late_start_would_be_a_difference(tmp_path: Path) -> None:
+    """A run that acted on it is not what the rules say."""
+    recording = Recording(path_of("order"))
+    lines = lines_of(recording)
+    at = first(lines, recording, SessionActive, "c1")
+    (old, start), *_ = input_of(recording, "c1")[1:]
+    acted = SessionActive("c1", start.session_id, "console", old.timestamp_ms, old.timestamp_ms)
+    lines.insert(at + 1, Line(lines[at].topic, lines[at].partition, 0, lines[at].timestamp_ms,
+                              key="c1", value=encode_output(acted).decode()))  # fmt: skip
+    rewrite(recording, tmp_path / "planted", lines)
+    result = check(tmp_path / "planted")
+    assert result.exit_code == 1, result.stdout
+    assert result.stdout.startswith("c1: 1 differences")
 
 
 def test_lost_and_changed_dead_letters_are_found(tmp_path: Path) -> None:

@@ -112,12 +112,14 @@ class Cluster:
         value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
         self.send_raw(value.encode(), device, time_ms)
 
-    def send_raw(self, value: bytes | None, key: str, time_ms: int = 0) -> None:
-        """Send any bytes."""
-        topic = self.console if key.startswith("c") else self.pc
+    def send_raw(
+        self, value: bytes | None, key: str, time_ms: int = 0, where: tuple[str, int] | None = None
+    ) -> None:
+        """Send any bytes, to where the key belongs or to another topic and partition."""
+        topic, partition = where or (self.console if key.startswith("c") else self.pc, -1)
         while True:
             try:
-                self._producer.produce(topic, value, key, timestamp=time_ms)
+                self._producer.produce(topic, value, key, partition, timestamp=time_ms)
             except BufferError:
                 self._producer.poll(0.01)
             else:

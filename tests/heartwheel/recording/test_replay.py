@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dataflows.decode import Decode
 from dataflows.messages import DeadLetter, LaneBatch, PartitionBatch
@@ -78,6 +79,25 @@ def test_replay_gives_what_the_model_gives(
     upto_ms = max(line.timestamp_ms for line in lines) + 7_500
     recording = write(tmp_path / "r", preface(SETTINGS), lines, upto_ms)
     assert by_device(replayed(recording)) == expected(recording, lines, upto_ms)
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+def test_device_in_two_partitions_is_replayed_in_order_of_time(
+    partition: int, tmp_path: Path
+) -> None:
+    """The end in the one is between two starts in the other, whichever is named first."""
+    start, end, again = (
+        replace(event_line("c1", kind, session, BEGIN_MS + after_ms), partition=where)
+        for kind, session, after_ms, where in (
+            ("Start", "s", 0, partition),
+            ("End", "s", 10, 1 - partition),
+            ("Start", "t", 20, partition),
+        )
+    )
+    recording = write(tmp_path / "r", preface(SETTINGS), [start, again, end], BEGIN_MS + 500)
+    assert [getattr(event, "reason", "begun") for event in replayed(recording)] == [
+        "begun", "ended", "begun",
+    ]  # fmt: skip
 
 
 def test_empty_recording_gives_nothing(tmp_path: Path) -> None:
