@@ -19,8 +19,11 @@ StoredRow = tuple[int, str, int, int, int, object]
 
 # Version 1 had no records: it waited for every acknowledgement.
 SINK_VERSION = 2
-# (version, offset after the last acknowledged record, keys and values of those not acknowledged)
-OutboxState = tuple[int, int, list[str], list[bytes]]
+# Written only as long as there are strays, so that earlier programs read the others.
+STRAYS_VERSION = 3
+# (version, offset after the last acknowledged record, keys and values of those not acknowledged),
+# in version 3 then the offset before which a record may be of somebody else.
+OutboxState = tuple[int, int, list[str], list[bytes]] | tuple[int, int, list[str], list[bytes], int]
 
 # Version 1 had no end offsets.
 DEAD_LETTER_VERSION = 2
@@ -46,16 +49,27 @@ def read_row(name: str, stored: StoredRow) -> Row:
     return row
 
 
-def read_outbox(lane: int, stored: tuple[object, ...]) -> tuple[int, list[str], list[bytes]]:
+def outbox_state(
+    end_offset: int, keys: list[str], values: list[bytes], strays_before: int
+) -> OutboxState:
+    """Return an outbox as it is stored: in the earliest version that can hold it."""
+    if strays_before > end_offset:
+        return STRAYS_VERSION, end_offset, keys, values, strays_before
+    return SINK_VERSION, end_offset, keys, values
+
+
+def read_outbox(lane: int, stored: tuple[object, ...]) -> tuple[int, list[str], list[bytes], int]:
     """Return the end offset of a lane's outbox, and the keys and values that were on their way.
+
+    The last one is the offset before which a record may be of somebody else.
 
     Raises SnapshotError if it cannot be read.
     """
     try:
         version, end_offset, *rest = cast("tuple[Any, ...]", stored)
-        check_version(f"recovery store, sink of lane {lane}", version, SINK_VERSION)
-        keys, values = rest if version > 1 else ([], [])
-        return int(end_offset), list(keys), list(values)
+        check_version(f"recovery store, sink of lane {lane}", version, STRAYS_VERSION)
+        keys, values, *strays_before = rest if version > 1 else ([], [])
+        return int(end_offset), list(keys), list(values), int(*strays_before)
     except (TypeError, ValueError) as error:
         raise _unreadable(f"sink of lane {lane}", error) from None
 

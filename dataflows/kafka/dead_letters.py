@@ -7,22 +7,46 @@ is there already. A snapshot waits for every acknowledgement, because dead lette
 A new store has no offsets yet. So the first epoch of its input has no messages, only the word that
 it begins (DeadLettersBegin): with it the offsets are stored, and no dead letter is written before.
 
+The topic is read for that alone, so nothing that happens to it stops a run. It may expire, be
+emptied or made anew, have other partitions, be shared or be another topic than before. At worst, a
+dead letter that a killed run wrote, and that is not found any more, comes a second time.
+
+What was found is forgotten once all input has been read to its end: what the killed run had
+rejected has been rejected again by then. Names that do not come again, because another program
+writes them, would otherwise keep the stored offsets where they are.
+
 What would break it: a dead letter in the epoch in which the part is made; records between the
-stored offsets and the end that another program writes with the headers of a dead letter.
+stored offsets and the end that another program writes with the headers of a dead letter, of input
+that this run is still to read.
 """
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
 from bytewax.outputs import StatefulSinkPartition
 from confluent_kafka import KafkaError, Message
+from msgspec import Struct
 
 from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState, read_dead_letters
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader
+from dataflows.logs import log
 from dataflows.messages import DeadLetter, DeadLettersBegin, RecordId, RejectedByClock
 from dataflows.metrics import DEAD_LETTERS
+
+
+class KnownLetters(Struct):
+    """What a resumed part knows of its topic.
+
+    Where the last snapshot and each partition ended, and the offsets of the input records whose
+    dead letters are in between, by topic and partition.
+    """
+
+    stored: dict[int, int]
+    ends: dict[int, int]
+    written: dict[tuple[str, int], deque[int]]
 
 
 class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLetterState]):
@@ -33,29 +57,16 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLe
         topic: str,
         partitions: int,
         producer: SharedProducer,
-        reader: OutputReader,
-        state: tuple[object, ...] | None,
+        known: KnownLetters,
+        at_end_of_input: Callable[[], bool],
     ) -> None:
-        """Begin at the ends of the partitions, or read what is there since the snapshot (state)."""
+        """Leave out what is known to be there, until all input has been read to its end."""
         self._topic = topic
         self._partitions = partitions
         self._producer = producer
-        self._written: set[RecordId] = set()
-        if state is None:
-            self._stored = {p: reader.bounds(topic, p)[1] for p in range(partitions)}
-            self._ends = dict(self._stored)
-        else:
-            # What has expired need not be found again: no copy of it is there.
-            self._stored = {
-                partition: max(offset, reader.bounds(topic, partition)[0])
-                for partition, offset in read_dead_letters(state).items()
-            }
-            self._ends = reader.read(topic, self._stored, self._remember)
-
-    def _remember(self, message: Message) -> None:
-        record = _origin(_headers(message))
-        if record is not None:
-            self._written.add(record)
+        self._at_end_of_input = at_end_of_input
+        self._was_at_end = False  # at the last snapshot
+        self._stored, self._ends, self._written = known.stored, known.ends, known.written
 
     def write_batch(self, items: list[DeadLetter | DeadLettersBegin]) -> None:
         """Enqueue what is not there already."""
@@ -92,13 +103,12 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLe
             DEAD_LETTERS.labels(reason).inc(count)
 
     def _is_written(self, record: RecordId) -> bool:
-        """Say whether a dead letter is there, and forget the earlier ones of its partition."""
-        found = record in self._written
-        self._written = {
-            other
-            for other in self._written
-            if other[:2] != record[:2] or other.offset > record.offset
-        }
+        """Say whether a dead letter is there; forget it and the earlier ones of its partition."""
+        found, offsets = False, self._written.get(record[:2])
+        while offsets and offsets[0] <= record.offset:
+            found = offsets.popleft() == record.offset
+        if offsets is not None and not offsets:
+            del self._written[record[:2]]
         return found
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
@@ -110,9 +120,61 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLe
     def snapshot(self) -> DeadLetterState:
         """Wait until the dead letters are acknowledged; return where the partitions end."""
         self._producer.flush()
+        # All that was read before an earlier snapshot has come here by now.
+        if self._was_at_end:
+            self._written.clear()
+        self._was_at_end = self._at_end_of_input()
         if not self._written:  # else a resume must find it again
             self._stored = dict(self._ends)
         return DEAD_LETTER_VERSION, self._stored
+
+
+def _starts(
+    topic: str, partitions: int, reader: OutputReader, stored: dict[int, int]
+) -> dict[int, int]:
+    """Return from where on a partition has what a killed run may have written.
+
+    Where nothing is stored that is the end; behind what is missing, the first offset that is there.
+    """
+    starts = {}
+    for partition in range(partitions):
+        low, high = reader.bounds(topic, partition)
+        start = stored.get(partition, low if stored else high)
+        starts[partition] = min(max(start, low), high)
+        if partition in stored and starts[partition] != start:
+            log.warning(
+                "the dead-letter topic does not have the stored offset any more; dead letters "
+                "that a killed run wrote there may come twice",
+                topic=topic,
+                partition=partition,
+                stored=start,
+                begins=low,
+                ends=high,
+            )
+    return starts
+
+
+def read_known(
+    topic: str, partitions: int, reader: OutputReader, state: tuple[object, ...] | None
+) -> KnownLetters:
+    """Return what is in the topic since a snapshot, nothing if there was none.
+
+    Raises ReconcileError or ReadError if Kafka does not tell.
+    """
+    stored = {} if state is None else read_dead_letters(state)
+    starts = _starts(topic, partitions, reader, stored)
+    found: list[RecordId] = []
+
+    def take(message: Message) -> None:
+        record = _origin(_headers(message))
+        if record is not None:
+            found.append(record)
+
+    ends = reader.read(topic, starts, take) if stored else starts
+    written: dict[tuple[str, int], deque[int]] = {}
+    for record in sorted(found):
+        written.setdefault(record[:2], deque()).append(record.offset)
+    return KnownLetters(starts, dict(ends), written)
 
 
 def read_rejected_by_clock(

@@ -38,7 +38,7 @@ from collections import deque
 
 from msgspec.structs import astuple, replace
 
-from dataflows.formats import SINK_VERSION, OutboxState, read_outbox
+from dataflows.formats import OutboxState, outbox_state, read_outbox
 from dataflows.metrics import RECONCILED, observe_acknowledged
 from session_logic.codec import decode_output, encode_output
 from session_logic.events import EndIfOpen, Heartbeat, OutputEvent, SessionActive, SessionEnd
@@ -98,9 +98,15 @@ class AlreadyWritten:
 class Outbox:
     """The records of one lane on their way to its partition; `reconcile` comes first."""
 
-    def __init__(self, end_offset: int, waiting: OutputBatch | None = None) -> None:
-        """Begin with the end that is known, and with the records that may be beyond it or not."""
+    def __init__(
+        self, end_offset: int, waiting: OutputBatch | None = None, strays_before: int = 0
+    ) -> None:
+        """Begin with the end that is known, and with the records that may be beyond it or not.
+
+        Records before strays_before may be of somebody else: an operator has accepted them.
+        """
         self.end_offset = end_offset
+        self.strays_before = strays_before
         self._waiting = waiting or OutputBatch([], [])
         self._next_offset = end_offset
         self._sent: deque[tuple[int, OutputBatch]] = deque()
@@ -110,8 +116,8 @@ class Outbox:
     @classmethod
     def of_state(cls, lane: int, state: tuple[object, ...]) -> "Outbox":
         """Return the outbox of a snapshot; raises SnapshotError if it cannot be read."""
-        end_offset, keys, values = read_outbox(lane, state)
-        return cls(end_offset, OutputBatch(keys, values))
+        end_offset, keys, values, strays_before = read_outbox(lane, state)
+        return cls(end_offset, OutputBatch(keys, values), strays_before)
 
     def reconcile(self, end_offset: int, written: AlreadyWritten) -> OutputBatch:
         """Note what the partition holds from the known offset to its end.
@@ -176,4 +182,4 @@ class Outbox:
         for _, records in tuple(self._sent):  # another worker thread may be taking from it
             keys += records.keys
             values += records.values
-        return SINK_VERSION, self._stored_offset, keys, values
+        return outbox_state(self._stored_offset, keys, values, self.strays_before)

@@ -8,7 +8,7 @@ anything, its partition is read from the offset that the snapshot vouches for to
 This rests on three things, and each is checked:
 
 - Nobody else writes there. The lease keeps other runs out; a record that is not an event of this
-  partition's devices is a ReconcileError.
+  partition's devices is a ReconcileError, until an operator has accepted it (strays_before).
 - The snapshot's offset is still in the partition: not beyond its end (the topic was cut or
   created again), not before its beginning (the records have expired).
 - The read reaches the true end, so what the crashed run still had under way has arrived or never
@@ -27,18 +27,39 @@ import msgspec
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
+from dataflows.kafka.gaps import gap_of, output_fault
+from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import AlreadyWritten, Outbox
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
 from dataflows.logs import log
 from dataflows.settings import Settings
 from session_logic.codec import decode_output
 from session_logic.errors import HeartwheelError
+from session_logic.events import OutputEvent
 from session_logic.keys import key_group_of, lane_of
 from session_logic.output import OutputBatch
 
 
 class ReconcileError(HeartwheelError):
     """An output partition is not as this store left it: see the message for what to do."""
+
+
+def output_event(message: Message, lanes: int) -> OutputEvent | None:
+    """Return the event of an output record, None if it is not one of this partition's devices."""
+    try:
+        event = decode_output(message.value() or b"")
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return event if lane_of(key_group_of(event.device_id), lanes) == message.partition() else None
+
+
+def stray_fault(topic: str, lane: int, offset: int) -> str:
+    """Return the line that refuses a start because of somebody else's record."""
+    return (
+        f"{topic}/{lane}: the record at offset {offset} is not Heartwheel's: nothing else may "
+        "write to the output topic; stop what does, then `heartwheel store skip` passes over it "
+        "and keeps the sessions"
+    )
 
 
 class OutputReader:
@@ -66,6 +87,13 @@ class OutputReader:
                 consumer_options(self._settings, required, tuned=False)
             )
         return self._consumer
+
+    def partition_counts(self) -> dict[str, int]:
+        """Return how many partitions each topic of the settings has; a missing one is left out.
+
+        Raises ConfigError if no broker answers.
+        """
+        return partition_counts(self._open(), self._settings)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Return the first offset of a partition and the one after its last record.
@@ -109,21 +137,9 @@ class OutputReader:
             return records.ends
 
     def _check(self, topic: str, partition: int, start: int) -> None:
-        low, high = self.bounds(topic, partition)
-        if start > high:
-            msg = (
-                f"{topic}/{partition} ends at offset {high}, but this store has written up to "
-                f"{start}: the topic was cut or created again; restore it, or start with a new "
-                "recovery directory"
-            )
-            raise ReconcileError(msg)
-        if start < low:
-            msg = (
-                f"{topic}/{partition} begins at offset {low}, but what was written from {start} on "
-                "must be known: it has expired; start with a new recovery directory, and give "
-                "the topic a longer retention"
-            )
-            raise ReconcileError(msg)
+        gap = gap_of(topic, partition, start, self.bounds(topic, partition))
+        if gap is not None:
+            raise ReconcileError(output_fault(gap))
 
 
 class Reconciliation:
@@ -157,20 +173,12 @@ class Reconciliation:
         written = {lane: AlreadyWritten() for lane in resumed}
 
         def take(message: Message) -> None:
-            lane = cast("int", message.partition())
-            try:
-                event = decode_output(message.value() or b"")
-                foreign = lane_of(key_group_of(event.device_id), self._lanes) != lane
-            except msgspec.DecodeError:
-                foreign = True
-            if foreign:
-                msg = (
-                    f"{self._topic}/{lane}: the record at offset {message.offset()} is not "
-                    "Heartwheel's: nothing else may write to the output topic; stop what does, "
-                    "and start with a new topic and recovery directory"
-                )
-                raise ReconcileError(msg)
-            written[lane].add(event)
+            lane, offset = cast("int", message.partition()), cast("int", message.offset())
+            event = output_event(message, self._lanes)
+            if event is not None:
+                written[lane].add(event)
+            elif offset >= resumed[lane][0].strays_before:
+                raise ReconcileError(stray_fault(self._topic, lane, offset))
 
         starts = {
             lane: outbox.end_offset

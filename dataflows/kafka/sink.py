@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflows.formats import DeadLetterState, OutboxState
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
-from dataflows.kafka.dead_letters import DeadLetterPart, read_rejected_by_clock
+from dataflows.kafka.dead_letters import DeadLetterPart, read_known, read_rejected_by_clock
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import Outbox
@@ -118,6 +118,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         """
         self._settings = settings
         self._stop = run.stop
+        self._at_end_of_input = run.at_end_of_input
         self.producer = SharedProducer(settings, lease, make_producer)
         self._reader = OutputReader(settings, make_consumer)
         self._reconciliation = Reconciliation(settings.output_topic, settings.lanes, self._reader)
@@ -173,13 +174,9 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         """Build the part of a lane or of the dead letters."""
         settings = self._settings
         if for_part == DEAD_LETTER_KEY:
-            return DeadLetterPart(
-                settings.dead_letter_topic,
-                self._dead_letter_parts,
-                self.producer,
-                self._reader,
-                resume_state,
-            )
+            topic, parts = settings.dead_letter_topic, self._dead_letter_parts
+            known = read_known(topic, parts, self._reader, resume_state)
+            return DeadLetterPart(topic, parts, self.producer, known, self._at_end_of_input)
         lane = self.part_fn(for_part)
         if resume_state is None:
             begin, end = self._reader.bounds(settings.output_topic, lane)

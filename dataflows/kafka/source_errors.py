@@ -15,7 +15,8 @@ def source_error(topic: str | None, partition: int | None, error: KafkaError) ->
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
         return SourceError(
             f"{where}: the stored offset is not in the topic any more ({error.str()}): records "
-            "expired unread, or the topic was re-created; start with a new recovery directory"
+            "expired unread, or the topic was made anew; `heartwheel store skip` goes on without "
+            "them and keeps the sessions"
         )
     hint = ""
     if "AUTHORIZATION" in error.name():

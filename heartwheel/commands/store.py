@@ -1,7 +1,8 @@
-"""`heartwheel store`: look at, check, copy and migrate a recovery store."""
+"""`heartwheel store`: look at, check, copy and migrate a store, or go on without what is lost."""
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +11,16 @@ from msgspec import to_builtins
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
-from heartwheel.commands.shared import ConfigOption, print_table
+from heartwheel.commands.shared import ConfigOption, confirm, print_table
 from heartwheel.text import moment_text
+from session_logic.errors import ConfigError
 
 if TYPE_CHECKING:
     from heartwheel.store.summary import Summary
 
 store_app = typer.Typer(
-    help="Look at, check, copy or migrate a recovery store.", no_args_is_help=True
+    help="Look at, check, copy or migrate a recovery store; go on without what is lost.",
+    no_args_is_help=True,
 )
 
 FolderArgument = Annotated[
@@ -44,27 +47,91 @@ def inspect_command(
     if as_json:
         print(json.dumps(to_builtins(summary)))
         return
-    for rows in _tables(summary):
+    for rows in filter(None, _tables(summary)):
         print_table(rows)
         print()
 
 
 @store_app.command("check")
-def check_command(folder: FolderArgument = None, config: ConfigOption = None) -> None:
+def check_command(
+    folder: FolderArgument = None,
+    config: ConfigOption = None,
+    offline: Annotated[  # noqa: FBT002  # typer's way
+        bool, typer.Option("--offline", help="Do not compare it with the topics in Kafka.")
+    ] = False,
+) -> None:
     """Check everything that a start needs and more: one line per fault, exit code 1 if any."""
     from heartwheel.store.contents import Contents
     from heartwheel.store.recovery_files import Recovery
+    from heartwheel.store.start import topic_faults
 
     settings, folder = _where(folder, config)
     with Recovery(folder) as recovery:
         contents = Contents(recovery, settings.rules())
-        faults = False
-        for fault in contents.faults():
-            faults = True
-            print(fault)
-        if faults:
-            raise typer.Exit(1)
+        _report(contents.faults())
         print(f"{folder}: OK, {len(recovery.parts)} files and {contents.lanes} lanes")
+    if not offline:
+        _report(topic_faults(settings, folder))
+        print(f"topics: OK, a run with {folder} can go on")
+
+
+def _report(faults: Iterable[str]) -> None:
+    """Print faults, and exit with 1 if there are any."""
+    found = False
+    for fault in faults:
+        found = True
+        print(fault)
+    if found:
+        raise typer.Exit(1)
+
+
+@store_app.command("skip")
+def skip_command(
+    folder: FolderArgument = None,
+    config: ConfigOption = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Go on at an offset, as TOPIC/PARTITION=OFFSET; can be given repeatedly."
+        ),
+    ] = None,
+    anew: Annotated[
+        list[str] | None,
+        typer.Option(help="An input topic that was made anew: read it from its beginning."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,  # noqa: FBT002  # typer's way
+) -> None:
+    """Let a store that a start refuses go on without what is missing; its sessions stay.
+
+    Shows first what is lost. A note about it stays in the store.
+    """
+    from heartwheel.store.recovery_files import Recovery
+    from heartwheel.store.skip import Skipping
+
+    settings, folder = _where(folder, config)
+    with Recovery(folder, alone=True) as recovery:
+        skipping = Skipping(settings, recovery, anew=anew or [], to=_offsets(to or []))
+        skips = list(skipping.find())
+        for skip in skips:
+            print(skip.text)
+        if not skips:
+            print(f"{folder}: nothing is missing")
+        elif confirm("Go on without that?", yes=yes):
+            skipping.apply(skips)
+            print(f"skipped in {folder}; the next start goes on from there")
+        else:
+            raise typer.Exit(1)
+
+
+def _offsets(given: list[str]) -> dict[str, int]:
+    """Return offsets by partition that are given as TOPIC/PARTITION=OFFSET."""
+    found = {}
+    for one in given:
+        name, _, offset = one.rpartition("=")
+        if not name or not offset.isdecimal():
+            raise ConfigError(f"--to {one}: write it as TOPIC/PARTITION=OFFSET")
+        found[name] = int(offset)
+    return found
 
 
 @store_app.command("copy")
@@ -105,6 +172,7 @@ def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
     """Return the tables to print: rows with a text for each column."""
     whole = {
         "directory": summary.directory,
+        "id, output topic": f"{summary.store_id[:8] or '-'}, {summary.output_topic or '-'}",
         "lanes, groups": f"{summary.lane_count}, {summary.groups}",
         "resumes from epoch": summary.resume_epoch,
         "last epoch": summary.last_epoch,
@@ -143,6 +211,7 @@ def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
             }
             for part, state in summary.sink.items()
         ],
+        [{"noted": moment_text(one.noted_ms), "": one.note} for one in summary.notes],
     ]
 
 

@@ -18,10 +18,10 @@ from heartwheel.store.recovery_files import Part, Recovery
 from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
 
 VERSION = 1
-TABLES = """
-CREATE TABLE IF NOT EXISTS heartwheel_identity (version INTEGER, id TEXT, output_topic TEXT);
-CREATE TABLE IF NOT EXISTS heartwheel_notes (noted_ms INTEGER, note TEXT);
-"""
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS heartwheel_identity (version INTEGER, id TEXT, output_topic TEXT)",
+    "CREATE TABLE IF NOT EXISTS heartwheel_notes (noted_ms INTEGER, note TEXT)",
+)
 
 
 class Identity(Struct, frozen=True):
@@ -84,18 +84,28 @@ def bind(folder: Path, identity: Identity, output_topic: str) -> Identity:
     return replace(identity, output_topic=output_topic)
 
 
-def add_note(folder: Path, note: str) -> None:
-    """Keep in the store what was done to it."""
-    with Recovery(folder) as recovery:
-        part = recovery.parts[0].path
-    _write(part, "INSERT INTO heartwheel_notes VALUES (?, ?)", int(time.time() * 1000), note)
+def note_down(recovery: Recovery, note: str) -> None:
+    """Note what was done to a store; it must be open alone, and is to be committed."""
+    now_ms = int(time.time() * 1000)
+    db = recovery.parts[0].db
+    _execute(db, "INSERT INTO heartwheel_notes VALUES (?, ?)", now_ms, note)
+
+
+def unbind(recovery: Recovery) -> None:
+    """Let a store have another output topic; it must be open alone, and is to be committed."""
+    _execute(recovery.parts[0].db, "UPDATE heartwheel_identity SET output_topic = ''")
+
+
+def _execute(db: sqlite3.Connection, statement: str, *values: str | int) -> None:
+    for table in TABLES:
+        db.execute(table)
+    db.execute(statement, values)
 
 
 def _write(part: Path, statement: str, *values: str | int) -> None:
     try:
-        with closing(sqlite3.connect(part)) as store, store:
-            store.executescript(TABLES)
-            store.execute(statement, values)
+        with closing(sqlite3.connect(part)) as db, db:
+            _execute(db, statement, *values)
     except sqlite3.Error as error:
         msg = f"{part} cannot be written ({error}); make room on its disk, or {RESTORE_COPY}"
         raise SnapshotError(msg) from None

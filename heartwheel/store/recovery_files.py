@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from pickle import Unpickler
+from pickle import Unpickler, dumps
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -76,6 +76,12 @@ class Entry(Struct, frozen=True):
             return _PlainUnpickler(BytesIO(data)).load()
         except Exception as error:  # noqa: BLE001  # damaged pickles raise anything
             raise SnapshotError(f"the stored value cannot be read: {error}") from None
+
+    def replace(self, value: object) -> None:
+        """Put another value in its place, until `Recovery.commit` for this process only."""
+        self.part.db.execute(
+            "UPDATE snaps SET ser_change = ? WHERE rowid = ?", (dumps(value), self.row)
+        )
 
 
 class _PlainUnpickler(Unpickler):
@@ -192,6 +198,15 @@ class Recovery:
                 if size is not None and (other is None or other.epoch < epoch):
                     found[step, key] = Entry(part, step, key, epoch, size, row)
         return found
+
+    def commit(self) -> None:
+        """Keep what was changed; only for a store that is open alone."""
+        try:
+            for part in self.parts:
+                part.db.execute("COMMIT")
+        except sqlite3.Error as error:
+            msg = f"{self.folder} cannot be written ({error}); make room on its disk"
+            raise SnapshotError(msg) from None
 
     def last_epoch(self) -> int:
         """Return the last epoch with a stored value, complete or not."""

@@ -25,7 +25,7 @@ def read_sink(entry: Entry) -> SinkSummary:
         if entry.key == DEAD_LETTER_KEY:
             return SinkSummary(value[0], read_dead_letters(value))
         lane = int(entry.key.removeprefix("lane-"))
-        end_offset, keys, _ = read_outbox(lane, value)
+        end_offset, keys, *_ = read_outbox(lane, value)
         return SinkSummary(value[0], {lane: end_offset}, len(keys))
     except (TypeError, ValueError, LookupError) as error:
         raise SnapshotError(f"it is no state of a sink ({error})") from None

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dataflows.kafka.client import MakeConsumer, make_consumer
+from dataflows.kafka.gaps import input_fault, output_fault
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.owner import Owner, OwnerSign, owner_in
-from dataflows.kafka.reconcile import OutputReader
-from dataflows.messages import DEAD_LETTER_KEY
+from dataflows.kafka.reconcile import OutputReader, stray_fault
 from dataflows.settings import Settings
-from heartwheel.store.contents import FLOW
-from heartwheel.store.identity import Identity, bind
+from heartwheel.store.identity import Identity, bind, read_identity
+from heartwheel.store.offsets import StoredOffsets
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError
 
@@ -40,11 +40,7 @@ class StartCheck:
         self._sign = OwnerSign(settings, make_consumer)
         self.owner = owner_in(folder, identity.id)
         with Recovery(folder) as recovery:
-            # A lane is there once it may have sent something.
-            self._has_written = any(
-                step == f"{FLOW}.sink" and key != DEAD_LETTER_KEY
-                for step, key in recovery.entries()
-            )
+            self._offsets = StoredOffsets(recovery)
 
     def begin(self, lease: Lease | None) -> None:
         """Let the store have the output topic, and each of the two know the other.
@@ -66,11 +62,29 @@ class StartCheck:
 
     def faults(self) -> Iterator[str]:
         """Yield a line for each thing because of which a run would not start."""
+        found = list(self._of_owner())
+        yield from found
+        if found:
+            return  # the offsets are those of another topic, or of another store
+        settings, offsets, reader = self._settings, self._offsets, self._reader
+        yield from (input_fault(gap) for _, gap in offsets.input_gaps(settings, reader))
+        yield from (output_fault(gap) for _, gap in offsets.output_gaps(settings, reader))
+
+    def strays(self) -> Iterator[str]:
+        """Yield a line for each partition with records of somebody else.
+
+        A run finds them when it reads its output. No output partition may have a gap.
+        """
+        for output, strays in self._offsets.strays(self._settings, self._reader):
+            yield stray_fault(self._settings.output_topic, output.lane, strays.first)
+
+    def _of_owner(self) -> Iterator[str]:
         topic, bound = self._settings.output_topic, self._identity.output_topic
         if bound not in ("", topic):
             yield (
                 f"HEARTWHEEL_OUTPUT_TOPIC is {topic}, but {self.owner} writes to {bound}; set it "
-                "back, or use the directory that belongs to it"
+                "back, use the directory that belongs to it, or go on in the other topic after "
+                "`heartwheel store skip`"
             )
             return
         if not self._settings.new_store:
@@ -82,7 +96,7 @@ class StartCheck:
         """Yield why this store may not write to a topic that does not have its sign."""
         topic = self._settings.output_topic
         named = found is not None and found.id != ""
-        if self._has_written:
+        if self._offsets.outputs:  # a lane is there once it may have sent something
             # Kafka has forgotten the sign, or a version without one has left it.
             if named:
                 yield (
@@ -96,3 +110,17 @@ class StartCheck:
                 "of it: correct HEARTWHEEL_RECOVERY_DIR, or restore a copy of that store; "
                 f"{NEW_STORE} reads all input and sends its output again"
             )
+
+
+def topic_faults(settings: Settings, folder: Path) -> Iterator[str]:
+    """Yield because of what in the topics a run with the store in a directory would not start.
+
+    Changes nothing. Raises ConfigError or ReconcileError if Kafka does not answer.
+    """
+    with Recovery(folder) as recovery:
+        identity = read_identity(recovery)
+    check = StartCheck(settings, folder, identity or Identity(""))
+    found = list(check.faults())
+    yield from found
+    if not found:
+        yield from check.strays()

@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from heartwheel.store.contents import STEPS, Contents
+from heartwheel.store.identity import Identity, Note, read_identity, read_notes
 from heartwheel.store.recovery_files import TABLES_VERSION
 from heartwheel.store.sinks import SinkSummary, read_sink
 from session_logic.errors import SnapshotError
@@ -35,7 +36,10 @@ class FileSummary(Struct, kw_only=True):
 
 
 class Summary(Struct, kw_only=True):
-    """What a store holds, in plain values: epochs, versions, offsets, rows, lanes."""
+    """What a store holds, in plain values: epochs, versions, offsets, rows, lanes, notes.
+
+    store_id and output_topic are "" for a store that only earlier versions have run.
+    """
 
     directory: str
     tables_version: int
@@ -53,6 +57,9 @@ class Summary(Struct, kw_only=True):
     source: dict[str, Any]
     sink: dict[str, SinkSummary]
     lanes: list[LaneSummary]
+    store_id: str
+    output_topic: str
+    notes: list[Note]
 
 
 def summarize(contents: Contents) -> Summary:
@@ -60,6 +67,7 @@ def summarize(contents: Contents) -> Summary:
     if contents.state_faults:
         raise SnapshotError(contents.state_faults[0])
     recovery, states = contents.recovery, contents.states
+    identity = read_identity(recovery) or Identity("")
     sinks = {entry.key: read_sink(entry) for entry in contents.step("sink")}
     return Summary(
         directory=str(recovery.folder),
@@ -81,6 +89,9 @@ def summarize(contents: Contents) -> Summary:
         source={entry.key: entry.value() for entry in contents.step("source")},
         sink=sinks,
         lanes=[_lane_summary(contents, lane) for lane in sorted(states)],
+        store_id=identity.id,
+        output_topic=identity.output_topic,
+        notes=read_notes(recovery),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from dataflows.formats import (
     DEAD_LETTER_VERSION,
     ROW_VERSION,
-    SINK_VERSION,
+    STRAYS_VERSION,
     read_dead_letters,
     read_outbox,
     read_row,
@@ -55,7 +55,7 @@ def test_store_of_a_version_has_its_sessions_and_goes_on(part: Path, tmp_path: P
 NEWER: dict[str, Callable[[], object]] = {
     "lane": lambda: read_lane_state([STATE_VERSION + 1, 4, 0, 0, [0, {}]]),
     "row": lambda: read_row("base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")),
-    "sink": lambda: read_outbox(0, (SINK_VERSION + 1, 0, [], [])),
+    "sink": lambda: read_outbox(0, (STRAYS_VERSION + 1, 0, [], [], 0)),
     "dead letters": lambda: read_dead_letters((DEAD_LETTER_VERSION + 1, {})),
 }
 

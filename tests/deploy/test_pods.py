@@ -237,7 +237,7 @@ def kafka(tmp_path: Path) -> Iterator[Cluster]:
 
 def check(folder: Path) -> str:
     """Return what `heartwheel store check` says of a store."""
-    command = [sys.executable, "-m", "heartwheel.cli", "store", "check", str(folder)]
+    command = [sys.executable, "-m", "heartwheel.cli", "store", "check", str(folder), "--offline"]
     done = subprocess.run(
         command, env=environment(), cwd=ROOT, text=True, capture_output=True, check=False
     )

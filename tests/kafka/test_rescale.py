@@ -63,6 +63,7 @@ def test_other_number_of_processes_loses_and_doubles_nothing(cluster: Cluster, p
     assert finish(cluster, [cluster.output], run) > 2_000
     assert store(cluster, "check", str(cluster.folder / "recovery")) == (
         f"{cluster.folder}/recovery: OK, {parts} files and 4 lanes\n"
+        f"topics: OK, a run with {cluster.folder}/recovery can go on\n"
     )
 
 

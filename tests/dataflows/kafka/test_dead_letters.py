@@ -4,9 +4,10 @@ import random
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState
-from dataflows.kafka.dead_letters import DeadLetterPart, read_rejected_by_clock
+from dataflows.kafka.dead_letters import DeadLetterPart, read_known, read_rejected_by_clock
 from dataflows.kafka.producer import DeliveryError, SharedProducer
 from dataflows.kafka.reconcile import OutputReader
 from dataflows.messages import DeadLetter, DeadLettersBegin, RejectedByClock
@@ -26,16 +27,26 @@ class Letters:
     """The dead-letter topic."""
 
     def __init__(self) -> None:
-        self.log = Log({"letters": PARTITIONS})
+        self.log = Log({"letters": PARTITIONS, "others": 3})
+        self.at_end = False
+        self.low = 0  # what is before it has expired
         self.kafka = Producer(self.log, random.Random(1), lambda: T)
         self.producer = SharedProducer(Settings(), make_producer=lambda _options: self.kafka)
         self.producer.open()
 
-    def part(self, state: DeadLetterState | None = None) -> DeadLetterPart:
+    def part(self, state: DeadLetterState | None = None, topic: str = "letters") -> DeadLetterPart:
         """Return the part of a new run, or of one that resumes."""
         consumer = Consumer(self.log, lambda: T)
+        consumer.get_watermark_offsets = self.bounds  # type: ignore[method-assign]
         reader = OutputReader(Settings(), lambda _options: consumer)
-        return DeadLetterPart("letters", PARTITIONS, self.producer, reader, state)
+        parts = len(self.log.topics[topic])
+        known = read_known(topic, parts, reader, state)
+        return DeadLetterPart(topic, parts, self.producer, known, lambda: self.at_end)
+
+    def bounds(self, part: TopicPartition, _timeout: float) -> tuple[int, int]:
+        """Return the first offset of a partition and the one after its last record."""
+        end = len(self.log.at((part.topic, part.partition)))
+        return min(self.low, end), end
 
     def rejected_by_clock(self, stored: dict[int, int] | None) -> tuple[RejectedByClock, int]:
         """Return what a new process reads, and how many records it was given for that."""
@@ -183,3 +194,53 @@ def test_nothing_is_read_where_nothing_is_new(letters: Letters) -> None:
     part = letters.part()
     part.write_batch([in_the_future(1)])
     assert letters.rejected_by_clock(part.snapshot()[1]) == ({}, 0)
+
+
+def test_dead_letters_that_have_expired_stop_nothing(letters: Letters) -> None:
+    """What is still there is found; retention is no fault of the run."""
+    part = letters.part()
+    part.write_batch([dead_letter(1)])
+    state = part.snapshot()
+    part.write_batch([dead_letter(2), dead_letter(3)])
+    part.snapshot()
+    letters.low = 2
+    resumed = letters.part(state)
+    resumed.write_batch([dead_letter(2), dead_letter(3), dead_letter(4)])
+    assert resumed.snapshot() == (DEAD_LETTER_VERSION, {0: 5, 1: 0})
+    assert letters.offsets() == ["1", "2", "3", "2", "4"]
+
+
+def test_topic_that_was_emptied_or_made_anew_is_gone_on_with(letters: Letters) -> None:
+    """It ends before the stored offset."""
+    part = letters.part()
+    part.write_batch([dead_letter(1), dead_letter(2)])
+    state = part.snapshot()
+    letters.log.at(("letters", 0)).clear()
+    resumed = letters.part(state)
+    resumed.write_batch([dead_letter(3)])
+    assert resumed.snapshot() == (DEAD_LETTER_VERSION, {0: 1, 1: 0})
+
+
+def test_another_topic_with_other_partitions_is_gone_on_with(letters: Letters) -> None:
+    """The stored offsets are those of the topic before."""
+    part = letters.part()
+    part.write_batch([dead_letter(1), dead_letter(1, partition=1)])
+    state = part.snapshot()
+    resumed = letters.part(state, "others")
+    resumed.write_batch([dead_letter(2, partition=2)])
+    assert resumed.snapshot() == (DEAD_LETTER_VERSION, {0: 0, 1: 0, 2: 1})
+
+
+def test_letters_of_others_hold_up_the_stored_ends_only_until_the_end_of_input(
+    letters: Letters,
+) -> None:
+    """Two programs may share a topic; names of the other one never come again here."""
+    part = letters.part()
+    state = part.snapshot()
+    part.write_batch([dead_letter(9, partition=4)])
+    part.snapshot()
+    resumed = letters.part(state)
+    letters.at_end = True
+    for offset in (1, 2):
+        resumed.write_batch([dead_letter(offset)])
+        assert resumed.snapshot()[1] == ({0: 0, 1: 0} if offset == 1 else {0: 3, 1: 0})

@@ -1,0 +1,74 @@
+"""Gaps: a partition does not have the offset from which a store wants to go on.
+
+Either its records have expired, or it is shorter than it was: cut (a broker that lost its disk, an
+election of a replica that was behind), or made anew. A start is refused first, because something
+may be lost, and `heartwheel store skip` goes on without it.
+"""
+
+from msgspec import Struct
+
+SKIP = "`heartwheel store skip` goes on without them and keeps the sessions"
+
+
+class Gap(Struct, frozen=True):
+    """The offset that is stored for a partition, and the bounds of what the partition has."""
+
+    topic: str
+    partition: int
+    stored: int
+    low: int
+    high: int
+
+    @property
+    def where(self) -> str:
+        """The partition in one word."""
+        return f"{self.topic}/{self.partition}"
+
+    @property
+    def expired(self) -> bool:
+        """Whether the partition begins behind the offset; else it ends before it."""
+        return self.stored < self.low
+
+    @property
+    def next(self) -> int:
+        """The first offset behind the gap."""
+        return self.low if self.expired else self.high
+
+    @property
+    def missing(self) -> str:
+        """Which offsets are missing."""
+        first, behind = (self.stored, self.low) if self.expired else (self.high, self.stored)
+        return f"{behind - first} from offset {first} to {behind - 1}"
+
+
+def gap_of(topic: str, partition: int, stored: int, bounds: tuple[int, int]) -> Gap | None:
+    """Return the gap between a stored offset and a partition with these bounds, if there is one."""
+    low, high = bounds
+    return None if low <= stored <= high else Gap(topic, partition, stored, low, high)
+
+
+def input_fault(gap: Gap) -> str:
+    """Return the line that refuses a start because of a gap in the input."""
+    if gap.expired:
+        return (
+            f"input {gap.where} begins at offset {gap.low}, but this store has read up to "
+            f"{gap.stored}: records have expired unread ({gap.missing}); {SKIP}"
+        )
+    return (
+        f"input {gap.where} ends at offset {gap.high}, but this store has read up to {gap.stored}: "
+        f"the topic was cut or made anew; {SKIP}"
+    )
+
+
+def output_fault(gap: Gap) -> str:
+    """Return the line that refuses a start because of a gap in the output."""
+    if gap.expired:
+        return (
+            f"{gap.where} begins at offset {gap.low}, but what was written from {gap.stored} on "
+            "must be known: it has expired; `heartwheel store skip` goes on and keeps the "
+            "sessions, but may send some of it twice; give the topic a longer retention"
+        )
+    return (
+        f"{gap.where} ends at offset {gap.high}, but this store has written up to {gap.stored}: "
+        f"the topic was cut or made anew; restore it, or {SKIP}"
+    )
