@@ -51,7 +51,7 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" --cov
-	$(BIN)/python -m pytest -m "kafka and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "kafka and not slow"
 endif
 
 test-slow: $(VENV)/dev

@@ -48,14 +48,17 @@ class Decode:
         # What earlier runs rejected by their clocks; None before the first message.
         self._earlier: RejectedByClock | None = None
         self._learning = Lock()
+        self._caught_up = False
 
     def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, Decoded]]:
         """Decode a batch of polls; a device's facts keep their order."""
         now = self._run.clock.now_ms()
         self._run.note_alive()
-        # What an earlier run has acted on is read again after a crash, and is no dead letter then.
-        latest_ms = max(now, self._run.reached_ms()) + self._max_clock_skew_ms
         at_end = self._run.at_end_of_input()
+        self._caught_up = self._caught_up or at_end
+        # Until then, what an earlier run has acted on by its clock may be read again.
+        reached_ms = 0 if self._caught_up else self._run.reached_ms()
+        latest_ms = max(now, reached_ms) + self._max_clock_skew_ms
         times_ms = [message[1] for poll in polls for message in poll.messages]
         if times_ms:
             self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)

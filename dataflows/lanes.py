@@ -54,7 +54,9 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
         try:
-            lane = Lane(number, self._settings.lanes, self._settings.rules(), state)
+            lane = Lane(
+                number, self._settings.lanes, self._settings.rules(), state, self._clock.now_ms()
+            )
         except StateMismatchError as error:
             raise lanes_mismatch(error) from None
         self._run.lanes[number] = lane
@@ -89,6 +91,13 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         output = lane.restore(row, now)
         if restoring and not lane.restoring:
             log.info("restored", lane=lane.lane, sessions=lane.table.active)
+            if lane.set_back_ms:
+                log.warning(
+                    "heartbeats are out up to a time that is ahead of this machine's clock: "
+                    "it is behind, or was ahead in an earlier run",
+                    lane=lane.lane,
+                    ahead_s=round(lane.set_back_ms / 1000, 1),
+                )
         return _emitted(output)
 
     def on_notify(self) -> tuple[list[Emitted], bool]:

@@ -61,11 +61,11 @@ class RunState(Struct, eq=False):
         return [lane for _, lane in sorted(self.lanes.copy().items())]
 
     def reached_ms(self) -> int:
-        """Return how far time has come in a lane here; that may be later than the clock.
+        """Return how far time has ever come in a lane here.
 
-        It is if the clock was set back since an earlier run.
+        That is later than the clock if the clock was set back since an earlier run.
         """
-        return max((lane.watermark_ms for lane in self.lanes.copy().values()), default=0)
+        return max((lane.reached_ms for lane in self.lanes.copy().values()), default=0)
 
     def at_end_of_input(self) -> bool:
         """Say whether every input partition is read to its end, as far as a lane here knows."""

@@ -96,11 +96,19 @@ class Watermark(Struct, frozen=True, gc=False, array_like=True):
     """How far time has come for a lane: what was due at or before upto_ms has been sent.
 
     With newest_only (while the lane catches up after an outage), a session that ends now gets
-    only the newest of the heartbeats that it still owed.
+    only the newest of the heartbeats that it still owed. Time comes to the key groups before
+    next_group first: for them, what is due a millisecond later has been sent as well.
     """
 
     upto_ms: int
     newest_only: bool = False
+    next_group: int = 0
+
+    def of(self, group: int) -> "Watermark":
+        """Return how far time has come for one key group."""
+        if not self.next_group:
+            return self
+        return Watermark(self.upto_ms + (group < self.next_group), self.newest_only)
 
 
 class JournalEntry(Struct, frozen=True, gc=False, array_like=True):

@@ -6,8 +6,11 @@ which time passes; a lane that is stopped anywhere and restored from its last sn
 it would have sent without the stop. A record that comes twice by that has the same content.
 
 Time. The watermark is how far time has come: every heartbeat and timeout due at or before it has
-fired, none that is due later has. It only rises. `advance` raises it to the time of the lane's
-clock, and fires what lies between; `apply` applies facts under the watermark there is.
+fired, none that is due later has. `advance` raises it to the time of the lane's clock, and fires
+what lies between; `apply` applies facts under the watermark there is. Where more falls due in one
+millisecond than one call should fire, time comes to some key groups before it comes to the others.
+The watermark only rises, but for one case: a store was run with a clock that was ahead. Then a
+restore sets it back to the true time, and every session remembers up to when it was sent.
 
 Order. What comes first is decided by time, not by the moment of processing: a fact that ends a
 session first fires what that session owes up to the fact's time. A fact that is older than the
@@ -30,8 +33,9 @@ this run (`_change_rules`): a session keeps the heartbeat interval that it start
 or longer maximum holds for all, and a session that is over it at once ends after the watermark.
 Every base is written anew then, so that no later restore needs to know the rules of before.
 
-What would break it: a fact applied but not appended; a watermark that falls; a record that depends
-on anything but facts, rules and watermarks (the moment of processing, the order of a dict).
+What would break it: a fact applied but not appended; a watermark that falls while the journal has
+entries of before; a record that depends on anything but facts, rules and watermarks (the moment of
+processing, the order of a dict).
 """
 
 from enum import Enum, auto
@@ -87,9 +91,17 @@ class LaneOutput(Struct, gc=False):
 class Lane:
     """The sessions of one lane, from its facts and the time."""
 
-    def __init__(self, lane: int, lanes: int, rules: Rules, state: LaneState | None = None) -> None:
+    def __init__(
+        self,
+        lane: int,
+        lanes: int,
+        rules: Rules,
+        state: LaneState | None = None,
+        now_ms: int | None = None,
+    ) -> None:
         """Make a lane, new or from its state; then it first wants its rows.
 
+        Without now_ms, a state is taken as it is, whatever the time.
         Raises StateMismatchError if the state was stored for another number of lanes.
         """
         if state is not None:
@@ -102,13 +114,15 @@ class Lane:
         self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.watermark_ms = NEVER_MS if state is None else state.watermark_ms
+        self._next_group = 0 if state is None else state.next_group
+        self.set_back_ms = 0  # by how much the clock of the run before was ahead
         self.phase = Phase.CATCHING_UP
         self._catch_up_to_ms: int | None = None
         self._restoration: Restoration | None = None
         if state is not None:
             self.phase = Phase.RESTORING
             self._restoration = Restoration(state, self._journal.oldest, self.table, self._rules)
-            self._finish_restoring(LaneOutput(), NEVER_MS)
+            self._finish_restoring(LaneOutput(), self.watermark_ms if now_ms is None else now_ms)
 
     @property
     def restoring(self) -> bool:
@@ -119,6 +133,11 @@ class Lane:
     def resuming(self) -> bool:
         """Whether the lane has not yet caught up with the time before its start."""
         return self.phase is not Phase.LIVE
+
+    @property
+    def reached_ms(self) -> int:
+        """How far time has ever come, by a clock that was ahead as well."""
+        return max(self.watermark_ms, *self._rules.sent_ms)
 
     def missing_rows(self) -> list[str]:
         """Name the rows that the lane still waits for."""
@@ -160,8 +179,13 @@ class Lane:
 
     def _let_idle_time_pass(self, now_ms: int) -> None:
         """Raise the watermark at once for a lane without sessions, in which nothing can be due."""
-        if not self.table.wheel:
-            self.watermark_ms = max(self.watermark_ms, self.clock.time_ms(now_ms) or NEVER_MS)
+        time_ms = self.clock.time_ms(now_ms) or NEVER_MS
+        if time_ms > self.watermark_ms and not self.table.wheel:
+            self._come_to(Watermark(time_ms))
+
+    def _come_to(self, watermark: Watermark) -> None:
+        """Take note of how far time has come."""
+        self.watermark_ms, self._next_group = watermark.upto_ms, watermark.next_group
 
     def _roll(self, output: LaneOutput) -> None:
         """Begin a new segment of the journal, and write the base of the group whose turn it is."""
@@ -172,7 +196,7 @@ class Lane:
 
     def _act(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
         watermark = self.watermark()
-        after_outage = Watermark(self.watermark_ms)
+        after_outage = replace(watermark, newest_only=False)
         for fact in facts:
             # A timestamp ahead of now is after the outage: no heartbeat is left out.
             ahead = fact.time_ms > now_ms
@@ -180,7 +204,8 @@ class Lane:
 
     def watermark(self) -> Watermark:
         """Return how far time has come, as facts are applied by it."""
-        return Watermark(self.watermark_ms, self.resuming and self._rules.catch_up == "latest")
+        newest_only = self.resuming and self._rules.catch_up == "latest"
+        return Watermark(self.watermark_ms, newest_only, self._next_group)
 
     # What time does.
 
@@ -190,17 +215,22 @@ class Lane:
         time_ms = self._time_to_come_to(now_ms)
         if time_ms is None:
             return output
-        before_ms = self.watermark_ms
+        if self._next_group:
+            self._fire(output, min(time_ms, self.watermark_ms + 1))
+            return output
         self._jump(output, time_ms)
         self.phase = Phase.LIVE
-        if time_ms > self.watermark_ms:
-            self.watermark_ms = self.table.fire(
-                self.watermark_ms, time_ms, output.records, MAX_FIRED_RECORDS
-            )
-        assert self.watermark_ms >= before_ms
+        self._fire(output, time_ms)
         if self.clock.live:
             output.records.complete_up_to_ms = self.watermark_ms
         return output
+
+    def _fire(self, output: LaneOutput, upto_ms: int) -> None:
+        """Let time pass, moment by moment, as far as one call should."""
+        if upto_ms > self.watermark_ms:
+            limit = len(output.records) + MAX_FIRED_RECORDS
+            watermark = Watermark(self.watermark_ms, next_group=self._next_group)
+            self._come_to(self.table.fire(watermark, upto_ms, output.records, limit))
 
     def _time_to_come_to(self, now_ms: int) -> int | None:
         """Return the time up to which the lane may fire now, or None if it must wait.
@@ -251,6 +281,7 @@ class Lane:
             groups=KEY_GROUPS,
             moved_watermarks={} if restoration is None else dict(restoration.moved_watermarks),
             rules=stored_rules(self._rules),
+            next_group=self._next_group,
         )
 
     def restore(self, row: Row, now_ms: int) -> LaneOutput:
@@ -275,23 +306,54 @@ class Lane:
         waiting = self._restoration.finish()
         self._restoration = None
         self.phase = Phase.CATCHING_UP
+        stored = stored_rules(self._rules)
+        self._set_back(output, now_ms)
         for facts in waiting:
             self._act(facts, output, now_ms)
         self._change_rules(output)
+        if stored_rules(self._rules) != stored and self._journal.stored():
+            self._rewrite_bases(output)
+
+    def _set_back(self, output: LaneOutput, now_ms: int) -> None:
+        """Lower the watermark to now, if the clock of the run before was ahead of it.
+
+        Every session then beats in an interval that tells up to when it was sent.
+        """
+        if self.watermark_ms - now_ms <= min(PAUSE_MS, *self._rules.intervals_ms):
+            return
+        while self._next_group:  # first the rest of the moment in which the run was stopped
+            self._fire(output, self.watermark_ms + 1)
+        sent = [(ms, max(sent_ms, self.watermark_ms)) for ms, sent_ms in self._rules.beats]
+        beats = list(dict.fromkeys(sent))
+        intervals_ms, sent_ms = zip(*beats, strict=True)
+        rules = replace(self._rules, intervals_ms=intervals_ms, sent_ms=sent_ms)
+        self._adopt(rules, [beats.index(beat) for beat in sent])
+        self.set_back_ms = self.watermark_ms - now_ms
+        self._come_to(Watermark(now_ms))
 
     def _change_rules(self, output: LaneOutput) -> None:
         """Go over from the rules of the state to those of this run."""
-        rules = replace(self._wanted_rules, intervals_ms=self._rules.intervals_ms)
-        if stored_rules(rules) == stored_rules(self._rules):
-            return
+        rules = replace(
+            self._wanted_rules, intervals_ms=self._rules.intervals_ms, sent_ms=self._rules.sent_ms
+        )
+        if stored_rules(rules) != stored_rules(self._rules):
+            self._adopt(rules, list(range(len(rules.beats))))
+            output.add(self.table.end_overdue(self.watermark()))
+
+    def _adopt(self, rules: Rules, places: list[int]) -> None:
+        """Make the table again, by other rules, in which each interval has a new place.
+
+        What need not be remembered by the rules of before is forgotten, so that it does not matter
+        which slots have come round since.
+        """
         self._rules, before = rules, self.table
         self.table = SessionTable(rules, key_groups_of(self.lane, self.lanes))
         self.table.counts = before.counts
         for group in key_groups_of(self.lane, self.lanes):
-            self.table.load(group, before.sessions(group))
-        output.add(self.table.end_overdue(self.watermark_ms + 1))
-        if self._journal.stored():
-            self._rewrite_bases(output)
+            sessions = before.remembered(group, self.watermark())
+            for session in sessions:
+                session.interval = places[session.interval]
+            self.table.load(group, sessions)
 
     def _rewrite_bases(self, output: LaneOutput) -> None:
         """Write the base of every key group, so that no restore goes back to before this moment."""

@@ -28,7 +28,7 @@ class Move:
         self._lanes = lanes
         self._watermarks: defaultdict[int, int] = defaultdict(lambda: NEVER_MS)
         self._stored: defaultdict[int, list[int]] = defaultdict(list)
-        self._intervals_ms: list[int] = []
+        self._beats: list[tuple[int, int]] = []
         self._rules: StoredRules | None = None
         self._active_watermarks: dict[int, int] = {}  # of key groups with active sessions
 
@@ -36,19 +36,20 @@ class Move:
         """Yield a base row of the new lane for every group of the old one that has sessions."""
         assert not lane.restoring
         rules = lane.table.rules
-        self._intervals_ms += [ms for ms in rules.intervals_ms if ms not in self._intervals_ms]
-        self._rules = replace(stored_rules(rules), intervals_ms=self._intervals_ms)
+        self._beats += [beat for beat in rules.beats if beat not in self._beats]
+        intervals_ms, sent_ms = map(list, zip(*self._beats, strict=True))
+        self._rules = replace(stored_rules(rules), intervals_ms=intervals_ms, sent_ms=sent_ms)
         for group in key_groups_of(lane.lane, lane.lanes):
-            to = lane_of(group, self._lanes)
-            self._watermarks[to] = max(self._watermarks[to], lane.watermark_ms)
+            to, upto_ms = lane_of(group, self._lanes), lane.watermark().of(group).upto_ms
+            self._watermarks[to] = max(self._watermarks[to], upto_ms)
             sessions = lane.table.sessions(group)
             if not sessions:
                 continue
             for session in sessions:  # lanes may have come to know intervals in another order
-                session.interval = self._intervals_ms.index(rules.interval_ms(session))
+                session.interval = self._beats.index(rules.beats[session.interval])
             self._stored[to].append(group)
             if any(not session.ended_ms for session in sessions):
-                self._active_watermarks[group] = lane.watermark_ms
+                self._active_watermarks[group] = upto_ms
             yield BaseRow(to, group, BEFORE_ALL, encode_sessions(sessions))
 
     def states(self) -> list[LaneState]:

@@ -27,16 +27,17 @@ from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 
 class StoredRules(Struct, frozen=True, gc=False, array_like=True):
-    """The rules by which a lane went; intervals_ms are those that its sessions may beat in."""
+    """The rules by which a lane went; see Rules for intervals_ms and sent_ms."""
 
     heartbeat_ms: int
     max_session_ms: int
     deduplication_window_ms: int
     intervals_ms: list[int]
+    sent_ms: list[int] = []  # none before version 4
 
 
 class LaneState(Struct, frozen=True, gc=False, array_like=True):
@@ -44,7 +45,8 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
 
     waiting is how many of the last stored entries were not applied yet, because rows were missing.
     moved_watermarks has the watermark of each key group that was moved here from a lane that was
-    behind this one: what it owes from then to watermark_ms is sent when it is restored.
+    behind this one: what it owes from then to watermark_ms is sent when it is restored. next_group
+    is that of Watermark.
     """
 
     version: int
@@ -56,6 +58,7 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     groups: int = KEY_GROUPS
     moved_watermarks: dict[int, int] = {}
     rules: StoredRules | None = None  # None before version 3
+    next_group: int = 0
 
     def rules_or(self, rules: Rules) -> Rules:
         """Return the rules by which the lane went, or these if they are not stored."""
@@ -67,6 +70,7 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
             self.rules.deduplication_window_ms,
             rules.catch_up,
             tuple(self.rules.intervals_ms),
+            tuple(self.rules.sent_ms),
         )
 
 
@@ -77,6 +81,7 @@ def stored_rules(rules: Rules) -> StoredRules:
         rules.max_session_ms,
         rules.deduplication_window_ms,
         list(rules.intervals_ms),
+        list(rules.sent_ms),
     )
 
 
@@ -113,7 +118,7 @@ class Restoration:
         self._lane = state.lane
         self._table = table
         self._rules = rules
-        self._watermark_ms = state.watermark_ms
+        self._watermark = Watermark(state.watermark_ms, next_group=state.next_group)
         self._last_segment = state.journal.segment
         self._through = dict(state.journal.through)
         self._missing_bases = dict(state.journal.through)
@@ -172,7 +177,7 @@ class Restoration:
         table = SessionTable(self._rules, [group])
         table.load(group, sessions)
         watermark = Watermark(watermark_ms, newest_only=self._rules.catch_up == "latest")
-        owed = table.fast_forward(watermark, self._watermark_ms, timeouts_only=False)
+        owed = table.fast_forward(watermark, self._watermark.upto_ms, timeouts_only=False)
         return owed, table.sessions(group)
 
     def finish(self) -> list[list[Fact]]:
@@ -187,8 +192,8 @@ class Restoration:
                 if segment > self._through.get(key_group_of(fact.device_id), -1):
                     apply_fact(self._table, fact, entry.watermark)
         # A timeout that was fired after the base was written is not announced again.
-        now = Watermark(self._watermark_ms)
-        self._table.fast_forward(now, self._watermark_ms, timeouts_only=True)
+        now = self._watermark
+        self._table.fast_forward(now, now.upto_ms, timeouts_only=True)
         self._table.counts.clear()
         self._table.crowded.clear()
         return [decode_entry(data).facts for _, data in entries[applied:]] + self._waiting

@@ -1,5 +1,6 @@
 """The timing rules of a session: what is due, and what a session owes between two moments."""
 
+from itertools import zip_longest
 from typing import Literal
 
 from msgspec import Struct
@@ -35,8 +36,10 @@ class Rules(Struct, frozen=True):
     max_session_ms: int
     deduplication_window_ms: int = 120_000
     catch_up: Literal["latest", "all"] = "latest"
-    # Every interval that a session may beat in; heartbeat_ms is added where it is missing.
+    # Every interval that a session may beat in, and up to when heartbeats in it are out already
+    # (0: as far as time has come). heartbeat_ms with 0 is added where it is missing.
     intervals_ms: tuple[int, ...] = ()
+    sent_ms: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ConfigError unless 0 < heartbeat_ms <= max_session_ms and nothing is negative."""
@@ -49,17 +52,32 @@ class Rules(Struct, frozen=True):
         if self.deduplication_window_ms < 0:
             msg = f"deduplication_window_ms ({self.deduplication_window_ms}) must not be negative"
             raise ConfigError(msg)
-        if self.heartbeat_ms not in self.intervals_ms:
-            force_setattr(self, "intervals_ms", (*self.intervals_ms, self.heartbeat_ms))
+        beats = [*zip_longest(self.intervals_ms, self.sent_ms, fillvalue=0)]
+        if (self.heartbeat_ms, 0) not in beats:
+            beats.append((self.heartbeat_ms, 0))
+        force_setattr(self, "intervals_ms", tuple(interval_ms for interval_ms, _ in beats))
+        force_setattr(self, "sent_ms", tuple(sent_ms for _, sent_ms in beats))
+
+    @property
+    def beats(self) -> list[tuple[int, int]]:
+        """Each interval in which a session may beat, with up to when its heartbeats are out."""
+        return list(zip(self.intervals_ms, self.sent_ms, strict=True))
 
     @property
     def interval(self) -> int:
         """The place of the interval in which a session beats that starts now."""
-        return self.intervals_ms.index(self.heartbeat_ms)
+        return self.beats.index((self.heartbeat_ms, 0))
 
     def interval_ms(self, session: Session) -> int:
         """Return the interval in which a session beats, for as long as it lives."""
         return self.intervals_ms[session.interval]
+
+    def sent_until_ms(self, session: Session, watermark_ms: int) -> int:
+        """Return the moment up to which the heartbeats of a session are out.
+
+        That is the watermark, but for the sessions of a run whose clock was ahead.
+        """
+        return max(watermark_ms, self.sent_ms[session.interval])
 
 
 def is_due(due_ms: int, now_ms: int) -> bool:
@@ -78,7 +96,8 @@ def next_heartbeat_ms(session: Session, rules: Rules, watermark_ms: int) -> int 
     What was due by watermark_ms has been sent.
     """
     interval_ms = rules.interval_ms(session)
-    sent = max(0, (watermark_ms - session.started_ms) // interval_ms)
+    sent_until_ms = rules.sent_until_ms(session, watermark_ms)
+    sent = max(0, (sent_until_ms - session.started_ms) // interval_ms)
     due_ms = session.started_ms + (sent + 1) * interval_ms
     return None if is_due(timeout_ms(session, rules), due_ms) else due_ms
 
@@ -112,6 +131,7 @@ def owed_heartbeats(
     interval_ms = rules.interval_ms(session)
     upto_ms = min(upto_ms, timeout_ms(session, rules) - 1)
     last = (upto_ms - session.started_ms) // interval_ms
+    after_ms = rules.sent_until_ms(session, after_ms)
     first = max(0, (after_ms - session.started_ms) // interval_ms) + 1
     if at_most is not None:
         first = max(first, last + 1 - at_most)
@@ -134,6 +154,8 @@ def earliest_end_ms(session: Session, rules: Rules, watermark_ms: int) -> int:
     That is its start, or its last heartbeat that has been sent: what is out is not contradicted.
     """
     sent_until_ms = min(watermark_ms, timeout_ms(session, rules) - 1)
+    # The longest session may have been longer when a clock that was ahead had these sent.
+    sent_until_ms = rules.sent_until_ms(session, sent_until_ms)
     interval_ms = rules.interval_ms(session)
     beats = max(0, (sent_until_ms - session.started_ms) // interval_ms)
     return session.started_ms + beats * interval_ms

@@ -24,7 +24,7 @@ from session_logic.rules import (
     owed_heartbeats,
     timeout_ms,
 )
-from session_logic.wheel import Wheel
+from session_logic.wheel import Pieces, Ring, Slots, Wheel
 
 
 class SessionTable:
@@ -37,12 +37,10 @@ class SessionTable:
     def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
         """Make an empty table for the lane that has these groups."""
         self.rules = rules
-        self._groups = {group: KeyGroup() for group in groups}
+        self.groups = {group: KeyGroup() for group in groups}
         self.interval = rules.interval
-        self.wheel = Wheel(rules.intervals_ms)
-        # Timeouts fall on the heartbeat slot, unless the interval does not divide the limit.
-        odd_ms = [rules.max_session_ms % interval_ms for interval_ms in rules.intervals_ms]
-        self.timeouts = Wheel(rules.intervals_ms, odd_ms) if any(odd_ms) else None
+        self.wheel = Wheel(rules)
+        self._pieces: Pieces | None = None
         self.counts: Counter[str] = Counter()
         self.platforms: Counter[str] = Counter()
         self.crowded = CrowdedDevices()
@@ -50,11 +48,11 @@ class SessionTable:
     @property
     def active(self) -> int:
         """How many sessions are active."""
-        return sum(len(group.active) for group in self._groups.values())
+        return sum(len(group.active) for group in self.groups.values())
 
     def group(self, device_id: str) -> KeyGroup:
         """Return the key group of a device of this lane."""
-        return self._groups[key_group_of(device_id)]
+        return self.groups[key_group_of(device_id)]
 
     def find(self, device_id: str) -> Session | None:
         """Return the active session of a device of this lane, in the same time for any number."""
@@ -107,66 +105,99 @@ class SessionTable:
             if forgotten.crowded_out:
                 self.crowded.note(session.device_id)
             self.wheel.discard(session)
-            if self.timeouts is not None:
-                self.timeouts.discard(session)
 
     # What time does.
 
-    def fire(  # noqa: C901  # a hot loop; it is compared with the rules that it inlines
-        self, after_ms: int, upto_ms: int, records: OutputBatch, limit: int
-    ) -> int:
-        """Add every heartbeat and timeout due after after_ms and at or before upto_ms.
+    def fire(self, after: Watermark, upto_ms: int, records: OutputBatch, limit: int) -> Watermark:
+        """Add every heartbeat and timeout due after a watermark and at or before upto_ms.
 
-        Stops early, between two moments, once records holds limit of them. Returns the moment
-        up to which everything has been fired.
+        Stops early once records holds limit of them: between two moments or, at a moment with
+        more sessions than limit, between two key groups. Returns how far time has come.
         """
+        next_group = after.next_group
+        fire_slot, keys = self._fire_slot, records.keys
+        for time_ms, sessions, slots in self.wheel.turn(after.upto_ms, upto_ms):
+            if len(keys) >= limit:
+                return Watermark(time_ms - 1)
+            if next_group or sessions > limit:
+                next_group = self._fire_in_pieces(time_ms, slots, next_group, records, limit)
+                if next_group:
+                    return Watermark(time_ms - 1, next_group=next_group)
+                self._tidy(time_ms, slots)
+                continue
+            for ring, slot in slots:
+                if fire_slot(time_ms, ring, slot, records):
+                    self._tidy(time_ms, [(ring, slot)])
+        return Watermark(upto_ms)
+
+    def _fire_in_pieces(
+        self, time_ms: int, slots: Slots, next_group: int, records: OutputBatch, limit: int
+    ) -> int:
+        """Fire the key groups of a moment from next_group on; return the one to go on with, or 0.
+
+        More than limit sessions may begin in one millisecond, as with timestamps of whole seconds.
+        """
+        if self._pieces is None or self._pieces.time_ms != time_ms:
+            self._pieces = Pieces(time_ms, slots)
+        for group in sorted(self._pieces.by_group):
+            if group < next_group:
+                continue
+            if len(records.keys) >= limit:
+                return group
+            for ring, sessions in self._pieces.by_group[group]:
+                self._fire_slot(time_ms, ring, sessions, records)
+        self._pieces = None
+        return 0
+
+    def _fire_slot(
+        self, time_ms: int, ring: Ring, slot: list[Session], records: OutputBatch
+    ) -> bool:
+        """Fire what is due at a moment; say whether there are ended sessions to tidy away."""
         # Inlined from rules.owed_heartbeats and rules.is_due, because a call for each heartbeat
         # would double what it costs; a test holds both equal, over all ages around each limit.
-        max_session_ms = self.rules.max_session_ms
+        max_session_ms, heartbeat_ms = self.rules.max_session_ms, ring.interval_ms
+        beats_until_ms = 0 if ring.timeouts or time_ms <= ring.sent_ms else max_session_ms
         add_key, add_value = records.keys.append, records.values.append
-        beats = noted = 0
-        fired_ms = after_ms
-        for time_ms, heartbeat_ms, slot in self.wheel.turn(after_ms, upto_ms):
-            if len(records.keys) >= limit and time_ms > fired_ms:
-                upto_ms = fired_ms
-                break
-            fired_ms = time_ms
-            ended = expired = False
-            for session in slot:
-                if session.ended_ms:
-                    ended = True
-                    continue
-                age_ms = time_ms - session.started_ms
-                if 0 < age_ms < max_session_ms:
-                    add_key(session.device_id)
-                    add_value(
-                        encode_output(
-                            Heartbeat(
-                                session.device_id,
-                                session.session_id,
-                                session.platform,
-                                session.started_ms,
-                                time_ms,
-                                age_ms // heartbeat_ms,
-                            )
+        before = len(records.keys)
+        ended = expired = False
+        for session in slot:
+            if session.ended_ms:
+                ended = True
+                continue
+            age_ms = time_ms - session.started_ms
+            if 0 < age_ms < beats_until_ms:
+                add_key(session.device_id)
+                add_value(
+                    encode_output(
+                        Heartbeat(
+                            session.device_id,
+                            session.session_id,
+                            session.platform,
+                            session.started_ms,
+                            time_ms,
+                            age_ms // heartbeat_ms,
                         )
                     )
-                    beats += 1
-                elif age_ms >= max_session_ms:
-                    expired = True
-            if beats > noted:
-                records.due_ms.append((time_ms, beats - noted))
-                noted = beats
-            if expired:
-                self._expire(slot, records, time_ms)
-            if ended:
-                slot[:] = [s for s in slot if not s.ended_ms or not self._forget(s, time_ms)]
-        self.counts["heartbeats"] += beats
-        if self.timeouts is not None:
-            for time_ms, _, slot in self.timeouts.turn(after_ms, upto_ms):
-                self._expire(slot, records, time_ms)
-                slot[:] = [session for session in slot if not session.ended_ms]
-        return upto_ms
+                )
+            elif age_ms >= max_session_ms:
+                expired = True
+        beats = len(records.keys) - before
+        if beats:
+            records.due_ms.append((time_ms, beats))
+            self.counts["heartbeats"] += beats
+        if expired:
+            self._expire(slot, records, time_ms)
+        return ended or (expired and ring.timeouts)
+
+    def _tidy(self, time_ms: int, slots: Slots) -> None:
+        """Take the ended sessions that need not be remembered any longer out of their slots."""
+        for ring, slot in slots:
+            kept = [
+                session
+                for session in slot
+                if not session.ended_ms or not (ring.timeouts or self._forget(session, time_ms))
+            ]
+            ring.keep(time_ms, kept)
 
     def _expire(self, slot: list[Session], records: OutputBatch, now_ms: int) -> None:
         """End the sessions of a slot whose time is up; their heartbeats have been fired."""
@@ -188,32 +219,30 @@ class SessionTable:
         # Nothing is due of a session that started later: the same rules, asked once for all.
         rules = self.rules
         first_ms = rules.max_session_ms if timeouts_only else min(rules.intervals_ms)
-        latest_ms = upto_ms - first_ms
-        for group in self._groups.values():
-            sessions = group.active.values()
+        for number, group in self.groups.items():
+            after = watermark.of(number)
+            until_ms = max(upto_ms, after.upto_ms)
+            sessions, latest_ms = group.active.values(), until_ms - first_ms
             for session in [s for s in sessions if is_due(s.started_ms, latest_ms)]:
                 due_ms = timeout_ms(session, self.rules)
-                if is_due(due_ms, upto_ms):
-                    records += self.end(session, "timed_out", watermark, due_ms)
+                if is_due(due_ms, until_ms):
+                    records += self.end(session, "timed_out", after, due_ms)
                 else:
-                    records += self.owed(session, watermark, upto_ms)
+                    records += self.owed(session, after, until_ms)
         return records
 
-    def end_overdue(self, time_ms: int) -> list[OutputEvent]:
-        """End the sessions that are over the maximum before a time, at that time.
+    def end_overdue(self, watermark: Watermark) -> list[OutputEvent]:
+        """End the sessions that are over the maximum at a watermark, a millisecond after it.
 
-        For a maximum that has become shorter: all that was due before time_ms has been sent.
+        For a maximum that has become shorter: all that was due by the watermark has been sent.
         """
-        sent = Watermark(time_ms - 1)
-        overdue = [
-            session
-            for group in self._groups.values()
-            for session in group.active.values()
-            if is_due(timeout_ms(session, self.rules), sent.upto_ms)
-        ]
-        return [
-            event for session in overdue for event in self.end(session, "timed_out", sent, time_ms)
-        ]
+        records: list[OutputEvent] = []
+        for number, group in self.groups.items():
+            sent = watermark.of(number)
+            for session in list(group.active.values()):
+                if is_due(timeout_ms(session, self.rules), sent.upto_ms):
+                    records += self.end(session, "timed_out", sent, watermark.upto_ms + 1)
+        return records
 
     def _forget(self, session: Session, now_ms: int) -> bool:
         """Drop an ended session that need not be remembered any longer; say whether it was."""
@@ -227,20 +256,29 @@ class SessionTable:
     def put(self, session: Session) -> None:
         """Add a session, active or ended."""
         self.let_go(self.group(session.device_id).put(session))
-        self.wheel.add(session)
+        self.wheel.add([session])
         if not session.ended_ms:
             self.platforms[session.platform] += 1
-            if self.timeouts is not None:
-                self.timeouts.add(session)
+        if self._pieces is not None:
+            due_ms = session.started_ms + self.rules.heartbeat_ms
+            if is_due(due_ms, self._pieces.time_ms):
+                self._pieces = None  # opened late, it may be due at the moment that is being fired
 
     def load(self, group: int, sessions: list[Session]) -> None:
         """Add the stored sessions of a group: `put` for many, at a third of the cost."""
-        active = self._groups[group].load(sessions)
-        self.wheel.extend(sessions)
+        active = self.groups[group].load(sessions)
+        self.wheel.add(sessions)
         self.platforms.update([session.platform for session in active])
-        if self.timeouts is not None:
-            self.timeouts.extend(active)
+
+    def remembered(self, group: int, watermark: Watermark) -> list[Session]:
+        """Return the sessions of a group, without those that need not be remembered any longer."""
+        upto_ms = watermark.of(group).upto_ms
+        return [
+            session
+            for session in self.sessions(group)
+            if not session.ended_ms or not is_due(drop_ms(session, self.rules), upto_ms)
+        ]
 
     def sessions(self, group: int) -> list[Session]:
         """Return the sessions of a group, active and ended."""
-        return self._groups[group].sessions()
+        return self.groups[group].sessions()

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from session_logic.events import EndIfOpen, EndReason, Fact, OutputEvent, SessionActive, Watermark
 from session_logic.key_group import KeyGroup
+from session_logic.keys import key_group_of
 from session_logic.rules import (
     MAX_MISSED_HEARTBEATS,
     Rules,
@@ -67,7 +68,8 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
     A session that the fact ends first gets the heartbeats that were due by the fact's time and
     have not fired yet, or its timeout instead.
     """
-    group = table.group(fact.device_id)
+    number = key_group_of(fact.device_id)
+    group, watermark = table.groups[number], watermark.of(number)
     active = group.active.get(fact.device_id)
     records: list[OutputEvent] = []
     if active is not None:

@@ -4,74 +4,136 @@ A hashed timing wheel. A session never moves: its slot comes round once every in
 when its next heartbeat is due. So a heartbeat changes no state, and its cost does not depend on
 how many sessions there are. Sessions that beat in another interval, because they started under
 another setting, have a ring of slots of their own.
+
+Timeouts fall on the slots of the heartbeats, unless the interval does not divide the longest
+session. An active session is then in the slot of its timeout as well, in a ring beside its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 
-from session_logic.rules import Session
+from msgspec import Struct
+
+from session_logic.keys import key_group_of
+from session_logic.rules import Rules, Session
 
 
-class Wheel:
-    """Sessions by (started_ms + offset) mod interval, in slots of one millisecond."""
+class Ring(Struct):
+    """Sessions by (started_ms + offset_ms) mod interval_ms, in slots of one millisecond.
 
-    def __init__(self, intervals_ms: Sequence[int], offsets_ms: Sequence[int] = ()) -> None:
-        """Make an empty wheel with a ring for each interval; slots are made on first use."""
-        offsets_ms = offsets_ms or [0] * len(intervals_ms)
-        rings: list[dict[int, list[Session]]] = [{} for _ in intervals_ms]
-        self._rings = list(zip(intervals_ms, offsets_ms, rings, strict=True))
+    Heartbeats at or before sent_ms are out already. A ring of timeouts has no heartbeats.
+    """
 
-    def __len__(self) -> int:
-        """Count the sessions in the slots, the ended but not yet forgotten ones included."""
-        return sum(sum(map(len, slots.values())) for _, _, slots in self._rings)
+    interval_ms: int
+    sent_ms: int
+    offset_ms: int = 0
+    timeouts: bool = False
+    slots: dict[int, list[Session]] = {}
 
-    def __bool__(self) -> bool:
-        """Say whether there is any session in it."""
-        return any(slots for _, _, slots in self._rings)
-
-    def add(self, session: Session) -> None:
-        """Put a session into its slot."""
-        interval_ms, offset_ms, slots = self._rings[session.interval]
-        index = (session.started_ms + offset_ms) % interval_ms
-        slot = slots.get(index)
-        if slot is None:
-            slots[index] = [session]
-        else:
-            slot.append(session)
+    def add(self, sessions: list[Session]) -> None:
+        """Put sessions into their slots."""
+        slots, interval_ms, offset_ms = self.slots, self.interval_ms, self.offset_ms
+        for session in sessions:
+            index = (session.started_ms + offset_ms) % interval_ms
+            if index in slots:
+                slots[index].append(session)
+            else:
+                slots[index] = [session]
 
     def discard(self, session: Session) -> None:
         """Take a session out of its slot, if it is there."""
-        interval_ms, offset_ms, slots = self._rings[session.interval]
-        index = (session.started_ms + offset_ms) % interval_ms
-        slot = slots.get(index, [])
+        index = (session.started_ms + self.offset_ms) % self.interval_ms
+        slot = self.slots.get(index, [])
         for place, other in enumerate(slot):
             if other is session:
                 del slot[place]
                 break
         if not slot:
-            slots.pop(index, None)
+            self.slots.pop(index, None)
 
-    def extend(self, sessions: list[Session]) -> None:
-        """Put many sessions into their slots."""
-        for number, (interval_ms, offset_ms, slots) in enumerate(self._rings):
-            for session in sessions:
-                if session.interval != number:
-                    continue
-                index = (session.started_ms + offset_ms) % interval_ms
-                if index in slots:
-                    slots[index].append(session)
-                else:
-                    slots[index] = [session]
+    def keep(self, time_ms: int, sessions: list[Session]) -> None:
+        """Leave only these sessions in the slot whose turn is at a moment."""
+        if sessions:
+            self.slots[time_ms % self.interval_ms] = sessions
+        else:
+            del self.slots[time_ms % self.interval_ms]
 
-    def turn(self, after_ms: int, upto_ms: int) -> Iterator[tuple[int, int, list[Session]]]:
-        """Yield (moment, interval, slot) for the moments after after_ms, up to and with upto_ms.
 
-        The caller may take sessions out of the slot that it is given; an empty one is dropped.
+# What comes round at one moment: slots, each with its ring.
+Slots = list[tuple[Ring, list[Session]]]
+
+
+class Pieces:
+    """What comes round at one moment, apart for each key group."""
+
+    def __init__(self, time_ms: int, slots: Slots) -> None:
+        """Sort the sessions of the slots by their key groups."""
+        self.time_ms = time_ms
+        self.by_group: defaultdict[int, Slots] = defaultdict(list)
+        for ring, slot in slots:
+            of_ring: defaultdict[int, list[Session]] = defaultdict(list)
+            for session in slot:
+                of_ring[key_group_of(session.device_id)].append(session)
+            for group, sessions in of_ring.items():
+                self.by_group[group].append((ring, sessions))
+
+
+class Wheel:
+    """A ring for each interval in which a session may beat, and for timeouts off the beat."""
+
+    def __init__(self, rules: Rules) -> None:
+        """Make an empty wheel; slots are made on first use."""
+        self._rings = [Ring(interval_ms, sent_ms) for interval_ms, sent_ms in rules.beats]
+        odd_ms = [rules.max_session_ms % interval_ms for interval_ms in rules.intervals_ms]
+        self._timeouts = [
+            Ring(ring.interval_ms, 0, offset_ms, timeouts=True) if offset_ms else None
+            for ring, offset_ms in zip(self._rings, odd_ms, strict=True)
+        ]
+        # Heartbeats come before a timeout of the same moment.
+        self._all = self._rings + [ring for ring in self._timeouts if ring is not None]
+
+    def __len__(self) -> int:
+        """Count the sessions in the slots, the ended but not yet forgotten ones included."""
+        return sum(sum(map(len, ring.slots.values())) for ring in self._rings)
+
+    def __bool__(self) -> bool:
+        """Say whether there is any session in it."""
+        return any(ring.slots for ring in self._rings)
+
+    def add(self, sessions: list[Session]) -> None:
+        """Put sessions into their slots."""
+        for number, (ring, timeouts) in enumerate(zip(self._rings, self._timeouts, strict=True)):
+            of_ring = sessions
+            if len(self._rings) > 1:
+                of_ring = [session for session in sessions if session.interval == number]
+            ring.add(of_ring)
+            if timeouts is not None:
+                timeouts.add([session for session in of_ring if not session.ended_ms])
+
+    def discard(self, session: Session) -> None:
+        """Take a session out of its slots."""
+        self._rings[session.interval].discard(session)
+        timeouts = self._timeouts[session.interval]
+        if timeouts is not None:
+            timeouts.discard(session)
+
+    def turn(self, after_ms: int, upto_ms: int) -> Iterator[tuple[int, int, Slots]]:
+        """Yield (moment, sessions, slots) for the moments after after_ms, up to and with upto_ms.
+
+        Those without slots are left out.
         """
-        rings = self._rings
-        for time_ms in range(after_ms + 1, upto_ms + 1):
-            for interval_ms, _, slots in rings:
+        if len(self._all) == 1:
+            [ring], slots, interval_ms = self._all, self._all[0].slots, self._all[0].interval_ms
+            for time_ms in range(after_ms + 1, upto_ms + 1):
                 slot = slots.get(time_ms % interval_ms)
                 if slot is not None:
-                    yield time_ms, interval_ms, slot
-                    if not slot:
-                        slots.pop(time_ms % interval_ms, None)
+                    yield time_ms, len(slot), [(ring, slot)]
+            return
+        for time_ms in range(after_ms + 1, upto_ms + 1):
+            found = [
+                (ring, slot)
+                for ring in self._all
+                if (slot := ring.slots.get(time_ms % ring.interval_ms)) is not None
+            ]
+            if found:
+                yield time_ms, sum(len(slot) for _, slot in found), found

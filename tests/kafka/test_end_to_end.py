@@ -8,10 +8,7 @@ import pytest
 
 from tests.support.broker import free_port
 from tests.support.cluster import Cluster
-from tests.support.scenarios import BAD, check_scenarios
-
-# However slow the start is, each heartbeat is sent.
-VARIABLES = {"HEARTWHEEL_MAX_SESSION_MS": "8000", "HEARTWHEEL_CATCH_UP": "all"}
+from tests.support.scenarios import BAD, VARIABLES, check_scenarios
 
 
 def test_four_scenarios_with_the_heartwheel_command(cluster: Cluster) -> None:

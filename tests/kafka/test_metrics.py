@@ -14,10 +14,8 @@ from session_logic.events import Heartbeat, OutputEvent, Rejected, SessionEnd
 from session_logic.keys import key_group_of, lane_of
 from tests.support.broker import free_port
 from tests.support.cluster import Cluster
-from tests.support.scenarios import BAD, check_scenarios
+from tests.support.scenarios import BAD, VARIABLES, check_scenarios
 from tests.support.scrape import Metrics
-
-VARIABLES = {"HEARTWHEEL_MAX_SESSION_MS": "8000", "HEARTWHEEL_CATCH_UP": "all"}
 
 
 def timed(event: OutputEvent) -> bool:

@@ -1,9 +1,12 @@
 """The session table: every outcome is counted, and time costs what is due, not what is there."""
 
+from collections import Counter
+
 import pytest
 from msgspec.structs import replace
 
-from session_logic.events import Fact, Watermark
+from session_logic.codec import encode_output
+from session_logic.events import Fact, Heartbeat, OutputEvent, Watermark
 from session_logic.keys import KEY_GROUPS, key_group_of
 from session_logic.output import OutputBatch
 from session_logic.rules import Rules, Session, owed_heartbeats
@@ -80,9 +83,11 @@ def sessions(count: int) -> SessionTable:
 def test_tick_touches_only_the_sessions_that_are_due(count: int) -> None:
     """The cost of a heartbeat does not grow with the number of sessions."""
     table = sessions(count)
-    touched = sum(len(slot) for _, _, slot in table.wheel.turn(T + 30_000, T + 30_300))
+    touched = sum(
+        len(slot) for _, _, slots in table.wheel.turn(T + 30_000, T + 30_300) for _, slot in slots
+    )
     records = OutputBatch([], [])
-    table.fire(T + 30_000, T + 30_300, records, 10**9)
+    table.fire(Watermark(T + 30_000), T + 30_300, records, 10**9)
     assert touched == len(records) == count // 100
 
 
@@ -102,7 +107,7 @@ def test_fired_heartbeats_equal_the_owed_ones(
         owed = owed_heartbeats(session, rules, after_ms=after_ms, upto_ms=upto_ms)
         table.put(session)
         records = OutputBatch([], [])
-        table.fire(after_ms, upto_ms, records, 10**9)
+        table.fire(Watermark(after_ms), upto_ms, records, 10**9)
         timed_out = after_ms < T + max_session_ms <= upto_ms
         fired = decoded(records)
         assert fired[: len(owed)] == owed
@@ -112,12 +117,12 @@ def test_fired_heartbeats_equal_the_owed_ones(
 def test_fire_with_a_limit_goes_on_where_it_stopped() -> None:
     """A step with a lot to do is taken in parts, and nothing is sent twice or left out."""
     whole, parts = OutputBatch([], []), OutputBatch([], [])
-    sessions(1_000).fire(T, T + 61_000, whole, 10**9)
-    table, at_ms = sessions(1_000), T
+    sessions(1_000).fire(Watermark(T), T + 61_000, whole, 10**9)
+    table, at = sessions(1_000), Watermark(T)
     calls = 0
-    while at_ms < T + 61_000:
+    while at != Watermark(T + 61_000):
         part = OutputBatch([], [])
-        at_ms = table.fire(at_ms, T + 61_000, part, 100)
+        at = table.fire(at, T + 61_000, part, 100)
         parts.keys += part.keys
         parts.values += part.values
         calls += 1
@@ -125,14 +130,68 @@ def test_fire_with_a_limit_goes_on_where_it_stopped() -> None:
     assert parts.values == whole.values
 
 
+@pytest.mark.parametrize("max_session_ms", [60_000, 70_000], ids=["divides", "does not divide"])
+def test_moment_with_more_than_the_limit_is_fired_key_group_by_key_group(
+    max_session_ms: int,
+) -> None:
+    """Timestamps of whole seconds put many into one slot: no call fires them all, or ends them."""
+    rules, count, limit = Rules(30_000, max_session_ms), 5_000, 100
+    table, at, calls = SessionTable(rules, range(KEY_GROUPS)), Watermark(T), 0
+    for number in range(count):
+        table.put(Session(f"d{number}", "s", "pc", T))
+    events: list[OutputEvent] = []
+    while at != Watermark(T + 70_000):
+        part, before = OutputBatch([], []), at
+        at = table.fire(at, T + 70_000, part, limit)
+        assert len(part) <= limit + count // KEY_GROUPS * 2
+        for event in decoded(part):
+            group = key_group_of(event.device_id)
+            assert before.of(group).upto_ms < event.time_ms <= at.of(group).upto_ms
+            events.append(event)
+        calls += 1
+    kinds = Counter(type(event).__name__ for event in events)
+    beats = 1 if max_session_ms == 60_000 else 2
+    assert kinds == {"Heartbeat": beats * count, "SessionEnd": count}
+    assert len({(event.device_id, event.time_ms) for event in events}) == len(events)
+    assert calls > 50
+
+
+def test_session_opened_late_while_its_moment_is_being_fired_gets_all_of_its_heartbeats() -> None:
+    """Each exactly once, whether its key group has had its turn or not."""
+    rules, names = Rules(30_000, 90_000), [f"late{number}" for number in range(50)]
+    table = SessionTable(rules, range(KEY_GROUPS))
+    for number in range(1_000):
+        table.put(Session(f"d{number}", "s", "pc", T))
+    records = OutputBatch([], [])
+    at = table.fire(Watermark(T), T + 30_000, records, 500)
+    assert at.upto_ms == T + 29_999
+    turns = {key_group_of(name) < at.next_group for name in names}
+    assert turns == {True, False}
+    for name in names:
+        for event in apply_fact(table, Fact(True, name, "s", "pc", T), at):
+            records.add(event, encode_output(event))
+    while at != Watermark(T + 60_000):
+        part = OutputBatch([], [])
+        at = table.fire(at, T + 60_000, part, 500)
+        records.extend(part)
+    got = Counter(
+        (event.device_id, event.time_ms)
+        for event in decoded(records)
+        if isinstance(event, Heartbeat)
+    )
+    assert {key[1] for key in got} == {T + 30_000, T + 60_000}
+    assert set(got.values()) == {1}
+    assert len(got) == 2 * (1_000 + len(names))
+
+
 def test_timeout_off_the_beat_comes_at_its_own_moment() -> None:
     """A longest session that is no multiple of the interval still ends on time."""
     table = SessionTable(Rules(30_000, 70_000), range(KEY_GROUPS))
     table.put(Session("d", "s", "pc", T))
     records = OutputBatch([], [])
-    table.fire(T, T + 69_999, records, 10)
+    table.fire(Watermark(T), T + 69_999, records, 10)
     assert len(records) == 2
-    table.fire(T + 69_999, T + 70_000, records, 10)
+    table.fire(Watermark(T + 69_999), T + 70_000, records, 10)
     end = decoded(records)[-1]
     assert (type(end).__name__, end.time_ms) == ("SessionEnd", T + 70_000)
 
@@ -154,7 +213,7 @@ def test_session_opened_late_gets_what_was_due_at_once(late_ms: int, kinds: list
     assert [type(event).__name__ for event in got] == kinds
     assert table.active == (kinds[-1] != "SessionEnd")
     records = OutputBatch([], [])
-    table.fire(T, T + 30_000, records, 10)
+    table.fire(Watermark(T), T + 30_000, records, 10)
     assert len(records) == table.active + (kinds[-1] != "SessionEnd" and late_ms > 40_000)
 
 
@@ -169,7 +228,7 @@ def test_leap_sends_what_is_due_of_sessions_that_end_and_that_live_on() -> None:
 
     leapt = filled().fast_forward(Watermark(T), T + 630_000, timeouts_only=False)
     fired = OutputBatch([], [])
-    filled().fire(T, T + 630_000, fired, 100)
+    filled().fire(Watermark(T), T + 630_000, fired, 100)
     assert sorted(map(repr, leapt)) == sorted(map(repr, decoded(fired)))
     assert [type(event).__name__ for event in leapt].count("SessionEnd") == 2
     ends = filled().fast_forward(Watermark(T), T + 630_000, timeouts_only=True)
@@ -188,7 +247,7 @@ def test_sessions_loaded_in_bulk_are_those_put_one_by_one() -> None:
     assert loaded.sessions(group) == put.sessions(group)
     found = [OutputBatch([], []), OutputBatch([], [])]
     for table, records in zip((loaded, put), found, strict=True):
-        table.fire(T, T + 300_000, records, 100)
+        table.fire(Watermark(T), T + 300_000, records, 100)
         assert not table.wheel
     assert found[0].values == found[1].values
     assert len(found[0]) == 3
@@ -205,7 +264,7 @@ def test_active_sessions_are_counted_by_platform_whatever_begins_or_ends_them() 
     assert table.platforms == {"pc": 1, "tv": 1}
     apply_fact(table, Fact(False, "d", "s4", "tv", T + 2), FIRED)
     assert table.platforms == {"pc": 1, "tv": 0}
-    table.fire(T, T + rules.max_session_ms, OutputBatch([], []), 10_000)
+    table.fire(Watermark(T), T + rules.max_session_ms, OutputBatch([], []), 10_000)
     assert table.platforms == {"pc": 0, "tv": 0}
 
 

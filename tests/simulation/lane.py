@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Watermark
+from session_logic.keys import key_group_of
 from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput
 from session_logic.output import OutputBatch
 from session_logic.restoring import read_lane_state
@@ -81,7 +82,7 @@ class Simulation:
         self.random = random.Random(seed)
         self.rules = self.some_rules()
         self.all_rules = [self.rules]
-        self.now_ms = BEGIN_MS
+        self.now_ms = self.latest_ms = BEGIN_MS
         self.lane = Lane(LANE, LANES, self.rules)
         self.model = Model(self.rules)
         self.store = Store()
@@ -90,6 +91,7 @@ class Simulation:
         self.waiting: list[Fact] = []
         self.saved_waiting: list[Fact] = []
         self.to_restore: list[Row] = []
+        self.stored = Watermark(NEVER_MS)
         self.history: defaultdict[str, list[OutputEvent]] = defaultdict(list)
         self.saved_history: dict[str, int] = {}
         self.sent = 0
@@ -120,9 +122,10 @@ class Simulation:
         for part in PARTS:
             self._report(part, None)
         life_ms = max(r.max_session_ms + r.deduplication_window_ms for r in self.all_rules)
+        self.now_ms = max(self.now_ms, self.latest_ms)  # what a clock that was ahead has stamped
         # At last moment by moment, once round for the longest interval: what has ended is dropped.
         moments_ms = self.rules.max_session_ms
-        rounds = [moments_ms] * (2 * self.model.longest_ms // moments_ms + 2)
+        rounds = [moments_ms] * (2 * max(self.model.intervals_ms) // moments_ms + 2)
         for step_ms in (2 * life_ms, 2 * life_ms, *rounds):
             self.now_ms += step_ms
             self.advance()
@@ -136,9 +139,11 @@ class Simulation:
     def a_fact(self) -> Fact:
         """Return a fact for a few devices and sessions, with a time at or beside a boundary."""
         choose, rules = self.random.choice, self.rules
+        device = choose(DEVICES)
         late_ms, ahead_ms = -2 * rules.heartbeat_ms, rules.heartbeat_ms
         time_ms = self.now_ms + choose([0, 0, 0, -1, 1, -3, 5, late_ms, ahead_ms, 2 * ahead_ms + 1])
-        device = choose(DEVICES)
+        if self.random.random() < 0.3:  # timestamps of whole seconds: many share a moment
+            time_ms -= time_ms % rules.heartbeat_ms
         lives = self.model.lives.get(device)
         if lives and self.random.random() < 0.4:
             edge_ms = choose([rules.heartbeat_ms, 2 * rules.heartbeat_ms, rules.max_session_ms])
@@ -160,8 +165,9 @@ class Simulation:
 
     def _facts_want(self, facts: list[Fact]) -> list[OutputEvent]:
         """Return what the model wants of facts."""
-        fired, want = self.lane.watermark(), []
+        want = []
         for fact in facts:
+            fired = self.lane.watermark().of(key_group_of(fact.device_id))
             ahead = fact.time_ms > self.now_ms
             want += self.model.apply(fact, Watermark(fired.upto_ms) if ahead else fired)
         return want
@@ -181,7 +187,7 @@ class Simulation:
         if self.lane.restoring or time_ms is None:
             assert not output.records
             return
-        jump = time_ms - before.upto_ms > self.model.longest_ms
+        jump = time_ms - before.upto_ms > max(self.model.intervals_ms) and not before.next_group
         paused = time_ms - before.upto_ms > PAUSE_MS
         outage = before.newest_only or (before.upto_ms != NEVER_MS and paused)
         newest_only = self.rules.catch_up == "latest" and outage and jump
@@ -193,13 +199,28 @@ class Simulation:
         ):
             more = self.lane.advance(self.now_ms)
             output.records.extend(more.records)
-        after_ms = self.lane.watermark_ms
-        if after_ms > before.upto_ms:
-            assert after_ms == time_ms or (after_ms < time_ms and output.records)
-            want = self.model.advance(before.upto_ms, after_ms, newest_only=newest_only)
-            self._compare(want, output)
-        else:
-            assert not output.records
+        after = self.lane.watermark()
+        come = (after.upto_ms, after.next_group) > (before.upto_ms, before.next_group)
+        assert come or (after.upto_ms, after.next_group) == (before.upto_ms, before.next_group)
+        finished = before.next_group and not after.next_group  # a moment, and nothing else
+        assert after.upto_ms == time_ms or output.records or finished or not come
+        self._compare(self._time_wants(before, after, newest_only=newest_only), output)
+
+    def _time_wants(
+        self, before: Watermark, after: Watermark, *, newest_only: bool = False
+    ) -> list[OutputEvent]:
+        """Return what the model wants when time passes."""
+        return [
+            event
+            for device in DEVICES
+            for group in [key_group_of(device)]
+            for event in self.model.advance(
+                before.of(group).upto_ms,
+                after.of(group).upto_ms,
+                newest_only=newest_only,
+                device_id=device,
+            )
+        ]
 
     @property
     def live(self) -> bool:
@@ -242,12 +263,28 @@ class Simulation:
         if self.random.random() < 0.3:
             self.rules = self.some_rules()
             self.all_rules.append(self.rules)
-        self.lane = Lane(LANE, LANES, self.rules, read_lane_state(self.store.state))
+        self.latest_ms = max(self.latest_ms, self.now_ms)
+        if self.random.random() < 0.4:  # the clock was ahead, and is put right
+            steps = [1, 2, 5, 50]
+            self.now_ms -= self.random.choice(steps) * self.rules.heartbeat_ms + 1
+        state = read_lane_state(self.store.state)
+        self.lane = Lane(LANE, LANES, self.rules, state, self.now_ms)
+        self.stored = Watermark(state.watermark_ms, next_group=state.next_group)
         self.to_restore = list(self.store.rows.values())
         self.random.shuffle(self.to_restore)
         assert self.lane.restoring is bool(self.to_restore)
         if not self.to_restore:
-            self.model.change_rules(self.rules, self.lane.watermark_ms)
+            assert not self._set_back()
+            assert not self.model.change_rules(self.rules, self.lane.watermark())
+
+    def _set_back(self) -> list[OutputEvent]:
+        """Return what the model wants at a restore if the clock was ahead before it."""
+        if self.stored.upto_ms - self.now_ms <= min(PAUSE_MS, *self.model.intervals_ms):
+            return []
+        whole = Watermark(self.stored.upto_ms + (self.stored.next_group > 0))
+        want = self._time_wants(self.stored, whole)
+        self.model.set_back(whole)
+        return want
 
     def restore_row(self) -> None:
         """Give the lane one of its rows back."""
@@ -258,9 +295,9 @@ class Simulation:
         if self.lane.restoring:
             assert not output.records
         elif restoring:
-            want = self._facts_want(self.waiting)
+            want = self._set_back() + self._facts_want(self.waiting)
             self.waiting = []
-            want += self.model.change_rules(self.rules, self.lane.watermark_ms)
+            want += self.model.change_rules(self.rules, self.lane.watermark())
             self.store.write(output.rows)
             self._compare(want, output)
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.no_cover
 @pytest.fixture(autouse=True)
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
-    monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 6)
+    monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 2)
 
 
 @pytest.mark.parametrize(

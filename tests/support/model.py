@@ -14,6 +14,7 @@ from session_logic.events import (
     SessionEnd,
     Watermark,
 )
+from session_logic.keys import key_group_of
 from session_logic.rules import Rules
 
 # A device remembers so many ends, and a fact that comes late brings so many heartbeats with it.
@@ -27,6 +28,7 @@ class Life(Struct):
     fact: Fact
     interval_ms: int
     ended_ms: int | None = None
+    sent_ms: int = 0  # its heartbeats up to then are out, whatever the watermark is
 
 
 class Ending(Struct):
@@ -44,7 +46,7 @@ class Model:
     def __init__(self, rules: Rules) -> None:
         """Begin with no sessions."""
         self.rules = rules
-        self.longest_ms = rules.heartbeat_ms  # of all intervals there were
+        self.intervals_ms = {rules.heartbeat_ms}  # all there were
         self.lives: dict[str, list[Life]] = {}
         self.endings: dict[str, list[Ending]] = {}
 
@@ -89,17 +91,33 @@ class Model:
             return records + self._open(lives, fact, early.ended_ms, watermark, closed=True)
         return records + self._open(lives, fact, watermark.upto_ms, watermark, closed=False)
 
-    def change_rules(self, rules: Rules, watermark_ms: int) -> list[OutputEvent]:
+    def change_rules(self, rules: Rules, watermark: Watermark) -> list[OutputEvent]:
         """Go by other rules; return the ends of the sessions that have lasted too long for them."""
+        if rules != self.rules:
+            self._forget(watermark)
         self.rules = rules
-        self.longest_ms = max(self.longest_ms, rules.heartbeat_ms)
+        self.intervals_ms.add(rules.heartbeat_ms)
         return [
             record
-            for lives in self.lives.values()
+            for device_id, lives in self.lives.items()
+            for sent in [watermark.of(key_group_of(device_id))]
             for life in lives
-            if life.ended_ms is None and life.fact.time_ms + rules.max_session_ms <= watermark_ms
-            for record in self._end(life, "timed_out", watermark_ms + 1, Watermark(watermark_ms))
+            if life.ended_ms is None and life.fact.time_ms + rules.max_session_ms <= sent.upto_ms
+            for record in self._end(
+                life, "timed_out", watermark.upto_ms + 1, Watermark(sent.upto_ms)
+            )
         ]
+
+    def set_back(self, watermark: Watermark) -> None:
+        """Let time begin again before a watermark: what was sent by then stays sent."""
+        self._forget(watermark)
+        for lives in self.lives.values():
+            for life in lives:
+                life.sent_ms = max(life.sent_ms, watermark.upto_ms)
+
+    def _forget(self, watermark: Watermark) -> None:
+        for device_id in self.endings:
+            self.endings[device_id] = self._known(device_id, watermark.of(key_group_of(device_id)))
 
     def _known(self, device_id: str, watermark: Watermark) -> list[Ending]:
         """Return the ends that a device still remembers."""
@@ -158,8 +176,7 @@ class Model:
         at_most: int | None = None,
     ) -> list[OutputEvent]:
         fact = life.fact
-        sent = self._beats(life, fact.time_ms, watermark.upto_ms)
-        time_ms = max([time_ms, fact.time_ms, *(beat.time_ms for beat in sent)])
+        time_ms = max(time_ms, self._last_sent_ms(life, watermark.upto_ms))
         owed = self._beats(life, watermark.upto_ms, time_ms)
         life.ended_ms = max(1, time_ms)
         self._remember(
@@ -172,12 +189,19 @@ class Model:
     def _beats(self, life: Life, after_ms: int, upto_ms: int) -> list[OutputEvent]:
         fact = life.fact
         beats: list[OutputEvent] = []
+        after_ms = max(after_ms, life.sent_ms)
         sequence, time_ms = 1, fact.time_ms + life.interval_ms
         while time_ms <= upto_ms and time_ms < fact.time_ms + self.rules.max_session_ms:
             if time_ms > after_ms:
                 beats.append(Heartbeat(*_names(fact), fact.time_ms, time_ms, sequence))
             sequence, time_ms = sequence + 1, time_ms + life.interval_ms
         return beats
+
+    def _last_sent_ms(self, life: Life, watermark_ms: int) -> int:
+        """Return the time of the last record of a life that is out."""
+        begun_ms = life.fact.time_ms
+        sent_ms = max(life.sent_ms, min(watermark_ms, begun_ms + self.rules.max_session_ms - 1))
+        return max(begun_ms, sent_ms - (sent_ms - begun_ms) % life.interval_ms)
 
     def _due(
         self, life: Life, after: Watermark, upto_ms: int, at_most: int | None = None
@@ -187,19 +211,22 @@ class Model:
             return self._end(life, "timed_out", timeout_ms, after, at_most)
         return _newest(self._beats(life, after.upto_ms, upto_ms), after, at_most)
 
-    def advance(self, after_ms: int, upto_ms: int, *, newest_only: bool) -> list[OutputEvent]:
-        """Return what comes due after after_ms and at or before upto_ms.
+    def advance(
+        self, after_ms: int, upto_ms: int, *, newest_only: bool, device_id: str | None = None
+    ) -> list[OutputEvent]:
+        """Return what comes due after after_ms and at or before upto_ms, of one device or of all.
 
         With newest_only, a session that goes on gets what was due in the longest interval of all,
         and one that is over gets its newest heartbeat.
         """
         records: list[OutputEvent] = []
-        for lives in self.lives.values():
+        some = self.lives.values() if device_id is None else [self.lives.get(device_id, [])]
+        for lives in some:
             for life in lives:
                 if life.ended_ms is not None:
                     continue
                 if newest_only and life.fact.time_ms + self.rules.max_session_ms > upto_ms:
-                    from_ms = max(after_ms, upto_ms - self.longest_ms)
+                    from_ms = max(after_ms, upto_ms - max(self.intervals_ms))
                     records += self._beats(life, from_ms, upto_ms)
                 else:
                     records += self._due(life, Watermark(after_ms, newest_only), upto_ms)

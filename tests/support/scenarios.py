@@ -1,9 +1,14 @@
 """The four scenarios from topic to topic, and input that is rejected."""
 
+import time
+
 from session_logic.events import Heartbeat, SessionEnd
 from tests.support.cluster import Cluster
 from tests.support.events import kinds
 
+MAX_SESSION_MS = 20_000
+# However slow the start is, each heartbeat is sent.
+VARIABLES = {"HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS), "HEARTWHEEL_CATCH_UP": "all"}
 BAD = {
     "nothing": None,
     "no json": b"hello",
@@ -19,10 +24,13 @@ BAD = {
 
 
 def check_scenarios(cluster: Cluster) -> None:
-    """Send all four scenarios to a running flow and check what comes out."""
+    """Send all four scenarios to a running flow and check what comes out.
+
+    The session that times out is half over when it starts, so the others live on for as long.
+    """
     cluster.send("Start", "c1", "replaced")
     cluster.send("Start", "p1", "ended")
-    cluster.send("Start", "p2", "timed-out")
+    cluster.send("Start", "p2", "timed-out", time.time_ns() // 1_000_000 - MAX_SESSION_MS // 2)
     cluster.flush()
     cluster.wait("two heartbeats", lambda: len(cluster.sessions().get("ended", [])) >= 3)
     cluster.send("End", "p1", "ended")
@@ -36,7 +44,7 @@ def check_scenarios(cluster: Cluster) -> None:
     )
     sessions = cluster.sessions()
     beats = [f"beat {n}" for n in range(1, 99)]
-    assert kinds(sessions["timed-out"]) == ["active", *beats[:7], "end timed_out"]
+    assert kinds(sessions["timed-out"]) == ["active", *beats[:19], "end timed_out"]
     assert kinds(sessions["ended"])[:3] == ["active", *beats[:2]]
     assert kinds(sessions["ended"])[-1] == "end ended"
     assert kinds(sessions["replaced"])[-1] == "end replaced"
