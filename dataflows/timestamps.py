@@ -41,20 +41,30 @@ class Timestamps:
 
         Only with at_end, when nothing waited to be read, one can be long past.
         """
-        counts: Counter[Kind] = Counter()
-        counts["in_the_future"] = sum(time_ms > latest_ms for time_ms in times_ms)
-        if at_end:
-            earliest_ms = now_ms - LONG_PAST_MS
-            counts["long_past"] = sum(0 <= time_ms < earliest_ms for time_ms in times_ms)
-        counts["in_time"] = len(times_ms) - counts.total()
+        # In plain numbers, because it is done for every few records.
+        earliest_ms = now_ms - LONG_PAST_MS if at_end else 0
+        future = past = 0
+        for time_ms in times_ms:
+            if time_ms > latest_ms:
+                future += 1
+            elif 0 <= time_ms < earliest_ms:
+                past += 1
         with self._lock:
-            self.totals += counts
-            second = now_ms // 1000
-            if not self._seconds or self._seconds[-1][0] != second:
-                self._seconds.append((second, Counter()))
-            self._seconds[-1][1].update(counts)
+            self._count("in_time", len(times_ms) - future - past, now_ms)
+            if future:
+                self._count("in_the_future", future, now_ms)
+            if past:
+                self._count("long_past", past, now_ms)
+
+    def _count(self, kind: Kind, count: int, now_ms: int) -> None:
+        """Add to the totals and to the current second, and forget what is older than a minute."""
+        self.totals[kind] += count
+        second = now_ms // 1000
+        if not self._seconds or self._seconds[-1][0] != second:
+            self._seconds.append((second, Counter()))
             while self._seconds[0][0] * 1000 < now_ms - WINDOW_MS:
                 self._seconds.popleft()
+        self._seconds[-1][1][kind] += count
 
     def suspicion(self, now_ms: int) -> str | None:
         """Say why a clock must be wrong, or None if most of the last minute's records fit it."""

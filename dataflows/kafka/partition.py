@@ -111,6 +111,8 @@ class InputPartition:
     def take(self, now_ms: int) -> list[Message]:
         """Take the next messages out of the queue."""
         fetched_offset, pending = self.fetched_offset, self.pending
+        if fetched_offset == self.next_offset and not pending:
+            return []  # as nearly always
         # One by one, because the thread that polls may be adding to it.
         messages = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
         if messages:
