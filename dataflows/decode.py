@@ -47,6 +47,7 @@ class Decode:
         self._placement = Placement()
         # What earlier runs rejected by their clocks; None before the first message.
         self._earlier: RejectedByClock | None = None
+        self._published_ms = 0
         self._learning = Lock()
         self._caught_up = False
 
@@ -56,9 +57,7 @@ class Decode:
         self._run.note_alive()
         at_end = self._run.at_end_of_input()
         self._caught_up = self._caught_up or at_end
-        # Until then, what an earlier run has acted on by its clock may be read again.
-        reached_ms = 0 if self._caught_up else self._run.reached_ms()
-        latest_ms = max(now, reached_ms) + self._max_clock_skew_ms
+        latest_ms = self._latest_ms(polls, now)
         times_ms = [message[1] for poll in polls for message in poll.messages]
         if times_ms:
             self._run.timestamps.note(now, times_ms, latest_ms, at_end=at_end)
@@ -120,20 +119,29 @@ class Decode:
             return Rejected("too_large", detail)
         return decode_input(message[3])
 
+    def _latest_ms(self, polls: list[PartitionBatch], now: int) -> int:
+        """Return the last time that is not in the future.
+
+        Until the end of the input is known, what an earlier run has acted on may be read again, and
+        is no dead letter then. So how earlier runs have judged by their clocks is asked before the
+        first message.
+        """
+        if self._earlier is None and any(poll.messages for poll in polls):
+            with self._learning:  # another worker thread may be asking
+                if self._earlier is None:
+                    self._published_ms = self._run.published_ms()
+                    self._earlier = self._run.rejected_earlier()
+        published_ms = 0 if self._caught_up else self._published_ms
+        return max(now, published_ms) + self._max_clock_skew_ms
+
     def _rejected_earlier(self, poll: PartitionBatch) -> dict[int, int]:
         """Return what earlier runs rejected by their clocks of the input that a poll may have."""
-        if not poll.messages:
-            return {}
-        if self._earlier is None:
-            with self._learning:  # another worker thread may be reading it
-                if self._earlier is None:
-                    self._earlier = self._run.rejected_earlier()
-        place = poll.topic, poll.partition
-        found = self._earlier.get(place)
-        if found is None:
+        earlier, place = self._earlier or {}, (poll.topic, poll.partition)
+        found = earlier.get(place)
+        if found is None or not poll.messages:
             return {}
         if max(found) < poll.messages[0][0]:
-            self._earlier.pop(place)
+            earlier.pop(place)
         return found
 
     @staticmethod

@@ -44,6 +44,8 @@ class RunState(Struct, eq=False):
     # The offsets and timestamps of the input that earlier runs rejected by their clocks, by topic
     # and partition; read from Kafka when it is called.
     rejected_earlier: Callable[[], RejectedByClock] = dict
+    # How far an earlier run has come by its clock, as its output tells; read from Kafka as well.
+    published_ms: Callable[[], int] = lambda: 0
     # The other processes without which Bytewax does not begin, in words; "" if there are none.
     awaited_processes: str = ""
 

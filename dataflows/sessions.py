@@ -88,6 +88,7 @@ def __getattr__(name: str) -> Dataflow:
         start_metrics(run)
         sink = KafkaSink(settings, run)
         run.rejected_earlier = sink.rejected_earlier
+        run.published_ms = sink.published_ms
         source = KafkaSource(settings, run, on_tick=sink.producer.serve)
         return build_flow(source, sink, settings, run)
     raise AttributeError(name)

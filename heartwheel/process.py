@@ -86,6 +86,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     sink.list_parts()
     state.waits_for_kafka = sink.waits_for_kafka
     state.rejected_earlier = partial(sink.rejected_earlier, dead_letter_ends(recovery_dir))
+    state.published_ms = sink.published_ms
     flow = build_flow(source, sink, settings, state)
 
     # 6. Watches: they must be there before anything can stand still.

@@ -136,6 +136,21 @@ class OutputReader:
             )
             return records.ends
 
+    def newest_ms(self, topic: str, partitions: int) -> int:
+        """Return the latest timestamp of the last records of a topic's partitions, or 0.
+
+        Raises ReconcileError or ReadError if Kafka does not tell.
+        """
+        bounds = {partition: self.bounds(topic, partition) for partition in range(partitions)}
+        starts = {partition: high - 1 for partition, (low, high) in bounds.items() if low < high}
+        if not starts:
+            return 0
+        with self._reading:
+            self.waiting = True
+            times_ms = [record.timestamp()[1] for record in ReadToEnd(self._open(), topic, starts)]
+            self.waiting = False
+        return max(times_ms, default=0)
+
     def _check(self, topic: str, partition: int, start: int) -> None:
         gap = gap_of(topic, partition, start, self.bounds(topic, partition))
         if gap is not None:

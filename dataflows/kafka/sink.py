@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from dataflows.clock import Clock
 from dataflows.formats import DeadLetterState, OutboxState
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
 from dataflows.kafka.dead_letters import DeadLetterPart, read_known, read_rejected_by_clock
@@ -29,6 +30,9 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
 
     Only the last record of a batch has a delivery callback. That is enough: this run alone
     writes to the partition, so the offset of a record tells whether all before it arrived.
+
+    Records have the time of the run's clock, but never one from before what is there already: the
+    last one tells a later run how far runs have come by their clocks.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         producer: SharedProducer,
         reconcile: Callable[[], None],
         stop: Event,
+        clock: Clock,
+        published_ms: Callable[[], int],
         hold_epochs: int,
     ) -> None:
         """Hold back what is written in the first hold_epochs epochs; reconcile before all else."""
@@ -49,6 +55,8 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         self._producer = producer
         self._reconcile = reconcile
         self._stop = stop
+        self._clock = clock
+        self._published_ms = published_ms
         self._hold_epochs = hold_epochs
 
     def write_batch(self, items: list[OutputBatch]) -> None:
@@ -67,15 +75,16 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         if last < 0:
             return
         producer, topic, lane = self._producer, self._topic, self._lane
+        now = max(self._clock.now_ms(), self._published_ms())
         produce = producer.open().produce
         for key, value in zip(records.keys[:last], records.values[:last], strict=True):
             try:
-                produce(topic, value, key, lane)
+                produce(topic, value, key, lane, timestamp=now)
             except (BufferError, KafkaException):
-                producer.send(partial(produce, topic, value, key, lane))
+                producer.send(partial(produce, topic, value, key, lane, timestamp=now))
         acknowledged = partial(self._on_delivery, self._outbox.send(records))
         key, value = records.keys[last], records.values[last]
-        producer.send(partial(produce, topic, value, key, lane, acknowledged))
+        producer.send(partial(produce, topic, value, key, lane, acknowledged, timestamp=now))
 
     def _on_delivery(self, expected: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -119,10 +128,13 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         self._settings = settings
         self._stop = run.stop
         self._at_end_of_input = run.at_end_of_input
+        self._clock = run.clock
         self.producer = SharedProducer(settings, lease, make_producer)
         self._reader = OutputReader(settings, make_consumer)
         self._reconciliation = Reconciliation(settings.output_topic, settings.lanes, self._reader)
         self._dead_letter_parts = 1
+        self._asking = Lock()
+        self._published_ms: int | None = None
 
     def list_parts(self) -> list[str]:
         """Return a part for every possible lane and one for dead letters, so names never go.
@@ -164,6 +176,18 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         topic = self._settings.dead_letter_topic
         return read_rejected_by_clock(topic, self._dead_letter_parts, self._reader, stored)
 
+    def published_ms(self) -> int:
+        """Return the timestamp of the newest output of earlier runs; 0 if there is none.
+
+        Raises ReconcileError or ReadError if Kafka does not tell.
+        """
+        with self._asking:  # worker threads share the sink
+            if self._published_ms is None:
+                settings = self._settings
+                found_ms = self._reader.newest_ms(settings.output_topic, settings.lanes)
+                self._published_ms = found_ms
+            return self._published_ms
+
     def part_fn(self, item_key: str) -> int:
         """Return the index of a part."""
         return KEY_GROUPS if item_key == DEAD_LETTER_KEY else int(item_key.rpartition("-")[2])
@@ -198,5 +222,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
             producer=self.producer,
             reconcile=self._reconciliation.reconcile,
             stop=self._stop,
+            clock=self._clock,
+            published_ms=self.published_ms,
             hold_epochs=hold_epochs,
         )

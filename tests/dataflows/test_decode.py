@@ -5,8 +5,6 @@ import pytest
 from dataflows.decode import Decode
 from dataflows.messages import DeadLetter, LaneBatch, Message, PartitionBatch, RejectedByClock
 from dataflows.run_state import RunState
-from session_logic.lane import Lane
-from session_logic.rules import Rules
 from tests.support.clocks import FixedClock
 
 NOW_MS = 1_700_000_000_000
@@ -46,9 +44,7 @@ def test_record_above_the_limit_is_a_letter_without_key_and_value(
 @pytest.mark.parametrize(("beside_ms", "kind"), [(0, LaneBatch), (1, DeadLetter)])
 def test_what_an_earlier_run_has_reached_is_not_in_the_future(beside_ms: int, kind: type) -> None:
     """The clock was set back: what is read once more stays the event that it was."""
-    run = RunState(FixedClock(NOW_MS))
-    run.lanes[0] = Lane(0, 1, Rules(1_000, 10_000))
-    run.lanes[0].watermark_ms = NOW_MS + 3_600_000
+    run = RunState(FixedClock(NOW_MS), published_ms=lambda: NOW_MS + 3_600_000)
     message = (7, NOW_MS + 3_600_000 + beside_ms, KEY, VALUE, True)
     ((_, item),) = Decode(1, 0, run)([PartitionBatch("t", 0, "pc", [message], None)])
     assert type(item) is kind

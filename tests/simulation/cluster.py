@@ -7,7 +7,7 @@ from zlib import crc32
 
 from msgspec import Struct, field
 
-from dataflows.clock import system_time
+from dataflows.clock import SteadyClock
 from dataflows.decode import Decode, Decoded
 from dataflows.formats import read_dead_letters
 from dataflows.kafka.sink import KafkaSink
@@ -34,7 +34,10 @@ from tests.support.fake_kafka import Consumer, Log, Producer, Where
 
 
 class World(Struct):
-    """What outlives a run: time, the log, the recovery store, and what is known of it all."""
+    """What outlives a run: time, the log, the recovery store, and what is known of it all.
+
+    now_ms is the time; the wall clock may be ahead of it, or behind.
+    """
 
     now_ms: int
     log: Log
@@ -42,19 +45,29 @@ class World(Struct):
     settings: Settings
     random: random.Random
     history: History = field(default_factory=History)
+    wall_ahead_ms: int = 0
+
+    @property
+    def wall_ms(self) -> int:
+        """The time by the wall clock of all processes."""
+        return self.now_ms + self.wall_ahead_ms
+
+    def elapsed_ms(self) -> int:
+        """Return the time, which nobody sets."""
+        return self.now_ms
 
 
-class SimulatedClock:
-    """The world's time."""
+class SimulatedClock(SteadyClock):
+    """The product's clock over the world's time and the wall clock, and what it has told when."""
 
     def __init__(self, world: World) -> None:
+        super().__init__(lambda: world.wall_ms / 1_000, lambda: world.now_ms / 1_000)
         self._world = world
+        self.told_ms: dict[int, int] = {}
 
     def now_ms(self) -> int:
-        return self._world.now_ms
-
-    def at_ms(self, time_ms: int) -> Any:
-        return system_time(time_ms)
+        now_ms = self.told_ms[self._world.now_ms] = super().now_ms()
+        return now_ms
 
 
 class Origins:
@@ -102,16 +115,16 @@ class Process:
 
     def __init__(self, world: World, inputs: list[str], origins: Origins, index: int) -> None:
         settings, database = world.settings, world.database
-        clock = SimulatedClock(world)
-        run = RunState(clock)
+        self.clock = SimulatedClock(world)
+        run = RunState(self.clock, elapsed_ms=world.elapsed_ms)
         self.stop = run.stop
-        self.consumer = Consumer(world.log, clock.now_ms)
-        self.producer = Producer(world.log, world.random, clock.now_ms)
+        self.consumer = Consumer(world.log, world.elapsed_ms, self.clock.now_ms)
+        self.producer = Producer(world.log, world.random, world.elapsed_ms)
         source = KafkaSource(settings, run, make_consumer=self.consumer.configure)
         sink = KafkaSink(
             settings,
             run,
-            make_consumer=lambda _options: Consumer(world.log, clock.now_ms),
+            make_consumer=lambda _options: Consumer(world.log, world.elapsed_ms),
             make_producer=lambda _options: self.producer,
         )
         source.list_parts()
@@ -119,6 +132,7 @@ class Process:
         letters = database.load("sink").get(DEAD_LETTER_KEY)
         ends = None if letters is None else read_dead_letters(letters)
         run.rejected_earlier = lambda: sink.rejected_earlier(ends)
+        run.published_ms = sink.published_ms
         inbox: Inbox = Inbox()
         store, restored = StoreSink(inbox), RestoredSource(inbox, run)
         stored = database.load("source"), database.load("restored")
@@ -198,7 +212,7 @@ class Run:
 
     def source(self, index: int) -> None:
         """Activate a process's source, and decode what it brings."""
-        process, now_ms = self.processes[index], self._world.now_ms
+        process, world = self.processes[index], self._world
 
         def polled(epoch: int, _part: str, poll: Any) -> None:
             items = process.decode([poll])
@@ -207,13 +221,14 @@ class Run:
                 step = "sink" if key == DEAD_LETTER_KEY else "lanes"
                 self._send(step, index, epoch, key, item)
 
-        process.source.activate(now_ms, process.probe, polled)
+        process.source.activate(world.now_ms, world.wall_ms, process.probe, polled)
 
     def restored(self, index: int) -> None:
         """Activate a process's source of rows."""
         process = self.processes[index]
         process.restored.activate(
             self._world.now_ms,
+            self._world.wall_ms,
             process.probe,
             lambda epoch, _, item: self._send("lanes", index, epoch, *item),
         )
@@ -236,7 +251,7 @@ class Run:
                 self._send("store", index, epoch, item.row, item)
 
         if process.lanes.load(self._random.randint(0, 40)):
-            process.lanes.activate(self._world.now_ms, self._frontier("lanes", process), emitted)
+            process.lanes.activate(self._world.wall_ms, self._frontier("lanes", process), emitted)
 
     def sink(self, index: int) -> None:
         """Activate a process's sink."""
@@ -265,6 +280,14 @@ class Run:
         if step != "lanes":
             epochs += [p.lanes.cap for p in self.processes if p.lanes.cap is not None]
         return min(epochs, default=None)
+
+    def told_ms(self) -> list[tuple[int, int]]:
+        """Return what the latest of the clocks has told, after the moments of telling."""
+        told_ms: dict[int, int] = {}
+        for process in self.processes:
+            for at_ms, clock_ms in process.clock.told_ms.items():
+                told_ms[at_ms] = max(clock_ms, told_ms.get(at_ms, 0))
+        return sorted(told_ms.items())
 
     def commit(self) -> None:
         """Record how far all steps have come, and let a process know of it."""

@@ -85,9 +85,9 @@ class SourceStep:
             key: _Part(part, database.front, now_ms, None) for key, part in sorted(parts.items())
         }
 
-    def activate(self, now_ms: int, probe: int, emit: Emit) -> None:
+    def activate(self, now_ms: int, wall_ms: int, probe: int, emit: Emit) -> None:
         """Ask each partition that may go on for a batch, and end its epoch if it is time."""
-        now = system_time(now_ms)
+        now = system_time(wall_ms)
         for key, part in list(self.parts.items()):
             if probe < part.epoch:
                 continue
@@ -162,7 +162,7 @@ class StatefulStep(_Step):
     def _loaded(self, key: str) -> None:
         self._schedule([key])
 
-    def activate(self, now_ms: int, frontier: int | None, emit: Emit) -> None:
+    def activate(self, wall_ms: int, frontier: int | None, emit: Emit) -> None:
         """Work on every closed epoch, then on the one of the frontier; None is the end."""
         if self.cap is None:
             return
@@ -171,7 +171,7 @@ class StatefulStep(_Step):
         closed = {e for e in epochs if frontier is None or e < frontier}
         for epoch in sorted(closed | {last if frontier is None else frontier}):
             self.cap = epoch
-            self._work(system_time(now_ms), epoch, emit, ends=frontier is None)
+            self._work(system_time(wall_ms), epoch, emit, ends=frontier is None)
             if epoch in closed:
                 self._snapshot(epoch)
         if frontier is None:

@@ -18,6 +18,7 @@ from dataflows.kafka.producer import DeliveryError
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
 from heartwheel.fleet import BAD_INPUT
+from heartwheel.signals import STEP_BACK_S
 from session_logic import journal
 from session_logic.lane import NEVER_MS, PAUSE_MS
 from tests.simulation.cluster import Run, World
@@ -33,6 +34,7 @@ LANES = 2
 DEVICES = [f"d{number}" for number in range(9)]
 STRICT_SKEW_MS = 100
 HELD_MS = 3_000
+STEP_BACK_MS = int(STEP_BACK_S * 1_000)
 FAR_MS = 10 * 86_400_000
 
 
@@ -93,6 +95,8 @@ class Simulation:
         self._by_broker = {topic for topic in TOPICS if self._choose_clock([False, False, True])}
         self._clocks_apart = self._choose_clock([False, True])
         self._ahead_ms: defaultdict[object, int] = defaultdict(self._choose_ahead_ms)
+        # By how much our own clock may be wrong.
+        self._wrong_ms = self._choose_clock([[], [], [300, 3_000], [3_000, 100_000, 3_600_000]])
         self._latest_ms = 0  # the latest timestamp that is an event's
         self._transactions: list[tuple[Where, list[int], int]] = []  # until when each is open
         self._transactional = random.Random(f"transactions {seed}")
@@ -125,16 +129,18 @@ class Simulation:
             self.fail_delivery: 0.5,
             self.stop: 0.5,
             self.correct_a_clock: 0.5,
+            self.set_our_clock: 0.5,
+            self.suspend: 0.5,
         }
         with segment_bytes(self._segment_bytes):
-            if self.world.settings.max_clock_skew_ms == STRICT_SKEW_MS:
+            if self.world.settings.max_clock_skew_ms == STRICT_SKEW_MS or self._wrong_ms:
                 self._store_a_dead_letter()
             for _ in range(steps):
                 self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
-        rules = self.world.settings.rules()
-        assert rules.catch_up == "latest" or not self._history.skips
-        judge = Judge(rules, self.world.log, TOPICS, self._history)
+        settings = self.world.settings
+        assert settings.catch_up == "latest" or not self._history.skips
+        judge = Judge(settings, self.world.log, self._history)
         judge.check(OUTPUT, LETTERS, self.world.now_ms)
         self.counts += judge.counts
 
@@ -243,6 +249,28 @@ class Simulation:
         else:
             self._seen[device] = Seen(session, self.world.now_ms)
         return f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'.encode()
+
+    def set_our_clock(self) -> None:
+        """Put our clock wrong or right; set back by over 2 s, the run ends, as signals see to."""
+        if self._wrong_ms:
+            wrong_ms = self._choose_clock(self._wrong_ms)
+            self._set_our_clock(self._choose_clock([0, 0, wrong_ms, -wrong_ms]))
+
+    def _set_our_clock(self, ahead_ms: int) -> None:
+        before_ms, self.world.wall_ahead_ms = self.world.wall_ahead_ms, ahead_ms
+        self.counts["clock set forward"] += before_ms < ahead_ms
+        self.counts["clock set back"] += before_ms > ahead_ms
+        if before_ms - ahead_ms > STEP_BACK_MS:
+            self.world.now_ms += 200
+            self.go_on(0.7)  # before it is noticed
+            self._end_run()
+            self.world.now_ms += 1_000
+            self._start()
+
+    def suspend(self) -> None:
+        """Let time pass while nothing goes on."""
+        self.world.now_ms += self.random.choice([400, 1_200, 5_000, 15_000, 60_000])
+        self.go_on(0.7)
 
     def pass_time(self) -> None:
         """Let some time pass and everything go on that is not held up."""
@@ -378,13 +406,14 @@ class Simulation:
     def _lanes(self, index: int) -> None:
         """Turn a process's lanes, and note which time each made up for at once."""
         self._active.lanes(index)
+        process = self._active.processes[index]
         latest = self.world.settings.catch_up == "latest"
-        for logic in self._active.processes[index].lanes.logics.values():
+        for logic in process.lanes.logics.values():
             lane = logic._lane
             fired_ms, resuming = self._lane_ms.get(lane.lane, (NEVER_MS, True))
             step_ms = lane.watermark_ms - fired_ms
             if latest and step_ms > 0 and (resuming or step_ms > PAUSE_MS):
-                skip = Skip(fired_ms, lane.watermark_ms, self.world.now_ms)
+                skip = Skip(fired_ms, lane.watermark_ms, process.clock.now_ms())
                 self._history.skips[lane.lane].append(skip)
             self._lane_ms[lane.lane] = lane.watermark_ms, lane.resuming
 
@@ -398,6 +427,7 @@ class Simulation:
         for order in self._history.orders.values():
             order.resume(offsets)
         self.active = Run(self.world)
+        self.counts["runs with a wrong clock"] += self.world.wall_ahead_ms != 0
         self._stalled.clear()
         self._lane_ms = {state[2]: (state[3], True) for state in database.load("sessions").values()}
         self.counts["runs"] += 1
@@ -414,6 +444,7 @@ class Simulation:
                 active.began_ms,
                 self.world.now_ms,
                 {where: p.consumer.reading for where, p in active.process_of.items()},
+                active.told_ms(),
             )
         )
 
@@ -434,6 +465,7 @@ class Simulation:
 
     def finish(self) -> None:
         """Let everything arrive and every session time out, stop, and look for leaks."""
+        self._set_our_clock(0)
         self._stalled.clear()
         settings = self.world.settings
         self._end_transactions(max((one[2] for one in self._transactions), default=0))

@@ -1,19 +1,34 @@
 """What happened in a simulation, as far as the judge must know: runs, orders and outages."""
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
+from operator import itemgetter
 
 from msgspec import Struct, field
 
 from dataflows.messages import RecordId
+from session_logic.lane import NEVER_MS
 from tests.support.fake_kafka import Reading, Where
 
 
 class Past(Struct):
-    """A run that is over; readings by input partition."""
+    """A run that is over; readings by input partition, and what its clock told at which moments."""
 
     began_ms: int
     ended_ms: int
     readings: dict[Where, Reading]
+    told_ms: list[tuple[int, int]]
+
+    def clock_ms(self, at_ms: int) -> int:
+        """Return the latest time that the clock of the run had told by a moment."""
+        told = bisect_right(self.told_ms, at_ms, key=itemgetter(0))
+        return self.told_ms[told - 1][1] if told else NEVER_MS
+
+    def given_ms(self, record: RecordId) -> int | None:
+        """Return the time by the clock at which a source was given a record; None if it was not."""
+        where = record[:2]
+        at_ms = self.readings[where].given_ms.get((where, record.offset))
+        return None if at_ms is None else self.clock_ms(at_ms)
 
 
 class Skip(Struct):

@@ -11,6 +11,7 @@ from itertools import chain, pairwise
 
 from dataflows.kafka.partition import REPORT_MS
 from dataflows.messages import RecordId
+from dataflows.settings import Settings
 from session_logic.clock import END_VALID_MS
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import (
@@ -23,7 +24,6 @@ from session_logic.events import (
     SessionEnd,
 )
 from session_logic.keys import key_group_of, lane_of
-from session_logic.rules import Rules
 from tests.simulation.explanation import NEVER_MS, Explanation, Life, Read, life_of, life_of_fact
 from tests.simulation.history import History, Skip
 from tests.support.fake_kafka import Log, Record, Where
@@ -35,15 +35,16 @@ class Judge:
 
     def __init__(
         self,
-        rules: Rules,
+        settings: Settings,
         log: Log,
-        topics: dict[str, str],
         history: History,
     ) -> None:
-        self._rules = rules
+        self._rules = settings.rules()
+        self._max_skew_ms = settings.max_clock_skew_ms
         self._log = log
-        self._topics = topics
+        self._topics = settings.input_topics
         self._history = history
+        self._latest_ms = max(past.clock_ms(past.ended_ms) for past in history.pasts)
         self.counts: Counter[str] = Counter()
         self._by_clock: set[RecordId] = set()  # what is no event because of its timestamp
         self._devices: defaultdict[str, list[OutputEvent]] = defaultdict(list)
@@ -140,7 +141,9 @@ class Judge:
 
     def _read(self, place: RecordId, come_to_ms: int) -> Read:
         """Return the fact that a record is, and how far time may have come when it was read."""
-        late_ms = self._known_by(place, self._log.at(place[:2])[place.offset])
+        record = self._log.at(place[:2])[place.offset]
+        assert record.time_ms <= self._latest_ms + self._max_skew_ms, f"{record} is in the future"
+        late_ms = self._known_by(place, record)
         return Read(self._fact(place), max(late_ms, min(come_to_ms, self._given_ms(place))))
 
     def _reordered(self) -> set[str]:
@@ -210,14 +213,11 @@ class Judge:
             assert end.time_ms in times_ms, f"{life}: {end}"
 
     def _given_ms(self, place: RecordId) -> int:
-        times = [
-            past.readings[place[:2]].given_ms.get((place[:2], place.offset))
-            for past in self._history.pasts
-        ]
+        times = [past.given_ms(place) for past in self._history.pasts]
         return max(time_ms for time_ms in times if time_ms is not None)
 
     def _known_by(self, place: RecordId, record: Record) -> int:
-        """Return the last moment that a lane may fire before it has to know of a record.
+        """Return the last time to which a lane may come before it has to know of a record.
 
         In the run in which it was appended: a lease after the source was last sure that it had
         come to the end. A later run reads to the end first.
@@ -225,16 +225,15 @@ class Judge:
         limit_ms, where, offset = NEVER_MS, place[:2], place.offset
         for past in self._history.pasts:
             if past.ended_ms <= record.appended_ms:
-                limit_ms = max(limit_ms, past.ended_ms)
+                limit_ms = max(limit_ms, past.clock_ms(past.ended_ms))
             elif past.began_ms <= record.appended_ms:
                 reading = past.readings[where]
                 sure_ms = [begin for begin, end in reading.doubts if end > record.appended_ms]
                 held_ms = reading.held_ms[where]
                 sure_ms += [ms + REPORT_MS for ms in held_ms if ms >= record.appended_ms]
                 given_ms = reading.given_ms.get((where, offset), past.ended_ms)
-                limit_ms = max(
-                    limit_ms, min(past.ended_ms, min([given_ms, *sure_ms]) + END_VALID_MS)
-                )
+                sure_until_ms = past.clock_ms(min([given_ms, *sure_ms])) + END_VALID_MS
+                limit_ms = max(limit_ms, min(past.clock_ms(past.ended_ms), sure_until_ms))
         return limit_ms
 
     def _check_life(self, known: ModelLife, opened: dict[Life, int]) -> None:
@@ -303,6 +302,8 @@ class Judge:
             assert (record.key, record.value) == (source.key, source.value)
             found[letter] += 1
         assert found.keys() == wanted, f"dead letters {found} instead of {wanted}"
+        for letter in self._by_clock:
+            assert self._was_in_the_future(letter), f"{letter} was not in the future"
         for letter, times in found.items():
             assert times <= 1 + self._history.doubled_letters[letter], (
                 f"dead letter {letter}: {times}"
@@ -310,6 +311,12 @@ class Judge:
         self.counts["dead letters"] += len(found)
         self.counts["dead letters by the clock"] += len(self._by_clock)
         self.counts["dead letters doubled"] += found.total() - len(found)
+
+    def _was_in_the_future(self, place: RecordId) -> bool:
+        """Say whether a record was in the future by the clock of a run that was given it."""
+        time_ms = self._log.at(place[:2])[place.offset].time_ms - self._max_skew_ms
+        given_ms = [past.given_ms(place) for past in self._history.pasts]
+        return any(at_ms is not None and at_ms < time_ms for at_ms in given_ms)
 
 
 def letter_of(record: Record) -> RecordId:

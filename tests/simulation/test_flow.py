@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from dataflows import decode
-from dataflows.kafka import consumer
+from dataflows.kafka import consumer, sink
 from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from dataflows.kafka.partition import InputPartition
@@ -219,7 +219,13 @@ def mistake_who_set_the_timestamp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "TIMESTAMP_CREATE_TIME", TIMESTAMP_LOG_APPEND_TIME)
 
 
+def judge_by_this_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reject by a clock that is behind what an earlier run has acted on."""
+    monkeypatch.setattr(sink.KafkaSink, "published_ms", lambda _: 0)
+
+
 FAULTS = [
+    judge_by_this_clock_alone,
     mistake_who_set_the_timestamp,
     end_no_session_that_is_ignored,
     drop_journal_row,

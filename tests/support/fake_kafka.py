@@ -148,6 +148,7 @@ class Producer:
         key: bytes | str | None,
         partition: int,
         on_delivery: Callable[..., None] | None = None,
+        timestamp: int = 0,
         headers: dict[str, Any] | None = None,
     ) -> None:
         if self._failed:
@@ -156,14 +157,14 @@ class Producer:
         if len(queue) >= self._limit:
             raise BufferError
         key = key.encode() if isinstance(key, str) else key
-        queue.append((Record(0, key, value, headers, 0), on_delivery))
+        queue.append((Record(timestamp, key, value, headers, 0), on_delivery))
 
     def take(self, where: Where, count: int) -> None:
         """Put the first records that are on their way to a partition into the log."""
         queue, log = self.flying[where], self._log.at(where)
         for _ in range(min(count, len(queue))):
             record, on_delivery = queue.popleft()
-            record.time_ms = record.appended_ms = self._now_ms()
+            record.appended_ms = self._now_ms()
             log.append(record)
             if on_delivery is not None:
                 message = Message(where, len(log) - 1, record)
@@ -208,9 +209,14 @@ class Producer:
 
 
 class Reading:
-    """What a source has been given in a run: when each record, and when it had to doubt."""
+    """What a source has been given in a run: when each record, and when it had to doubt.
 
-    def __init__(self) -> None:
+    clock_ms tells the time by the clock of the run, which may be set.
+    """
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        self._clock_ms = clock_ms
+        self._clock_polled_ms = 0
         self.given_ms: dict[tuple[Where, int], int] = {}
         self.doubts: list[tuple[int, int]] = []  # (last it was sure, first it may be again)
         # When it was told that a partition has more than it is given.
@@ -223,9 +229,10 @@ class Reading:
 
     def note(self, messages: list[Message], now_ms: int) -> None:
         """Note a poll and what it gave."""
-        if self._polled_ms is not None and now_ms - self._polled_ms > PAUSE_MS:
+        passed_ms = self._clock_ms() - self._clock_polled_ms
+        if self._polled_ms is not None and passed_ms > PAUSE_MS:
             self.doubts.append((self._polled_ms, now_ms))
-        self._polled_ms = now_ms
+        self._polled_ms, self._clock_polled_ms = now_ms, self._clock_ms()
         for message in messages:
             if message.error() is AWAY:
                 self.doubts.append((now_ms, now_ms))
@@ -237,10 +244,12 @@ class Reading:
 class Consumer:
     """Reads what `fetch` has brought; knows of a log what the newest answer said."""
 
-    def __init__(self, log: Log, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, log: Log, now_ms: Callable[[], int], clock_ms: Callable[[], int] | None = None
+    ) -> None:
         self._log = log
         self._now_ms = now_ms
-        self.reading = Reading()
+        self.reading = Reading(clock_ms or now_ms)
         self.next: dict[Where, int] = {}
         self.high: dict[Where, int] = {}
         self._end_told: dict[Where, int] = {}

@@ -49,6 +49,13 @@ def resume() -> Resume:
     return Resume()
 
 
+def test_newest_record_of_all_partitions_tells_how_far_runs_have_come(resume: Resume) -> None:
+    """It is the last one of its partition; partitions without records tell nothing."""
+    assert resume.reader.newest_ms("out", LANES) == 0
+    resume.log.at(("out", 1)).extend(Record(T + ms, b"k", b"v", None, T) for ms in (-5, 7))
+    assert resume.reader.newest_ms("out", LANES) == T + 7
+
+
 def test_lanes_learn_what_is_there_and_send_the_rest(resume: Resume) -> None:
     """All lanes are read at once, each from its own offset."""
     first, second = DEVICES
