@@ -38,7 +38,9 @@ class Settings(
     input_topics: Annotated[
         Topics,
         Meta(
-            description="Input topics with their platforms, as topic=platform, with commas between."
+            description="Input topics with their platforms, as topic=platform, with commas "
+            "between. One that is added is read from HEARTWHEEL_START on. Take one away only after "
+            "a clean stop: else what a crashed run has sent of it is sent again once it is back."
         ),
     ] = field(default_factory=lambda: {"console-events": "console", "pc-events": "pc"})
     output_topic: Annotated[

@@ -181,7 +181,7 @@ class Run:
             for topic in settings.input_topics
             for partition in range(len(world.log.topics[topic]))
         ]
-        count = self._random.choice([1, 1, 2])
+        count = self._random.choice([1, 1, 2, 3])
         self._shift = self._random.randrange(100)
         owners = {name: self._owner(name, count) for name in names}
         self._origins = Origins(settings.lanes)

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dataflows.kafka.producer import DeliveryError
 from dataflows.messages import DEAD_LETTER_KEY
@@ -29,6 +30,7 @@ from tests.support.fake_kafka import Log, Record, Where
 
 BEGIN_MS = 1_700_000_000_000
 TOPICS = {"console-events": "console", "pc-events": "pc"}
+MORE_TOPICS = TOPICS | {"tv-events": "tv"}
 OUTPUT, LETTERS = "out", "letters"
 LANES = 2
 DEVICES = [f"d{number}" for number in range(9)]
@@ -62,9 +64,14 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         choose = self.random.choice
+        # In some histories a run reads more or fewer topics than the one before it.
+        self._choose_topics = random.Random(f"topics {seed}")
+        self._topics_change = self._choose_topics.random() < 0.3
+        self._topics = MORE_TOPICS if self._topics_change else TOPICS
+        self._finishing = False
         heartbeat_ms = choose([400, 1_000, 2_000])
         settings = Settings(
-            input_topics=TOPICS,
+            input_topics=self._topics,
             output_topic=OUTPUT,
             dead_letter_topic=LETTERS,
             lanes=LANES,
@@ -79,12 +86,12 @@ class Simulation:
             # In some histories a timestamp that is ahead makes a dead letter, for a while.
             max_clock_skew_ms=STRICT_SKEW_MS if seed % 10 == 7 else 60_000,
         )
-        topics = dict.fromkeys(TOPICS, 2) | {OUTPUT: LANES, LETTERS: choose([1, 2])}
+        topics = dict.fromkeys(self._topics, 2) | {OUTPUT: LANES, LETTERS: choose([1, 2])}
         self.world = World(BEGIN_MS, Log(topics), Database(), settings, self.random)
         # Partitions that have a record in every answer, and how long ago it was timestamped.
         choose_busy = random.Random(f"busy {seed}").choice
         self._busy_ms = {
-            (choose_busy(list(TOPICS)), choose_busy([0, 1])): choose_busy([0, 3_000, 60_000])
+            (choose_busy(list(self._topics)), choose_busy([0, 1])): choose_busy([0, 3_000, 60_000])
             for _ in range(choose_busy([0, 0, 1, 2]))
         }
         # Devices of which each event is in any partition of any topic.
@@ -92,7 +99,9 @@ class Simulation:
         self._roaming = set(DEVICES[: choose_roaming([0, 0, 2, 5])])
         # Topics of which the brokers set the timestamps, and by how much clocks are ahead of ours.
         self._choose_clock = random.Random(f"clocks {seed}").choice
-        self._by_broker = {topic for topic in TOPICS if self._choose_clock([False, False, True])}
+        self._by_broker = {
+            topic for topic in self._topics if self._choose_clock([False, False, True])
+        }
         self._clocks_apart = self._choose_clock([False, True])
         self._ahead_ms: defaultdict[object, int] = defaultdict(self._choose_ahead_ms)
         # By how much our own clock may be wrong.
@@ -108,7 +117,7 @@ class Simulation:
         self._lane_ms: dict[int, tuple[int, bool]] = {}
         self.counts: Counter[str] = Counter()
         self.active: Run | None = None
-        self._start()
+        self._start(stopped=True)
 
     @property
     def _active(self) -> Run:
@@ -170,8 +179,9 @@ class Simulation:
         """Return a topic and partition for an event."""
         number = int(device[1:])
         if device in self._roaming:
-            number = self.random.randrange(2 * len(TOPICS))
-        return list(TOPICS)[number % 2], number // 2 % 2
+            number = self.random.randrange(2 * len(self._topics))
+        topics = list(self._topics)
+        return topics[number % len(topics)], number // len(topics) % 2
 
     def _choose_ahead_ms(self) -> int:
         """Return by how much a broker's or a device's clock is ahead of ours."""
@@ -329,9 +339,10 @@ class Simulation:
     def stop(self) -> None:
         """Stop cleanly and start again."""
         self._drain()
+        stopped = self._active.ended
         self._end_run()
         self.world.now_ms += self.random.choice([20, 500, 3_000])
-        self._start()
+        self._start(stopped=stopped)
 
     # How it goes on.
 
@@ -419,18 +430,30 @@ class Simulation:
 
     # Runs.
 
-    def _start(self) -> None:
+    def _start(self, *, stopped: bool = False) -> None:
         database = self.world.database
         database.forget_unfinished()
         stored = {name.rpartition("/"): at for name, at in database.load("source").items()}
         offsets = {(topic, int(number)): at for (topic, _, number), at in stored.items()}
         for order in self._history.orders.values():
             order.resume(offsets)
+        self._change_topics(stopped=stopped)
         self.active = Run(self.world)
         self.counts["runs with a wrong clock"] += self.world.wall_ahead_ms != 0
         self._stalled.clear()
         self._lane_ms = {state[2]: (state[3], True) for state in database.load("sessions").values()}
         self.counts["runs"] += 1
+
+    def _change_topics(self, *, stopped: bool) -> None:
+        """Let a topic join; after a clean stop one may leave as well."""
+        before = self.world.settings.input_topics
+        names = set(self._topics)
+        if self._topics_change and not self._finishing:
+            names.remove(self._choose_topics.choice(sorted(names)))
+            names |= set() if stopped else before.keys()
+        topics = {name: self._topics[name] for name in self._topics if name in names}
+        self.counts["runs with other topics"] += topics != before
+        self.world.settings = replace(self.world.settings, input_topics=topics)
 
     def _end_run(self) -> None:
         active, self.active = self._active, None
@@ -466,6 +489,9 @@ class Simulation:
     def finish(self) -> None:
         """Let everything arrive and every session time out, stop, and look for leaks."""
         self._set_our_clock(0)
+        self._finishing = True
+        if self.world.settings.input_topics != self._topics:
+            self.stop()
         self._stalled.clear()
         settings = self.world.settings
         self._end_transactions(max((one[2] for one in self._transactions), default=0))

@@ -27,7 +27,8 @@ class Past(Struct):
     def given_ms(self, record: RecordId) -> int | None:
         """Return the time by the clock at which a source was given a record; None if it was not."""
         where = record[:2]
-        at_ms = self.readings[where].given_ms.get((where, record.offset))
+        reading = self.readings.get(where)
+        at_ms = None if reading is None else reading.given_ms.get((where, record.offset))
         return None if at_ms is None else self.clock_ms(at_ms)
 
 

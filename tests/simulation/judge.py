@@ -224,7 +224,7 @@ class Judge:
         """
         limit_ms, where, offset = NEVER_MS, place[:2], place.offset
         for past in self._history.pasts:
-            if past.ended_ms <= record.appended_ms:
+            if past.ended_ms <= record.appended_ms or where not in past.readings:
                 limit_ms = max(limit_ms, past.clock_ms(past.ended_ms))
             elif past.began_ms <= record.appended_ms:
                 reading = past.readings[where]
