@@ -62,13 +62,6 @@ class RunState(Struct, eq=False):
         """Return the lanes that have begun in this process, in order."""
         return [lane for _, lane in sorted(self.lanes.copy().items())]
 
-    def reached_ms(self) -> int:
-        """Return how far time has ever come in a lane here.
-
-        That is later than the clock if the clock was set back since an earlier run.
-        """
-        return max((lane.reached_ms for lane in self.lanes.copy().values()), default=0)
-
     def at_end_of_input(self) -> bool:
         """Say whether every input partition is read to its end, as far as a lane here knows."""
         return any(lane.clock.live for lane in self.lanes.copy().values())

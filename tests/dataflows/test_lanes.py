@@ -119,7 +119,7 @@ def test_lane_of_a_run_that_was_ahead_of_time_sends_nothing_again_and_goes_on() 
     later = Step(stored)
     later.batch(*rows, CAUGHT_UP)
     assert not any(later.logic.on_notify()[0])
-    assert later.run.reached_ms() == T + HOUR_MS
+    assert later.run.lanes[0].reached_ms == T + HOUR_MS
     ended = later.batch(LaneBatch(0, [Fact(False, "device", "session", "pc", T)]))
     assert [type(decode_output(value)) for records in ended for value in records.values] == [
         SessionEnd
