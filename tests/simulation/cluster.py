@@ -27,9 +27,10 @@ from session_logic.codec import decode_input
 from session_logic.events import Rejected
 from session_logic.journal import Row
 from session_logic.keys import key_group_of, lane_of
+from session_logic.lane import NEVER_MS, Lane
 from session_logic.output import OutputBatch
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
-from tests.simulation.history import History
+from tests.simulation.history import Change, History
 from tests.support.fake_kafka import Consumer, Log, Producer, Where
 
 
@@ -96,18 +97,36 @@ class Origins:
 
 
 class NotedLane(LaneLogic):
-    """A lane of which the order is noted in which it takes facts in."""
+    """A lane of which the order is noted in which it takes facts in, and other rules."""
 
     def __init__(self, world: World, run: RunState, origins: Origins, stored: Any) -> None:
         super().__init__(world.settings, run, stored)
+        self._rules = world.settings.rules()
         self._orders = world.history.orders
         self._origins = origins
+        if self._lane is not None:
+            self._note_rules(self._lane, len(self._orders[self._lane.lane].taken))
 
     def on_batch(self, values: list[LaneBatch | Row]) -> Any:
+        order = self._orders[values[0].lane]
+        self._begun = len(order.taken)
+        if self._lane is None:
+            order.taken.append(Change(self._rules, NEVER_MS, NEVER_MS))
         for value in values:
             if isinstance(value, LaneBatch):
-                self._orders[value.lane].taken += self._origins.pop(value)
+                order.taken += self._origins.pop(value)
         return super().on_batch(values)
+
+    def _restore(self, lane: Lane, row: Row, now: int) -> Any:
+        emitted = super()._restore(lane, row, now)
+        self._note_rules(lane, self._begun)  # rows come first of a batch
+        return emitted
+
+    def _note_rules(self, lane: Lane, at: int) -> None:
+        order = self._orders[lane.lane]
+        if not lane.restoring and not order.change().is_to(lane._rules):
+            change = Change(lane._rules, lane.watermark_ms, lane.reached_ms)
+            order.taken.insert(at, change)
 
 
 class Process:

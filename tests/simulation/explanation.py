@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, SessionEnd, Watermark
 from session_logic.rules import Rules
+from tests.simulation.history import Change
 from tests.support.model import Ending, Model
 from tests.support.model import Life as ModelLife
 
@@ -29,12 +30,16 @@ class Read(Struct):
     late_ms: int
 
 
+Event = Read | Change
+
+
 class _State(Struct):
     """What a lane may know of a device; late_ends has the ends that were read after a later one."""
 
     lives: list[ModelLife] = []
     endings: list[Ending] = []
     late_ends: dict[Life, int] = {}
+    rules: Rules | None = None
 
     def name(self) -> Any:
         """Return what tells it from others."""
@@ -49,11 +54,16 @@ class Explanation:
     """The facts of a device and its records; `find` says what happened."""
 
     def __init__(
-        self, rules: Rules, reads: list[Read], records: list[OutputEvent], end_ms: int
+        self, events: list[Event], records: list[OutputEvent], undone_ms: set[int], end_ms: int
     ) -> None:
-        self._rules = rules
-        self._reads = reads
+        """Take the facts and changes of rules, of which the first is the beginning.
+
+        undone_ms are the times at which a crashed run ended what was over the maximum.
+        """
+        self._events = events
+        self._undone_ms = undone_ms
         self._end_ms = end_ms
+        self._device = next(event.fact.device_id for event in events if isinstance(event, Read))
         self._order = [
             life for life, after in pairwise([*map(life_of, records), None]) if life != after
         ]
@@ -74,17 +84,19 @@ class Explanation:
 
     def _find(self, index: int, state: _State) -> list[tuple[int, _State]] | None:
         """Return how it goes on from before a fact: with which times, and to which states."""
-        if index == len(self._reads):
+        if index == len(self._events):
             return self._finish(state)
         name = index, state.name()
         if name in self._impossible:
             return None
-        for fired_ms, after in self._possible(self._reads[index], state):
+        event = self._events[index]
+        after_event = self._changed if isinstance(event, Change) else self._possible
+        for fired_ms, after in after_event(event, state):  # type: ignore[arg-type]
             path = self._find(index + 1, after)
             if path is not None:
                 return [(fired_ms, after), *path]
         self._impossible.add(name)
-        self._note(index, f"{self._reads[index].fact} is nowhere to be seen in {self._order}")
+        self._note(index, f"{event} is nowhere to be seen in {self._order}")
         return None
 
     def _note(self, index: int, what: str) -> None:
@@ -97,12 +109,12 @@ class Explanation:
         model = self._model(state)
         wanted = [life_of_fact(life.fact) for life in state.lives]
         if wanted != self._order:
-            self._note(len(self._reads), f"sessions {self._order} instead of {wanted}")
+            self._note(len(self._events), f"sessions {self._order} instead of {wanted}")
             return None
         for event in model.advance(NEVER_MS, self._end_ms, newest_only=False):
             found = self._ends.get(life_of(event))
-            if isinstance(event, SessionEnd) and event != found:
-                self._note(len(self._reads), f"{found} instead of {event}")
+            if isinstance(event, SessionEnd) and not self._has(event, self._end_ms):
+                self._note(len(self._events), f"{found} instead of {event}")
                 return None
         return [(NEVER_MS, state)]
 
@@ -111,7 +123,7 @@ class Explanation:
         fact, known = read.fact, {life_of_fact(life.fact) for life in state.lives}
         seen = set()
         for endings in (state.endings, self._replayed(state)):
-            for fired_ms in (NEVER_MS, *self._moments_ms(state.lives, endings, read)):
+            for fired_ms in (NEVER_MS, *self._moments_ms(state, endings, read)):
                 model = self._model(replace(state, endings=endings))
                 events = model.apply(fact, Watermark(fired_ms))
                 if not self._fits(read, events, known):
@@ -123,12 +135,27 @@ class Explanation:
 
     def _model(self, state: _State) -> Model:
         """Return a model that knows what a lane may know."""
-        model = Model(self._rules)
-        for life in state.lives:
-            model.lives.setdefault(life.fact.device_id, []).append(replace(life))
-        if state.lives or state.endings:
-            model.endings[self._reads[0].fact.device_id] = state.endings
+        assert state.rules is not None
+        model = Model(state.rules)
+        model.lives[self._device] = [replace(life) for life in state.lives]
+        model.endings[self._device] = state.endings
         return model
+
+    def _changed(self, change: Change, state: _State) -> Iterator[tuple[int, _State]]:
+        """Yield the states that other rules may lead to; by those of before time had come so far.
+
+        Where the clock was set back, it had not for facts that were taken in after that.
+        """
+        if state.rules is None:
+            yield NEVER_MS, replace(state, rules=change.rules)
+            return
+        for upto_ms in {change.watermark_ms, change.reached_ms}:
+            model = self._model(state)
+            events = model.advance(NEVER_MS, upto_ms, newest_only=False)
+            events += model.change_rules(change.rules, Watermark(change.watermark_ms))
+            if all(self._has(e, upto_ms) for e in events if isinstance(e, SessionEnd)):
+                lives, endings = model.lives[self._device], model.endings[self._device]
+                yield NEVER_MS, replace(state, lives=lives, endings=endings, rules=change.rules)
 
     @staticmethod
     def _state(fact: Fact, model: Model, late_ends: dict[Life, int]) -> _State:
@@ -141,7 +168,7 @@ class Explanation:
                 life = fact.device_id, fact.session_id, began_ms or 0
                 earliest_ms = min(fact.time_ms, late_ends.get(life, fact.time_ms))
                 late_ends = late_ends | {life: earliest_ms}
-        return _State(model.lives[fact.device_id], endings, late_ends)
+        return _State(model.lives[fact.device_id], endings, late_ends, model.rules)
 
     def _replayed(self, state: _State) -> list[Ending]:
         """Return the ends as a run may know them that was begun after a crash.
@@ -162,20 +189,22 @@ class Explanation:
             for ending in state.endings
         ]
 
-    def _moments_ms(self, lives: list[ModelLife], endings: list[Ending], read: Read) -> list[int]:
+    @staticmethod
+    def _moments_ms(state: _State, endings: list[Ending], read: Read) -> list[int]:
         """Return the times that make a difference to a fact, if time had come so far.
 
         They are those of a timeout, of a heartbeat that an end must not be before, and of an end
         that is remembered no longer.
         """
-        rules = self._rules
-        kept_ms = rules.deduplication_window_ms + rules.heartbeat_ms
-        moments_ms = [end.ended_ms + kept_ms for end in endings]
-        for life in lives:
-            started_ms = life.fact.time_ms
+        rules = state.rules
+        assert rules is not None
+        window_ms = rules.deduplication_window_ms
+        moments_ms = [end.ended_ms + window_ms + end.interval_ms for end in endings]
+        for life in state.lives:
+            started_ms, interval_ms = life.fact.time_ms, life.interval_ms
             timeout_ms = started_ms + rules.max_session_ms
-            moments_ms += [timeout_ms, (life.ended_ms or timeout_ms) + kept_ms]
-            moments_ms += range(started_ms, min(read.late_ms, timeout_ms) + 1, rules.heartbeat_ms)
+            moments_ms += [timeout_ms, (life.ended_ms or timeout_ms) + window_ms + interval_ms]
+            moments_ms += range(started_ms, min(read.late_ms, timeout_ms) + 1, interval_ms)
         return sorted({ms for ms in moments_ms if read.fact.time_ms < ms <= read.late_ms})
 
     def _fits(self, read: Read, events: list[OutputEvent], known: set[Life]) -> bool:
@@ -189,12 +218,14 @@ class Explanation:
     def _has(self, end: SessionEnd, late_ms: int) -> bool:
         """Say whether the log has an end, at its time or at that of a heartbeat that was out.
 
-        A crashed run may have published the heartbeat, and the next one does not remember that.
+        A crashed run may have published the heartbeat, and the next one does not remember that. It
+        may have ended what was over the maximum as well, at another time.
         """
         found, beat_ms = self._ends.get(life_of(end)), self._beats_ms.get(life_of(end), NEVER_MS)
         if found is not None and end.time_ms < beat_ms <= late_ms:
             end = replace(end, time_ms=beat_ms, duration_ms=beat_ms - end.started_ms)
-        return found == end
+        cut_short = found is not None and found.reason == end.reason == "timed_out"
+        return found == end or (cut_short and found.time_ms in self._undone_ms)
 
 
 def life_of(event: OutputEvent) -> Life:

@@ -22,6 +22,7 @@ from heartwheel.fleet import BAD_INPUT
 from heartwheel.signals import STEP_BACK_S
 from session_logic import journal
 from session_logic.lane import NEVER_MS, PAUSE_MS
+from session_logic.restoring import read_lane_state
 from tests.simulation.cluster import Run, World
 from tests.simulation.engine import Database
 from tests.simulation.history import Past, Skip
@@ -69,18 +70,16 @@ class Simulation:
         self._topics_change = self._choose_topics.random() < 0.3
         self._topics = MORE_TOPICS if self._topics_change else TOPICS
         self._finishing = False
-        heartbeat_ms = choose([400, 1_000, 2_000])
+        self._choose_rules = random.Random(f"rules {seed}")
+        self._rules_change = self._choose_rules.random() < 0.3
         settings = Settings(
             input_topics=self._topics,
             output_topic=OUTPUT,
             dead_letter_topic=LETTERS,
             lanes=LANES,
-            heartbeat_ms=heartbeat_ms,
-            max_session_ms=heartbeat_ms * choose([1, 3, 6]) + choose([0, 0, 1, heartbeat_ms // 2]),
-            deduplication_window_ms=choose([heartbeat_ms, 4 * heartbeat_ms]),
+            **self._some_rules(),
             tick_ms=5,
             monitor_group="",  # it has a client of its own
-            catch_up=choose(["latest", "all"]),
             new_store=seed % 2 == 0,  # then a lane begins at the end of its partition
             restore_timeout_ms=10**9,
             # In some histories a timestamp that is ahead makes a dead letter, for a while.
@@ -124,6 +123,18 @@ class Simulation:
         assert self.active is not None
         return self.active
 
+    def _some_rules(self) -> dict[str, Any]:
+        """Return settings that the rules follow from."""
+        choose = self._choose_rules.choice
+        heartbeat_ms = choose([400, 1_000, 2_000])
+        odd_ms = choose([0, 0, 1, heartbeat_ms // 2])
+        return {
+            "heartbeat_ms": heartbeat_ms,
+            "max_session_ms": heartbeat_ms * choose([1, 3, 6]) + odd_ms,
+            "deduplication_window_ms": choose([heartbeat_ms, 4 * heartbeat_ms]),
+            "catch_up": choose(["latest", "all"]),
+        }
+
     # What happens.
 
     def run(self, steps: int) -> None:
@@ -136,7 +147,7 @@ class Simulation:
             self.lose_broker: 1,
             self.hold_up: 0.8,
             self.fail_delivery: 0.5,
-            self.stop: 0.5,
+            self.stop: 2 if self._rules_change else 0.5,
             self.correct_a_clock: 0.5,
             self.set_our_clock: 0.5,
             self.suspend: 0.5,
@@ -148,7 +159,6 @@ class Simulation:
                 self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
         settings = self.world.settings
-        assert settings.catch_up == "latest" or not self._history.skips
         judge = Judge(settings, self.world.log, self._history)
         judge.check(OUTPUT, LETTERS, self.world.now_ms)
         self.counts += judge.counts
@@ -428,6 +438,17 @@ class Simulation:
                 self._history.skips[lane.lane].append(skip)
             self._lane_ms[lane.lane] = lane.watermark_ms, lane.resuming
 
+    def _note_unfinished_skips(self, active: Run) -> None:
+        """Note what lanes were making up for at once: sessions that have ended got the newest."""
+        if self.world.settings.catch_up == "latest":
+            for process in active.processes:
+                now_ms = process.clock.now_ms()
+                for logic in process.lanes.logics.values():
+                    lane = logic._lane
+                    if lane.resuming:
+                        skip = Skip(lane.watermark_ms, now_ms, now_ms)
+                        self._history.skips[lane.lane].append(skip)
+
     # Runs.
 
     def _start(self, *, stopped: bool = False) -> None:
@@ -435,9 +456,19 @@ class Simulation:
         database.forget_unfinished()
         stored = {name.rpartition("/"): at for name, at in database.load("source").items()}
         offsets = {(topic, int(number)): at for (topic, _, number), at in stored.items()}
-        for order in self._history.orders.values():
-            order.resume(offsets)
+        states = [read_lane_state(state) for state in database.load("sessions").values()]
+        rules = {state.lane: state.rules for state in states}
+        for lane, order in self._history.orders.items():
+            order.resume(offsets, rules.get(lane))
         self._change_topics(stopped=stopped)
+        if (
+            stopped
+            and self._rules_change
+            and not self._finishing
+            and self._choose_rules.random() < 0.7
+        ):
+            self.world.settings = replace(self.world.settings, **self._some_rules())
+            self.counts["runs with other rules"] += 1
         self.active = Run(self.world)
         self.counts["runs with a wrong clock"] += self.world.wall_ahead_ms != 0
         self._stalled.clear()
@@ -457,6 +488,7 @@ class Simulation:
 
     def _end_run(self) -> None:
         active, self.active = self._active, None
+        self._note_unfinished_skips(active)
         active.crash()
         if DEAD_LETTER_KEY not in self.world.database.load("sink"):
             # The very first letters: a run that has no snapshot of them sends them again.
@@ -468,6 +500,7 @@ class Simulation:
                 self.world.now_ms,
                 {where: p.consumer.reading for where, p in active.process_of.items()},
                 active.told_ms(),
+                self.world.settings.rules(),
             )
         )
 
@@ -502,7 +535,8 @@ class Simulation:
             self.go_on(0.9)
         self._turns(40)
         for _ in range(50):
-            if not any(logic._lane.resuming for logic in self._lane_logics()):
+            lanes = [logic._lane for logic in self._lane_logics()]
+            if not any(lane.resuming or lane.table.active for lane in lanes):
                 break
             self._turns(40)
         for logic in self._lane_logics():

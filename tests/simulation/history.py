@@ -8,6 +8,8 @@ from msgspec import Struct, field
 
 from dataflows.messages import RecordId
 from session_logic.lane import NEVER_MS
+from session_logic.restoring import StoredRules
+from session_logic.rules import Rules
 from tests.support.fake_kafka import Reading, Where
 
 
@@ -18,6 +20,7 @@ class Past(Struct):
     ended_ms: int
     readings: dict[Where, Reading]
     told_ms: list[tuple[int, int]]
+    rules: Rules
 
     def clock_ms(self, at_ms: int) -> int:
         """Return the latest time that the clock of the run had told by a moment."""
@@ -43,29 +46,64 @@ class Skip(Struct):
     back_ms: int
 
 
+class Change(Struct):
+    """The rules that a lane goes by from then on, and how far its time had come.
+
+    reached_ms is later if the clock was ahead before, and the lane was set back.
+    """
+
+    rules: Rules
+    watermark_ms: int
+    reached_ms: int
+
+    def is_to(self, rules: Rules | StoredRules | None) -> bool:
+        """Say whether the change is to these rules."""
+        return rules is not None and _times_ms(self.rules) == _times_ms(rules)
+
+
+Event = RecordId | Change
+
+
 class Undone(Struct):
-    """Records that a lane took in after the first kept ones of its order, before a crash."""
+    """What a lane took in after the first kept events of its order, before a crash."""
 
     kept: int
-    records: list[RecordId]
+    events: list[Event]
 
 
 class Order(Struct):
-    """The order in which a lane took in its facts, by where they were in Kafka.
+    """The order in which a lane took in its facts, by where they were in Kafka, and other rules.
 
     A crash takes back what was after the last snapshot; the next run takes that in again, in the
     same order where it is of one partition.
     """
 
-    taken: list[RecordId] = []
+    taken: list[Event] = []
     undone: list[Undone] = []
+    kept: int = 0  # how many of those taken are stored
 
-    def resume(self, offsets: dict[Where, int]) -> None:
-        """Keep what is before the offsets that are stored."""
-        kept = [record for record in self.taken if record.offset < offsets.get(record[:2], 0)]
+    def records(self) -> list[RecordId]:
+        """Return where the facts are."""
+        return [event for event in self.taken if not isinstance(event, Change)]
+
+    def change(self) -> Change:
+        """Return the last change of rules; the first one is the beginning."""
+        return [event for event in self.taken if isinstance(event, Change)][-1]
+
+    def resume(self, offsets: dict[Where, int], rules: StoredRules | None) -> None:
+        """Keep what is before the offsets that are stored, and the change to the stored rules."""
+
+        def is_stored(event: Event) -> bool:
+            if isinstance(event, Change):
+                return event.is_to(rules)
+            return event.offset < offsets.get(event[:2], 0)
+
+        before, later = self.taken[: self.kept], self.taken[self.kept :]
+        kept = before + [event for event in later if is_stored(event)]
         assert self.taken[: len(kept)] == kept, "a snapshot has later facts without earlier ones"
-        if len(kept) < len(self.taken):
-            self.undone.append(Undone(len(kept), self.taken[len(kept) :]))
+        self.kept = len(kept)
+        if self.kept < len(self.taken):
+            self.undone.append(Undone(self.kept, self.taken[self.kept :]))
         self.taken = kept
 
 
@@ -76,3 +114,7 @@ class History(Struct):
     orders: defaultdict[int, Order] = field(default_factory=lambda: defaultdict(Order))
     skips: defaultdict[int, list[Skip]] = field(default_factory=lambda: defaultdict(list))
     doubled_letters: Counter[RecordId] = field(default_factory=Counter)
+
+
+def _times_ms(rules: Rules | StoredRules) -> tuple[int, int, int]:
+    return rules.heartbeat_ms, rules.max_session_ms, rules.deduplication_window_ms

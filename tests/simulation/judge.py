@@ -25,7 +25,7 @@ from session_logic.events import (
 )
 from session_logic.keys import key_group_of, lane_of
 from tests.simulation.explanation import NEVER_MS, Explanation, Life, Read, life_of, life_of_fact
-from tests.simulation.history import History, Skip
+from tests.simulation.history import Change, Event, History, Skip
 from tests.support.fake_kafka import Log, Record, Where
 from tests.support.model import Life as ModelLife
 
@@ -39,7 +39,15 @@ class Judge:
         log: Log,
         history: History,
     ) -> None:
-        self._rules = settings.rules()
+        self._rules = [past.rules for past in history.pasts]
+        self._skips = any(rules.catch_up == "latest" for rules in self._rules)
+        self._undone_ms = {
+            event.watermark_ms + 1
+            for order in history.orders.values()
+            for undone in order.undone
+            for event in undone.events
+            if isinstance(event, Change)
+        }
         self._max_skew_ms = settings.max_clock_skew_ms
         self._log = log
         self._topics = settings.input_topics
@@ -62,7 +70,10 @@ class Judge:
         orders = self._orders()
         reordered = self._reordered()
         for device, places in orders.items():
-            reads = [self._read(place, come_to_ms[place]) for place in places]
+            reads = [
+                place if isinstance(place, Change) else self._read(place, come_to_ms[place])
+                for place in places
+            ]
             check = self._check_reordered if device in reordered else self._check_device
             check(device, reads, end_ms)
         assert not self._devices, f"records of unknown devices: {self._devices}"
@@ -100,26 +111,41 @@ class Judge:
             latest_ms[where] = max(latest_ms[where], record.time_ms)
         return come_to_ms
 
-    def _orders(self) -> dict[str, list[RecordId]]:
+    def _orders(self) -> dict[str, list[Event]]:
         """Return the events of each device in the order in which its lane took them in.
 
-        Every event is in it, once and in the order of its partition.
+        Every event of the input is in it, once and in the order of its partition.
         """
-        orders = defaultdict[str, list[RecordId]](list)
-        for order in self._history.orders.values():
-            for place in order.taken:
-                orders[self._fact(place).device_id].append(place)
+        orders: dict[str, list[Event]] = {}
+        taken = [place for order in self._history.orders.values() for place in order.records()]
         wanted = [
             place
             for place, record in self._input()
             if self._can_be_event(record) and place not in self._by_clock
         ]
-        assert sorted(chain(*orders.values())) == sorted(wanted)
-        for device, places in orders.items():
+        assert sorted(taken) == sorted(wanted)
+        for order in self._history.orders.values():
+            orders |= self._by_device(order.taken)
+        for device, events in orders.items():
+            places = [event for event in events if not isinstance(event, Change)]
             for where in {place[:2] for place in places}:
                 offsets = [place.offset for place in places if place[:2] == where]
                 assert offsets == sorted(offsets), f"{device}: {where} {offsets}"
         return orders
+
+    def _by_device(self, events: list[Event]) -> dict[str, list[Event]]:
+        """Return the events of a lane by device; a change of rules is one of all devices."""
+        found = defaultdict[str, list[Event]](list)
+        for event in events:
+            if not isinstance(event, Change):
+                found[self._fact(event).device_id] = []
+        for event in events:
+            if isinstance(event, Change):
+                for of_device in found.values():
+                    of_device.append(event)
+            else:
+                found[self._fact(event).device_id].append(event)
+        return found
 
     @staticmethod
     def _can_be_event(record: Record) -> bool:
@@ -150,40 +176,37 @@ class Judge:
         """Return the devices of which a crashed run has taken in events in another order.
 
         Its events are in several partitions; or the crashed run has rejected one by its clock, and
-        has not published that.
+        has not published that; or it has taken one in by other rules.
         """
         reordered = set()
         for order in self._history.orders.values():
             for undone in order.undone:
                 again = self._by_device(order.taken[undone.kept :])
-                for device, places in self._by_device(undone.records).items():
-                    if again[device][: len(places)] != places:
+                for device, events in self._by_device(undone.events).items():
+                    if again[device][: len(events)] != events:
                         reordered.add(device)
         return reordered
 
-    def _by_device(self, places: list[RecordId]) -> dict[str, list[RecordId]]:
-        found = defaultdict[str, list[RecordId]](list)
-        for place in places:
-            found[self._fact(place).device_id].append(place)
-        return found
-
-    def _check_device(self, device: str, reads: list[Read], end_ms: int) -> None:
+    def _check_device(self, device: str, reads: list[Read | Change], end_ms: int) -> None:
         """Check that a device's sessions are there, each whole, one after the other."""
-        explanation = Explanation(self._rules, reads, self._devices.pop(device, []), end_ms)
+        records = self._devices.pop(device, [])
+        explanation = Explanation(reads, records, self._undone_ms, end_ms)
         for life in explanation.find():
             self._check_life(life, _opened(reads))
         self.counts["raced facts"] += explanation.raced
 
-    def _check_reordered(self, device: str, reads: list[Read], _end_ms: int) -> None:
+    def _check_reordered(self, device: str, events: list[Read | Change], _end_ms: int) -> None:
         """Check that each session is whole, though two of the device may be active at once.
 
         What the crashed run has published stays, and the next run may see another order.
         """
+        reads = [event for event in events if isinstance(event, Read)]
         starts = {life_of_fact(read.fact): read.fact for read in reads if read.fact.is_start}
         found = {life_of(record) for record in self._devices.pop(device, [])}
         assert found <= starts.keys(), f"no input names {found - starts.keys()}"
         for life in found:
-            self._check_life(ModelLife(starts[life], self._rules.heartbeat_ms), _opened(reads))
+            interval_ms = self._interval_ms(life)
+            self._check_life(ModelLife(starts[life], interval_ms), _opened(events))
             self._check_reason(life, [read.fact for read in reads])
         for life in starts.keys() - found:
             others = starts.keys() - {life}
@@ -192,12 +215,22 @@ class Judge:
             )
         self.counts["reordered devices"] += 1
 
+    def _interval_ms(self, life: Life) -> int:
+        """Return the interval in which a session has had its last heartbeat."""
+        beats = [r for r in self._lives[life] if isinstance(r, Heartbeat)]
+        if not beats:
+            return max(rules.heartbeat_ms for rules in self._rules)
+        interval_ms = (beats[-1].time_ms - life[2]) // beats[-1].sequence
+        assert interval_ms in {rules.heartbeat_ms for rules in self._rules}
+        return interval_ms
+
     def _check_reason(self, life: Life, facts: list[Fact]) -> None:
         """Check that there is a reason for an end at its time, or at that of a later heartbeat."""
         *_, before, end = self._lives[life]
         assert isinstance(end, SessionEnd)
         if end.reason == "timed_out":
-            assert end.duration_ms == self._rules.max_session_ms
+            limits_ms = {rules.max_session_ms for rules in self._rules}
+            assert len(limits_ms) > 1 or {end.duration_ms} == limits_ms
             return
         if end.reason == "replaced" and end.time_ms == before.time_ms:
             return  # announced by a crashed run, and ignored by the next one
@@ -246,26 +279,27 @@ class Judge:
         end = records[-1]
         assert records[0].time_ms == life[2]
         assert end.duration_ms == end.time_ms - life[2] >= 0
-        self._check_beats(life, records[1:-1], end, opened[life])
+        self._check_beats(known, records[1:-1], end, opened[life])
         self.counts["sessions"] += 1
 
     def _check_beats(
         self,
-        life: Life,
+        known: ModelLife,
         records: list[OutputEvent],
         end: SessionEnd,
         opened_ms: int,
     ) -> None:
         """Check the heartbeats of a session: in sequence, none missing, none doubled."""
-        device, _, started_ms = life
-        beat_ms = self._rules.heartbeat_ms
-        timeout_ms = started_ms + self._rules.max_session_ms
+        life = device, _, started_ms = life_of_fact(known.fact)
+        beat_ms = known.interval_ms
         for record in records:
             assert isinstance(record, Heartbeat), f"{life}: {records}"
             assert record.time_ms == started_ms + record.sequence * beat_ms
         found = [record.sequence for record in records]
         assert all(one < two for one, two in pairwise(found)), f"{life}: sequence {found}"
-        due_by_ms = min(end.time_ms, timeout_ms - 1)
+        due_by_ms = end.time_ms
+        if end.reason == "timed_out" and not self._is_cut_short(records, end):
+            due_by_ms -= 1
         last = max(0, (due_by_ms - started_ms) // beat_ms)
         assert set(found) <= set(range(1, last + 1)), f"{life}: {found}, and {last} were due"
         skips = self._history.skips.get(lane_of(key_group_of(device), self._lanes), [])
@@ -273,7 +307,7 @@ class Judge:
             due_ms = started_ms + sequence * beat_ms
             later_ms = [started_ms + found_ * beat_ms for found_ in found if found_ > sequence]
             assert later_ms, f"{life}: heartbeat {sequence}, the newest, is missing"
-            if self._rules.catch_up == "latest" and due_ms <= opened_ms:
+            if self._skips and due_ms <= opened_ms:
                 self.counts["missed heartbeats"] += 1  # due before the start was read
                 continue
             assert any(
@@ -282,6 +316,11 @@ class Judge:
             ), f"{life}: heartbeat {sequence} at {due_ms} is missing"
             self.counts["skipped heartbeats"] += 1
         self.counts["heartbeats"] += len(found)
+
+    def _is_cut_short(self, records: list[OutputEvent], end: SessionEnd) -> bool:
+        """Say whether a timeout is at the time of a heartbeat, because the maximum was longer."""
+        limits_ms = {rules.max_session_ms for rules in self._rules}
+        return len(limits_ms) > 1 and bool(records) and records[-1].time_ms == end.time_ms
 
     def _newest_by(self, skip: Skip, end: SessionEnd) -> int:
         """Return when the newest heartbeat that stands for those it skips is due at the latest."""
@@ -326,9 +365,10 @@ def letter_of(record: Record) -> RecordId:
     return RecordId(headers["heartwheel.topic"], int(partition), int(offset))
 
 
-def _opened(reads: list[Read]) -> dict[Life, int]:
+def _opened(reads: list[Read | Change]) -> dict[Life, int]:
     """Return how far time may have come when the start of each session was read first."""
     opened: dict[Life, int] = {}
     for read in reads:
-        opened.setdefault(life_of_fact(read.fact), read.late_ms)
+        if isinstance(read, Read):
+            opened.setdefault(life_of_fact(read.fact), read.late_ms)
     return opened
