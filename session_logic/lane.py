@@ -29,9 +29,8 @@ Storing. `apply` appends facts to the journal before it acts on them, with the w
 which it does. A replay of the journal needs nothing else, so state() is a few numbers.
 
 Other rules. A lane is restored by the rules that its state names, and then goes over to those of
-this run (`_change_rules`): a session keeps the heartbeat interval that it started with; a shorter
-or longer maximum holds for all, and a session that is over it at once ends after the watermark.
-Every base is written anew then, so that no later restore needs to know the rules of before.
+this run (session_logic.handover). A session that is over the maximum at once ends after the
+watermark. Every base is written anew then, so no later restore needs the rules of before.
 
 What would break it: a fact applied but not appended; a watermark that falls while the journal has
 entries of before; a record that depends on anything but facts, rules and watermarks (the moment of
@@ -47,6 +46,7 @@ from session_logic.clock import LaneClock, Progress
 from session_logic.codec import encode_entry, encode_output, encode_sessions
 from session_logic.errors import RESTORE_COPY, SnapshotError
 from session_logic.events import Fact, JournalEntry, OutputEvent, Watermark
+from session_logic.handover import handed_over, sent_until, with_intervals_of
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, key_groups_of
 from session_logic.output import OutputBatch
@@ -315,45 +315,23 @@ class Lane:
             self._rewrite_bases(output)
 
     def _set_back(self, output: LaneOutput, now_ms: int) -> None:
-        """Lower the watermark to now, if the clock of the run before was ahead of it.
-
-        Every session then beats in an interval that tells up to when it was sent.
-        """
+        """Lower the watermark to now, if the clock of the run before was ahead of it."""
         if self.watermark_ms - now_ms <= min(PAUSE_MS, *self._rules.intervals_ms):
             return
         while self._next_group:  # first the rest of the moment in which the run was stopped
             self._fire(output, self.watermark_ms + 1)
-        sent = [(ms, max(sent_ms, self.watermark_ms)) for ms, sent_ms in self._rules.beats]
-        beats = list(dict.fromkeys(sent))
-        intervals_ms, sent_ms = zip(*beats, strict=True)
-        rules = replace(self._rules, intervals_ms=intervals_ms, sent_ms=sent_ms)
-        self._adopt(rules, [beats.index(beat) for beat in sent])
+        self._rules, places = sent_until(self._rules, self.watermark_ms)
+        self.table = handed_over(self.table, self._rules, self.watermark(), places)
         self.set_back_ms = self.watermark_ms - now_ms
         self._come_to(Watermark(now_ms))
 
     def _change_rules(self, output: LaneOutput) -> None:
         """Go over from the rules of the state to those of this run."""
-        rules = replace(
-            self._wanted_rules, intervals_ms=self._rules.intervals_ms, sent_ms=self._rules.sent_ms
-        )
+        rules = with_intervals_of(self._rules, self._wanted_rules)
         if stored_rules(rules) != stored_rules(self._rules):
-            self._adopt(rules, list(range(len(rules.beats))))
+            self._rules = rules
+            self.table = handed_over(self.table, rules, self.watermark())
             output.add(self.table.end_overdue(self.watermark()))
-
-    def _adopt(self, rules: Rules, places: list[int]) -> None:
-        """Make the table again, by other rules, in which each interval has a new place.
-
-        What need not be remembered by the rules of before is forgotten, so that it does not matter
-        which slots have come round since.
-        """
-        self._rules, before = rules, self.table
-        self.table = SessionTable(rules, key_groups_of(self.lane, self.lanes))
-        self.table.counts = before.counts
-        for group in key_groups_of(self.lane, self.lanes):
-            sessions = before.remembered(group, self.watermark())
-            for session in sessions:
-                session.interval = places[session.interval]
-            self.table.load(group, sessions)
 
     def _rewrite_bases(self, output: LaneOutput) -> None:
         """Write the base of every key group, so that no restore goes back to before this moment."""

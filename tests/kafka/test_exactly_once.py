@@ -75,6 +75,33 @@ def test_kills_under_load_lose_and_double_nothing(
     assert reconciled > kills / 4, "the kills hit nothing that was on its way"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_within_a_moment_of_many_sessions_lose_and_double_nothing(cluster: Cluster) -> None:
+    """With timestamps of whole seconds a lane has more in one millisecond than one call fires."""
+    cluster.variables["HEARTWHEEL_HEARTBEAT_MS"] = "10000"
+    begin_ms = time.time_ns() // 1_000_000_000 * 1_000
+    for number in range(90_000):
+        cluster.send("Start", f"p-many-{number}", f"many-{number}", begin_ms)
+    cluster.flush()
+    flow, traffic = begin(cluster, 1_000, rate=200)
+    moments, reconciled = random.Random(1), 0
+    for _ in range(3):
+        wait_for_more(cluster, 30_000)
+        time.sleep(moments.uniform(0, 0.4))
+        flow.kill()
+        flow.wait()
+        reconciled += records_read(cluster, flow) > 0
+        flow = start(cluster)
+    wait_for_resume(cluster, flow)
+    through_ms = catch_up(cluster, traffic)
+    reconciled += records_read(cluster, flow) > 0
+    stop(cluster, flow)
+    found = check(cluster, through_ms)
+    assert found.sessions > 90_000
+    assert reconciled
+
+
 def test_stop_under_load_needs_no_reconciliation(cluster: Cluster) -> None:
     """SIGTERM drains, waits for the acknowledgements and snapshots: the next run reads nothing."""
     flow, traffic = begin(cluster, 5_000, rate=1_000)
