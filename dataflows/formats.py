@@ -3,14 +3,46 @@
 Bytewax pickles these values, so they are tuples of plain types and no classes. An old version can
 be read for ever; a newer one than this program knows is refused. The state of a lane is described
 in session_logic.restoring, and what a row's bytes hold in session_logic.codec.
-
-A source partition stores its next offset, an int.
 """
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
 from session_logic.journal import BaseRow, JournalRow, Row
+
+# Version 1 was the next offset alone, an int.
+SOURCE_VERSION = 2
+# (version, next offset, id of the topic, id of the cluster)
+SourceState = tuple[int, int, str, str]
+
+
+class Position(NamedTuple):
+    """The next offset of an input partition; the ids of topic and cluster, "" if not known."""
+
+    offset: int
+    topic_id: str = ""
+    cluster_id: str = ""
+
+
+def source_state(position: Position) -> SourceState:
+    """Return a position as it is stored."""
+    return SOURCE_VERSION, *position
+
+
+def read_position(part: str, stored: object) -> Position:
+    """Return the position that is stored for an input partition.
+
+    Raises SnapshotError if it cannot be read.
+    """
+    if isinstance(stored, int):
+        return Position(stored)
+    try:
+        version, offset, topic_id, cluster_id = cast("SourceState", stored)
+        check_version(f"recovery store, source {part}", version, SOURCE_VERSION)
+        return Position(int(offset), str(topic_id), str(cluster_id))
+    except (TypeError, ValueError) as error:
+        raise _unreadable(f"source {part}", error) from None
+
 
 ROW_VERSION = 1
 # (version, "base", lane, group, through, blob)

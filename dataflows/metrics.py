@@ -218,6 +218,11 @@ CONSUMER_LAG = Gauge(
     "Records of an input partition that have not been taken in.",
     ["topic", "partition"],
 )
+UNREAD_PARTITIONS = Gauge(
+    "heartwheel_unread_partitions",
+    "Partitions that were added to an input topic and are read from the next start on.",
+    ["topic"],
+)
 SINK_QUEUE = Gauge("heartwheel_sink_queue_records", "Records sent and not acknowledged yet.")
 SNAPSHOT_AGE = Gauge("heartwheel_snapshot_age_seconds", "Age of the last complete snapshot.")
 SNAPSHOT_DURATION = Histogram(

@@ -1,6 +1,7 @@
 """The dataflow: device sessions and heartbeats, from Kafka to Kafka."""
 
 import signal
+from threading import Thread
 from typing import Any
 
 import bytewax.operators as op
@@ -90,5 +91,6 @@ def __getattr__(name: str) -> Dataflow:
         run.rejected_earlier = sink.rejected_earlier
         run.published_ms = sink.published_ms
         source = KafkaSource(settings, run, on_tick=sink.producer.serve)
+        Thread(target=source.topics.watch, args=(run.stop,), daemon=True).start()
         return build_flow(source, sink, settings, run)
     raise AttributeError(name)

@@ -39,6 +39,7 @@ from heartwheel.store.identity import identify
 from heartwheel.store.lock import StoreLock
 from heartwheel.store.prepare import prepare_recovery
 from heartwheel.store.sinks import dead_letter_ends
+from heartwheel.store.sources import source_states
 from heartwheel.store.start import StartCheck
 from heartwheel.store.uncommitted import forget_unfinished
 from session_logic.errors import ConfigError
@@ -82,7 +83,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
         lease = Lease(settings, lock.store, sign=start.owner.said())
     sink = KafkaSink(settings, state, lease)
     source = KafkaSource(settings, state, on_tick=sink.producer.serve)
-    source.check()
+    source.share(cluster.number, max(1, len(cluster.addresses)))
+    source.check(source_states(recovery_dir))
     sink.list_parts()
     state.waits_for_kafka = sink.waits_for_kafka
     state.rejected_earlier = partial(sink.rejected_earlier, dead_letter_ends(recovery_dir))
@@ -91,6 +93,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
 
     # 6. Watches: they must be there before anything can stand still.
     _start_thread("wall clock", watch_wall_clock, state.stop)
+    _start_thread("input topics", source.topics.watch, state.stop)
     if cluster.process_id is not None:
         _start_thread("peers", watch_peers, cluster, state)
         wait_for_own_name(cluster, settings.restore_timeout_ms / 1000, state.stop)

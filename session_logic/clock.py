@@ -22,7 +22,8 @@ END_VALID_MS = 1_000
 class PartitionProgress(Struct, frozen=True, gc=False):
     """How far a source has come with one of its partitions.
 
-    parts is how many partitions there are in all sources. watermark_ms is the timestamp that the
+    parts is how many partitions there were in all sources when they began; one that came later
+    counts from its first word on. watermark_ms is the timestamp that the
     partition has come to, or None when it is read to its end. That end holds until END_VALID_MS
     after as_of_ms; without as_of_ms it holds for ever.
     """
@@ -74,8 +75,8 @@ class LaneClock:
         else:
             self._ended.pop(progress.part, None)
             self._behind[progress.part] = progress.watermark_ms
-        self.live = len(self._ended) == progress.parts
-        self._known = len(self._ended) + len(self._behind) == progress.parts
+        self._known = len(self._ended) + len(self._behind) >= progress.parts
+        self.live = self._known and not self._behind
 
     def time_ms(self, wall_ms: int) -> int | None:
         """Return the lane's time, at most wall_ms, or None before every partition is known."""

@@ -29,6 +29,7 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.tick import Tick
 from session_logic.clock import Renewal
+from session_logic.errors import HeartwheelError
 
 MAX_POLL = 5_000
 MAX_PENDING = 20_000
@@ -68,6 +69,10 @@ class SharedConsumer:
         self.name = uuid4().hex  # of this consumer among those of the cluster
         self._renewed_ms = 0
         self._checked_ms = 0
+        # What another thread has found that must end the run.
+        self.failure: HeartwheelError | None = None
+        # Looks for such a thing at once.
+        self.look: Callable[[], None] = lambda: None
 
     def open(self) -> Consumer:
         """Return the consumer, made on first use; raises ConfigError for a wrong option."""
@@ -96,6 +101,11 @@ class SharedConsumer:
             if self._settings.monitor_group:
                 self.snapshots.commit_with(OffsetCommitter(self._settings, self._make_consumer))
         return self._consumer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any partition is being read."""
+        return bool(self._open)
 
     def assign(self, topic: str, number: int, offset: int | None) -> InputPartition:
         """Begin to read a partition, from the offset or from where the settings say."""
@@ -126,6 +136,8 @@ class SharedConsumer:
 
     def _fetch(self, consumer: Consumer, now: int) -> None:
         self._on_tick()
+        if self.failure is not None:
+            raise self.failure
         self._invalidate_ends(consumer, self._contact.held_until_pause(now))
         if sum(len(part.pending) for part in self._partitions) > MAX_PENDING:
             return  # the lanes are slower than Kafka
@@ -159,7 +171,8 @@ class SharedConsumer:
             elif error.code() in TRANSIENT:
                 lost = True
             else:
-                raise source_error(message.topic(), message.partition(), error)
+                self.look()  # that a topic was made anew says more
+                raise self.failure or source_error(message.topic(), message.partition(), error)
         for where, added in fetched.items():
             self._by_place[where].add(added)
         for where, offset in ends.items():

@@ -7,6 +7,7 @@ from dataflows.formats import read_row
 from dataflows.messages import lane_key
 from heartwheel.store.recovery_files import Entry, Recovery
 from heartwheel.store.sinks import read_sink
+from heartwheel.store.sources import read_source
 from session_logic.codec import decode_entry, decode_sessions
 from session_logic.errors import HeartwheelError, SnapshotError
 from session_logic.journal import BaseRow, Row, lane_of_row
@@ -94,11 +95,10 @@ class Contents:
                 yield f"{entry.where}: the state of its lane is missing"
         for entry in [*self.step("source"), *self.step("sink")]:
             try:
-                value = entry.value()
                 if entry.step.endswith("sink"):
                     read_sink(entry)
-                elif not isinstance(value, int):
-                    yield f"{entry.where}: {value!r} is no offset"
+                else:
+                    read_source(entry)
             except HeartwheelError as error:
                 yield f"{entry.where}: {error}"
 

@@ -8,6 +8,7 @@ from heartwheel.store.contents import STEPS, Contents
 from heartwheel.store.identity import Identity, Note, read_identity, read_notes
 from heartwheel.store.recovery_files import TABLES_VERSION
 from heartwheel.store.sinks import SinkSummary, read_sink
+from heartwheel.store.sources import is_read, read_source
 from session_logic.errors import SnapshotError
 from session_logic.journal import Journal
 from session_logic.keys import KEY_GROUPS
@@ -86,7 +87,11 @@ def summarize(contents: Contents) -> Summary:
             for part in recovery.parts
         ],
         values={name: len(contents.step(name)) for name in STEPS},
-        source={entry.key: entry.value() for entry in contents.step("source")},
+        source={
+            entry.key: read_source(entry).offset
+            for entry in contents.step("source")
+            if is_read(entry)
+        },
         sink=sinks,
         lanes=[_lane_summary(contents, lane) for lane in sorted(states)],
         store_id=identity.id,

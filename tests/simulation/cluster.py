@@ -31,7 +31,7 @@ from session_logic.lane import NEVER_MS, Lane
 from session_logic.output import OutputBatch
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.history import Change, History
-from tests.support.fake_kafka import Consumer, Log, Producer, Where
+from tests.support.fake_kafka import Admin, Consumer, Log, Producer, Where
 
 
 class World(Struct):
@@ -139,7 +139,13 @@ class Process:
         self.stop = run.stop
         self.consumer = Consumer(world.log, world.elapsed_ms, self.clock.now_ms)
         self.producer = Producer(world.log, world.random, world.elapsed_ms)
-        source = KafkaSource(settings, run, make_consumer=self.consumer.configure)
+        source = KafkaSource(
+            settings,
+            run,
+            make_consumer=self.consumer.configure,
+            make_admin=lambda _settings: Admin(world.log),  # type: ignore[arg-type,return-value]
+        )
+        self.topics = source.topics
         sink = KafkaSink(
             settings,
             run,
@@ -198,7 +204,7 @@ class Run:
         names = [
             f"{topic}/{partition}"
             for topic in settings.input_topics
-            for partition in range(len(world.log.topics[topic]))
+            for partition in range(len(world.log.topics[topic]) + 1)  # one may be added
         ]
         count = self._random.choice([1, 1, 2, 3])
         self._shift = self._random.randrange(100)

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataflows.formats import read_position
 from dataflows.kafka.producer import DeliveryError
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
@@ -34,6 +35,7 @@ TOPICS = {"console-events": "console", "pc-events": "pc"}
 MORE_TOPICS = TOPICS | {"tv-events": "tv"}
 OUTPUT, LETTERS = "out", "letters"
 LANES = 2
+PARTITIONS = 2  # of an input topic, at first
 DEVICES = [f"d{number}" for number in range(9)]
 STRICT_SKEW_MS = 100
 HELD_MS = 3_000
@@ -85,7 +87,8 @@ class Simulation:
             # In some histories a timestamp that is ahead makes a dead letter, for a while.
             max_clock_skew_ms=STRICT_SKEW_MS if seed % 10 == 7 else 60_000,
         )
-        topics = dict.fromkeys(self._topics, 2) | {OUTPUT: LANES, LETTERS: choose([1, 2])}
+        topics = dict.fromkeys(self._topics, PARTITIONS)
+        topics |= {OUTPUT: LANES, LETTERS: choose([1, 2])}
         self.world = World(BEGIN_MS, Log(topics), Database(), settings, self.random)
         # Partitions that have a record in every answer, and how long ago it was timestamped.
         choose_busy = random.Random(f"busy {seed}").choice
@@ -146,6 +149,7 @@ class Simulation:
             self.crash: 3,
             self.lose_broker: 1,
             self.hold_up: 0.8,
+            self.add_partition: 0.3,
             self.fail_delivery: 0.5,
             self.stop: 2 if self._rules_change else 0.5,
             self.correct_a_clock: 0.5,
@@ -189,9 +193,16 @@ class Simulation:
         """Return a topic and partition for an event."""
         number = int(device[1:])
         if device in self._roaming:
-            number = self.random.randrange(2 * len(self._topics))
+            topic = self.random.choice(list(self._topics))
+            return topic, self.random.randrange(len(self.world.log.topics[topic]))
         topics = list(self._topics)
         return topics[number % len(topics)], number // len(topics) % 2
+
+    def add_partition(self) -> None:
+        """Give a topic one partition more, which the run notices some time later."""
+        topic = self.random.choice(list(self._topics))
+        if (topic, len(self.world.log.topics[topic])) in self._active.process_of:
+            self.world.log.add_partitions(topic, 1)
 
     def _choose_ahead_ms(self) -> int:
         """Return by how much a broker's or a device's clock is ahead of ours."""
@@ -369,6 +380,9 @@ class Simulation:
         active, chance, stalled = self._active, self.random.random, self._stalled
         now_ms = self.world.now_ms
         self._end_transactions(now_ms)
+        for process in active.processes:
+            if chance() < 0.02:
+                process.topics.look()
         take: dict[str, Callable[[Any], None]] = {
             "source": active.source,
             "restored": active.restored,
@@ -455,7 +469,10 @@ class Simulation:
         database = self.world.database
         database.forget_unfinished()
         stored = {name.rpartition("/"): at for name, at in database.load("source").items()}
-        offsets = {(topic, int(number)): at for (topic, _, number), at in stored.items()}
+        offsets = {
+            (topic, int(number)): read_position(topic, at).offset
+            for (topic, _, number), at in stored.items()
+        }
         states = [read_lane_state(state) for state in database.load("sessions").values()]
         rules = {state.lane: state.rules for state in states}
         for lane, order in self._history.orders.items():

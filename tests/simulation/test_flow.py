@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
+from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_LOG_APPEND_TIME, TopicPartition
 
 from dataflows import decode
-from dataflows.kafka import consumer, sink
+from dataflows.kafka import consumer, sink, source
 from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from dataflows.kafka.partition import InputPartition
@@ -16,7 +16,7 @@ from session_logic import clock, lane, table, transitions
 from session_logic.errors import HeartwheelError
 from session_logic.output import OutputBatch
 from tests.simulation import engine
-from tests.simulation.flow import simulate
+from tests.simulation.flow import PARTITIONS, simulate
 
 HISTORIES = 1_000
 # A fault must be found in fewer histories than this.
@@ -190,6 +190,32 @@ def take_an_announced_end_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InputPartition, "note_answer", gullible)
 
 
+def begin_an_added_partition_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what was sent to a partition before it was noticed for history."""
+    assign = consumer.SharedConsumer.assign
+
+    def late(
+        self: consumer.SharedConsumer, topic: str, number: int, offset: int | None
+    ) -> InputPartition:
+        if offset == OFFSET_BEGINNING and number >= PARTITIONS:
+            end = self.open().get_watermark_offsets(TopicPartition(topic, number), 10)[1]
+            return assign(self, topic, number, end)
+        return assign(self, topic, number, offset)
+
+    monkeypatch.setattr(consumer.SharedConsumer, "assign", late)
+
+
+def forget_the_position_of_an_added_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read it from its beginning at every start."""
+    build = source.KafkaSource.build_part
+
+    def forgetful(self: source.KafkaSource, step: str, name: str, state: Any) -> Any:
+        added = int(name.rpartition("/")[2]) >= PARTITIONS
+        return build(self, step, name, (2, OFFSET_BEGINNING, "", "") if added else state)
+
+    monkeypatch.setattr(source.KafkaSource, "build_part", forgetful)
+
+
 def keep_unfinished_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let snapshots of an epoch that was not finished stay in the store."""
     monkeypatch.setattr(engine.Database, "forget_unfinished", lambda _: None)
@@ -244,6 +270,8 @@ FAULTS = [
     trust_an_old_watermark,
     believe_in_an_end_before_an_open_transaction,
     take_an_announced_end_for_the_end,
+    begin_an_added_partition_at_its_end,
+    forget_the_position_of_an_added_partition,
     keep_unfinished_snapshots,
     swap_two_records,
     decide_by_the_clock_again,

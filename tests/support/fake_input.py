@@ -7,7 +7,7 @@ from dataflows.kafka.source import KafkaSource
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from tests.support.clocks import FixedClock
-from tests.support.fake_kafka import Consumer, Log, Record
+from tests.support.fake_kafka import Admin, Consumer, Log, Record
 
 TICK_MS = 2
 
@@ -36,7 +36,9 @@ class FakeInput:
 
     def source(self) -> KafkaSource:
         """Return the source of the process."""
-        return KafkaSource(self.settings, self.run, self._tick, self._make_consumer)
+        return KafkaSource(
+            self.settings, self.run, self._tick, self._make_consumer, lambda _: Admin(self.log)
+        )
 
     def _tick(self) -> None:
         self.ticks += 1

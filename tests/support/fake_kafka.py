@@ -8,6 +8,7 @@ import json
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from confluent_kafka import (
     TIMESTAMP_LOG_APPEND_TIME,
     KafkaError,
     KafkaException,
+    TopicCollection,
     TopicPartition,
 )
 from msgspec import Struct
@@ -55,8 +57,21 @@ class Log:
         self.low: defaultdict[Where, int] = defaultdict(int)
         # What is in the open transactions of a partition, in the order in which they began.
         self._open: defaultdict[Where, list[list[int]]] = defaultdict(list)
+        self.ids: dict[str, str] = {}
+        self._made = 0
+        self.cluster_id = "cluster-1"
         for name, count in partitions.items():
-            self.topics[name] = [[] for _ in range(count)]
+            self.make(name, count)
+
+    def make(self, name: str, count: int) -> None:
+        """Make a topic, also one that was there before."""
+        self.topics[name] = [[] for _ in range(count)]
+        self._made += 1
+        self.ids[name] = f"id-{self._made}"
+
+    def add_partitions(self, name: str, count: int) -> None:
+        """Give a topic so many more partitions."""
+        self.topics[name] += [[] for _ in range(count)]
 
     def at(self, where: Where) -> list[Record]:
         return self.topics[where[0]][where[1]]
@@ -92,6 +107,30 @@ class Log:
             if topic in (None, name)
         }
         return SimpleNamespace(topics=known)
+
+
+class Admin:
+    """Describes topics and their cluster."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def describe_topics(self, wanted: TopicCollection) -> dict[str, Future[SimpleNamespace]]:
+        answers = {}
+        for name in wanted.topic_names:
+            answers[name] = answer = Future[SimpleNamespace]()
+            if name in self._log.topics:
+                found = SimpleNamespace(
+                    topic_id=self._log.ids[name], partitions=self._log.topics[name]
+                )
+                answer.set_result(found)
+            else:
+                unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+                answer.set_exception(KafkaException(unknown))
+        return answers
+
+    def list_topics(self, timeout: float) -> SimpleNamespace:
+        return SimpleNamespace(cluster_id=self._log.cluster_id)
 
 
 class Message:
@@ -297,6 +336,8 @@ class Consumer:
 
     def fetch(self, where: Where, count: int) -> None:
         """Bring an answer: some records of a partition, or the word that its end is there."""
+        if where not in self.next:
+            return
         log, low = self._log.at(where), self._log.low[where]
         offset = low if self.next[where] == OFFSET_BEGINNING else self.next[where]
         if not low <= offset <= len(log):

@@ -1,18 +1,54 @@
 """Kafka as a Bytewax source, with a Kafka in memory."""
 
+from collections import Counter
+
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError
+from prometheus_client import REGISTRY
 
+from dataflows.formats import SourceState
+from dataflows.kafka.input_topics import OtherTopicError
 from dataflows.kafka.source_errors import source_error
+from dataflows.kafka.topic_watch import SPARE_PARTITIONS
 from dataflows.messages import PartitionBatch
 from session_logic.errors import ConfigError
 from tests.support.clocks import T
 from tests.support.fake_input import FakeInput
 
 
-def test_parts_are_all_partitions_of_the_input_topics() -> None:
+def at(fake: FakeInput, offset: int) -> SourceState:
+    """Return the state of a partition that was read up to an offset."""
+    return 2, offset, fake.log.ids["in"], fake.log.cluster_id
+
+
+def test_parts_are_all_partitions_of_the_input_topics_and_those_that_may_come() -> None:
     """Each has a name that Bytewax stores."""
-    assert FakeInput(3).source().list_parts() == ["in/0", "in/1", "in/2"]
+    assert FakeInput(3).source().list_parts() == [f"in/{n}" for n in range(3 + SPARE_PARTITIONS)]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+@pytest.mark.parametrize("partitions", [1, 4, 7])
+def test_partitions_are_spread_evenly_over_processes(processes: int, partitions: int) -> None:
+    """Whatever the names of the spare ones are; Bytewax deals out first what fewer have."""
+    listed = []
+    for number in range(processes):
+        source = FakeInput(partitions).source()
+        source.share(number, processes)
+        listed.append(set(source.list_parts()))
+    owners: Counter[int] = Counter()
+    having = {
+        part: [n for n, parts in enumerate(listed) if part in parts]
+        for part in set().union(*listed)
+    }
+    real = []
+    for part in sorted(sorted(having), key=lambda part: len(having[part])):
+        owner = min(having[part], key=lambda number: (owners[number], number))
+        owners[owner] += 1
+        if int(part.removeprefix("in/")) < partitions:
+            real.append(owner)
+    counts = [real.count(number) for number in range(processes)]
+    assert sum(counts) == partitions
+    assert max(counts) - min(counts) <= 1
 
 
 def test_missing_topic_is_named() -> None:
@@ -54,16 +90,17 @@ def test_first_epoch_of_a_new_partition_has_no_messages() -> None:
     assert part.next_batch() == [PartitionBatch("in", 0, "pc", [], None, begins=True)]
     fake.run.stop.clear()
     assert [batch.messages for batch in part.next_batch()] == []
-    assert part.snapshot() == OFFSET_BEGINNING
+    assert part.snapshot() == at(fake, OFFSET_BEGINNING)
     (batch,) = part.next_batch()
     assert (len(batch.messages), batch.begins) == (1, False)
-    assert part.snapshot() == 1
+    assert part.snapshot() == at(fake, 1)
 
 
 def test_stop_is_told_once_then_the_partition_ends() -> None:
     """What has not been taken comes at the next start."""
     fake = FakeInput()
     source = fake.source()
+    source.list_parts()
     part = source.build_part("source", "in/0", 0)
     fake.append(0, T)
     fake.fetch(0)
@@ -77,13 +114,14 @@ def test_offsets_are_committed_when_their_snapshot_is_complete() -> None:
     """Bytewax asks for the next batch only then; the first partition says so for all."""
     fake = FakeInput(2)
     source = fake.source()
+    source.list_parts()
     first, second = (source.build_part("source", f"in/{number}", 0) for number in (0, 1))
     fake.append(0, T, T)
     fake.append(1, T)
     fake.fetch(0, 1)
     first.next_batch()
     second.next_batch()
-    assert (first.snapshot(), second.snapshot()) == (2, 1)
+    assert [part.snapshot()[1] for part in (first, second)] == [2, 1]
     assert fake.committer.committed == {}
     second.next_batch()
     assert fake.committer.committed == {}
@@ -94,10 +132,177 @@ def test_offsets_are_committed_when_their_snapshot_is_complete() -> None:
     assert fake.committer.committed == {}
 
 
+def test_state_is_the_position_with_the_ids_of_topic_and_cluster() -> None:
+    """One of version 1, which had the offset alone, gets the ids that are there now."""
+    fake = FakeInput()
+    fake.append(0, T, T, T)
+    source = fake.source()
+    source.list_parts()
+    assert source.build_part("source", "in/0", 2).snapshot() == at(fake, 2)
+
+
+def test_partition_that_is_added_is_read_from_its_beginning_without_a_restart() -> None:
+    """Once the next look has found it, whatever the settings say of new partitions."""
+    fake = FakeInput(start="latest")
+    source = fake.source()
+    source.list_parts()
+    first = source.build_part("source", "in/0", at(fake, 0))
+    added = source.build_part("source", "in/1", None)
+    assert added.next_batch() == []
+    assert added.snapshot() == (2, OFFSET_BEGINNING, "", "")
+    fake.log.add_partitions("in", 1)
+    fake.append(1, T)
+    assert added.next_batch() == []
+    source.topics.look()
+    added.next_batch()
+    fake.fetch(1)
+    fake.clock.now += 1_000
+    first.next_batch()
+    (batch,) = added.next_batch()
+    assert (batch.partition, [offset for offset, *_ in batch.messages]) == (1, [0])
+    assert added.snapshot() == at(fake, 1)
+
+
+@pytest.mark.parametrize("state", [None, (2, OFFSET_BEGINNING, "", "")])
+def test_partition_that_was_added_while_nothing_ran_is_read_from_its_beginning(
+    state: SourceState | None,
+) -> None:
+    """A spare one was waited for; of others the store knows the topic."""
+    fake = FakeInput(2, start="latest")
+    fake.append(1, T)
+    source = fake.source()
+    source.check({"in/0": at(fake, 0)})
+    source.list_parts()
+    source.build_part("source", "in/1", state)
+    assert fake.kafka.next["in", 1] == OFFSET_BEGINNING
+
+
+def test_more_partitions_than_can_be_read_are_told_of_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once, and they are read from the next start on."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    for count in (1, SPARE_PARTITIONS + 2, 0):
+        fake.log.add_partitions("in", count)
+        source.topics.look()
+    assert [record.msg["partitions"] for record in caplog.records] == [2, SPARE_PARTITIONS + 4]
+    unread = REGISTRY.get_sample_value("heartwheel_unread_partitions", {"topic": "in"})
+    assert unread == 3
+
+
+@pytest.mark.parametrize("part", ["retired/0", f"in/{SPARE_PARTITIONS + 1}"])
+def test_partition_that_is_not_there_any_more_is_left_and_its_offset_kept(
+    part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run says which, and goes on without it."""
+    fake = FakeInput()
+    source = fake.source()
+    state = 2, 7, "id", fake.log.cluster_id
+    source.check({part: state, "in/0": at(fake, 0)})
+    assert part in source.list_parts()
+    (warning,) = [record.msg for record in caplog.records]
+    assert (warning["part"], warning["offset"]) == (part, 7)
+    left = source.build_part("source", part, state)
+    with pytest.raises(StopIteration):
+        left.next_batch()
+    assert left.snapshot() == state
+
+
+def test_partition_of_a_topic_that_comes_back_is_read_on_where_it_was_left() -> None:
+    """It is the same topic by its id."""
+    fake = FakeInput(2)
+    fake.append(1, T, T, T)
+    source = fake.source()
+    source.check({"in/1": at(fake, 2)})
+    source.list_parts()
+    source.build_part("source", "in/1", at(fake, 2))
+    assert fake.kafka.next["in", 1] == 2
+
+
+def test_topic_that_was_made_anew_is_refused_with_both_ids() -> None:
+    """Also where the old offset is in the new topic: what is before it would be passed over."""
+    fake = FakeInput()
+    state, before = at(fake, 5), fake.log.ids["in"]
+    fake.log.make("in", 1)
+    fake.append(0, *[T] * 8)
+    source = fake.source()
+    for use in (
+        lambda: source.check({"in/0": state}),
+        lambda: source.build_part("source", "in/0", state),
+    ):
+        with pytest.raises(OtherTopicError) as refused:
+            use()
+        assert before in str(refused.value)
+        assert fake.log.ids["in"] in str(refused.value)
+        assert "store skip --anew in" in str(refused.value)
+
+
+def test_other_cluster_with_the_same_topics_is_refused_with_both_ids() -> None:
+    """A mirror has the same records under other offsets."""
+    fake = FakeInput()
+    state = at(fake, 5)
+    fake.log.cluster_id = "cluster-2"
+    with pytest.raises(OtherTopicError, match=r"cluster cluster-1.*leads to cluster-2"):
+        fake.source().check({"in/0": state})
+
+
+def test_topic_of_which_nothing_was_read_may_be_made_anew() -> None:
+    """There is no offset that could be wrong."""
+    fake = FakeInput()
+    state = at(fake, OFFSET_BEGINNING)
+    fake.log.make("in", 1)
+    source = fake.source()
+    source.check({"in/0": state})
+    source.list_parts()
+    assert source.build_part("source", "in/0", state).snapshot() == at(fake, OFFSET_BEGINNING)
+
+
+def test_topic_that_is_made_anew_while_it_is_read_ends_the_run() -> None:
+    """What is stored until then has the id of the old one, so that a start refuses it as well."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    part = source.build_part("source", "in/0", at(fake, 0))
+    before = fake.log.ids["in"]
+    fake.log.make("in", 1)
+    source.topics.look()
+    with pytest.raises(OtherTopicError, match=before):
+        part.next_batch()
+    assert part.snapshot()[2] == before
+
+
+def test_offset_that_is_gone_because_the_topic_was_made_anew_is_named_so() -> None:
+    """Kafka says only that the offset is not there."""
+    fake = FakeInput()
+    fake.append(0, T, T)
+    source = fake.source()
+    source.list_parts()
+    part = source.build_part("source", "in/0", at(fake, 2))
+    fake.log.make("in", 1)
+    fake.fetch(0)
+    with pytest.raises(OtherTopicError, match="was made anew"):
+        part.next_batch()
+
+
+def test_topic_that_is_away_for_a_moment_says_nothing() -> None:
+    """Kafka may not tell of a topic, and not answer."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    parts = fake.log.topics.pop("in")
+    source.topics.look()
+    fake.log.topics["in"] = parts
+    source.topics.look()
+    assert source.topics.now == source.topics.begun
+
+
 def test_last_offsets_are_committed_at_the_end() -> None:
     """Those of the last snapshot of each partition, once, when the last partition closes."""
     fake = FakeInput(2)
     source = fake.source()
+    source.list_parts()
     parts = [source.build_part("source", f"in/{number}", 0) for number in (0, 1)]
     fake.append(0, T)
     fake.append(1, T, T)

@@ -97,7 +97,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer letters": (sink("rejected", 3, {}), "sink rejected .* version 3 is newer"),
     "no sink": (sink("lane-001", 2), "sink lane-001 .* cannot be read"),
     "no letters": (sink("rejected", 2), "sink rejected .* cannot be read"),
-    "no offset": (lambda store: change(store, "iterable", lambda _: "x"), "'x' is no offset"),
+    "no offset": (
+        lambda store: change(store, "iterable", lambda _: "x"),
+        "source iterable cannot be read",
+    ),
+    "newer source": (
+        lambda store: change(store, "iterable", lambda _: (3, 1, "", "")),
+        "source iterable: version 3 is newer",
+    ),
 }
 
 

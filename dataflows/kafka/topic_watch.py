@@ -1,0 +1,111 @@
+"""What becomes of the input topics while a run goes on: made anew, or with more partitions."""
+
+from functools import cache, partial
+from threading import Event
+
+from confluent_kafka import KafkaException
+
+from dataflows.kafka.consumer import SharedConsumer
+from dataflows.kafka.input_topics import InputTopics, MakeAdmin, describe_inputs, other_topic
+from dataflows.kafka.metadata import partition_counts
+from dataflows.kafka.source_errors import source_error
+from dataflows.logs import log
+from dataflows.metrics import UNREAD_PARTITIONS
+from dataflows.settings import Settings
+from session_logic.errors import ConfigError
+
+# So many partitions of a topic can be added while a run goes on, and are read at once.
+SPARE_PARTITIONS = 16
+LOOK_S = 10.0
+
+
+class TopicWatch:
+    """Knows the input topics as they were at the start, and as they are.
+
+    It is asked from worker threads, and looks from a thread of its own.
+    """
+
+    def __init__(self, settings: Settings, consumer: SharedConsumer, make_admin: MakeAdmin) -> None:
+        """Know of no topic yet."""
+        self._settings = settings
+        self._consumer = consumer
+        consumer.look = self.look
+        self._admin = cache(partial(make_admin, settings))
+        self.begun = InputTopics("", {})
+        self.now = self.begun
+
+    def begin(self) -> None:
+        """Take in which topics there are.
+
+        Raises ConfigError if no broker answers, or a topic is missing.
+        """
+        settings = self._settings
+        counts = partition_counts(self._consumer.open(), settings)
+        missing = [topic for topic in settings.input_topics if not counts.get(topic)]
+        if missing:
+            msg = (
+                f"input topic {', '.join(missing)} does not exist on "
+                f"{settings.bootstrap_servers}; create it or correct HEARTWHEEL_INPUT_TOPICS"
+            )
+            raise ConfigError(msg)
+        try:
+            self.begun = self.now = self._describe()
+        except KafkaException as error:
+            raise source_error(None, None, error.args[0]) from None
+
+    def _describe(self) -> InputTopics:
+        return describe_inputs(self._admin(), self._settings)
+
+    def is_there(self, topic: str, number: int) -> bool:
+        """Say whether there is such a partition."""
+        return number < self.now.partitions(topic)
+
+    def may_come(self, topic: str, number: int) -> bool:
+        """Say whether a partition is there, or can be read as soon as it is."""
+        begun = self.begun.partitions(topic)
+        return begun > 0 and number < begun + SPARE_PARTITIONS
+
+    def watch(self, stop: Event) -> None:
+        """Look again and again, until the stop."""
+        while not stop.wait(LOOK_S):
+            self.look()
+
+    def look(self) -> None:
+        """Take in what is there by now; a topic that was made anew ends the run."""
+        try:
+            found = self._describe()
+            if found != self.now:
+                self._consumer.open().list_topics(
+                    None, timeout=LOOK_S
+                )  # so that it knows them as well
+        except KafkaException:
+            return  # whoever reads says so
+        for topic in found.topics:
+            error = other_topic(topic, self.begun.position(topic, 0), found.position(topic, 0))
+            if error is not None:
+                self._consumer.failure = error
+                return
+            self._note_partitions(topic, found.partitions(topic))
+        self.now = InputTopics(found.cluster_id, {**self.now.topics, **found.topics})
+
+    def _note_partitions(self, topic: str, count: int) -> None:
+        """Say once that there are more, and whether they are read."""
+        readable = self.begun.partitions(topic) + SPARE_PARTITIONS
+        UNREAD_PARTITIONS.labels(topic).set(max(0, count - readable))
+        if count <= self.now.partitions(topic):
+            return
+        if count > readable:
+            log.warning(
+                "more partitions were added to an input topic than a run takes in; a start reads "
+                "the others, too, from their beginning",
+                topic=topic,
+                partitions=count,
+                read=readable,
+            )
+        else:
+            log.warning(
+                "partitions were added to an input topic; they are read from their beginning",
+                topic=topic,
+                partitions=count,
+                before=self.now.partitions(topic),
+            )
