@@ -12,7 +12,7 @@ from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW
 from heartwheel.store.recovery_files import Entry, Recovery
-from session_logic.errors import SnapshotError
+from heartwheel.store.sources import is_read, read_source
 
 
 class Input(Struct, frozen=True):
@@ -52,7 +52,9 @@ class StoredOffsets:
     def __init__(self, recovery: Recovery) -> None:
         """Read them; raises SnapshotError for one that cannot be read."""
         entries = recovery.entries().values()
-        self.inputs = [_input(e) for e in entries if e.step == f"{FLOW}.source" and "/" in e.key]
+        self.inputs = [
+            _input(e) for e in entries if e.step == f"{FLOW}.source" and "/" in e.key and is_read(e)
+        ]
         self.outputs = [
             _output(e) for e in entries if e.step == f"{FLOW}.sink" and e.key != DEAD_LETTER_KEY
         ]
@@ -103,10 +105,7 @@ class StoredOffsets:
 
 def _input(entry: Entry) -> Input:
     topic, _, partition = entry.key.rpartition("/")
-    offset = entry.value()
-    if not isinstance(offset, int):
-        raise SnapshotError(f"{entry.where}: {offset!r} is no offset")
-    return Input(entry, topic, int(partition), offset)
+    return Input(entry, topic, int(partition), read_source(entry).offset)
 
 
 def _output(entry: Entry) -> Output:

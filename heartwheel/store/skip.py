@@ -96,12 +96,13 @@ class Skipping:
     def _inputs(self) -> Iterator[Skip]:
         settings, offsets, reader = self._settings, self._offsets, self._reader
         gaps = {one.entry.key: gap for one, gap in offsets.input_gaps(settings, reader)}
+        counts = reader.partition_counts() if self._anew else {}
         for one in offsets.inputs:
             key, offset = one.entry.key, self._to.get(one.entry.key)
             if offset is not None:
                 text = f"input {key}: from offset {one.offset} to {offset - 1} nothing is read"
                 yield Skip(one.entry, offset, text)
-            elif one.topic in self._anew:
+            elif one.topic in self._anew and one.partition < counts.get(one.topic, 0):
                 low = reader.bounds(one.topic, one.partition)[0]
                 yield Skip(one.entry, low, f"input {key} is read from its beginning, offset {low}")
             elif key in gaps:

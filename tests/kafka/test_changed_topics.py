@@ -109,6 +109,13 @@ def test_topic_that_was_made_anew_is_refused_with_both_ids(cluster: Cluster) -> 
     assert after in last
     assert f"store skip --anew {cluster.pc}" in last
     assert not any(session.startswith("new") for session in cluster.sessions())
+    folder = cluster.variables["HEARTWHEEL_RECOVERY_DIR"]
+    skip = ("store", "skip", folder, "--anew", cluster.pc, "--yes")
+    assert command(*skip, **cluster.variables).returncode == 0
+    flow = cluster.start()
+    new = {f"new-{number}" for number in range(80)}
+    cluster.wait("all of the new topic", lambda: new <= cluster.sessions().keys())
+    stop(cluster, flow)
 
 
 def test_topic_that_is_made_anew_while_it_is_read_ends_the_run(cluster: Cluster) -> None:
