@@ -22,10 +22,11 @@ END_VALID_MS = 1_000
 class PartitionProgress(Struct, frozen=True, gc=False):
     """How far a source has come with one of its partitions.
 
-    parts is how many partitions there were in all sources when they began; one that came later
-    counts from its first word on. watermark_ms is the timestamp that the
-    partition has come to, or None when it is read to its end. That end holds until END_VALID_MS
-    after as_of_ms; without as_of_ms it holds for ever.
+    parts is how many partitions there were in all sources when they began. One that was added since
+    holds time up from its first word on, and stands for no other.
+
+    watermark_ms is the timestamp that the partition has come to, or None when it is read to its
+    end. That end holds until END_VALID_MS after as_of_ms; without as_of_ms it holds for ever.
     """
 
     part: str
@@ -33,6 +34,7 @@ class PartitionProgress(Struct, frozen=True, gc=False):
     watermark_ms: int | None
     source: str = ""
     as_of_ms: int | None = None
+    added: bool = False
 
 
 class Renewal(Struct, frozen=True, gc=False):
@@ -52,6 +54,8 @@ class LaneClock:
         """Make a clock that knows of no partition yet."""
         self._ended: dict[str, tuple[str, int | None]] = {}  # part: its source, as of when
         self._behind: dict[str, int] = {}  # part: its watermark
+        self._added: set[str] = set()
+        self._parts = 0
         self._limit_ms: int | None = None
         self._known = False
         self.live = False  # whether every partition is read to its end
@@ -75,7 +79,10 @@ class LaneClock:
         else:
             self._ended.pop(progress.part, None)
             self._behind[progress.part] = progress.watermark_ms
-        self._known = len(self._ended) + len(self._behind) >= progress.parts
+        if progress.added:
+            self._added.add(progress.part)
+        self._parts = max(self._parts, progress.parts)
+        self._known = len(self._ended) + len(self._behind) - len(self._added) >= self._parts
         self.live = self._known and not self._behind
 
     def time_ms(self, wall_ms: int) -> int | None:

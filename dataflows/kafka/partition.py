@@ -44,6 +44,7 @@ class InputPartition:
         self.fetched_offset = offset  # after what is pending
         self.next_offset = offset  # of what is pending
         self.stored_offset = offset  # as of the last snapshot
+        self.added = False  # to its topic, while the run went on
         self.new = new  # read for the first time, and no snapshot has it yet
         self.watermark_ms = 0  # the timestamp that it has come to
         self.caught_up: bool | None = None  # as last reported; None before the first report
@@ -130,12 +131,12 @@ class InputPartition:
             return None
         part = f"{self.topic}/{self.number}"
         if caught_up:
-            report = PartitionProgress(part, parts, None, source, end_ms)
+            report = PartitionProgress(part, parts, None, source, end_ms, self.added)
         else:
             self.watermark_ms = max(self.watermark_ms, end_ms)
             if not self.watermark_ms:
                 return None  # nothing is known yet
-            report = PartitionProgress(part, parts, self.watermark_ms, source, now_ms)
+            report = PartitionProgress(part, parts, self.watermark_ms, source, now_ms, self.added)
         self.caught_up, self._reported_ms = caught_up, now_ms
         return report
 

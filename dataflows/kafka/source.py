@@ -176,7 +176,9 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
             return None
         if position.topic_id != topics.now.position(self._topic, 0).topic_id:
             self._position = Position(OFFSET_BEGINNING)
-        return self.begin()
+        part = self.begin()
+        part.added = True
+        return part
 
     def next_batch(self) -> list[PartitionBatch]:
         """Return what has come, and what there is to tell the lanes."""

@@ -70,3 +70,15 @@ def test_word_of_a_source_that_is_all_behind_plays_no_part() -> None:
     behind = PartitionProgress("b", 2, NOW_MS + 5 * END_VALID_MS, "y", NOW_MS - 9 * END_VALID_MS)
     clock = clock_of(PartitionProgress("a", 2, None, "x", NOW_MS + 5 * END_VALID_MS), behind)
     assert clock.time_ms(NOW_MS + 9 * END_VALID_MS) == NOW_MS + 5 * END_VALID_MS
+
+
+def test_partition_that_was_added_holds_time_up_and_stands_for_no_other() -> None:
+    """While one of the others has not said anything, no time is known."""
+    clock = LaneClock()
+    clock.update(PartitionProgress("a", 2, None))
+    clock.update(PartitionProgress("c", 2, None, added=True))
+    assert clock.time_ms(NOW_MS) is None
+    clock.update(PartitionProgress("b", 2, None))
+    assert (clock.time_ms(NOW_MS), clock.live) == (NOW_MS, True)
+    clock.update(PartitionProgress("c", 2, NOW_MS - 5, added=True))
+    assert (clock.time_ms(NOW_MS), clock.live) == (NOW_MS - 5, False)

@@ -544,6 +544,8 @@ class Simulation:
             self.stop()
         self._stalled.clear()
         settings = self.world.settings
+        for process in self._active.processes:
+            process.topics.look()
         self._end_transactions(max((one[2] for one in self._transactions), default=0))
         end_ms = max(self.world.now_ms, self._latest_ms)
         end_ms += settings.max_session_ms + 4 * settings.heartbeat_ms
