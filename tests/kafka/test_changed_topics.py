@@ -131,4 +131,3 @@ def test_topic_that_is_made_anew_while_it_is_read_ends_the_run(cluster: Cluster)
     flow = cluster.start()
     assert flow.wait(30) == 2
     assert before in cluster.errors(flow).splitlines()[-1]
-    assert command("store", "check", cluster.variables["HEARTWHEEL_RECOVERY_DIR"]).returncode == 0
