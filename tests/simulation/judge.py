@@ -135,16 +135,15 @@ class Judge:
 
     def _by_device(self, events: list[Event]) -> dict[str, list[Event]]:
         """Return the events of a lane by device; a change of rules is one of all devices."""
-        found = defaultdict[str, list[Event]](list)
-        for event in events:
-            if not isinstance(event, Change):
-                found[self._fact(event).device_id] = []
+        found: dict[str, list[Event]] = {}
+        changes: list[Event] = []
         for event in events:
             if isinstance(event, Change):
+                changes.append(event)
                 for of_device in found.values():
                     of_device.append(event)
             else:
-                found[self._fact(event).device_id].append(event)
+                found.setdefault(self._fact(event).device_id, [*changes]).append(event)
         return found
 
     @staticmethod
@@ -181,9 +180,12 @@ class Judge:
         reordered = set()
         for order in self._history.orders.values():
             for undone in order.undone:
-                again = self._by_device(order.taken[undone.kept :])
-                for device, events in self._by_device(undone.events).items():
-                    if again[device][: len(events)] != events:
+                again, before = order.taken[undone.kept :], undone.events
+                changes = [event for event in before if isinstance(event, Change)]
+                first = self._by_device(before)
+                for device, events in self._by_device(again).items():
+                    known = first.get(device, changes)
+                    if events[: len(known)] != known:
                         reordered.add(device)
         return reordered
 
