@@ -142,7 +142,8 @@ class SharedConsumer:
         if sum(len(part.pending) for part in self._partitions) > MAX_PENDING:
             return  # the lanes are slower than Kafka
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
-        self._dispatch(consumer, messages, now)
+        if messages:
+            self._dispatch(consumer, messages, now)
         for part in self._partitions:
             if part.goals:
                 part.check_goals()
@@ -156,7 +157,7 @@ class SharedConsumer:
 
     def _dispatch(self, consumer: Consumer, messages: Iterable[KafkaMessage], now: int) -> None:
         """Give each partition its messages, and tell it where its log ended."""
-        fetched = defaultdict[tuple[str, int], list[Message]](list)
+        fetched: defaultdict[tuple[str, int], list[Message]] = defaultdict(list)
         ends: dict[tuple[str, int], int] = {}
         lost = False
         for message in messages:
