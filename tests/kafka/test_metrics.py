@@ -163,6 +163,12 @@ def test_records_found_after_a_crash_are_counted(cluster: Cluster) -> None:
 
 def test_last_offsets_are_committed_at_a_stop(cluster: Cluster) -> None:
     """Tools see what the last snapshot has, not the one before."""
+    first = cluster.start()
+    cluster.send("Start", "c-first", "first")
+    cluster.flush()
+    cluster.wait("a lane", cluster.events)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0, cluster.errors(first)
     port, group = free_port(), f"{cluster.output}-monitor"
     flow = cluster.start(
         HEARTWHEEL_HTTP_PORT=str(port), HEARTWHEEL_MONITOR_GROUP=group,
