@@ -42,9 +42,12 @@ class Gap(Struct, frozen=True):
 
 
 def gap_of(topic: str, partition: int, stored: int, bounds: tuple[int, int]) -> Gap | None:
-    """Return the gap between a stored offset and a partition with these bounds, if there is one."""
+    """Return the gap between a stored offset and a partition with these bounds, if there is one.
+
+    An offset below 0 stands for the beginning of the partition: nothing has been read of it.
+    """
     low, high = bounds
-    return None if low <= stored <= high else Gap(topic, partition, stored, low, high)
+    return None if stored < 0 or low <= stored <= high else Gap(topic, partition, stored, low, high)
 
 
 def input_fault(gap: Gap) -> str:
