@@ -206,9 +206,11 @@ class Judge:
         starts = {life_of_fact(read.fact): read.fact for read in reads if read.fact.is_start}
         found = {life_of(record) for record in self._devices.pop(device, [])}
         assert found <= starts.keys(), f"no input names {found - starts.keys()}"
+        rules = self._rules[-1]
+        intervals_ms = {some.heartbeat_ms for some in self._rules}
         for life in found:
-            interval_ms = self._interval_ms(life)
-            self._check_life(ModelLife(starts[life], interval_ms), _opened(events))
+            known, mixed = ModelLife(starts[life], rules.heartbeat_ms), len(intervals_ms) > 1
+            self._check_life(known, _opened(events), mixed=mixed)
             self._check_reason(life, [read.fact for read in reads])
         for life in starts.keys() - found:
             others = starts.keys() - {life}
@@ -216,15 +218,6 @@ class Judge:
                 f"{life} is nowhere to be seen"
             )
         self.counts["reordered devices"] += 1
-
-    def _interval_ms(self, life: Life) -> int:
-        """Return the interval in which a session has had its last heartbeat."""
-        beats = [r for r in self._lives[life] if isinstance(r, Heartbeat)]
-        if not beats:
-            return max(rules.heartbeat_ms for rules in self._rules)
-        interval_ms = (beats[-1].time_ms - life[2]) // beats[-1].sequence
-        assert interval_ms in {rules.heartbeat_ms for rules in self._rules}
-        return interval_ms
 
     def _check_reason(self, life: Life, facts: list[Fact]) -> None:
         """Check that there is a reason for an end at its time, or at that of a later heartbeat."""
@@ -263,7 +256,12 @@ class Judge:
                 limit_ms = max(limit_ms, past.clock_ms(past.ended_ms))
             elif past.began_ms <= record.appended_ms:
                 reading = past.readings[where]
-                sure_ms = [begin for begin, end in reading.doubts if end > record.appended_ms]
+                assigned_ms = reading.assigned_ms.get(where, past.ended_ms)  # later if it was added
+                sure_ms = [
+                    begin
+                    for begin, end in reading.doubts
+                    if end > record.appended_ms and begin >= assigned_ms
+                ]
                 held_ms = reading.held_ms[where]
                 sure_ms += [ms + REPORT_MS for ms in held_ms if ms >= record.appended_ms]
                 given_ms = reading.given_ms.get((where, offset), past.ended_ms)
@@ -271,8 +269,10 @@ class Judge:
                 limit_ms = max(limit_ms, min(past.clock_ms(past.ended_ms), sure_until_ms))
         return limit_ms
 
-    def _check_life(self, known: ModelLife, opened: dict[Life, int]) -> None:
-        """Check that a session is whole."""
+    def _check_life(
+        self, known: ModelLife, opened: dict[Life, int], *, mixed: bool = False
+    ) -> None:
+        """Check that a session is whole; a mixed one had other rules in a run that crashed."""
         life = life_of_fact(known.fact)
         records = self._lives[life]
         assert isinstance(records[0], SessionActive), f"{life}: {records}"
@@ -281,7 +281,12 @@ class Judge:
         end = records[-1]
         assert records[0].time_ms == life[2]
         assert end.duration_ms == end.time_ms - life[2] >= 0
-        self._check_beats(known, records[1:-1], end, opened[life])
+        if mixed:
+            assert all(isinstance(record, Heartbeat) for record in records[1:-1])
+            beats = [r.sequence for r in records if isinstance(r, Heartbeat)]
+            assert all(one < two for one, two in pairwise(beats)), f"{life}: sequence {beats}"
+        else:
+            self._check_beats(known, records[1:-1], end, opened[life])
         self.counts["sessions"] += 1
 
     def _check_beats(

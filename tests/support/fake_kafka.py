@@ -256,6 +256,7 @@ class Reading:
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
         self._clock_polled_ms = 0
+        self.assigned_ms: dict[Where, int] = {}  # since when each partition is read
         self.given_ms: dict[tuple[Where, int], int] = {}
         self.doubts: list[tuple[int, int]] = []  # (last it was sure, first it may be again)
         # When it was told that a partition has more than it is given.
@@ -320,6 +321,7 @@ class Consumer:
         for part in parts:
             where = part.topic, part.partition
             self.next[where] = part.offset
+            self.reading.assigned_ms.setdefault(where, self._now_ms())
             self._end_told.pop(where, None)
 
     def incremental_unassign(self, parts: list[TopicPartition]) -> None:
