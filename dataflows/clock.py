@@ -48,8 +48,8 @@ class Clock(Protocol):
         ...
 
 
-def _unset_s() -> float:
-    """Return the time of the clock that nobody can set."""
+def boot_time_s() -> float:
+    """Return the time of the clock that nobody can set, and that goes on in a suspend."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -57,7 +57,7 @@ class SteadyClock:
     """The wall clock without its small steps, and never set back."""
 
     def __init__(
-        self, wall_s: Callable[[], float] = time.time, unset_s: Callable[[], float] = _unset_s
+        self, wall_s: Callable[[], float] = time.time, unset_s: Callable[[], float] = boot_time_s
     ) -> None:
         """Start at the wall clock's time."""
         self._wall_s, self._unset_s = wall_s, unset_s
@@ -94,7 +94,7 @@ def elapsed_ms() -> int:
 
 def wall_offset_s() -> float:
     """Return the time of the wall clock minus that of the clock that nobody can set."""
-    return time.time() - _unset_s()
+    return time.time() - boot_time_s()
 
 
 def system_time(time_ms: float) -> datetime:

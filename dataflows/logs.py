@@ -83,14 +83,14 @@ def report_fatal(problem: str) -> None:
 
 @contextmanager
 def announced(text: str) -> Iterator[None]:
-    """Announce what is entered if it takes longer than a second, and again every 10 s."""
+    """Announce what is entered if it takes longer than a second, and every 10 s as a warning."""
     done = threading.Event()
 
     def watch() -> None:
-        wait_s = FIRST_WAIT_S
+        wait_s, level = FIRST_WAIT_S, logging.INFO
         while not done.wait(wait_s):
-            announce(text)
-            wait_s = NEXT_WAIT_S
+            announce(text, level)
+            wait_s, level = NEXT_WAIT_S, logging.WARNING
 
     threading.Thread(target=watch, name="announced", daemon=True).start()
     try:
@@ -99,10 +99,10 @@ def announced(text: str) -> Iterator[None]:
         done.set()
 
 
-def announce(text: str) -> None:
+def announce(text: str, level: int = logging.WARNING) -> None:
     """Say what is being waited for: in the log of a run, else as a line on standard error."""
     if logging.getLogger().handlers:
-        log.warning(text)
+        log.log(level, text)
     else:
         print(f"heartwheel: {text}", file=sys.stderr, flush=True)
 

@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Dataflow:
         sink = KafkaSink(settings, run)
         run.rejected_earlier = sink.rejected_earlier
         run.published_ms = sink.published_ms
-        source = KafkaSource(settings, run, on_tick=sink.producer.serve)
+        source = KafkaSource(settings, run, on_tick=sink.producer.tick)
         Thread(target=source.topics.watch, args=(run.stop,), daemon=True).start()
         return build_flow(source, sink, settings, run)
     raise AttributeError(name)

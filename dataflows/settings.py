@@ -147,7 +147,10 @@ class Settings(
         ),
     ] = True
     delivery_timeout_ms: Annotated[
-        Positive, Meta(description="How long a record may wait for Kafka before the run fails.")
+        Positive,
+        Meta(
+            description="How long a record, or the lease, may wait for Kafka before the run fails."
+        ),
     ] = 120_000
     stop_timeout_ms: Annotated[
         Positive, Meta(description="A stop that takes longer exits with 1.")

@@ -13,13 +13,16 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event
+from uuid import uuid4
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflows.errors import unwrap_error
+from dataflows.kafka.followed_lease import FollowedLease
 from dataflows.kafka.lease import Lease
+from dataflows.kafka.lease_record import Held
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.logs import log, report_fatal, start_logs
@@ -54,7 +57,12 @@ def run(settings: Settings, cluster: Cluster) -> None:
 
     # 1. Signals: every thread inherits which of them are blocked, so no thread may come before. In
     # a cluster a stop is told to all, which needs the dataflow.
-    stop_on_signals(state.stop, settings.stop_timeout_ms / 1000, begun)
+    stop_on_signals(
+        state.stop,
+        settings.stop_timeout_ms / 1000,
+        begun,
+        lambda: state.waits_for_kafka(),  # noqa: PLW0108  # it is another one by then
+    )
     if cluster.process_id is not None:
         begun.set()
 
@@ -74,15 +82,14 @@ def run(settings: Settings, cluster: Cluster) -> None:
     if is_first:
         forget_unfinished(recovery_dir)
 
-    # 5. Kafka: a missing topic is told before the lease is taken from anybody. Only the first
-    # process has a lease, because the others live and die with it. The producer is served at every
-    # poll, also while nothing is written, so that the metrics tell when a record was acknowledged.
+    # 5. Kafka: a missing topic is told before the lease is taken from anybody. The first process
+    # has the lease, and the others follow it. The producer is served at every poll, also while
+    # nothing is written: the metrics tell when a record was acknowledged, and a run ends that Kafka
+    # does not let write.
     start = StartCheck(settings, recovery_dir, identify(recovery_dir)) if is_first else None
-    lease = None
-    if start is not None and settings.fencing:
-        lease = Lease(settings, lock.store, sign=start.owner.said())
-    sink = KafkaSink(settings, state, lease)
-    source = KafkaSource(settings, state, on_tick=sink.producer.serve)
+    lease = _lease_of(settings, cluster, lock, start)
+    sink = KafkaSink(settings, state, None if lease is None else lease.permit)
+    source = KafkaSource(settings, state, on_tick=sink.producer.tick)
     source.share(cluster.number, max(1, len(cluster.addresses)))
     source.check(source_states(recovery_dir))
     sink.list_parts()
@@ -94,6 +101,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     # 6. Watches: they must be there before anything can stand still.
     _start_thread("wall clock", watch_wall_clock, state.stop)
     _start_thread("input topics", source.topics.watch, state.stop)
+    _start_thread("running", _say_running, state)
     if cluster.process_id is not None:
         _start_thread("peers", watch_peers, cluster, state)
         wait_for_own_name(cluster, settings.restore_timeout_ms / 1000, state.stop)
@@ -101,7 +109,9 @@ def run(settings: Settings, cluster: Cluster) -> None:
     # 7. The lease: last, because from then on another run of the same topic is refused. Whose the
     # topic is can be told only then, because no other run can change it any more.
     if start is not None:
-        start.begin(lease)
+        start.begin(lease if isinstance(lease, Lease) else None)
+    elif isinstance(lease, FollowedLease):
+        lease.acquire()
 
     # 8. The dataflow, until it is stopped. The lease is given back when all is written.
     log.info(
@@ -122,6 +132,33 @@ def run(settings: Settings, cluster: Cluster) -> None:
         # them crashes or hangs.
         report_fatal(str(known))
         os._exit(2 if isinstance(known, ConfigError) else 1)
+
+
+def _say_running(run: RunState) -> None:
+    """Say that the dataflow runs, once a worker thread of it has turned."""
+    while not run.stop.wait(0.1):
+        if run.turned_ms:
+            log.info("running")
+            return
+
+
+def _lease_of(
+    settings: Settings, cluster: Cluster, lock: StoreLock, start: StartCheck | None
+) -> Lease | FollowedLease | None:
+    """Return what lets this process write, if the settings want it; only the first has a start."""
+    if not settings.fencing:
+        return None
+    if start is None:
+        return FollowedLease(settings)
+    holder = Held(
+        lock.store,
+        uuid4().hex,
+        lock=lock.place,
+        processes=max(1, len(cluster.addresses)),
+        owner=start.owner.id,
+        place=start.owner.place,
+    )
+    return Lease(settings, holder)
 
 
 def _start_thread(name: str, target: Callable[..., None], *arguments: object) -> None:

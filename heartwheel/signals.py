@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from threading import Event
 
 from dataflows.clock import wall_offset_s
@@ -15,7 +16,9 @@ STEP_BACK_S = 2.0
 WATCH_S = 0.5
 
 
-def stop_on_signals(stop: Event, timeout_s: float, begun: Event) -> None:
+def stop_on_signals(
+    stop: Event, timeout_s: float, begun: Event, waits_for_kafka: Callable[[], bool]
+) -> None:
     """Stop on SIGTERM or SIGINT; exit with 1 if a stop takes longer than timeout_s.
 
     A process that has not begun has nothing to drain: it exits with 0 at once, also while it
@@ -38,9 +41,10 @@ def stop_on_signals(stop: Event, timeout_s: float, begun: Event) -> None:
     def watch() -> None:
         stop.wait()
         time.sleep(timeout_s)
+        why = ": Kafka has not acknowledged what is written" if waits_for_kafka() else ""
         report_fatal(
-            f"not stopped within {timeout_s:g} s; exiting, the next start resumes from the last "
-            "snapshot"
+            f"not stopped within {timeout_s:g} s{why}; exiting, the next start resumes from the "
+            "last snapshot"
         )
         os._exit(1)
 

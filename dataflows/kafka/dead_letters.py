@@ -113,8 +113,9 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLe
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._producer.failure = f"{self._topic}: {error.str()} ({error.name()})"
+            self._producer.fail(f"{self._topic}: {error.str()} ({error.name()})")
             return
+        self._producer.note_delivery()
         self._ends[cast("int", message.partition())] = cast("int", message.offset()) + 1
 
     def snapshot(self) -> DeadLetterState:

@@ -4,70 +4,75 @@ What is guaranteed: a run enqueues records only while no other run may, even if 
 cut off and comes back later. Nothing is done per record for that.
 
 How. The lease is the committed offset of a consumer group named after the topic. Its metadata say
-which store and run hold it, how often it was renewed, and whether it was released. It is renewed
-every second, in a transaction under a fixed transactional id. Two things follow from that:
+which store and run hold it, where that store is locked, how often it was renewed, and whether it
+was released. It is renewed every second, in a transaction under a fixed transactional id. Two
+things follow from that:
 
 - Kafka grants the id to the newest producer only. From the moment when another run takes the
   lease, each renewal of the old run fails, and nothing it does brings its right back.
-- A run may write for LEASE_S from the beginning of its last renewal that succeeded. After that,
-  `check` waits until a renewal succeeds again, or raises FencedError.
+- A run may write for LEASE_S from the beginning of its last renewal that succeeded (permit.py).
 
-A run of another store takes the lease only after it has seen it unchanged for LEASE_S; if it is
-renewed meanwhile, its holder is alive and the newcomer stops. A run of the same store need not
-wait, because it has the lock of the store: the holder is dead.
+A run takes the lease only after it has seen it unchanged for LEASE_S; if it is renewed meanwhile,
+its holder is alive and the newcomer stops. It need not wait if it has the lock that the holder had
+on the same file of the same running system, because the holder is dead then. Other processes of a
+cluster may still be alive elsewhere, and their right ends after FOLLOWED_S (followed_lease.py). A
+store's name alone proves nothing: a copy of the directory, or a restored one, has the same.
 
 The invariant: the right of the old run ends before that of the new one begins. The old one counts
 from before its last renewal, the new one from after it has seen that renewal; both count LEASE_S
-by their own monotonic clock, and no two clocks are compared.
+by a clock of their own that nobody sets, and no two clocks are compared.
 
-A broker that was away may refuse the producer of the rightful run as well. So a refused run reads
-the lease: while its own name is there, nobody has taken it, and it takes it again.
+Every call has a way out. Whatever fails, and however, its producer is given up: a transaction that
+timed out can neither be begun again nor aborted until it has been resumed. The next turn takes the
+lease again with a new producer, which ends what the old one left open. A broker that was away may
+also refuse the producer of the rightful run. So the lease is read before and after: while the
+run's own name is there, nobody has taken it.
 
-What would break it: a producer that sends without `check` before it; monotonic clocks that go at
-clearly different speeds; a broker that loses committed transactions. What librdkafka has queued
-when a process is paused is sent when it wakes up, before any check. That is not prevented but
+What would break it: a producer that sends without `check` before it; clocks that go at clearly
+different speeds; a broker that loses committed transactions. Requests that were sent and not
+answered when a process is paused or cut off cannot be taken back: they may still arrive. That is
 found: the other run's next acknowledgement has an unexpected offset, and it stops.
 """
 
-import json
-import threading
 import time
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from uuid import uuid4
+from collections.abc import Callable
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer
+from msgspec.structs import replace
 
+from dataflows.clock import boot_time_s
 from dataflows.kafka.client import (
-    FENCED,
+    TRANSIENT,
     MakeConsumer,
     MakeProducer,
-    consumer_options,
     make_consumer,
     make_producer,
     producer_options,
 )
-from dataflows.logs import announce, announced
+from dataflows.kafka.lease_record import (
+    CALL_S,
+    NO_COORDINATOR_YET,
+    REQUIRED,
+    UNREADABLE,
+    Held,
+    LeaseRecord,
+)
+from dataflows.kafka.permit import (
+    FOLLOWED_S,
+    LEASE_S,
+    FencedError,
+    LeaseError,
+    WritePermit,
+    describe,
+)
+from dataflows.logs import announce, announced, log
 from dataflows.settings import Settings
-from session_logic.errors import HeartwheelError
 
 RENEW_S = 1.0
-# A lease that was not renewed for this long is over, and its run writes nothing more.
-LEASE_S = 5.0
+# How often a run that waits looks whether the lease is renewed.
+LOOK_S = 0.25
+# A start has time for a broker that begins as well.
 TIMEOUT_S = 30.0
-# A broker that was just started, or had no group yet, creates its coordinator first.
-NO_COORDINATOR_YET = {
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-}
-
-
-NO_SIGN: Mapping[str, str] = MappingProxyType({})
-
-
-class FencedError(HeartwheelError):
-    """Another run writes to the output topic: only one may."""
 
 
 class Lease:
@@ -76,186 +81,129 @@ class Lease:
     def __init__(
         self,
         settings: Settings,
-        store: str,
+        own: Held,
         make_consumer: MakeConsumer = make_consumer,
         make_producer: MakeProducer = make_producer,
-        sign: Mapping[str, str] = NO_SIGN,
     ) -> None:
-        """Make the clients; `acquire` takes the lease, for the run of this store.
-
-        The sign is said with it (see owner.py).
-        """
+        """Make the clients; `acquire` takes the lease, for a run that has its store locked."""
         self._settings = settings
         self._make_producer = make_producer
-        self._store = store
-        self._sign = sign
-        self._run = uuid4().hex
+        self._own = own
+        self._record = LeaseRecord(settings, make_consumer)
         self._topic = settings.output_topic
-        self._group = f"heartwheel-{settings.output_topic}"
-        options = consumer_options(
-            settings,
-            {
-                "group.id": self._group,
-                "enable.auto.commit": "false",
-                # A run that was killed while it renewed would keep a reader waiting otherwise.
-                "isolation.level": "read_uncommitted",
-            },
-            tuned=False,
-        )
-        self._consumer = make_consumer(options)
-        self._producer = self._new_producer()
-        self._renewed_s = 0.0
-        self._renewals = 0
-        self._lost = False  # whether Kafka has refused the producer
-        self._fenced = False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-
-    def _new_producer(self) -> Producer:
-        required = {"transactional.id": self._group}
-        return self._make_producer(producer_options(self._settings, required, tuned=False))
+        self._producer: Producer | None = None  # none if the last renewal failed
+        self.permit = WritePermit(self._topic, settings.delivery_timeout_ms / 1000)
 
     def acquire(self, check: Callable[[], None] = lambda: None) -> None:
         """Take the lease and keep it; says so while it waits.
 
         check is called when no other run can write any more, and before the lease says that this
-        one does. Raises FencedError if another store's run has it, or Kafka does not give it.
+        one does. Raises FencedError if another run has it, LeaseError if Kafka does not give it.
         """
         waiting = f"waiting for Kafka to give the lease on {self._topic}"
         try:
             with announced(waiting):
-                held = self._held()
+                held = self._record.read(TIMEOUT_S)
             if held is not None:
                 self._wait_for(held)
             with announced(waiting):
-                self._producer.init_transactions(TIMEOUT_S)
+                producer = self._new_producer(TIMEOUT_S)
                 self._check_holder(held)  # from here on no other run can renew it
                 check()
-                self._renew(released=False)
+                self._renew(producer, released=False)
         except KafkaException as error:
-            msg = (
-                f"the lease on output topic {self._topic} cannot be taken: "
-                f"{error.args[0].str()}; the broker must allow transactions (or set "
-                "HEARTWHEEL_FENCING=false and see to it that only one run writes)"
-            )
-            raise FencedError(msg) from None
-        self._thread.start()
+            raise LeaseError(self._not_given(error)) from None
+        self.permit.keep(self._turn, RENEW_S)
 
-    def _wait_for(self, held: dict[str, object]) -> None:
+    def _not_given(self, error: KafkaException) -> str:
+        what = f"the lease on output topic {self._topic} cannot be taken: {describe(error)}"
+        if error.args[0].code() in TRANSIENT | NO_COORDINATOR_YET:
+            return f"{what}; start again once Kafka's coordinator answers"
+        return (
+            f"{what}; the broker must allow transactions (or set HEARTWHEEL_FENCING=false and see "
+            "to it that only one run writes)"
+        )
+
+    def _wait_for(self, held: Held) -> None:
         """Return once a lease that was held is over; raises FencedError if it is renewed."""
-        if held["store"] == self._store or held["released"]:
+        wait_s = self._lasts_s(held)
+        if not wait_s:
             return
         announce(
-            f"waiting {LEASE_S:g} s for the lease on {self._topic}: another run (store "
-            f"{held['store']}) has held it"
+            f"waiting {wait_s:g} s for the lease on {self._topic}: a run (store {held.store}) has "
+            "held it and did not give it back"
         )
-        deadline_s = time.monotonic() + LEASE_S
-        while time.monotonic() < deadline_s:
-            time.sleep(RENEW_S / 4)
+        deadline_s = boot_time_s() + wait_s
+        while boot_time_s() < deadline_s:
+            time.sleep(LOOK_S)
             self._check_holder(held)
 
-    def _check_holder(self, held: dict[str, object] | None) -> None:
-        """Raise FencedError if another store's run has renewed the lease since it was as held."""
-        now = self._held()
-        if now is None or now == held or now["store"] == self._store or now["released"]:
+    def _lasts_s(self, held: Held) -> float:
+        """Return for how long a process may still write by a lease that is not renewed."""
+        if held.released:
+            return 0
+        if not held.is_proven_dead_by(self._own):
+            return LEASE_S
+        return FOLLOWED_S if held.processes > 1 else 0
+
+    def _check_holder(self, held: Held | None) -> None:
+        """Raise FencedError if another run has renewed the lease since it was as held."""
+        now = self._record.read()
+        if now is None or now == held or now.released or now.is_proven_dead_by(self._own):
             return
+        which = "another directory has a copy of this store" if now.store == self._own.store else ""
         msg = (
-            f"output topic {self._topic} is being written to by another run (store "
-            f"{now['store']}); stop that one, or use another output topic"
+            f"output topic {self._topic} is being written to by another run (store {now.store}"
+            f"{which and f', and {which}'}); stop that one, or use another output topic"
         )
         raise FencedError(msg)
 
-    def _where(self) -> TopicPartition:
-        return TopicPartition(self._topic, 0)
+    def _new_producer(self, timeout_s: float) -> Producer:
+        """Return a producer that alone may renew the lease, and ends what an earlier one left."""
+        required = {**REQUIRED, "transactional.id": self._record.group}
+        producer = self._make_producer(producer_options(self._settings, required, tuned=False))
+        producer.init_transactions(timeout_s)
+        return producer
 
-    def _held(self) -> dict[str, object] | None:
-        """Return what the lease says now."""
-        found = self._committed()
-        if found.offset < 0 or not found.metadata:
-            return None
-        held: dict[str, object] = json.loads(found.metadata)
-        return held
-
-    def _committed(self) -> TopicPartition:
-        """Return the committed offset, once there is a coordinator."""
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while True:
-            try:
-                (found,) = self._consumer.committed([self._where()], TIMEOUT_S)
-            except KafkaException as error:
-                passes = error.args[0].code() in NO_COORDINATOR_YET
-                if not passes or time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.1)
-            else:
-                return found
-
-    def _renew(self, *, released: bool) -> None:
-        self._renewals += 1
-        begin_s = time.monotonic()
-        said = {
-            **self._sign,
-            "store": self._store,
-            "run": self._run,
-            "renewal": self._renewals,
-            "released": released,
-        }
-        lease = TopicPartition(self._topic, 0, 0, json.dumps(said))
-        self._producer.begin_transaction()
-        self._producer.send_offsets_to_transaction(
-            [lease], self._consumer.consumer_group_metadata(), LEASE_S
+    def _renew(self, producer: Producer, *, released: bool) -> None:
+        begin_s = boot_time_s()
+        self._own = replace(self._own, renewal=self._own.renewal + 1, released=released)
+        producer.begin_transaction()
+        producer.send_offsets_to_transaction(
+            [self._record.said(self._own)], self._record.group_metadata, CALL_S
         )
-        self._producer.commit_transaction(LEASE_S)
-        self._renewed_s = begin_s
+        producer.commit_transaction(CALL_S)
+        self._producer = producer
+        self.permit.renew(begin_s)
 
-    def _keep(self) -> None:
-        """Renew the lease until it is released or lost, and try again what fails."""
-        while not self._fenced and not self._over.wait(RENEW_S):
-            try:
-                if self._lost:
-                    self._take_again()
-                if self._fenced:
-                    return
-                self._renew(released=False)
-            except KafkaException as error:
-                self._recover(error.args[0])
+    def _turn(self) -> None:
+        """Renew the lease; raises FencedError if another run has it, KafkaException if it fails."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            self._check_own()
+            producer = self._new_producer(CALL_S)
+            self._check_own()  # from here on no other run can renew it
+        self._renew(producer, released=False)
 
-    def _recover(self, error: KafkaError) -> None:
-        self._lost = self._lost or error.code() in FENCED or error.fatal()
-        if not self._lost:
-            try:
-                self._producer.abort_transaction(LEASE_S)
-            except KafkaException as again:
-                self._lost = again.args[0].code() in FENCED or again.args[0].fatal()
-
-    def _take_again(self) -> None:
-        """Take the lease again after Kafka has refused this producer, unless another run has it."""
-        held = self._held()
-        if held is None or held["run"] != self._run:
-            self._fenced = True
-            self._over.set()
-            return
-        self._producer = self._new_producer()
-        self._producer.init_transactions(LEASE_S)
-        self._lost = False
-
-    def check(self) -> None:
-        """Return if this run may write, and wait while that is not known. Raises FencedError."""
-        while self._fenced or time.monotonic() - self._renewed_s > LEASE_S:
-            if self._fenced:
-                msg = (
-                    f"another run has taken over output topic {self._topic}: this one writes "
-                    "nothing more and stops; run only one"
-                )
-                raise FencedError(msg)
-            time.sleep(0.01)
+    def _check_own(self) -> None:
+        """Raise FencedError if the lease is another run's."""
+        held = self._record.read()
+        if held is not None and held != UNREADABLE and held.run != self._own.run:
+            msg = (
+                f"another run has taken over output topic {self._topic}: this one writes nothing "
+                "more and stops; run only one"
+            )
+            raise FencedError(msg)
 
     def release(self) -> None:
         """Give the lease back, after everything has been written."""
-        self._over.set()
-        self._thread.join()
-        if not self._fenced:
-            try:
-                self._renew(released=True)
-            except KafkaException as error:
-                self._recover(error.args[0])
+        if not self.permit.close() or self._producer is None:
+            return
+        try:
+            self._renew(self._producer, released=True)
+        except KafkaException as error:
+            log.warning(
+                f"the lease is not given back: a run elsewhere has to wait {LEASE_S:g} s",
+                topic=self._topic,
+                error=describe(error),
+            )

@@ -167,11 +167,16 @@ class Outbox:
         return self._next_offset - 1
 
     def acknowledge(self, expected_offset: int, offset: int) -> bool:
-        """Note an acknowledgement; say whether the record got the offset that it had to get."""
-        while self._sent and self._sent[0][0] <= expected_offset + 1:
+        """Note an acknowledgement; say whether the record got the offset that it had to get.
+
+        If it did not, a resume must find what lies in between, so nothing is noted.
+        """
+        if offset != expected_offset:
+            return False
+        while self._sent and self._sent[0][0] <= offset + 1:
             observe_acknowledged(self._sent.popleft()[1])
         self.end_offset = offset + 1
-        return offset == expected_offset
+        return True
 
     def state(self) -> OutboxState:
         """Return the snapshot: what a resume must look for, and from which offset on."""

@@ -23,7 +23,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from msgspec import Struct
 
 from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
-from dataflows.kafka.lease import NO_COORDINATOR_YET, TIMEOUT_S
+from dataflows.kafka.lease import TIMEOUT_S
+from dataflows.kafka.lease_record import NO_COORDINATOR_YET
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 

@@ -7,7 +7,7 @@ from threading import Lock
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dataflows.kafka.client import MakeProducer, make_producer, producer_options
-from dataflows.kafka.lease import Lease
+from dataflows.kafka.permit import WritePermit
 from dataflows.metrics import SINK_QUEUE, read_from
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
@@ -23,18 +23,21 @@ class SharedProducer:
     def __init__(
         self,
         settings: Settings,
-        lease: Lease | None = None,
+        permit: WritePermit | None = None,
         make_producer: MakeProducer = make_producer,
     ) -> None:
-        """Make the producer on first use; with a lease, nothing is sent without it."""
+        """Make the producer on first use; with a permit, nothing is sent without it."""
         self._settings = settings
         self._make_producer = make_producer
-        self._lease = lease
+        self._permit = permit
+        if permit is not None:
+            permit.on_lapse = self.give_up
         self._producer: Producer | None = None
         # One worker thread at a time serves delivery reports, so that they come in order.
         self._serving = Lock()
         self.failure: str | None = None
-        self._waits_since_s = 0.0
+        self._delivered = False  # whether a record was acknowledged since it was looked at
+        self._waits_since_s = time.monotonic()
         self.blocking = False  # whether somebody waits until Kafka has acknowledged
         read_from(SINK_QUEUE, self.waiting)
 
@@ -67,7 +70,27 @@ class SharedProducer:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self.failure = f"{error.str()} ({error.name()})"
+            self.fail(f"{error.str()} ({error.name()})")
+
+    def fail(self, why: str) -> None:
+        """Note that a record is lost, or may be; the first reason is the one that is told."""
+        self.failure = self.failure or why
+
+    def note_delivery(self) -> None:
+        """Note that a record has been acknowledged."""
+        self._delivered = True
+
+    def give_up(self) -> None:
+        """Send nothing more of what is enqueued, because another run may write by now.
+
+        Records that are given up are still in the last snapshot, so the run must end.
+        """
+        if (count := self.waiting()) and self._permit is not None:
+            self.fail(
+                f"the lease was not renewed in time ({self._permit.reason}), so {count} records "
+                "that Kafka had not acknowledged were given up"
+            )
+            self.open().purge(blocking=False)
 
     def send(self, produce: partial[None]) -> None:
         """Enqueue a record; on a full queue wait for room. Raises DeliveryError as `poll` does."""
@@ -92,15 +115,25 @@ class SharedProducer:
         self.serve(wait_s)
         self.check()
 
+    def tick(self) -> None:
+        """Handle the acknowledgements that have come, also while nothing is written.
+
+        It never waits. Raises as `poll` does, if the run cannot go on.
+        """
+        self.serve()
+        self._raise_failure()
+        if self._permit is not None:
+            self._permit.raise_if_over()
+
     def serve(self, wait_s: float = 0) -> None:
         """Handle the acknowledgements that have come; the next `check` raises what has failed."""
         producer = self.open()
         with self._serving:
-            served = producer.poll(wait_s)
-        if served or not len(producer):
-            self._waits_since_s = time.monotonic()
+            producer.poll(wait_s)
+        if self._delivered or not len(producer):
+            self._delivered, self._waits_since_s = False, time.monotonic()
         elif time.monotonic() - self._waits_since_s > self._settings.delivery_timeout_ms / 1000:
-            self.failure = f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms"
+            self.fail(f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms")
 
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
@@ -108,16 +141,23 @@ class SharedProducer:
             self.blocking = True
             left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
             self.blocking = False
-        if left and self.failure is None:
-            self.failure = f"{left} records not acknowledged in time"
+        if left:
+            self.fail(f"{left} records not acknowledged in time")
         self.check()
 
     def check(self) -> None:
-        """Raise DeliveryError if a record has been lost, FencedError if another run writes."""
-        if self._lease is not None:
+        """Raise DeliveryError if a record has been lost, FencedError if another run writes.
+
+        Waits while it is not known whether another run writes; raises LeaseError if that lasts.
+        """
+        self._raise_failure()
+        if self._permit is not None:
             self.blocking = True
-            self._lease.check()
+            self._permit.check()
             self.blocking = False
+            self._raise_failure()  # what has lapsed meanwhile was given up
+
+    def _raise_failure(self) -> None:
         if self.failure is not None:
             msg = (
                 f"output to {self._settings.bootstrap_servers} failed: {self.failure}; the run "

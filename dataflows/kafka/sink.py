@@ -11,9 +11,9 @@ from dataflows.clock import Clock
 from dataflows.formats import DeadLetterState, OutboxState
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
 from dataflows.kafka.dead_letters import DeadLetterPart, read_known, read_rejected_by_clock
-from dataflows.kafka.lease import Lease
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import Outbox
+from dataflows.kafka.permit import WritePermit
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader, Reconciliation
 from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, RejectedByClock, lane_key
@@ -74,6 +74,7 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         last = len(records) - 1
         if last < 0:
             return
+        self._producer.check()  # what came before it may have taken long
         producer, topic, lane = self._producer, self._topic, self._lane
         now = max(self._clock.now_ms(), self._published_ms())
         produce = producer.open().produce
@@ -88,9 +89,11 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
 
     def _on_delivery(self, expected: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._producer.failure = f"{self._topic}/{self._lane}: {error.str()} ({error.name()})"
-        elif not self._outbox.acknowledge(expected, message.offset() or 0):
-            self._producer.failure = (
+            self._producer.fail(f"{self._topic}/{self._lane}: {error.str()} ({error.name()})")
+        elif self._outbox.acknowledge(expected, message.offset() or 0):
+            self._producer.note_delivery()
+        else:
+            self._producer.fail(
                 f"{self._topic}/{self._lane}: offset {message.offset()} instead of {expected}: a "
                 "record was lost, or another program writes to this partition"
             )
@@ -117,11 +120,11 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         self,
         settings: Settings,
         run: RunState,
-        lease: Lease | None = None,
+        permit: WritePermit | None = None,
         make_consumer: MakeConsumer = make_consumer,
         make_producer: MakeProducer = make_producer,
     ) -> None:
-        """Write to the topics that the settings name, as long as the lease is held.
+        """Write to the topics that the settings name, as long as the permit is valid.
 
         Once the run is stopped, snapshots wait until everything is acknowledged.
         """
@@ -129,7 +132,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         self._stop = run.stop
         self._at_end_of_input = run.at_end_of_input
         self._clock = run.clock
-        self.producer = SharedProducer(settings, lease, make_producer)
+        self.producer = SharedProducer(settings, permit, make_producer)
         self._reader = OutputReader(settings, make_consumer)
         self._reconciliation = Reconciliation(settings.output_topic, settings.lanes, self._reader)
         self._dead_letter_parts = 1

@@ -11,6 +11,8 @@ LOCK_FILE = "heartwheel.lock"
 # Only the first process locks this byte, which is beyond those of the process numbers. Others test
 # it to learn whether the first process runs.
 FIRST_BYTE = 1 << 20
+# Made by the kernel when the system starts.
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class StoreLock:
@@ -39,6 +41,7 @@ class StoreLock:
             msg = f"HEARTWHEEL_RECOVERY_DIR {folder}: {path} cannot be locked: {error.strerror}"
             raise ConfigError(msg) from None
         self.store = self._name()
+        self.place = self._place()
 
     def _name(self) -> str:
         """Return the name of the store, made on first use."""
@@ -48,6 +51,18 @@ class StoreLock:
             os.pwrite(self._file, name.encode(), 0)
             os.fsync(self._file)
         return name
+
+    def _place(self) -> str:
+        """Return what no other file has for as long as this system runs: no copy, and no restore.
+
+        Whoever has the lock of the same place knows that its last holder is dead.
+        """
+        try:
+            boot = BOOT_ID.read_text().strip()
+        except OSError:  # not on Linux
+            boot = uuid4().hex
+        file = os.fstat(self._file)
+        return f"{boot}/{file.st_dev}/{file.st_ino}"
 
 
 def is_held_by_first(folder: Path) -> bool:

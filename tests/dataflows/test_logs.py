@@ -59,26 +59,30 @@ def test_unexpected_errors_are_json_with_their_traceback() -> None:
 
 
 @pytest.fixture
-def announcements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def announcements(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Return what is announced, in a world in which little time is long."""
-    said: list[str] = []
-    monkeypatch.setattr(logs, "announce", said.append)
+    said: list[tuple[str, int]] = []
+    monkeypatch.setattr(logs, "announce", lambda text, level: said.append((text, level)))
     monkeypatch.setattr(logs, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(logs, "NEXT_WAIT_S", 0.01)
     return said
 
 
-def test_wait_that_takes_long_is_announced_again_and_again(announcements: list[str]) -> None:
-    """Until what is awaited has come, or has failed."""
+def test_wait_that_takes_long_is_announced_again_and_again(
+    announcements: list[tuple[str, int]],
+) -> None:
+    """Until what is awaited has come, or has failed; the first time it is no warning yet."""
     with suppress(ValueError), announced("waiting for Kafka"):
         wait_for(lambda: len(announcements) >= 3)
         raise ValueError
     wait_for(lambda: all(thread.name != "announced" for thread in threading.enumerate()))
-    assert set(announcements) == {"waiting for Kafka"}
+    levels = [level for _, level in announcements]
+    assert levels == [logging.INFO, *[logging.WARNING] * (len(levels) - 1)]
+    assert {text for text, _ in announcements} == {"waiting for Kafka"}
 
 
 def test_wait_that_ends_soon_is_not_announced(
-    announcements: list[str], monkeypatch: pytest.MonkeyPatch
+    announcements: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line for each step of a start would say nothing."""
     monkeypatch.setattr(logs, "FIRST_WAIT_S", 60)

@@ -93,6 +93,7 @@ def test_name_of_the_process_that_is_awaited_is_announced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A pod that waits for DNS must not seem dead."""
+    caplog.set_level("INFO")
     monkeypatch.setattr(logs, "FIRST_WAIT_S", 0.01)
     stop = Event()
     waits = Thread(

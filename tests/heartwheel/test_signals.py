@@ -13,13 +13,13 @@ import sys, time
 from threading import Event
 from heartwheel.signals import stop_on_signals
 stop, begun = Event(), Event()
-stop_on_signals(stop, float(sys.argv[1]), begun)
+stop_on_signals(stop, float(sys.argv[1]), begun, lambda: sys.argv[2] == "kafka")
 if sys.argv[2] != "waits":
     begun.set()
 print("ready", flush=True)
 stop.wait(60)
 print("stopping", flush=True)
-if sys.argv[2] == "hangs":
+if sys.argv[2] in ("hangs", "kafka"):
     time.sleep(60)
 """
 CLOCK_SET_BACK = """
@@ -78,6 +78,14 @@ def test_stop_that_takes_too_long_exits_with_1_and_one_line() -> None:
     assert process.returncode == 1
     assert errors.startswith("heartwheel: not stopped within 0.1 s")
     assert errors.count("\n") == 1
+
+
+def test_stop_that_waits_for_kafka_says_so() -> None:
+    """What is not stopped is not the process's fault then."""
+    with start(0.1, "kafka") as process:
+        send(process, signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert "not stopped within 0.1 s: Kafka has not acknowledged what is written; " in errors
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

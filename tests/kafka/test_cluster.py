@@ -38,12 +38,12 @@ def send(cluster: Cluster, kind: str, devices: range, session: str) -> None:
 
 
 def wait_for(cluster: Cluster, what: str, count: int) -> None:
-    """Wait until so many sessions have had this record."""
+    """Wait until so many sessions have had this record; a cluster waits for its old lease."""
 
     def found() -> bool:
         return sum(what in kinds(events) for events in cluster.sessions().values()) >= count
 
-    cluster.wait(f"{count} times {what}", found)
+    cluster.wait(f"{count} times {what}", found, 60)
 
 
 @pytest.mark.parametrize("start", [start_threads, start_processes])

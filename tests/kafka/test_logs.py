@@ -32,6 +32,7 @@ def test_log_of_a_run_is_json_with_its_place_in_fields(cluster: Cluster) -> None
     stop(first)
     second = cluster.start("run", "-w", "2", **place)
     cluster.wait("lanes", lambda: cluster.errors(second).count('"restored"') == 4)
+    cluster.wait("a line that says so", lambda: '"running"' in cluster.errors(second))
     stop(second)
     for flow in (first, second):
         lines = lines_of(cluster, flow)
@@ -43,7 +44,7 @@ def test_log_of_a_run_is_json_with_its_place_in_fields(cluster: Cluster) -> None
         }
         assert {line["worker"] for line in reading} == {0, 1}
         assert [line["message"] for line in lines if "worker" not in line] == [
-            "starting", "stopping", "stopped"
+            "starting", "running", "stopping", "stopped"
         ]  # fmt: skip
     restored = [line for line in lines_of(cluster, second) if line["message"] == "restored"]
     assert sorted(line["lane"] for line in restored) == [0, 1, 2, 3]

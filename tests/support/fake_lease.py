@@ -1,11 +1,27 @@
-"""What the lease needs of Kafka: one committed offset, and one producer that may commit it."""
+"""What the lease needs of Kafka: one committed offset, and producers that may commit it.
+
+The producers have the states of librdkafka's: a call that timed out must be resumed, and until then
+every other one is a conflict; what has failed must be aborted; what is fatal stays so.
+"""
 
 import json
+import time
+from collections import deque
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from dataflows.kafka.lease_record import Held
+
 NOTHING = TopicPartition("session-events", 0, -1001)
+SILENT = KafkaError(KafkaError._TIMED_OUT, "Timed out waiting for operation", retriable=True)
+RETRIABLE = KafkaError(KafkaError._TRANSPORT, "Connection refused", retriable=True)
+ABORTABLE = KafkaError(
+    KafkaError.GROUP_AUTHORIZATION_FAILED, "Not authorized", txn_requires_abort=True
+)
+FATAL = KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "Not authorized", fatal=True)
+FENCED = KafkaError(KafkaError._FENCED, "a newer producer", fatal=True)
+CONFLICT = KafkaError(KafkaError._CONFLICT, "Conflicting API call", retriable=True)
 
 
 class FakeTime:
@@ -16,13 +32,16 @@ class FakeTime:
         self.slept_s = 0.0
         self.meanwhile = lambda: None
 
-    def monotonic(self) -> float:
+    def boot_time_s(self) -> float:
         return self.now_s
+
+    monotonic = boot_time_s
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
         self.slept_s += seconds
         self.meanwhile()
+        time.sleep(0.0001)  # the other threads go on
 
 
 class LeaseBroker:
@@ -32,14 +51,28 @@ class LeaseBroker:
         self.committed = NOTHING
         self.newest: LeaseProducer | None = None
         self.before_grant = lambda: None
-        self.errors: list[int] = []  # of the next requests for the committed offset
-        self.refusal: int | None = None  # of every transaction
-        self.away = False
+        self.read_errors: deque[int] = deque()  # of the next requests for the committed offset
+        # What the next calls of that name do instead, each once.
+        self.outcomes: dict[str, deque[KafkaError | Exception]] = {}
+        self.down: KafkaError | None = None  # what every call does instead
         self.commits = 0
+        self.producers = 0
+        self.reads = 0
 
-    def hold(self, store: str, renewal: int = 1, *, released: bool = False) -> None:
+    def hold(
+        self,
+        store: str,
+        renewal: int = 1,
+        *,
+        released: bool = False,
+        place: str = "there",
+        processes: int = 1,
+    ) -> None:
         """Let a run of another process have the lease."""
-        said = {"store": store, "run": f"run of {store}", "renewal": renewal, "released": released}
+        held = Held(
+            store, f"run of {store}", renewal, released=released, lock=place, processes=processes
+        )
+        said = {name: getattr(held, name) for name in held.__struct_fields__}
         self.committed = TopicPartition("session-events", 0, 0, json.dumps(said))
 
     def held(self) -> dict[str, Any]:
@@ -47,12 +80,25 @@ class LeaseBroker:
         said: dict[str, Any] = json.loads(self.committed.metadata)
         return said
 
+    def script(self, call: str, *outcomes: KafkaError | Exception) -> None:
+        """Let the next calls of that name go wrong, one after the other."""
+        self.outcomes[call] = deque(outcomes)
+
+    def meet(self, call: str) -> None:
+        """Raise what a call meets with."""
+        if self.down is not None:
+            raise KafkaException(self.down)
+        if planned := self.outcomes.get(call):
+            outcome = planned.popleft()
+            raise KafkaException(outcome) if isinstance(outcome, KafkaError) else outcome
+
     def consumer(self, _options: dict[str, Any]) -> Any:
         """Make a consumer of this broker."""
         return LeaseConsumer(self)
 
     def producer(self, _options: dict[str, Any]) -> Any:
         """Make a producer of this broker."""
+        self.producers += 1
         return LeaseProducer(self)
 
 
@@ -63,8 +109,10 @@ class LeaseConsumer:
         self._broker = broker
 
     def committed(self, _parts: list[TopicPartition], _timeout: float) -> list[TopicPartition]:
-        if self._broker.errors:
-            raise KafkaException(KafkaError(self._broker.errors.pop(0)))
+        self._broker.meet("committed")
+        self._broker.reads += 1
+        if self._broker.read_errors:
+            raise KafkaException(KafkaError(self._broker.read_errors.popleft()))
         return [self._broker.committed]
 
     def consumer_group_metadata(self) -> object:
@@ -77,28 +125,55 @@ class LeaseProducer:
     def __init__(self, broker: LeaseBroker) -> None:
         self._broker = broker
         self._offset = NOTHING
+        self._unfinished = ""  # the call that timed out
+        self._state = "new"
+        self._fatal: KafkaError | None = None
+
+    def _call(self, name: str, *states: str, resumable: bool = False) -> None:
+        if self._fatal is not None:
+            raise KafkaException(self._fatal)
+        if self._unfinished not in ("", name):
+            raise KafkaException(CONFLICT)
+        if self._state not in states:
+            raise KafkaException(KafkaError(KafkaError._STATE, f"not valid in state {self._state}"))
+        self._unfinished = ""
+        try:
+            self._broker.meet(name)
+        except KafkaException as met:
+            error = met.args[0]
+            if error.fatal():
+                self._fatal = error
+            elif error.txn_requires_abort():
+                self._state = "failed"
+            elif resumable and error.retriable():
+                self._unfinished = name
+            raise
 
     def init_transactions(self, _timeout: float) -> None:
-        if self._broker.refusal is not None:
-            raise KafkaException(KafkaError(self._broker.refusal))
+        self._call("init_transactions", "new", resumable=True)
         self._broker.before_grant()
         self._broker.newest = self
+        self._state = "ready"
 
     def begin_transaction(self) -> None:
-        if self._broker.away:
-            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
-        if self._broker.newest is not self:
-            raise KafkaException(KafkaError(KafkaError._FENCED))
+        self._call("begin_transaction", "ready")
+        self._state = "open"
 
     def send_offsets_to_transaction(
         self, offsets: list[TopicPartition], _group: object, _timeout: float
     ) -> None:
+        self._call("send_offsets_to_transaction", "open")
         (self._offset,) = offsets
 
     def commit_transaction(self, _timeout: float) -> None:
-        self.begin_transaction()
+        self._call("commit_transaction", "open", resumable=True)
+        if self._broker.newest is not self:
+            self._fatal = FENCED
+            raise KafkaException(FENCED)
         self._broker.committed = self._offset
         self._broker.commits += 1
+        self._state = "ready"
 
     def abort_transaction(self, _timeout: float) -> None:
-        """Nothing is left of a transaction."""
+        self._call("abort_transaction", "open", "failed", resumable=True)
+        self._state = "ready"

@@ -5,6 +5,7 @@ from pathlib import Path
 import trustme
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     ResourcePatternType,
@@ -114,6 +115,21 @@ class SecureBroker(Broker):
         )
         for future in done.values():
             future.result()
+
+    def revoke_transactions(self) -> None:
+        """Take the right to write under the transactional ids of a run."""
+        every = AclBindingFilter(
+            ResourceType.TRANSACTIONAL_ID,
+            "heartwheel",
+            ResourcePatternType.PREFIXED,
+            f"User:{USER}",
+            "*",
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        admin = self.admin()
+        for future in admin.delete_acls([every]).values():
+            assert future.result()
 
 
 def _pkcs8(pem: bytes) -> bytes:

@@ -1,17 +1,43 @@
-"""The lease: who gets it, who keeps it, and who must stop."""
+"""The lease: who gets it, who keeps it, who must stop, and what becomes of a call that fails."""
 
 import time
 from collections.abc import Callable, Iterator
+from uuid import uuid4
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 
 from dataflows.kafka import lease as lease_module
-from dataflows.kafka.lease import LEASE_S, FencedError, Lease
+from dataflows.kafka import lease_record, permit
+from dataflows.kafka.lease import Lease
+from dataflows.kafka.lease_record import Held
+from dataflows.kafka.permit import FOLLOWED_S, LEASE_S, FencedError, LeaseError
 from dataflows.settings import Settings
-from tests.support.fake_lease import FakeTime, LeaseBroker, LeaseProducer
+from session_logic.errors import HeartwheelError
+from tests.support.fake_lease import (
+    ABORTABLE,
+    CONFLICT,
+    FATAL,
+    FENCED,
+    RETRIABLE,
+    SILENT,
+    FakeTime,
+    LeaseBroker,
+    LeaseProducer,
+)
 
 LIMIT_S = 5.0
+TIMEOUT_S = 60
+OUTCOMES = {
+    "timeout": SILENT,
+    "retriable": RETRIABLE,
+    "abortable": ABORTABLE,
+    "fatal": FATAL,
+    "fenced": FENCED,
+    "conflict": CONFLICT,
+}
+RENEWAL = ["begin_transaction", "send_offsets_to_transaction", "commit_transaction"]
+TAKING_AGAIN = ["committed", "init_transactions"]
 
 
 class Leases:
@@ -22,29 +48,40 @@ class Leases:
         self.clock = FakeTime()
         self.taken: list[Lease] = []
 
-    def lease(self, store: str = "ours") -> Lease:
+    def lease(self, store: str = "ours", place: str = "here") -> Lease:
         """Return a lease that is not taken yet."""
-        made = Lease(Settings(), store, self.broker.consumer, self.broker.producer)
+        settings = Settings(delivery_timeout_ms=TIMEOUT_S * 1000)
+        own = Held(store, uuid4().hex, lock=place, owner=f"id of {store}")
+        made = Lease(settings, own, self.broker.consumer, self.broker.producer)
         self.taken.append(made)
         return made
 
-    def acquire(self, store: str = "ours") -> Lease:
+    def acquire(self, store: str = "ours", place: str = "here") -> Lease:
         """Return a lease that is taken."""
-        made = self.lease(store)
+        made = self.lease(store, place)
         made.acquire()
         return made
+
+    def wait_for_renewal(self) -> None:
+        """Return once the lease has been renewed again."""
+        commits = self.broker.commits
+        wait(lambda: self.broker.commits > commits)
 
 
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leases]:
-    """Return a broker with leases on it that are renewed every 2 ms."""
+    """Return a broker with leases on it that are renewed every 2 ms, and watched as often."""
     made = Leases()
-    monkeypatch.setattr(lease_module, "time", made.clock)
+    for module in (lease_module, lease_record, permit):
+        monkeypatch.setattr(module, "time", made.clock)
+        if module is not lease_record:
+            monkeypatch.setattr(module, "boot_time_s", made.clock.boot_time_s)
     monkeypatch.setattr(lease_module, "RENEW_S", 0.002)
+    monkeypatch.setattr(permit, "WATCH_S", 0.002)
     yield made
+    made.broker.down = None
     for lease in made.taken:
-        if lease._thread.is_alive():
-            lease.release()
+        lease.permit.close()
 
 
 def wait(condition: Callable[[], bool]) -> None:
@@ -55,44 +92,81 @@ def wait(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+def ended(lease: Lease) -> HeartwheelError:
+    """Return the error that ends a run which wants to write, however long it must wait."""
+    with pytest.raises(HeartwheelError) as raised:
+        lease.permit.check()
+    return raised.value
+
+
 def test_free_lease_is_taken_at_once_and_renewed(leases: Leases) -> None:
     """Nobody has had it, so nobody is waited for."""
     lease = leases.acquire()
     assert leases.broker.held()["store"] == "ours"
     assert leases.clock.slept_s == 0
     wait(lambda: leases.broker.held()["renewal"] > 2)
-    lease.check()
+    lease.permit.check()
+    assert leases.broker.producers == 1
 
 
-@pytest.mark.parametrize(("store", "released"), [("ours", False), ("theirs", True)])
+@pytest.mark.parametrize(
+    ("store", "place", "released"), [("ours", "here", False), ("theirs", "there", True)]
+)
 def test_lease_of_a_run_that_is_over_is_taken_at_once(
-    leases: Leases, store: str, *, released: bool
+    leases: Leases, store: str, place: str, *, released: bool
 ) -> None:
-    """The lock of the store says so, or the run itself."""
-    leases.broker.hold(store, released=released)
+    """The lock at the same place says so, or the run itself."""
+    leases.broker.hold(store, released=released, place=place)
     leases.acquire()
     assert leases.clock.slept_s == 0
     assert leases.broker.held()["store"] == "ours"
 
 
+@pytest.mark.parametrize(
+    ("store", "place", "own"),
+    [
+        ("theirs", "here", "here"),
+        ("ours", "there", "here"),  # a copy of the directory, or another machine
+        ("ours", "", "here"),  # an earlier version
+        ("ours", "", ""),
+    ],
+)
 def test_lease_of_a_silent_run_is_taken_when_it_is_over(
-    leases: Leases, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    leases: Leases, caplog: pytest.LogCaptureFixture, store: str, place: str, own: str
 ) -> None:
     """The wait is announced when it begins, with the store that has held it."""
-    leases.broker.hold("theirs")
-    leases.acquire()
+    leases.broker.hold(store, place=place)
+    leases.acquire(place=own)
     assert leases.clock.slept_s >= LEASE_S
-    said = capsys.readouterr().err + caplog.text
-    assert "waiting 5 s for the lease on session-events: another run (store theirs)" in said
+    assert f"waiting 30 s for the lease on session-events: a run (store {store})" in caplog.text
+
+
+def test_lease_of_a_cluster_is_waited_for_although_its_first_process_is_dead(
+    leases: Leases,
+) -> None:
+    """Another process of it may still be paused, and write when it wakes up."""
+    leases.broker.hold("ours", place="here", processes=2)
+    leases.acquire()
+    assert FOLLOWED_S <= leases.clock.slept_s < LEASE_S
 
 
 def test_lease_of_a_living_run_is_left_to_it(leases: Leases) -> None:
-    """A second run stops, with the store that writes."""
+    """A second run stops, with the store that writes, and has not disturbed the first."""
     leases.broker.hold("theirs")
     leases.clock.meanwhile = lambda: leases.broker.hold("theirs", renewal=2)
     with pytest.raises(FencedError, match=r"written to by another run \(store theirs\)"):
         leases.acquire()
     assert leases.broker.held()["store"] == "theirs"
+    assert leases.broker.producers == 0
+
+
+def test_run_of_a_copied_directory_leaves_the_lease_to_the_original(leases: Leases) -> None:
+    """The name of the store is the same, and the line says why."""
+    leases.broker.hold("ours")
+    leases.clock.meanwhile = lambda: leases.broker.hold("ours", renewal=2)
+    with pytest.raises(FencedError, match="another directory has a copy of this store"):
+        leases.acquire()
+    assert leases.broker.producers == 0
 
 
 def test_lease_that_another_run_takes_at_the_same_moment_is_left_to_it(leases: Leases) -> None:
@@ -102,36 +176,146 @@ def test_lease_that_another_run_takes_at_the_same_moment_is_left_to_it(leases: L
         leases.acquire()
 
 
+def test_lease_that_a_tool_has_written_over_is_taken_once_nobody_renews_it(leases: Leases) -> None:
+    """A run that is alive would write its own again."""
+    leases.broker.committed = TopicPartition("session-events", 0, 7, "reset by hand")
+    leases.acquire()
+    assert leases.clock.slept_s >= LEASE_S
+    assert leases.broker.held()["store"] == "ours"
+
+
 def test_refusal_by_kafka_says_how_to_do_without(leases: Leases) -> None:
     """Some brokers allow no transactions."""
-    leases.broker.refusal = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-    with pytest.raises(FencedError, match="HEARTWHEEL_FENCING=false"):
+    leases.broker.script("init_transactions", FATAL)
+    with pytest.raises(LeaseError, match="HEARTWHEEL_FENCING=false"):
+        leases.acquire()
+
+
+def test_coordinator_that_does_not_answer_is_one_line_that_says_so(leases: Leases) -> None:
+    """Transactions are allowed, for all that is known."""
+    leases.broker.script("init_transactions", SILENT)
+    with pytest.raises(LeaseError, match="start again once Kafka's coordinator answers"):
         leases.acquire()
 
 
 def test_coordinator_that_is_to_come_is_waited_for(leases: Leases) -> None:
     """A broker that was just started has none yet."""
-    leases.broker.errors = [KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR]
+    leases.broker.read_errors.extend(
+        [KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR]
+    )
     leases.acquire()
     assert leases.clock.slept_s == pytest.approx(0.2)
 
 
 def test_other_error_of_the_coordinator_is_not_waited_for(leases: Leases) -> None:
     """It would not pass."""
-    leases.broker.errors = [KafkaError.GROUP_AUTHORIZATION_FAILED]
-    with pytest.raises(FencedError, match="cannot be taken"):
+    leases.broker.read_errors.append(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    with pytest.raises(LeaseError, match="cannot be taken"):
         leases.acquire()
     assert leases.clock.slept_s == 0
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("call", RENEWAL)
+def test_renewal_that_fails_is_made_up_for(leases: Leases, call: str, outcome: str) -> None:
+    """Whatever has failed, and however, a new producer takes the lease again."""
+    lease = leases.acquire()
+    leases.broker.script(call, OUTCOMES[outcome])
+    wait(lambda: leases.broker.producers == 2)
+    leases.wait_for_renewal()
+    lease.permit.check()
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("call", TAKING_AGAIN)
+def test_taking_again_that_fails_is_tried_again(leases: Leases, call: str, outcome: str) -> None:
+    """Nothing of an attempt is kept for the next one."""
+    lease = leases.acquire()
+    leases.broker.script(call, OUTCOMES[outcome], OUTCOMES[outcome])
+    leases.broker.script("commit_transaction", SILENT)
+    wait(lambda: not leases.broker.outcomes[call])
+    leases.wait_for_renewal()
+    lease.permit.check()
+
+
+@pytest.mark.parametrize("call", RENEWAL + TAKING_AGAIN)
+def test_unexpected_exception_ends_the_run_with_one_line(leases: Leases, call: str) -> None:
+    """Else its thread would be gone, and the run would wait for ever."""
+    lease = leases.acquire()
+    leases.broker.script(call, ValueError("no such\nthing"))
+    if call in TAKING_AGAIN:
+        leases.broker.script("commit_transaction", SILENT)
+    wait(lambda: not lease.permit.valid)
+    error = ended(lease)
+    assert isinstance(error, LeaseError)
+    assert "is lost by an unexpected ValueError: no such thing" in str(error)
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_lease_that_is_not_renewed_ends_the_run_after_the_timeout(
+    leases: Leases, outcome: str
+) -> None:
+    """The line has Kafka's reason; until then a run that wants to write waits."""
+    lease = leases.acquire()
+    leases.broker.down = OUTCOMES[outcome]
+    wait(lambda: OUTCOMES[outcome].str() in lease.permit.reason)
+    leases.clock.now_s += TIMEOUT_S - 1
+    error = ended(lease)
+    assert isinstance(error, LeaseError)
+    assert OUTCOMES[outcome].str() in str(error)
+    assert leases.clock.slept_s == pytest.approx(1, abs=0.1)
+
+
+def test_lease_that_is_not_renewed_ends_an_idle_run_as_well(leases: Leases) -> None:
+    """It is asked at every tick, and that does not wait."""
+    lease = leases.acquire()
+    leases.broker.down = SILENT
+    wait(lambda: SILENT.str() in lease.permit.reason)
+    lease.permit.raise_if_over()
+    leases.clock.now_s += TIMEOUT_S + 1
+    with pytest.raises(LeaseError):
+        lease.permit.raise_if_over()
+    assert leases.clock.slept_s == 0
+
+
+def test_lease_that_is_not_renewed_is_a_warning_with_the_reason(
+    leases: Leases, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes within 10 s; and again once all is well."""
+    caplog.set_level("INFO")
+    lease = leases.acquire()
+    leases.broker.down = ABORTABLE
+    wait(lambda: ABORTABLE.str() in lease.permit.reason)
+    leases.clock.now_s += 9
+    wait(lambda: "is not renewed" in caplog.text)
+    assert "Not authorized" in caplog.text
+    assert caplog.text.count("is not renewed") == 1
+    leases.broker.down = None
+    wait(lambda: "is renewed again" in caplog.text)
 
 
 def test_run_that_could_not_renew_waits_until_it_has(leases: Leases) -> None:
     """After a pause the lease may be somebody else's."""
     lease = leases.acquire()
-    leases.broker.away = True
+    leases.broker.down = RETRIABLE
+    wait(lambda: RETRIABLE.str() in lease.permit.reason)
     leases.clock.now_s += LEASE_S + 1
-    leases.clock.meanwhile = lambda: setattr(leases.broker, "away", False)
-    lease.check()
+    leases.clock.meanwhile = lambda: setattr(leases.broker, "down", None)
+    lease.permit.check()
     assert leases.clock.slept_s > 0
+
+
+def test_lapsed_lease_has_given_up_what_is_enqueued(leases: Leases) -> None:
+    """Nobody need ask for that: all others may be waiting."""
+    lease = leases.acquire()
+    given_up: list[float] = []
+    lease.permit.on_lapse = lambda: given_up.append(leases.clock.now_s)
+    leases.wait_for_renewal()
+    assert not given_up
+    leases.broker.down = SILENT
+    wait(lambda: SILENT.str() in lease.permit.reason)
+    leases.clock.now_s += LEASE_S + 0.1
+    wait(lambda: bool(given_up))
 
 
 def test_run_whose_lease_another_has_taken_is_fenced_off(leases: Leases) -> None:
@@ -139,20 +323,37 @@ def test_run_whose_lease_another_has_taken_is_fenced_off(leases: Leases) -> None
     lease = leases.acquire()
     leases.broker.newest = LeaseProducer(leases.broker)
     leases.broker.hold("theirs")
-    leases.clock.now_s += LEASE_S + 1
-    with pytest.raises(FencedError, match="another run has taken over output topic session-events"):
-        lease.check()
+    error = ended_once_fenced(leases, lease)
+    assert "another run has taken over output topic session-events" in str(error)
     lease.release()
     assert leases.broker.held()["store"] == "theirs"
+
+
+def test_run_that_is_overtaken_while_it_takes_its_lease_again_is_fenced_off(
+    leases: Leases,
+) -> None:
+    """The lease is looked at again when no other run can take it any more."""
+    lease = leases.acquire()
+    leases.broker.before_grant = lambda: leases.broker.hold("theirs")
+    leases.broker.script("commit_transaction", SILENT)
+    assert isinstance(ended_once_fenced(leases, lease), FencedError)
+    assert leases.broker.held()["store"] == "theirs"
+
+
+def ended_once_fenced(leases: Leases, lease: Lease) -> HeartwheelError:
+    """Return the error of a run that another one has fenced off."""
+    wait(lambda: not lease.permit.valid)
+    error = ended(lease)
+    assert leases.clock.slept_s == 0
+    return error
 
 
 def test_run_that_kafka_has_refused_takes_its_own_lease_again(leases: Leases) -> None:
     """A broker that was away may refuse a producer that nobody has fenced off."""
     lease = leases.acquire()
     leases.broker.newest = LeaseProducer(leases.broker)
-    renewals = leases.broker.commits
-    wait(lambda: leases.broker.commits > renewals)
-    lease.check()
+    leases.wait_for_renewal()
+    lease.permit.check()
 
 
 def test_released_lease_says_so(leases: Leases) -> None:
@@ -164,9 +365,7 @@ def test_released_lease_says_so(leases: Leases) -> None:
 def test_check_of_a_start_comes_before_the_lease_changes(leases: Leases) -> None:
     """What it refuses leaves the lease as it was; else the lease has the sign from then on."""
     leases.broker.hold("theirs", released=True)
-    sign = {"owner": "ours", "place": "here"}
-    lease = Lease(Settings(), "s", leases.broker.consumer, leases.broker.producer, sign)
-    leases.taken.append(lease)
+    lease = leases.lease()
 
     def refuse() -> None:
         raise FencedError("not ours")
@@ -175,4 +374,25 @@ def test_check_of_a_start_comes_before_the_lease_changes(leases: Leases) -> None
         lease.acquire(refuse)
     assert leases.broker.held()["store"] == "theirs"
     lease.acquire()
-    assert leases.broker.held()["owner"] == "ours"
+    assert leases.broker.held()["store"] == "ours"
+    assert leases.broker.held()["owner"] == "id of ours"
+
+
+def test_sign_of_a_run_without_a_lease_is_no_lease(leases: Leases) -> None:
+    """It says whose the topic is, and was written at a start."""
+    sign = '{"owner": "ours", "place": "here", "released": true}'
+    leases.broker.committed = TopicPartition("session-events", 0, 0, sign)
+    leases.acquire()
+    assert leases.clock.slept_s == 0
+
+
+def test_lease_that_cannot_be_given_back_is_a_warning(
+    leases: Leases, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All is written, so the run has not failed."""
+    lease = leases.acquire()
+    assert lease.permit.close()
+    leases.broker.script("commit_transaction", SILENT)
+    lease.release()
+    assert "the lease is not given back" in caplog.text
+    assert not leases.broker.held()["released"]

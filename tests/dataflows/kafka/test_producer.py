@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from dataflows.kafka import permit as permit_module
 from dataflows.kafka import producer as producer_module
-from dataflows.kafka.lease import FencedError
+from dataflows.kafka.permit import LEASE_S, FencedError, LeaseError, WritePermit
 from dataflows.kafka.producer import DeliveryError, SharedProducer
 from dataflows.settings import Settings
 from tests.support.fake_kafka import FATAL
@@ -25,6 +26,8 @@ class FakeProducer:
         self.takes = True
         self.error: KafkaError | None = None
         self.waits_s: list[float] = []
+        self.other_events = 0  # served by a poll that acknowledges nothing
+        self.on_delivery = lambda: None
 
     def produce(self, value: str) -> None:
         if self.error is not None:
@@ -39,9 +42,14 @@ class FakeProducer:
     def poll(self, wait_s: float) -> int:
         self.waits_s.append(wait_s)
         if not self.takes or not self.queue:
-            return 0
+            return self.other_events
         self.queue.popleft()
+        self.on_delivery()
         return 1
+
+    def purge(self, *, blocking: bool) -> None:
+        assert not blocking
+        self.queue.clear()
 
     def flush(self, _wait_s: float) -> int:
         if self.takes:
@@ -57,6 +65,7 @@ class Shared:
         settings = Settings(delivery_timeout_ms=TIMEOUT_MS, producer={"linger.ms": "7"})
         self.producer = SharedProducer(settings, make_producer=self._make, **arguments)
         self.producer.open()
+        self.kafka.on_delivery = self.producer.note_delivery
 
     def _make(self, options: dict[str, Any]) -> Any:
         self.kafka.options = options
@@ -122,6 +131,7 @@ def test_nothing_acknowledged_for_the_timeout_ends_the_run(
     now_s += 1
     shared.producer.poll()
     shared.kafka.takes = False
+    shared.kafka.other_events = 3  # errors and statistics are no acknowledgement
     shared.send("a")
     now_s += TIMEOUT_MS / 1000
     shared.producer.poll()
@@ -140,13 +150,56 @@ def test_flush_with_records_left_ends_the_run(shared: Shared) -> None:
         shared.producer.flush()
 
 
-def test_lease_is_checked_before_anything_else_is_sent() -> None:
-    """A run that is fenced off sends nothing more."""
+@pytest.fixture
+def permit(monkeypatch: pytest.MonkeyPatch) -> WritePermit:
+    """Return a permit that is valid, by a clock that stands still."""
+    monkeypatch.setattr(permit_module, "boot_time_s", lambda: 1_000.0)
+    made = WritePermit("session-events", LEASE_S)
+    made.renew(1_000)
+    return made
 
-    class Lease:
-        def check(self) -> None:
-            raise FencedError("another run")
 
-    shared = Shared(lease=Lease())
+def test_run_that_is_fenced_off_sends_nothing_more(permit: WritePermit) -> None:
+    """The permit is asked for before anything else is sent, and at every tick."""
+    shared = Shared(permit=permit)
+    shared.producer.poll()
+    permit.end(FencedError("another run"))
     with pytest.raises(FencedError):
         shared.producer.poll()
+    with pytest.raises(FencedError):
+        shared.producer.tick()
+
+
+def test_permit_that_lapses_gives_up_what_is_enqueued_and_ends_the_run(
+    permit: WritePermit,
+) -> None:
+    """It must not be sent when the network comes back, and is in the last snapshot."""
+    shared = Shared(permit=permit)
+    shared.kafka.takes = False
+    shared.send("a")
+    shared.send("b")
+    permit.reason = "Broker: No route"
+    permit.on_lapse()
+    assert not shared.kafka.queue
+    for act in (shared.producer.poll, shared.producer.tick):
+        with pytest.raises(DeliveryError, match=r"renewed in time \(Broker: No route\), so 2 rec"):
+            act()
+
+
+def test_permit_that_lapses_while_nothing_is_enqueued_waits_for_its_renewal(
+    permit: WritePermit,
+) -> None:
+    """Nothing can be sent late, so the run need not end."""
+    shared = Shared(permit=permit)
+    permit.on_lapse()
+    shared.producer.tick()
+    shared.producer.poll()
+
+
+def test_permit_that_is_not_renewed_ends_a_run_that_writes_nothing(permit: WritePermit) -> None:
+    """A tick does not wait for it; the line has the reason."""
+    shared = Shared(permit=permit)
+    permit.renew(1_000 - LEASE_S - 0.1)
+    permit.reason = "Broker: No route"
+    with pytest.raises(LeaseError, match=r"could not be renewed for 30 s: Broker: No route"):
+        shared.producer.tick()

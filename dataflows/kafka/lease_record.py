@@ -1,0 +1,95 @@
+"""What the lease on an output topic says: the committed offset of a group, with its metadata."""
+
+import time
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from msgspec import Struct
+
+from dataflows.kafka.client import MakeConsumer, consumer_options
+from dataflows.settings import Settings
+
+# No call of the lease waits for longer at a time, so that it can be tried in another way.
+CALL_S = 5.0
+# A broker that was just started, or had no group yet, creates its coordinator first.
+NO_COORDINATOR_YET = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+# A request that is not answered is given up, and its connection as well.
+REQUIRED = {"socket.timeout.ms": str(int(CALL_S * 1000))}
+
+
+class Held(Struct, frozen=True):
+    """Which run holds a lease, or has held it; "" is what an earlier version did not say."""
+
+    store: str = ""  # the name of its lock
+    run: str = ""  # a name that no other run has
+    renewal: int = 0
+    released: bool = False
+    lock: str = ""  # the file of its lock, on which system
+    processes: int = 1
+    # Whose the topic is, and where that store is (see owner.py).
+    owner: str = ""
+    place: str = ""
+
+    def is_proven_dead_by(self, other: "Held") -> bool:
+        """Say whether a run can only have the lock of its store if this one's process is dead."""
+        return bool(other.lock) and (self.store, self.lock) == (other.store, other.lock)
+
+
+# Whatever a tool has written there is no run's, but a run may still be alive that writes over it.
+UNREADABLE = Held("unknown")
+
+
+class LeaseRecord:
+    """The lease on an output topic, as it can be read."""
+
+    def __init__(self, settings: Settings, make_consumer: MakeConsumer) -> None:
+        """Make the client; it does not join the group."""
+        self.topic = settings.output_topic
+        self.group = f"heartwheel-{settings.output_topic}"
+        required = {
+            **REQUIRED,
+            "group.id": self.group,
+            "enable.auto.commit": "false",
+            # A run that was killed while it renewed would keep a reader waiting otherwise.
+            "isolation.level": "read_uncommitted",
+        }
+        self._consumer = make_consumer(consumer_options(settings, required, tuned=False))
+        self.group_metadata = self._consumer.consumer_group_metadata()
+
+    def read(self, timeout_s: float = CALL_S) -> Held | None:
+        """Return who holds the lease; None if nobody ever had it.
+
+        Raises KafkaException if that cannot be read in time.
+        """
+        found = self._committed(timeout_s)
+        if found.error is not None:
+            raise KafkaException(found.error)
+        if found.offset < 0:
+            return None
+        try:
+            return msgspec.json.decode(found.metadata or "", type=Held)
+        except msgspec.DecodeError:
+            return UNREADABLE
+
+    def _committed(self, timeout_s: float) -> TopicPartition:
+        """Return the committed offset, once there is a coordinator."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                where = TopicPartition(self.topic, 0)
+                (found,) = self._consumer.committed([where], timeout_s)
+            except KafkaException as error:
+                passes = error.args[0].code() in NO_COORDINATOR_YET
+                if not passes or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
+            else:
+                return found
+
+    def said(self, held: Held) -> TopicPartition:
+        """Return the offset to commit for what the lease shall say."""
+        return TopicPartition(self.topic, 0, 0, msgspec.json.encode(held).decode())
