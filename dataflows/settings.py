@@ -40,7 +40,8 @@ class Settings(
         Meta(
             description="Input topics with their platforms, as topic=platform, with commas "
             "between. One that is added is read from HEARTWHEEL_START on. Take one away only after "
-            "a clean stop: else what a crashed run has sent of it is sent again once it is back."
+            "a clean stop of a run that was ready: else what a crashed run has sent of it is sent "
+            "again once it is back."
         ),
     ] = field(default_factory=lambda: {"console-events": "console", "pc-events": "pc"})
     output_topic: Annotated[

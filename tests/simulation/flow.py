@@ -359,8 +359,11 @@ class Simulation:
 
     def stop(self) -> None:
         """Stop cleanly and start again."""
+        lanes = [logic._lane for logic in self._lane_logics()]
+        # Else what a crashed run has read may still be to be read again.
+        caught_up = len(lanes) == LANES and all(lane.clock.live for lane in lanes)
         self._drain()
-        stopped = self._active.ended
+        stopped = self._active.ended and caught_up
         self._end_run()
         self.world.now_ms += self.random.choice([20, 500, 3_000])
         self._start(stopped=stopped)
@@ -493,7 +496,7 @@ class Simulation:
         self.counts["runs"] += 1
 
     def _change_topics(self, *, stopped: bool) -> None:
-        """Let a topic join; after a clean stop one may leave as well."""
+        """Let a topic join; once a run that had caught up was stopped, one may leave as well."""
         before = self.world.settings.input_topics
         names = set(self._topics)
         if self._topics_change and not self._finishing:
