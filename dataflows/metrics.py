@@ -218,6 +218,11 @@ CONSUMER_LAG = Gauge(
     "Records of an input partition that have not been taken in.",
     ["topic", "partition"],
 )
+LEADERLESS_PARTITIONS = Gauge(
+    "heartwheel_leaderless_partitions",
+    "Input partitions of which Kafka says that they have no leader.",
+    ["topic"],
+)
 UNREAD_PARTITIONS = Gauge(
     "heartwheel_unread_partitions",
     "Partitions that were added to an input topic and are read from the next start on.",

@@ -99,6 +99,13 @@ class Settings(
         Meta(description="Where to begin in an input partition without a stored offset."),
     ] = "earliest"
     # With more than a day, a wrong clock would open sessions that are in the future for days.
+    idle_partition_ms: Annotated[
+        NotNegative,
+        Meta(
+            description="How long the lanes wait for an input partition that has no leader, before "
+            "they go on without it; 0 to wait for ever. See docs/guarantees.md."
+        ),
+    ] = 0
     max_clock_skew_ms: Annotated[
         int,
         Meta(

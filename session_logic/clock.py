@@ -23,7 +23,8 @@ class PartitionProgress(Struct, frozen=True, gc=False):
     """How far a source has come with one of its partitions.
 
     parts is how many partitions there were in all sources when they began. One that was added since
-    holds time up from its first word on, and stands for no other.
+    holds time up from its first word on, and stands for no other. One that is left does not hold
+    time up, and what it has not read is not known.
 
     watermark_ms is the timestamp that the partition has come to, or None when it is read to its
     end. That end holds until END_VALID_MS after as_of_ms; without as_of_ms it holds for ever.
@@ -35,6 +36,7 @@ class PartitionProgress(Struct, frozen=True, gc=False):
     source: str = ""
     as_of_ms: int | None = None
     added: bool = False
+    left: bool = False
 
 
 class Renewal(Struct, frozen=True, gc=False):
@@ -55,6 +57,7 @@ class LaneClock:
         self._ended: dict[str, tuple[str, int | None]] = {}  # part: its source, as of when
         self._behind: dict[str, int] = {}  # part: its watermark
         self._added: set[str] = set()
+        self._left: set[str] = set()
         self._parts = 0
         self._limit_ms: int | None = None
         self._known = False
@@ -73,7 +76,12 @@ class LaneClock:
         self._limit_ms = min(limits_ms, default=None)
 
     def _note(self, progress: PartitionProgress) -> None:
-        if progress.watermark_ms is None:
+        self._left.discard(progress.part)
+        if progress.left:
+            self._ended.pop(progress.part, None)
+            self._behind.pop(progress.part, None)
+            self._left.add(progress.part)
+        elif progress.watermark_ms is None:
             self._behind.pop(progress.part, None)
             self._ended[progress.part] = progress.source, progress.as_of_ms
         else:
@@ -82,8 +90,9 @@ class LaneClock:
         if progress.added:
             self._added.add(progress.part)
         self._parts = max(self._parts, progress.parts)
-        self._known = len(self._ended) + len(self._behind) - len(self._added) >= self._parts
-        self.live = self._known and not self._behind
+        heard_of = len(self._ended) + len(self._behind) + len(self._left)
+        self._known = heard_of - len(self._added) >= self._parts
+        self.live = self._known and not self._behind and not self._left
 
     def time_ms(self, wall_ms: int) -> int | None:
         """Return the lane's time, at most wall_ms, or None before every partition is known."""

@@ -1,6 +1,6 @@
 """One consumer for all input partitions of a process: it is opened, assigned, polled, closed."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import cast
@@ -25,6 +25,7 @@ from dataflows.kafka.snapshots import SourceSnapshots
 from dataflows.kafka.source_errors import source_error
 from dataflows.logs import log
 from dataflows.messages import Message
+from dataflows.metrics import LEADERLESS_PARTITIONS
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.tick import Tick
@@ -69,6 +70,7 @@ class SharedConsumer:
         self.name = uuid4().hex  # of this consumer among those of the cluster
         self._renewed_ms = 0
         self._checked_ms = 0
+        self._leaderless: set[tuple[str, int]] = set()
         # What another thread has found that must end the run.
         self.failure: HeartwheelError | None = None
         # Looks for such a thing at once.
@@ -117,6 +119,7 @@ class SharedConsumer:
         begin = "earliest" if offset == OFFSET_BEGINNING else offset
         log.info("reading", topic=topic, partition=number, offset=begin)
         part = InputPartition(topic, number, offset, new=new)
+        part.idle_ms = self._settings.idle_partition_ms
         self._by_place[topic, number] = part
         self._open.add(part)
         self._partitions.append(part)
@@ -144,6 +147,7 @@ class SharedConsumer:
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
         if messages:
             self._dispatch(consumer, messages, now)
+        self._note_leaders(now)
         for part in self._partitions:
             if part.goals:
                 part.check_goals()
@@ -197,6 +201,25 @@ class SharedConsumer:
         for part in self._partitions:
             if part.end is EndOfInput.REACHED:
                 part.check_end(consumer.get_watermark_offsets(part.place, cached=True)[1])
+
+    def _note_leaders(self, now: int) -> None:
+        """Tell partitions that they have lost their leader, or have one again."""
+        leaderless = self._contact.leaderless
+        if leaderless == self._leaderless:
+            return
+        self._leaderless = leaderless
+        for part in self._partitions:
+            is_there = (part.topic, part.number) not in leaderless
+            if is_there and part.left:
+                log.warning(
+                    "an input partition has a leader again; what waited there is made up for",
+                    topic=part.topic,
+                    partition=part.number,
+                )
+            part.note_leader(now, is_there=is_there)
+        lost = Counter(part.topic for part in self._partitions if part.leaderless_ms is not None)
+        for topic in self._settings.input_topics:
+            LEADERLESS_PARTITIONS.labels(topic).set(lost[topic])
 
     def _invalidate_ends(self, consumer: Consumer, known_ms: int | None) -> None:
         """Take back every known end, unless known_ms, up to which it held, is None."""

@@ -134,6 +134,7 @@ class BrokerContact:
         self._away = self._lost = False
         self._silence_ms = self._max_silence_ms = 0
         self._silent = False
+        self.leaderless: set[tuple[str, int]] = set()
 
     def expect_answers(self, every_ms: int) -> None:
         """Expect an answer to an idle fetch at least this often."""
@@ -151,7 +152,9 @@ class BrokerContact:
 
     def note_statistics(self, statistics: str) -> None:
         """Take in what librdkafka says of its brokers."""
-        self._silence_ms = silence_ms(statistics)
+        decoded = _DECODER.decode(statistics)
+        self._silence_ms = silence_ms(decoded)
+        self.leaderless = leaderless(decoded)
 
     def note_answer(self) -> None:
         """Take in that a broker has answered."""
@@ -178,18 +181,38 @@ class _Broker(Struct):
     toppars: dict[str, object]
 
 
-class _Statistics(Struct):
-    brokers: dict[str, _Broker]
+class _Partition(Struct):
+    leader: int = 0
 
 
-_DECODER = Decoder(_Statistics)
+class _Topic(Struct):
+    partitions: dict[str, _Partition]
 
 
-def silence_ms(statistics: str) -> int:
+class Statistics(Struct):
+    """What librdkafka tells of brokers and topics, as far as it matters here."""
+
+    brokers: dict[str, _Broker] = {}
+    topics: dict[str, _Topic] = {}
+
+
+_DECODER = Decoder(Statistics)
+
+
+def silence_ms(statistics: Statistics) -> int:
     """Return the longest time in ms that a broker which is read from has sent nothing.
 
-    statistics are those of librdkafka. A new connection, on which nothing has come yet, counts
-    as 0.
+    A new connection, on which nothing has come yet, counts as 0.
     """
-    brokers = _DECODER.decode(statistics).brokers.values()
+    brokers = statistics.brokers.values()
     return max([0, *(broker.rxidle // 1000 for broker in brokers if broker.toppars)])
+
+
+def leaderless(statistics: Statistics) -> set[tuple[str, int]]:
+    """Return the partitions of which Kafka has said that they have no leader."""
+    return {
+        (name, int(number))
+        for name, topic in statistics.topics.items()
+        for number, partition in topic.partitions.items()
+        if partition.leader < 0 <= int(number)
+    }

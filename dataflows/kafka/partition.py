@@ -12,6 +12,8 @@ from session_logic.clock import PartitionProgress
 MAX_BATCH = 2_000
 # A partition is behind when the last end that it has come to is older than this.
 BEHIND_MS = 1_000
+# What Kafka says of leaders is no older than this.
+LEADER_MS = 1_000
 # One to come to, and one that is younger for when it is come to.
 MAX_GOALS = 2
 # How often progress is reported to the lanes: by each partition that is behind, and once for all
@@ -44,6 +46,9 @@ class InputPartition:
         self.fetched_offset = offset  # after what is pending
         self.next_offset = offset  # of what is pending
         self.stored_offset = offset  # as of the last snapshot
+        self.leaderless_ms: int | None = None  # since when it has no leader
+        self.left = False  # as last reported: the lanes go on without it
+        self.idle_ms = 0  # how long it may have no leader; 0 for ever
         self.added = False  # to its topic, while the run went on
         self.new = new  # read for the first time, and no snapshot has it yet
         self.watermark_ms = 0  # the timestamp that it has come to
@@ -125,6 +130,9 @@ class InputPartition:
 
     def progress(self, parts: int, source: str, now_ms: int) -> PartitionProgress | None:
         """Return what the lanes must know: each change, and from time to time how far it is."""
+        if self.may_be_left(now_ms):
+            return self._leave(parts)
+        self.left = False
         end_ms = self.end_as_of(now_ms)
         caught_up = now_ms - end_ms <= BEHIND_MS and self.end.valid
         if caught_up is self.caught_up and (caught_up or now_ms - self._reported_ms < REPORT_MS):
@@ -139,6 +147,35 @@ class InputPartition:
             report = PartitionProgress(part, parts, self.watermark_ms, source, now_ms, self.added)
         self.caught_up, self._reported_ms = caught_up, now_ms
         return report
+
+    def note_leader(self, now_ms: int, *, is_there: bool) -> None:
+        """Take in whether it has a leader; without one its end may be outdated."""
+        if is_there:
+            self.leaderless_ms = None
+        elif self.leaderless_ms is None:
+            self.leaderless_ms = now_ms
+            self.invalidate_end(now_ms - LEADER_MS)
+
+    def may_be_left(self, now_ms: int) -> bool:
+        """Say whether the lanes may go on without it, because it has had no leader for so long.
+
+        Nobody can append to it meanwhile. But it must have been read to its end once in this run:
+        before that, what an earlier run has acted on could be contradicted.
+        """
+        return (
+            self.idle_ms > 0
+            and self.end_ms > 0
+            and self.leaderless_ms is not None
+            and now_ms - self.leaderless_ms >= self.idle_ms
+            and not self.pending
+        )
+
+    def _leave(self, parts: int) -> PartitionProgress | None:
+        if self.left:
+            return None
+        self.left, self.caught_up = True, None
+        part = f"{self.topic}/{self.number}"
+        return PartitionProgress(part, parts, None, added=self.added, left=True)
 
     def store(self) -> int:
         """Return the offset for a snapshot: of the first message that has not been taken."""

@@ -29,6 +29,7 @@ from dataflows.logs import log
 from dataflows.messages import PartitionBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
+from session_logic.clock import PartitionProgress
 
 # How often a spare partition looks whether it is there.
 SPARE_MS = 200
@@ -197,6 +198,12 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
         now = consumer.poll()
         messages = [] if part.new else part.take(now)
         progress = part.progress(self._source.parts, consumer.name, now) or consumer.renewal(now)
+        if isinstance(progress, PartitionProgress) and progress.left:
+            log.warning(
+                "an input partition has no leader, and the lanes go on without it",
+                topic=part.topic,
+                partition=part.number,
+            )
         if not messages and progress is None:
             return []
         return [PartitionBatch(part.topic, part.number, self._platform, messages, progress)]

@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from msgspec.structs import replace
 
 from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption, duration_ms
@@ -57,7 +58,9 @@ def create_command(
         bool, typer.Option("--dry-run", help="Let Kafka check, but create nothing.")
     ] = False,
 ) -> None:
-    """Create the topics that are missing; those that exist are checked and never changed.
+    """Create the topics that are missing; those that exist are checked, and not changed.
+
+    Only partitions that one lacks are added, if it has never been written to.
 
     The output topic gets one partition for each lane, the dead-letter topic one in all. Running it
     again is safe. Exit code 1, with a line for each fault, if a topic is not as asked for.
@@ -80,6 +83,10 @@ def create_command(
             created = "would be created" if dry_run else "created"
             print(f"{spec.name}: {created}: {_wish(spec)}")
             continue
+        if state is not None and topics.add_partitions(spec, state, dry_run=dry_run):
+            added = "would be added" if dry_run else "added"
+            print(f"{spec.name}: partitions {added}: it had {state.partitions}, and no record")
+            state = replace(state, partitions=spec.partitions)
         state = state or topics.state(spec.name)
         lines = list(faults(spec, state))
         wrong = wrong or bool(lines)

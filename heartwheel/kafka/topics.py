@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Literal, cast
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigEntry, ConfigResource
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._metadata import TopicMetadata
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 from msgspec import Struct
 
 from dataflows.kafka.client import make_admin
@@ -143,6 +144,31 @@ class Topics:
             raise _refused(spec.name, error.args[0]) from None
         return True
 
+    def add_partitions(self, spec: TopicSpec, state: TopicState, *, dry_run: bool) -> bool:
+        """Give a topic the partitions that it lacks, or only let Kafka check that it could.
+
+        False if it lacks none, or was written to: then devices would move between partitions.
+        Raises TopicError if Kafka refuses.
+        """
+        if not _is_short(spec, state):
+            return False
+        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        places = {TopicPartition(spec.name, n): latest for n in range(state.partitions)}
+        try:
+            with announced(f"waiting for Kafka to add partitions to topic {spec.name}"):
+                ends = self._admin.list_offsets(places)
+                if any(end.result(METADATA_TIMEOUT_S).offset for end in ends.values()):
+                    return False
+                more = NewPartitions(spec.name, cast("int", spec.partitions))
+                self._admin.create_partitions([more], validate_only=dry_run)[spec.name].result()
+        except KafkaException as error:
+            raise _refused(spec.name, error.args[0]) from None
+        return True
+
+
+def _is_short(spec: TopicSpec, state: TopicState) -> bool:
+    return spec.partitions is not None and state.partitions < spec.partitions
+
 
 def topic_config(admin: AdminClient, settings: Settings, name: str) -> dict[str, ConfigEntry]:
     """Return the settings of a topic by name; says so while it waits.
@@ -223,10 +249,11 @@ def _partition_fault(spec: TopicSpec, state: TopicState) -> str:
         other = "else correct HEARTWHEEL_LANES, or see `heartwheel store migrate`"
     else:
         other = "else create a new topic, because more partitions would move devices between them"
-    return (
-        f"{has}, not {spec.partitions}: if it is empty (auto-created), delete it and run "
-        f"`heartwheel topics create`; {other}"
-    )
+    if _is_short(spec, state):
+        create = "if it was never written to, `heartwheel topics create` adds them"
+    else:
+        create = "if it is empty (auto-created), delete it and run `heartwheel topics create`"
+    return f"{has}, not {spec.partitions}: {create}; {other}"
 
 
 def _replica_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:

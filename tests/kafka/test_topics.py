@@ -4,11 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 
 from heartwheel.kafka.topics import TopicSpec, TopicState, faults
-from tests.support.broker import create_topics
+from tests.support.broker import Broker, create_topics
 from tests.support.cluster import Cluster
 from tests.support.command import command, one_line
 
@@ -129,10 +130,62 @@ def test_wrong_number_of_partitions_says_what_to_do(variable: str, otherwise: st
     state = replace(INTACT, partitions=1)
     (line,) = faults(replace(SPEC, variable=variable, partitions=4), state)
     assert line.startswith(
-        "has 1 partition, not 4: if it is empty (auto-created), delete it and run "
-        "`heartwheel topics create`; else "
+        "has 1 partition, not 4: if it was never written to, `heartwheel topics create` adds "
+        "them; else "
     )
     assert otherwise in line
+    (line,) = faults(replace(SPEC, variable=variable, partitions=4), replace(INTACT, partitions=5))
+    assert line.startswith(
+        "has 5 partitions, not 4: if it is empty (auto-created), delete it and run "
+        "`heartwheel topics create`; else "
+    )
+
+
+def test_partitions_are_added_to_a_topic_that_was_never_written_to(
+    address: str, variables: dict[str, str]
+) -> None:
+    """As a broker with auto-creation leaves it; one with a record stays as it is."""
+    admin = AdminClient({"bootstrap.servers": address})
+    name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+    create_topics(admin, {f"{name}-out": 1, f"{name}-pc": 1})
+    producer = Producer({"bootstrap.servers": address})
+    producer.produce(f"{name}-pc", b"x")
+    assert producer.flush(10) == 0
+    dry = command("topics", "create", "--dry-run", **variables)
+    assert f"{name}-out: partitions would be added: it had 1" in dry.stdout
+    assert len(admin.list_topics(timeout=10).topics[f"{name}-out"].partitions) == 1
+    done = command("topics", "create", **variables)
+    assert done.returncode == 1
+    assert f"{name}-out: partitions added: it had 1, and no record" in done.stdout
+    assert f"{name}-pc: has 1 partition, not 2" in done.stdout
+    topics = admin.list_topics(timeout=10).topics
+    assert [len(topics[f"{name}-{topic}"].partitions) for topic in ("out", "pc")] == [2, 1]
+
+
+@pytest.mark.slow
+def test_no_command_creates_a_topic_by_asking(
+    kafka_libs: Path, variables: dict[str, str], tmp_path: Path
+) -> None:
+    """On a broker that creates what a producer asks for; only `topics create` may."""
+    assert kafka_libs.exists()
+    broker = Broker(tmp_path / "auto", properties="auto.create.topics.enable=true\n")
+    broker.start()
+    try:
+        asked = variables | {"HEARTWHEEL_BOOTSTRAP_SERVERS": broker.address}
+        asked["HEARTWHEEL_RECOVERY_DIR"] = str(tmp_path / "recovery")
+        asked["HEARTWHEEL_HTTP_PORT"] = "0"
+        for arguments in (("run",), ("topics", "check"), ("dead-letters", "list"), ("run",)):
+            assert command(*arguments, **asked).returncode
+        inputs = dict.fromkeys(("console", "pc"), 1)
+        name = asked["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+        create_topics(broker.admin(), {f"{name}-{topic}": n for topic, n in inputs.items()})
+        for _ in range(2):
+            done = command("run", **asked)
+            assert (done.returncode, "does not exist" in done.stderr) == (2, True)
+        found = {topic for topic in broker.admin().list_topics(timeout=10).topics if name in topic}
+        assert found == {f"{name}-{topic}" for topic in inputs}
+    finally:
+        broker.stop()
 
 
 def test_topic_that_kafka_refuses_is_one_line(variables: dict[str, str]) -> None:

@@ -82,3 +82,16 @@ def test_partition_that_was_added_holds_time_up_and_stands_for_no_other() -> Non
     assert (clock.time_ms(NOW_MS), clock.live) == (NOW_MS, True)
     clock.update(PartitionProgress("c", 2, NOW_MS - 5, added=True))
     assert (clock.time_ms(NOW_MS), clock.live) == (NOW_MS - 5, False)
+
+
+def test_partition_that_is_left_holds_no_time_up_and_is_not_read() -> None:
+    """So nothing counts as complete meanwhile."""
+    clock = LaneClock()
+    clock.update(PartitionProgress("a", 2, None))
+    clock.update(PartitionProgress("b", 2, NOW_MS - 5))
+    clock.update(PartitionProgress("b", 2, None, left=True))
+    assert (clock.time_ms(NOW_MS), clock.live) == (NOW_MS, False)
+    clock.update(PartitionProgress("b", 2, NOW_MS - 5))
+    assert (clock.time_ms(NOW_MS), clock.live) == (NOW_MS - 5, False)
+    clock.update(PartitionProgress("b", 2, None))
+    assert (clock.time_ms(NOW_MS), clock.live) == (NOW_MS, True)

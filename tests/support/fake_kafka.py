@@ -370,6 +370,14 @@ class Consumer:
         broker = {"rxidle": for_ms * 1000, "toppars": {"t-0": {}}}
         self._statistics.append(json.dumps({"brokers": {"b": broker}}))
 
+    def tell_leaders(self, *leaderless: Where) -> None:
+        """Tell in the statistics which partitions have no leader."""
+        topics: dict[str, Any] = {}
+        for topic, number in leaderless:
+            partitions = topics.setdefault(topic, {"partitions": {}})["partitions"]
+            partitions[str(number)] = {"leader": -1}
+        self._statistics.append(json.dumps({"brokers": {}, "topics": topics}))
+
     def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> None:
         self.committed |= {(part.topic, part.partition): part.offset for part in offsets}
         self._commits.append(offsets)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from msgspec.json import decode
 
 from dataflows.kafka.end_of_input import (
     PAUSE_MS,
@@ -10,6 +11,8 @@ from dataflows.kafka.end_of_input import (
     BrokerContact,
     EndOfInput,
     Signal,
+    Statistics,
+    leaderless,
     silence_ms,
 )
 from tests.support.clocks import T
@@ -131,4 +134,11 @@ def statistics(*brokers: tuple[int, dict[str, object]]) -> str:
 )
 def test_longest_silence_counts_of_brokers_that_are_read_from(text: str, expected_ms: int) -> None:
     """In ms, from the microseconds of librdkafka."""
-    assert silence_ms(text) == expected_ms
+    assert silence_ms(decode(text, type=Statistics)) == expected_ms
+
+
+def test_partitions_without_a_leader_are_those_of_which_kafka_has_said_so() -> None:
+    """What librdkafka tells of the partition -1 is of none."""
+    topic = {"partitions": {"0": {"leader": 1}, "1": {"leader": -1}, "-1": {"leader": -1}}}
+    told = decode(json.dumps({"brokers": {}, "topics": {"in": topic}}), type=Statistics)
+    assert leaderless(told) == {("in", 1)}

@@ -11,6 +11,7 @@ from dataflows.kafka.input_topics import OtherTopicError
 from dataflows.kafka.source_errors import source_error
 from dataflows.kafka.topic_watch import SPARE_PARTITIONS
 from dataflows.messages import PartitionBatch
+from session_logic.clock import PartitionProgress
 from session_logic.errors import ConfigError
 from tests.support.clocks import T
 from tests.support.fake_input import FakeInput
@@ -296,6 +297,69 @@ def test_topic_that_is_away_for_a_moment_says_nothing() -> None:
     fake.log.topics["in"] = parts
     source.topics.look()
     assert source.topics.now == source.topics.begun
+
+
+class Leaderless:
+    """Two partitions that were read to their ends, of which the second then loses its leader."""
+
+    def __init__(self, *, read: bool = True, **settings: int) -> None:
+        self.fake = FakeInput(2, **settings)
+        source = self.fake.source()
+        source.list_parts()
+        self.parts = [source.build_part("source", f"in/{n}", at(self.fake, 0)) for n in (0, 1)]
+        if read:
+            self.fake.fetch(0, 1)
+            self.progress()
+        self.fake.kafka.tell_leaders(("in", 1))
+        self.reached_ms = self.fake.clock.now
+
+    def progress(self, after_ms: int = 400) -> list[PartitionProgress]:
+        """Let time pass; return what is said of the second partition then."""
+        self.fake.clock.now += after_ms
+        self.parts[0].next_batch()
+        said = [batch.progress for batch in self.parts[1].next_batch()]
+        return [one for one in said if isinstance(one, PartitionProgress)]
+
+
+def test_partition_without_a_leader_is_left_after_the_time_that_is_set() -> None:
+    """Once, and until then time waits for it."""
+    leaderless = Leaderless(idle_partition_ms=10_000)
+    (behind,) = leaderless.progress()
+    assert behind.watermark_ms is not None
+    for _ in range(24):
+        assert not any(said.left for said in leaderless.progress())
+    (left,) = leaderless.progress()
+    assert left.left
+    assert leaderless.progress() == []
+
+
+def test_partition_without_a_leader_is_waited_for_by_default() -> None:
+    """For as long as it takes."""
+    leaderless = Leaderless()
+    for _ in range(100):
+        assert not any(said.left for said in leaderless.progress())
+
+
+def test_partition_that_was_never_read_to_its_end_is_not_left() -> None:
+    """An earlier run may have acted on what is in it."""
+    leaderless = Leaderless(read=False, idle_partition_ms=10_000)
+    for _ in range(30):
+        assert not any(said.left for said in leaderless.progress())
+
+
+def test_partition_that_has_a_leader_again_is_read_on() -> None:
+    """What was appended meanwhile is read before it is at its end again."""
+    leaderless = Leaderless(idle_partition_ms=1_000)
+    while not any(said.left for said in leaderless.progress()):
+        assert leaderless.fake.clock.now < leaderless.reached_ms + 3_000
+    leaderless.fake.append(1, T)
+    leaderless.fake.kafka.tell_leaders()
+    (behind,) = leaderless.progress()
+    assert behind.watermark_ms is not None
+    assert (behind.left, behind.watermark_ms < leaderless.reached_ms) == (False, True)
+    leaderless.fake.fetch(0, 1)
+    (ended,) = leaderless.progress()
+    assert (ended.left, ended.watermark_ms) == (False, None)
 
 
 def test_last_offsets_are_committed_at_the_end() -> None:
