@@ -1,7 +1,6 @@
 """The dataflow: device sessions and heartbeats, from Kafka to Kafka."""
 
-import signal
-from threading import Thread
+from importlib.metadata import entry_points
 from typing import Any
 
 import bytewax.operators as op
@@ -10,15 +9,10 @@ from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
 from dataflows.decode import Decode
-from dataflows.kafka.sink import KafkaSink
-from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import by_row, is_records, lane_builder
-from dataflows.logs import log, start_logs
 from dataflows.messages import DEAD_LETTER_KEY, PartitionBatch
-from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
-from dataflows.settings_sources import load_settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
 
 # Bytewax has no broadcast, but it deals items out at random: of this many copies each of up to 32
@@ -68,29 +62,13 @@ def broadcast_stop(polls: Stream[PartitionBatch], run: RunState) -> None:
     op.inspect("stopped", op.redistribute("stops", stops), lambda _step_id, _stop: run.stop.set())
 
 
-def _stop_at_ctrl_c(run: RunState) -> None:
-    """Let the first SIGINT stop the run as its own command does; a second one ends it at once."""
-
-    def stop(_number: int, _frame: object) -> None:
-        log.info("stopping", signal="SIGINT")
-        run.stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, stop)
-
-
 def __getattr__(name: str) -> Dataflow:
-    """Make `flow` from the environment when `python -m bytewax.run` asks for it."""
+    """Make `flow` when `python -m bytewax.run` asks for it.
+
+    The program that is installed makes it, because lock and lease are the program's.
+    """
     if name == "flow":
-        settings = load_settings()
-        start_logs(settings)
-        run = RunState()
-        _stop_at_ctrl_c(run)
-        start_metrics(run)
-        sink = KafkaSink(settings, run)
-        run.rejected_earlier = sink.rejected_earlier
-        run.published_ms = sink.published_ms
-        source = KafkaSource(settings, run, on_tick=sink.producer.tick)
-        Thread(target=source.topics.watch, args=(run.stop,), daemon=True).start()
-        return build_flow(source, sink, settings, run)
+        (program,) = entry_points(group="heartwheel.flow")
+        flow: Dataflow = program.load()()
+        return flow
     raise AttributeError(name)

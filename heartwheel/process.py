@@ -13,16 +13,12 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event
-from uuid import uuid4
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflows.errors import unwrap_error
-from dataflows.kafka.followed_lease import FollowedLease
-from dataflows.kafka.lease import Lease
-from dataflows.kafka.lease_record import Held
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.logs import log, report_fatal, start_logs
@@ -33,18 +29,15 @@ from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.version import program_version
 from heartwheel.cluster import Cluster
+from heartwheel.guard import Guard
 from heartwheel.http.listener import bind
 from heartwheel.http.server import serve
 from heartwheel.http.view import ProcessView
 from heartwheel.peers import wait_for_own_name, watch_peers
 from heartwheel.signals import stop_on_signals, watch_wall_clock
-from heartwheel.store.identity import identify
-from heartwheel.store.lock import StoreLock
 from heartwheel.store.prepare import prepare_recovery
 from heartwheel.store.sinks import dead_letter_ends
 from heartwheel.store.sources import source_states
-from heartwheel.store.start import StartCheck
-from heartwheel.store.uncommitted import forget_unfinished
 from session_logic.errors import ConfigError
 
 
@@ -75,20 +68,14 @@ def run(settings: Settings, cluster: Cluster) -> None:
     if listener is not None:
         serve(listener, ProcessView(settings, cluster, state))
 
-    # 4. The store: locked before it is changed. What an interrupted epoch left goes before any
-    # process reads the store; the others cannot begin before this one connects to them.
+    # 4. The store: locked before it is changed, and all others read it after that.
     recovery_dir = prepare_recovery(settings, first=is_first)
-    lock = StoreLock(recovery_dir, cluster.number)
-    if is_first:
-        forget_unfinished(recovery_dir)
+    guard = Guard(settings, cluster, recovery_dir)
 
-    # 5. Kafka: a missing topic is told before the lease is taken from anybody. The first process
-    # has the lease, and the others follow it. The producer is served at every poll, also while
-    # nothing is written: the metrics tell when a record was acknowledged, and a run ends that Kafka
-    # does not let write.
-    start = StartCheck(settings, recovery_dir, identify(recovery_dir)) if is_first else None
-    lease = _lease_of(settings, cluster, lock, start)
-    sink = KafkaSink(settings, state, None if lease is None else lease.permit)
+    # 5. Kafka: a missing topic is told before the lease is taken from anybody. The producer is
+    # served at every poll, also while nothing is written: the metrics tell when a record was
+    # acknowledged, and a run ends that Kafka does not let write.
+    sink = KafkaSink(settings, state, guard.permit)
     source = KafkaSource(settings, state, on_tick=sink.producer.tick)
     source.share(cluster.number, max(1, len(cluster.addresses)))
     source.check(source_states(recovery_dir))
@@ -106,12 +93,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
         _start_thread("peers", watch_peers, cluster, state)
         wait_for_own_name(cluster, settings.restore_timeout_ms / 1000, state.stop)
 
-    # 7. The lease: last, because from then on another run of the same topic is refused. Whose the
-    # topic is can be told only then, because no other run can change it any more.
-    if start is not None:
-        start.begin(lease if isinstance(lease, Lease) else None)
-    elif isinstance(lease, FollowedLease):
-        lease.acquire()
+    # 7. The lease: last, because from then on another run of the same topic is refused.
+    guard.begin()
 
     # 8. The dataflow, until it is stopped. The lease is given back when all is written.
     log.info(
@@ -121,8 +104,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     begun.set()
     try:
         _execute(flow, settings, cluster, recovery_dir)
-        if lease is not None:
-            lease.release()
+        guard.release()
         log.info("stopped")
     except BaseException as error:
         known = unwrap_error(error, recovery_dir)
@@ -140,25 +122,6 @@ def _say_running(run: RunState) -> None:
         if run.turned_ms:
             log.info("running")
             return
-
-
-def _lease_of(
-    settings: Settings, cluster: Cluster, lock: StoreLock, start: StartCheck | None
-) -> Lease | FollowedLease | None:
-    """Return what lets this process write, if the settings want it; only the first has a start."""
-    if not settings.fencing:
-        return None
-    if start is None:
-        return FollowedLease(settings)
-    holder = Held(
-        lock.store,
-        uuid4().hex,
-        lock=lock.place,
-        processes=max(1, len(cluster.addresses)),
-        owner=start.owner.id,
-        place=start.owner.place,
-    )
-    return Lease(settings, holder)
 
 
 def _start_thread(name: str, target: Callable[..., None], *arguments: object) -> None:

@@ -8,7 +8,9 @@ not there yet at the last look that did not show it, so its age is counted from 
 that look. A run that is not renewed gives no right at all, whatever its lease says.
 
 Which run is ours: the one whose lease is there when this process first wants to write. Bytewax
-has connected it to the first process by then, and that one takes the lease before it connects.
+has connected it to the first process by then, and that one takes the lease before it connects. It
+is looked at before that as well, so that nobody has to wait for the next renewal: a process that
+starts its epochs later than the others is behind them from then on.
 
 What would break it: a process that is paused for longer than FOLLOWED_S between its connection and
 its first record, while the first one dies and another run begins. It would take that run for its
@@ -33,6 +35,7 @@ class FollowedLease:
         self._run = ""  # not known
         self._seen: Held | None = None
         self._looked_s: float | None = None
+        self._renewed_s: float | None = None  # the look before the one that first showed it
         self.permit = WritePermit(
             settings.output_topic, settings.delivery_timeout_ms / 1000, FOLLOWED_S
         )
@@ -45,6 +48,9 @@ class FollowedLease:
         """Take in the lease; raises FencedError if another run has it, KafkaException."""
         begin_s, wanted = boot_time_s(), self.permit.asked.is_set()
         held = self._record.read()
+        if held != self._seen:
+            self._renewed_s = self._looked_s
+        self._seen, self._looked_s = held, begin_s
         if held is None or not wanted:
             return
         self._run = self._run or held.run
@@ -54,9 +60,8 @@ class FollowedLease:
                 "writes nothing more and stops; run only one"
             )
             raise FencedError(msg)
-        if held != self._seen and self._looked_s is not None and not held.released:
-            self.permit.renew(self._looked_s)
-        self._seen, self._looked_s = held, begin_s
+        if self._renewed_s is not None and not held.released:
+            self.permit.renew(self._renewed_s)
 
     def release(self) -> None:
         """Look no more."""

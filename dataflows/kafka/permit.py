@@ -61,7 +61,7 @@ class WritePermit:
         self._given = False
         self._since_s = boot_time_s()  # the last renewal, or the first question before any
         self._end: HeartwheelError | None = None
-        self._over = Event()
+        self._over, self._wake = Event(), Event()
         self._keeper: threading.Thread | None = None
         self.reason = UNANSWERED  # why there is no newer renewal
         self.asked = Event()  # once somebody has wanted to write
@@ -108,12 +108,13 @@ class WritePermit:
             if not self._given:
                 self._since_s = boot_time_s()
             self.asked.set()
+            self._wake.set()
         while not self.valid:
             self.raise_if_over()
             time.sleep(0.01)
 
     def keep(self, renew: Callable[[], None], every_s: float) -> None:
-        """Renew in a thread, again and again, until it is closed or there is nothing to renew."""
+        """Renew in a thread until it is closed or over: every so often, and once when asked."""
         self._keeper = threading.Thread(
             target=self._keep, args=(renew, every_s), name="lease", daemon=True
         )
@@ -121,7 +122,11 @@ class WritePermit:
         threading.Thread(target=self._watch, name="lease watch", daemon=True).start()
 
     def _keep(self, renew: Callable[[], None], every_s: float) -> None:
-        while self._end is None and not self._over.wait(every_s):
+        while self._end is None:
+            self._wake.wait(every_s)
+            self._wake.clear()
+            if self._over.is_set():
+                return
             try:
                 renew()
             except KafkaException as error:
@@ -157,6 +162,7 @@ class WritePermit:
     def close(self) -> bool:
         """Renew no more; say whether this process still had the right, and nobody renews it."""
         self._over.set()
+        self._wake.set()
         if self._keeper is not None:
             self._keeper.join(CLOSE_S)
             if self._keeper.is_alive():

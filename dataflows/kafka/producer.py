@@ -7,6 +7,7 @@ from threading import Lock
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dataflows.kafka.client import MakeProducer, make_producer, producer_options
+from dataflows.kafka.connections import discard_unsent
 from dataflows.kafka.permit import WritePermit
 from dataflows.metrics import SINK_QUEUE, read_from
 from dataflows.settings import Settings
@@ -83,7 +84,8 @@ class SharedProducer:
     def give_up(self) -> None:
         """Send nothing more of what is enqueued, because another run may write by now.
 
-        Records that are given up are still in the last snapshot, so the run must end.
+        Records that are given up are in the last snapshot, so the run must end. With the process
+        the kernel forgets what it could not deliver.
         """
         if (count := self.waiting()) and self._permit is not None:
             self.fail(
@@ -91,6 +93,7 @@ class SharedProducer:
                 "that Kafka had not acknowledged were given up"
             )
             self.open().purge(blocking=False)
+            discard_unsent()
 
     def send(self, produce: partial[None]) -> None:
         """Enqueue a record; on a full queue wait for room. Raises DeliveryError as `poll` does."""

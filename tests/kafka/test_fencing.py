@@ -1,13 +1,89 @@
-"""Two runs on one output: only one of them writes."""
+"""Two runs on one output: only one of them writes, and the topic shows it."""
 
+import shutil
 import signal
+import subprocess
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Broker
+from session_logic.codec import decode_output
+from session_logic.events import OutputEvent
+from tests.support.broker import Broker, free_port
+from tests.support.check import check_whole
 from tests.support.cluster import Cluster
+from tests.support.proxy import ProxiedBroker
+from tests.support.traffic import ALL
+
+DEVICES = 200
+QUIET_S = 0.3
+TAKEN_S = 90
+Flow = subprocess.Popen[str]
+
+
+def begin(cluster: Cluster, *commands: tuple[str, ...]) -> list[Flow]:
+    """Start a run, in as many processes as commands; its sessions all beat at the same moment."""
+    flows = [cluster.start(*command, **ALL) for command in commands or [("run",)]]
+    for number in range(DEVICES):
+        cluster.send("Start", f"{'cp'[number % 2]}{number}", f"s{number}", 1_000 * int(time.time()))
+    cluster.flush()
+    wait_for_beats(cluster)
+    return flows
+
+
+def wait_for_beats(cluster: Cluster, seconds: float = 60) -> None:
+    """Wait until every session has had two more records than now."""
+    before = cluster.records_out()
+    cluster.wait("beats", lambda: cluster.records_out() >= before + 2 * DEVICES, seconds)
+
+
+def wait_for_quiet(cluster: Cluster) -> None:
+    """Wait until the records of a beat are out, and nothing is on its way."""
+    count, since_s = cluster.records_out(), time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal count, since_s
+        if (now := cluster.records_out()) != count:
+            count, since_s = now, time.monotonic()
+        return time.monotonic() - since_s > QUIET_S
+
+    cluster.wait("a pause between two beats", quiet)
+
+
+class Takeover:
+    """Another run, with a new store, that writes everything again behind what is there."""
+
+    def __init__(self, cluster: Cluster, folders: list[Path], **variables: str) -> None:
+        """Start it, and wait until it has the lease."""
+        self._cluster = cluster
+        addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in folders)
+        self.flows = []
+        for number, folder in enumerate(folders):
+            place = ("-i", str(number), "-a", addresses) if len(folders) > 1 else ()
+            variables["HEARTWHEEL_RECOVERY_DIR"] = str(folder)
+            self.flows.append(cluster.start("run", "--new-store", *place, **ALL, **variables))
+        first = self.flows[0]
+        cluster.wait("another run", lambda: "starting" in cluster.errors(first), TAKEN_S)
+        self._ends: dict[int, int] = defaultdict(int)
+        for record in cluster.read(cluster.output):
+            self._ends[record.partition] = record.offset + 1
+        wait_for_beats(cluster)
+
+    def check(self) -> None:
+        """Check that since the takeover nobody else has written: nothing doubled or misplaced."""
+        wait_for_beats(self._cluster)
+        sessions: defaultdict[str, list[OutputEvent]] = defaultdict(list)
+        for record in self._cluster.read(self._cluster.output):
+            if record.offset >= self._ends[record.partition]:
+                event = decode_output(record.value or b"")
+                sessions[event.session_id].append(event)
+        assert len(sessions) == DEVICES
+        check_whole(dict(sessions))
+        for flow in self.flows:
+            assert flow.poll() is None, self._cluster.errors(flow)
 
 
 def test_second_run_on_the_same_store_is_refused(cluster: Cluster) -> None:
@@ -52,20 +128,120 @@ def test_second_run_with_another_store_is_refused_while_the_first_lives(
 
 
 @pytest.mark.slow
-def test_old_run_that_comes_back_is_fenced_off(cluster: Cluster, tmp_path: Path) -> None:
-    """A paused run whose place another has taken writes nothing more, and ends with an error."""
-    first = cluster.start()
-    for number in range(50):
-        cluster.send("Start", f"c{number}", f"s{number}")
-    cluster.flush()
-    cluster.wait("the sessions", lambda: len(cluster.sessions()) == 50)
+def test_run_on_a_copied_directory_is_refused_however_often_it_starts(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The lock file is in the copy as well, so its name proves nothing; the healthy run goes on."""
+    (first,) = begin(cluster)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(30) == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "recovery", copy)
+    again = cluster.start(**ALL)
+    wait_for_beats(cluster)
+    for _ in range(3):
+        copied = cluster.start(HEARTWHEEL_RECOVERY_DIR=str(copy), **ALL)
+        assert copied.wait(30) == 1
+        assert "another directory has a copy of this store" in cluster.errors(copied)
+    wait_for_beats(cluster)
+    assert again.poll() is None, cluster.errors(again)
+    check_whole(cluster.sessions())
+
+
+@pytest.mark.slow
+def test_copied_directory_goes_on_where_a_dead_run_was(cluster: Cluster, tmp_path: Path) -> None:
+    """A restored backup, or a volume on another machine, waits for the lease of before."""
+    (first,) = begin(cluster)
+    first.kill()
+    first.wait()
+    (tmp_path / "recovery").rename(tmp_path / "gone")
+    shutil.copytree(tmp_path / "gone", tmp_path / "recovery")
+    again = cluster.start(**ALL)
+    cluster.wait("the wait", lambda: "waiting 30 s for the lease" in cluster.errors(again))
+    wait_for_beats(cluster, TAKEN_S)
+    check_whole(cluster.sessions())
+
+
+@pytest.mark.slow
+def test_paused_run_that_another_has_followed_writes_nothing_more(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """It ends with an error, and nothing of it comes behind the records of the other."""
+    (first,) = begin(cluster)
+    wait_for_quiet(cluster)
     first.send_signal(signal.SIGSTOP)
-    second = cluster.start("run", "--new-store", HEARTWHEEL_RECOVERY_DIR=str(tmp_path / "other"))
-    cluster.wait("another run", lambda: "starting" in cluster.errors(second), 60)
+    other = Takeover(cluster, [tmp_path / "other"])
     first.send_signal(signal.SIGCONT)
-    assert first.wait(20) == 1
-    assert "another run has taken over" in cluster.errors(first)
-    assert second.poll() is None, cluster.errors(second)
+    assert first.wait(30) == 1
+    assert "lease" in cluster.errors(first) or "taken over" in cluster.errors(first)
+    other.check()
+
+
+@pytest.mark.slow
+def test_paused_process_of_a_cluster_that_another_has_followed_writes_nothing_more(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Its first process is dead, and the lease was that one's."""
+    addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
+    first, second = begin(
+        cluster,
+        ("run", "-i", "0", "-a", addresses),
+        ("run", "-i", "1", "-a", addresses),
+    )
+    wait_for_quiet(cluster)
+    second.send_signal(signal.SIGSTOP)
+    first.kill()
+    other = Takeover(cluster, [tmp_path / "other-0", tmp_path / "other-1"])
+    second.send_signal(signal.SIGCONT)
+    assert second.wait(30) == 1
+    other.check()
+
+
+@pytest.mark.slow
+def test_run_behind_a_cut_network_gives_up_what_waits(
+    far_cluster: Cluster, proxied: ProxiedBroker, tmp_path: Path
+) -> None:
+    """It ends by itself; what it had for Kafka does not come once the network is whole again."""
+    cluster = far_cluster
+    (first,) = begin(cluster)
+    with proxied.proxy.cut():
+        other = Takeover(
+            cluster, [tmp_path / "other"], HEARTWHEEL_BOOTSTRAP_SERVERS=cluster.address
+        )
+        assert first.wait(60) == 1
+        assert "that Kafka had not acknowledged were given up" in cluster.errors(first)
+    other.check()
+
+
+@pytest.mark.slow
+def test_bytewax_run_has_lock_and_lease_as_well(cluster: Cluster, tmp_path: Path) -> None:
+    """What the one keeps out the other does, too, on the same store and on another."""
+    recovery = tmp_path / "recovery"
+    arguments = ("dataflows.sessions:flow", "-s", "1", "-b", "0", "-r")
+    first = cluster.start(*arguments, str(recovery), command="bytewax.run", **ALL)
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    cluster.wait("a session", lambda: "s" in cluster.sessions())
+    for command, given in (
+        ("heartwheel.cli", ("run",)),
+        ("bytewax.run", (*arguments, str(recovery))),
+    ):
+        locked = cluster.start(*given, command=command)
+        assert locked.wait(30) == 2
+        assert "is in use by another run" in cluster.errors(locked)
+    other = cluster.start(*arguments, str(tmp_path / "other"), command="bytewax.run")
+    assert other.wait(30) == 1
+    assert "is being written to by another run" in cluster.errors(other)
+    without = cluster.start(*arguments[:-1], command="bytewax.run")
+    assert without.wait(30) == 2
+    assert "give a recovery directory (-r)" in cluster.errors(without)
+    first.send_signal(signal.SIGINT)
+    assert first.wait(30) == 0, cluster.errors(first)
+    again = cluster.start(**ALL)
+    beats = len(cluster.sessions()["s"])
+    cluster.wait("more beats", lambda: len(cluster.sessions()["s"]) > beats + 1)
+    assert "waiting" not in cluster.errors(again)
+    check_whole(cluster.sessions())
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -17,28 +15,6 @@ from tests.support.cluster import Cluster
 from tests.support.proxy import Api, ProxiedBroker
 from tests.support.secure import SecureBroker
 from tests.support.traffic import ALL
-
-pytestmark = pytest.mark.usefixtures("kafka_libs")
-_numbers = count()
-
-
-@pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedBroker]:
-    """Start a Kafka with a proxy in front of it."""
-    kafka = ProxiedBroker(tmp_path_factory.mktemp("proxied"))
-    kafka.start()
-    yield kafka
-    kafka.proxy.close()
-    kafka.stop()
-
-
-@pytest.fixture
-def far_cluster(proxied: ProxiedBroker, tmp_path: Path) -> Iterator[Cluster]:
-    """Return topics; runs reach them through the proxy, and the test does directly."""
-    own = Cluster(proxied.address, tmp_path, f"p{next(_numbers)}")
-    own.variables["HEARTWHEEL_BOOTSTRAP_SERVERS"] = proxied.proxy.address
-    yield own
-    own.end()
 
 
 def renewals(cluster: Cluster) -> int:
@@ -154,6 +130,7 @@ def test_coordinator_that_is_away_is_a_warning_and_then_the_end(
 
 
 @slow
+@pytest.mark.usefixtures("kafka_libs")
 def test_rights_that_are_revoked_are_a_warning_with_the_reason_and_then_the_end(
     tmp_path: Path,
 ) -> None:

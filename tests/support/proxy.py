@@ -3,6 +3,7 @@
 The broker needs a listener that advertises the proxy, else clients would go past it.
 """
 
+import select
 import socket
 import struct
 import threading
@@ -72,7 +73,10 @@ class Proxy:
 
     @contextmanager
     def cut(self) -> Iterator[None]:
-        """Cut the network: connections stay, and what is sent arrives once it is whole again."""
+        """Cut the network: connections stay, and what is sent arrives once it is whole again.
+
+        What a sender has reset meanwhile does not arrive, because it was never taken from it.
+        """
         self._connected.clear()
         try:
             yield
@@ -96,6 +100,8 @@ class Proxy:
             threading.Thread(target=self._answer, args=(to, client), daemon=True).start()
             while frame := self._frame(client):
                 self._connected.wait()
+                if _is_reset(client):
+                    break
                 self._forward(frame, to)
             to.shutdown(socket.SHUT_RDWR)
 
@@ -130,6 +136,13 @@ class Proxy:
                 self._connected.wait()
                 client.sendall(data)
             client.shutdown(socket.SHUT_RDWR)
+
+
+def _is_reset(client: socket.socket) -> bool:
+    """Say whether the other end has reset a connection; one that it has closed is not."""
+    poll = select.poll()
+    poll.register(client, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 class ProxiedBroker(Broker):

@@ -68,6 +68,16 @@ def test_process_may_write_while_the_first_one_renews(follower: Follower) -> Non
     assert follower.permit.valid
 
 
+def test_process_that_has_seen_renewals_before_waits_for_none(follower: Follower) -> None:
+    """Its epochs would begin later than those of the others, and lanes would lose their time."""
+    follower.renew()
+    follower.look()
+    follower.renew()
+    follower.look()
+    follower.permit.check()
+    assert follower.clock.slept_s < FOLLOWED_S
+
+
 def test_process_whose_first_one_is_gone_writes_nothing_more(follower: Follower) -> None:
     """Its right does not outlast the renewal on which it rests, however often it looks."""
     follower.begin()

@@ -1,0 +1,83 @@
+"""The dataflow as `python -m bytewax.run` runs it, with the lock and the lease of a run.
+
+Bytewax asks dataflows.sessions for it, which finds this module by its entry point. There is no
+HTTP server, and a signal ends the process as Bytewax does.
+"""
+
+import atexit
+import signal
+import sys
+from functools import partial
+from threading import Thread
+
+from bytewax import run as bytewax_run
+from bytewax.dataflow import Dataflow
+from msgspec.structs import replace
+
+from dataflows.kafka.sink import KafkaSink
+from dataflows.kafka.source import KafkaSource
+from dataflows.logs import log, report_fatal, start_logs
+from dataflows.metrics import start_metrics
+from dataflows.run_state import RunState
+from dataflows.sessions import build_flow
+from dataflows.settings import Settings
+from dataflows.settings_sources import load_settings
+from heartwheel.cluster import Cluster, cluster_of
+from heartwheel.guard import Guard
+from heartwheel.store.prepare import prepare_recovery
+from heartwheel.store.sinks import dead_letter_ends
+from heartwheel.store.sources import source_states
+from session_logic.errors import ConfigError, HeartwheelError
+
+
+def guarded_flow() -> Dataflow:
+    """Return the dataflow for the arguments of `python -m bytewax.run`; an error is one line."""
+    try:
+        # Bytewax does not tell what it was given, so it is read as Bytewax reads it.
+        arguments = bytewax_run._parse_args()  # type: ignore[no-untyped-call]  # noqa: SLF001
+        if arguments.recovery_directory is None:
+            msg = "give a recovery directory (-r): without one, each start sends everything again"
+            raise ConfigError(msg)
+        settings = replace(load_settings(), recovery_dir=str(arguments.recovery_directory))
+        start_logs(settings)
+        return _flow(settings, cluster_of(arguments.process_id, arguments.addresses, 1))
+    except HeartwheelError as error:
+        report_fatal(str(error))
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
+    state = RunState()
+    _stop_at_ctrl_c(state)
+    start_metrics(state)
+    folder = prepare_recovery(settings, first=cluster.number == 0)
+    guard = Guard(settings, cluster, folder)
+    sink = KafkaSink(settings, state, guard.permit)
+    source = KafkaSource(settings, state, on_tick=sink.producer.tick)
+    source.share(cluster.number, max(1, len(cluster.addresses)))
+    source.check(source_states(folder))
+    sink.list_parts()
+    state.rejected_earlier = partial(sink.rejected_earlier, dead_letter_ends(folder))
+    state.published_ms = sink.published_ms
+    flow = build_flow(source, sink, settings, state)
+    Thread(target=source.topics.watch, args=(state.stop,), daemon=True).start()
+    guard.begin()
+    atexit.register(_release, guard, sink)
+    return flow
+
+
+def _release(guard: Guard, sink: KafkaSink) -> None:
+    """Give the lease back if all is written; else another run must wait until nothing can come."""
+    if sink.producer.failure is None and not sink.producer.waiting():
+        guard.release()
+
+
+def _stop_at_ctrl_c(run: RunState) -> None:
+    """Let the first SIGINT stop the run as its own command does; a second one ends it at once."""
+
+    def stop(_number: int, _frame: object) -> None:
+        log.info("stopping", signal="SIGINT")
+        run.stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)

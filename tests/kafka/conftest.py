@@ -1,0 +1,32 @@
+"""A Kafka behind a proxy, for tests of what a network does."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.proxy import ProxiedBroker
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def proxied(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedBroker]:
+    """Start a Kafka with a proxy in front of it."""
+    assert kafka_libs.exists()
+    kafka = ProxiedBroker(tmp_path_factory.mktemp("proxied"))
+    kafka.start()
+    yield kafka
+    kafka.proxy.close()
+    kafka.stop()
+
+
+@pytest.fixture
+def far_cluster(proxied: ProxiedBroker, tmp_path: Path) -> Iterator[Cluster]:
+    """Return topics; runs reach them through the proxy, and the test does directly."""
+    own = Cluster(proxied.address, tmp_path, f"p{next(_numbers)}")
+    own.variables["HEARTWHEEL_BOOTSTRAP_SERVERS"] = proxied.proxy.address
+    yield own
+    own.end()
