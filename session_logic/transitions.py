@@ -138,12 +138,13 @@ def close_session(table: SessionTable, change: Change) -> list[OutputEvent]:
 def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Open a session whose end came first, and end it at the time of that end."""
     fact = change.fact
-    records = [] if change.active is None else _end_active(table, change, "replaced")
+    # First, because the end of the active session may take the place of this one.
     ended_ms = next(
         end.ended_ms
         for end in change.group.ended(fact.device_id)
         if end.session_id == fact.session_id and not has_begun(end)
     )
+    records = [] if change.active is None else _end_active(table, change, "replaced")
     session, opened = _begin(table, fact)
     due_ms = timeout_ms(session, table.rules)
     missed, at_most = _missed(change), MAX_MISSED_HEARTBEATS

@@ -230,6 +230,22 @@ def test_device_remembers_a_bounded_number_of_ends() -> None:
     assert len(list(table.group("d").ended("d"))) == len(table.wheel) == MAX_ENDED
 
 
+def test_start_finds_its_end_though_the_session_that_it_replaces_crowds_that_out() -> None:
+    """What a device remembers is full, and the early end is the oldest of it."""
+    table = SessionTable(RULES, range(KEY_GROUPS))
+
+    def read(kind: str, session: str, after_ms: int) -> list[str]:
+        fact = Fact(kind == "start", "d", session, "pc", T + after_ms, created=True)
+        return [shown(event) for event in apply_fact(table, fact, Watermark(T))]
+
+    read("end", "early", 900)
+    for number in range(MAX_ENDED - 1):
+        read("start", f"s{number}", number)
+        read("end", f"s{number}", number)
+    read("start", "replaced", 100)
+    assert read("start", "early", 200) == ["E(replaced, 200)", "A(early)", "E(ended, 900)"]
+
+
 def test_start_that_comes_late_brings_a_bounded_number_of_heartbeats() -> None:
     """However old it is, one fact does not make hundreds of records."""
     table = SessionTable(Rules(1_000, 10**9), range(KEY_GROUPS))
