@@ -29,6 +29,9 @@ from tests.simulation.history import Change, Event, History, Skip
 from tests.support.fake_kafka import Log, Record, Where
 from tests.support.model import Life as ModelLife
 
+# By how much a clock that sets timestamps is ahead at most.
+MAX_AHEAD_MS = 5_000
+
 
 class Judge:
     """The output of a simulation that is over; `check` raises AssertionError where it is wrong."""
@@ -330,7 +333,13 @@ class Judge:
         return len(limits_ms) > 1 and bool(records) and records[-1].time_ms == end.time_ms
 
     def _newest_by(self, skip: Skip, end: SessionEnd) -> int:
-        """Return when the newest heartbeat that stands for those it skips is due at the latest."""
+        """Return when the newest heartbeat that stands for those it skips is due at the latest.
+
+        An end that is stamped ahead is the end of the session when it is read all the same.
+        """
+        if end.reason == "ended" and end.started_ms <= skip.back_ms < end.time_ms:
+            ahead_ms = end.time_ms - skip.back_ms
+            return end.time_ms if ahead_ms <= MAX_AHEAD_MS else skip.upto_ms
         return skip.back_ms if end.time_ms <= skip.back_ms else skip.upto_ms
 
     @property
