@@ -14,6 +14,7 @@ from dataflows.messages import HOLD_EPOCHS, LaneBatch
 from dataflows.metrics import MERGE_DURATION
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
+from dataflows.settling import Settling
 from dataflows.tick import Tick
 from session_logic.clock import Progress
 from session_logic.errors import RESTORE_COPY, SnapshotError, StateMismatchError
@@ -47,6 +48,9 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_RECORDS)
         self._wake_ms: int | None = run.clock.now_ms()
         self._complete = False
+        self._settling = Settling(settings.delivery_timeout_ms)
+        if state is not None:
+            self._settling.begin(run.clock.now_ms())  # the run before has left records unconfirmed
         # For how many more epochs an empty batch keeps the sink awake: a new lane must store its
         # start offset first. A moved lane, which has no segment yet, is new to its sink as well.
         self._hold_epochs = HOLD_EPOCHS if state is None or state.journal.segment < 0 else 0
@@ -78,7 +82,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             output = lane.apply(facts, now)
             if len(output.rows) > 1:  # the journal's, and a base
                 MERGE_DURATION.observe(perf_counter() - begin_s)
-            emitted += _emitted(output)
+            emitted += self._emitted(output, now)
         for report in progress:
             lane.update(report)
         self._schedule(lane, now, 0)
@@ -98,7 +102,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
                     lane=lane.lane,
                     ahead_s=round(lane.set_back_ms / 1000, 1),
                 )
-        return _emitted(output)
+        return self._emitted(output, now)
 
     def on_notify(self) -> tuple[list[Emitted], bool]:
         """Fire what is due; raises SnapshotError if a row has not come within the limit."""
@@ -113,12 +117,21 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             )
             raise SnapshotError(msg)
         output = lane.advance(now)
-        self._schedule(lane, now, len(output.records))
-        emitted = _emitted(output) or self._keep_sink_awake()
+        emitted = self._emitted(output, now) or self._keep_sink_awake()
         if not self._complete and output.records.complete_up_to_ms is not None:
             self._complete = True
             emitted = emitted or [output.records]
+        if not emitted and self._settling.take(now):
+            emitted = [OutputBatch([], [])]
+        self._schedule(lane, now, len(output.records))
         return emitted, False
+
+    def _emitted(self, output: LaneOutput, now: int) -> list[Emitted]:
+        """Return what a lane gives out, in one list."""
+        if not output.records:
+            return list(output.rows)
+        self._settling.begin(now)
+        return [output.records, *output.rows]
 
     def _waits_too_long(self) -> bool:
         """Say whether no row has come for longer than one may take."""
@@ -146,7 +159,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         elif lane.table.wheel or lane.resuming or self._hold_epochs:
             self._wake_ms = self._tick.next_ms(now)
         else:
-            self._wake_ms = None
+            self._wake_ms = self._settling.due_ms
 
     def notify_at(self) -> datetime | None:
         """Return when to be woken next."""
@@ -175,10 +188,6 @@ def _split(
         if value.progress is not None:
             progress.append(value.progress)
     return rows, facts, progress
-
-
-def _emitted(output: LaneOutput) -> list[Emitted]:
-    return [output.records, *output.rows] if output.records else list(output.rows)
 
 
 def lane_builder(settings: Settings, run: RunState) -> Callable[[StoredLane | None], LaneLogic]:

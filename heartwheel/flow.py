@@ -7,13 +7,13 @@ HTTP server, and a signal ends the process as Bytewax does.
 import atexit
 import signal
 import sys
-from functools import partial
 from threading import Thread
 
 from bytewax import run as bytewax_run
 from bytewax.dataflow import Dataflow
 from msgspec.structs import replace
 
+from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.logs import log, report_fatal, start_logs
@@ -57,7 +57,8 @@ def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
     source.share(cluster.number, max(1, len(cluster.addresses)))
     source.check(source_states(folder))
     sink.list_parts()
-    state.rejected_earlier = partial(sink.rejected_earlier, dead_letter_ends(folder))
+    letters = LetterOffsets(settings, dead_letter_ends(folder))
+    state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
     state.published_ms = sink.published_ms
     flow = build_flow(source, sink, settings, state)
     Thread(target=source.topics.watch, args=(state.stop,), daemon=True).start()

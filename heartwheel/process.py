@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -19,6 +18,7 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflows.errors import unwrap_error
+from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.logs import log, report_fatal, start_logs
@@ -81,7 +81,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
     source.check(source_states(recovery_dir))
     sink.list_parts()
     state.waits_for_kafka = sink.waits_for_kafka
-    state.rejected_earlier = partial(sink.rejected_earlier, dead_letter_ends(recovery_dir))
+    letters = LetterOffsets(settings, dead_letter_ends(recovery_dir))
+    state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
     state.published_ms = sink.published_ms
     flow = build_flow(source, sink, settings, state)
 

@@ -4,6 +4,14 @@ from confluent_kafka import KafkaError
 
 from session_logic.errors import HeartwheelError
 
+# What comes of a batch that a broker, or its client, cannot read.
+DAMAGED = {
+    KafkaError.UNKNOWN,
+    KafkaError.INVALID_MSG,
+    KafkaError._BAD_MSG,
+    KafkaError._BAD_COMPRESSION,
+}
+
 
 class SourceError(HeartwheelError):
     """Kafka cannot give what the source needs: correct what the message names, start again."""
@@ -25,5 +33,10 @@ def source_error(topic: str | None, partition: int | None, error: KafkaError) ->
         hint = (
             "; if it is larger than receive.message.max.bytes when unpacked, one start with "
             "HEARTWHEEL_CONSUMER_RECEIVE_MESSAGE_MAX_BYTES=1000000000 gets past it"
+        )
+    if topic and error.code() in DAMAGED:
+        hint += (
+            "; if the broker's log is damaged there, `heartwheel store skip --to "
+            f"{topic}/{partition}=OFFSET` goes on behind it and keeps the sessions"
         )
     return SourceError(f"{where}: {error.str()} ({error.name()}){hint}")

@@ -11,12 +11,14 @@ from pathlib import Path
 from dataflows.kafka.client import MakeConsumer, make_consumer
 from dataflows.kafka.gaps import input_fault, output_fault
 from dataflows.kafka.lease import Lease
+from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.owner import Owner, OwnerSign, owner_in
 from dataflows.kafka.reconcile import OutputReader, stray_fault
 from dataflows.settings import Settings
 from heartwheel.store.identity import Identity, bind, read_identity
 from heartwheel.store.offsets import StoredOffsets
 from heartwheel.store.recovery_files import Recovery
+from heartwheel.store.sinks import dead_letter_ends
 from session_logic.errors import ConfigError
 
 NEW_STORE = "--new-store (or HEARTWHEEL_NEW_STORE=true)"
@@ -38,12 +40,15 @@ class StartCheck:
         self._identity = identity
         self._reader = OutputReader(settings, make_consumer)
         self._sign = OwnerSign(settings, make_consumer)
+        self._letters = LetterOffsets(settings, dead_letter_ends(folder), make_consumer)
         self.owner = owner_in(folder, identity.id)
         with Recovery(folder) as recovery:
             self._offsets = StoredOffsets(recovery)
 
     def begin(self, lease: Lease | None) -> None:
         """Let the store have the output topic, and each of the two know the other.
+
+        Other processes learn from where on they read the dead letters.
 
         With a lease, that is checked once no other run can write. Raises ConfigError for what a
         start must not pass over, FencedError as `Lease.acquire` does.
@@ -54,6 +59,7 @@ class StartCheck:
             self.check()
             self._sign.write(self.owner)
         bind(self._folder, self._identity, self._settings.output_topic)
+        self._letters.share()
 
     def check(self) -> None:
         """Raise ConfigError for what a start must not pass over, or if Kafka does not answer."""

@@ -6,6 +6,7 @@ from dataflows.lanes import LaneLogic, StoredLane
 from dataflows.messages import HOLD_EPOCHS, LaneBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
+from dataflows.settling import FIRST_MS
 from session_logic.clock import PartitionProgress
 from session_logic.codec import decode_output
 from session_logic.errors import SnapshotError
@@ -126,3 +127,35 @@ def test_lane_of_a_run_that_was_ahead_of_time_sends_nothing_again_and_goes_on() 
     ]
     begun = later.batch(LaneBatch(0, [Fact(True, "other", "new", "pc", T)]))
     assert isinstance(decode_output(begun[0].values[0]), SessionActive)
+
+
+def test_lane_that_falls_silent_wakes_its_sink_until_all_is_acknowledged() -> None:
+    """A snapshot must have the last acknowledgement, whenever it comes; then the lane sleeps."""
+    step = Step()
+    step.batch(START, CAUGHT_UP)
+    end = Fact(False, "device", "session", "pc", T - 50)
+    step.batch(LaneBatch(0, [end]), CAUGHT_UP)
+    woken_s = []
+    while (wake_ms := step.wakes_after_ms()) is not None:
+        step.clock.now = T + wake_ms
+        emitted, _ = step.logic.on_notify()
+        step.logic.snapshot()
+        if emitted == [OutputBatch([], [])] and wake_ms >= FIRST_MS:
+            woken_s.append(wake_ms // 1_000)
+    limit_s = Settings().delivery_timeout_ms // 1_000
+    assert woken_s[:3] == [30, 90, 210]
+    assert woken_s[-1] > limit_s
+    assert len(woken_s) == len([30, 90, 210, 450])
+
+
+def test_resumed_lane_wakes_its_sink_though_it_has_nothing_to_send() -> None:
+    """What the run before had not been told of is acknowledged by then."""
+    step = Step()
+    for _ in range(HOLD_EPOCHS):
+        step.batch(CAUGHT_UP)
+        stored = step.logic.snapshot()
+    later = Step(stored)
+    later.batch(CAUGHT_UP)
+    later.logic.on_notify()
+    later.clock.now += FIRST_MS
+    assert later.logic.on_notify()[0] == [OutputBatch([], [])]

@@ -9,10 +9,13 @@ from confluent_kafka import Producer, TopicPartition
 
 from session_logic.codec import decode_output
 from session_logic.events import Heartbeat
-from tests.support.broker import create_topics
+from tests.support.broker import Broker, create_topics
 from tests.support.cluster import Cluster
 from tests.support.command import command
 
+# How a batch that is packed with LZ4 begins, and how many records there are in the damaged one.
+LZ4 = b"\x04\x22\x4d\x18"
+DAMAGED = 50
 STRAY = b"\xff not of Heartwheel"
 
 
@@ -79,6 +82,38 @@ def test_start_is_refused_and_goes_on_with_the_sessions_after_a_skip(
     assert [type(event).__name__ for event in events].count("SessionActive") == 1
     sequences = [event.sequence for event in events if isinstance(event, Heartbeat)]
     assert sequences == sorted(set(sequences))
+
+
+@pytest.mark.slow
+def test_batch_that_is_damaged_in_the_broker_is_got_past(broker: Broker, cluster: Cluster) -> None:
+    """The run ends with the name of the partition; behind the batch it goes on."""
+    damage(broker, cluster)
+    flow = cluster.start()
+    assert flow.wait(30) == 1
+    place = f"{cluster.pc}/0"
+    assert f"`heartwheel store skip --to {place}=OFFSET`" in cluster.errors(flow).splitlines()[-1]
+    skipped = command("store", "skip", "--yes", "--to", f"{place}={DAMAGED}", **cluster.variables)
+    assert skipped.returncode == 0, skipped.stderr
+    flow = cluster.start()
+    cluster.wait("the next session", lambda: "s2" in cluster.sessions())
+    stop(cluster, flow)
+
+
+def damage(broker: Broker, cluster: Cluster) -> None:
+    """Write a batch, change it in the broker's log, and write a start behind it."""
+    options = {"bootstrap.servers": cluster.address, "compression.type": "lz4", "linger.ms": "200"}
+    producer = Producer(options | {"log_level": "0"})
+    for _ in range(DAMAGED):
+        producer.produce(cluster.pc, b'{"type":"GameEnd"}' * 9, partition=0)
+    assert producer.flush(10) == 0
+    path = broker._folder / "data" / f"{cluster.pc}-0" / f"{0:020}.log"
+    data = bytearray(path.read_bytes())
+    begin = data.rindex(LZ4) + len(LZ4)
+    data[begin + 8 : begin + 16] = b"\xff" * 8
+    path.write_bytes(data)
+    start = b'{"type":"GameStart","device_id":"p1","session_id":"s2"}'
+    producer.produce(cluster.pc, start, b"p1", 0)
+    assert producer.flush(10) == 0
 
 
 def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataflows.formats import SINK_VERSION
+from dataflows.formats import SINK_VERSION, STRAYS_VERSION
 from dataflows.kafka.outbox import AlreadyWritten, Outbox
 from session_logic.errors import SnapshotError
 from session_logic.events import EndIfOpen, OutputEvent, SessionEnd
@@ -132,6 +132,15 @@ def test_stored_offset_stays_until_all_that_was_found_is_made_again() -> None:
     assert outbox.state()[1] == 10
     outbox.admit(batch(complete_up_to_ms=beat(1).time_ms))
     assert outbox.state()[1] == 13
+
+
+def test_accepted_strays_are_stored_until_the_offset_is_behind_them() -> None:
+    """After another crash they are met again; then the state is one that earlier programs read."""
+    state = (STRAYS_VERSION, 4, ["d"], [b"value"], 7)
+    outbox = Outbox.of_state(0, state)
+    assert outbox.state() == state
+    outbox.reconcile(8, AlreadyWritten())
+    assert outbox.state() == (SINK_VERSION, 8, [], [])
 
 
 def test_batch_is_given_back_as_it_is_once_nothing_is_to_be_found() -> None:

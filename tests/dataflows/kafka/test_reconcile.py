@@ -37,9 +37,15 @@ class Resume:
         """Write records to a partition."""
         self.log.at(("out", lane)).extend(Record(T, b"k", value, None, T) for value in values)
 
-    def resume(self, lane: int, end_offset: int, waiting: OutputBatch | None = None) -> None:
+    def resume(
+        self,
+        lane: int,
+        end_offset: int,
+        waiting: OutputBatch | None = None,
+        strays_before: int = 0,
+    ) -> None:
         """Add a lane with what its snapshot has."""
-        outbox = Outbox(end_offset, waiting)
+        outbox = Outbox(end_offset, waiting, strays_before)
         self.reconciliation.add(lane, outbox, lambda records: self.sent.update({lane: records}))
 
 
@@ -93,6 +99,20 @@ def test_record_of_somebody_else_stops_the_start(resume: Resume, value: bytes) -
     resume.append(0, value)
     resume.resume(0, 0)
     with pytest.raises(ReconcileError, match=r"out/0: the record at offset 0 is not Heartwheel's"):
+        resume.reconciliation.reconcile()
+
+
+def test_record_of_somebody_else_that_was_accepted_is_passed_over(resume: Resume) -> None:
+    """What is Heartwheel's around it is found; one that comes later is not accepted."""
+    device = DEVICES[0]
+    resume.append(0, *batch(active(device)).values, b"stray", *batch(beat(1, device)).values)
+    records = batch(active(device), beat(1, device), beat(2, device))
+    resume.resume(0, 0, records, strays_before=2)
+    resume.reconciliation.reconcile()
+    assert decoded(resume.sent[0]) == [beat(2, device)]
+    resume.append(0, b"another stray")
+    resume.resume(0, 0, records, strays_before=2)
+    with pytest.raises(ReconcileError, match=r"out/0: the record at offset 3 is not Heartwheel's"):
         resume.reconciliation.reconcile()
 
 

@@ -386,6 +386,7 @@ def test_last_offsets_are_committed_at_the_end() -> None:
         (KafkaError._AUTO_OFFSET_RESET, "`heartwheel store skip` goes on without"),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, "docs/security.md lists the rights"),
         (KafkaError._BAD_COMPRESSION, "HEARTWHEEL_CONSUMER_RECEIVE_MESSAGE_MAX_BYTES"),
+        (KafkaError.UNKNOWN, "`heartwheel store skip --to in/3=OFFSET` goes on behind it"),
         (KafkaError._FATAL, "input in/3: "),
     ],
 )
