@@ -51,6 +51,16 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
 
     Raises KafkaException if it does not answer or refuses.
     """
+    cluster = admin.list_topics(timeout=METADATA_TIMEOUT_S)
+    if cluster.controller_id not in cluster.brokers:
+        # The broker that is built into librdkafka: it has no controller, and so tells no ids.
+        counts = {
+            name: len(found.partitions)
+            for name, found in cluster.topics.items()
+            if name in settings.input_topics and found.error is None
+        }
+        known = {name: ("", count) for name, count in counts.items() if count}
+        return InputTopics(cluster.cluster_id or "", known)
     wanted = admin.describe_topics(TopicCollection(list(settings.input_topics)))
     topics = {}
     for name, answer in wanted.items():
@@ -64,7 +74,7 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
         else:
             topic_id = str(found.topic_id)  # only zeros, which are As, before Kafka 2.8
             topics[name] = "" if topic_id.strip("A=") == "" else topic_id, len(found.partitions)
-    return InputTopics(admin.list_topics(timeout=METADATA_TIMEOUT_S).cluster_id or "", topics)
+    return InputTopics(cluster.cluster_id or "", topics)
 
 
 def other_topic(topic: str, stored: Position, now: Position) -> HeartwheelError | None:

@@ -130,7 +130,7 @@ class Admin:
         return answers
 
     def list_topics(self, timeout: float) -> SimpleNamespace:
-        return SimpleNamespace(cluster_id=self._log.cluster_id)
+        return SimpleNamespace(cluster_id=self._log.cluster_id, controller_id=1, brokers={1: None})
 
 
 class Message:

@@ -3,14 +3,16 @@
 from collections import Counter
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, KafkaError
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Producer
 from prometheus_client import REGISTRY
 
 from dataflows.formats import SourceState
-from dataflows.kafka.input_topics import OtherTopicError
+from dataflows.kafka.client import make_admin
+from dataflows.kafka.input_topics import OtherTopicError, describe_inputs
 from dataflows.kafka.source_errors import source_error
 from dataflows.kafka.topic_watch import SPARE_PARTITIONS
 from dataflows.messages import PartitionBatch
+from dataflows.settings import Settings
 from session_logic.clock import PartitionProgress
 from session_logic.errors import ConfigError
 from tests.support.clocks import T
@@ -396,3 +398,13 @@ def test_error_of_kafka_says_what_to_do(code: int, hint: str) -> None:
     assert text.startswith("input in/3: ")
     assert hint in text
     assert "\n" not in text
+
+
+def test_broker_without_a_controller_tells_partitions_and_no_ids() -> None:
+    """The one of the demonstration, which is built into librdkafka: nobody waits for its answer."""
+    kafka = Producer({"test.mock.num.brokers": "1", "log_level": "0"})
+    (broker,) = kafka.list_topics(timeout=10).brokers.values()
+    kafka.list_topics("pc-events", timeout=10)  # appears on first use
+    settings = Settings(bootstrap_servers=f"{broker.host}:{broker.port}")
+    found = describe_inputs(make_admin(settings), settings)
+    assert found.topics == {"pc-events": ("", 4)}
