@@ -12,11 +12,11 @@ from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW
 from heartwheel.store.recovery_files import Entry, Recovery
-from heartwheel.store.sources import is_read, read_source
+from heartwheel.store.sources import read_source
 
 
 class Input(Struct, frozen=True):
-    """Up to where an input partition is read."""
+    """Up to where an input partition is read; the offset is below 0 if nothing of it is."""
 
     entry: Entry
     topic: str
@@ -52,9 +52,7 @@ class StoredOffsets:
     def __init__(self, recovery: Recovery) -> None:
         """Read them; raises SnapshotError for one that cannot be read."""
         entries = recovery.entries().values()
-        self.inputs = [
-            _input(e) for e in entries if e.step == f"{FLOW}.source" and "/" in e.key and is_read(e)
-        ]
+        self.inputs = [_input(e) for e in entries if e.step == f"{FLOW}.source" and "/" in e.key]
         self.outputs = [
             _output(e) for e in entries if e.step == f"{FLOW}.sink" and e.key != DEAD_LETTER_KEY
         ]
@@ -65,7 +63,8 @@ class StoredOffsets:
         found = []
         for one in self.inputs:
             place = one.topic, one.partition
-            if one.topic in settings.input_topics and one.partition < counts.get(one.topic, 0):
+            known = one.topic in settings.input_topics and one.partition < counts.get(one.topic, 0)
+            if known and one.offset >= 0:
                 gap = gap_of(*place, one.offset, reader.bounds(*place))
                 if gap is not None:
                     found.append((one, gap))

@@ -100,7 +100,9 @@ class Skipping:
         for one in offsets.inputs:
             key, offset = one.entry.key, self._to.get(one.entry.key)
             if offset is not None:
-                text = f"input {key}: from offset {one.offset} to {offset - 1} nothing is read"
+                text = (
+                    f"input {key}: from offset {max(0, one.offset)} to {offset - 1} nothing is read"
+                )
                 yield Skip(one.entry, offset, text)
             elif one.topic in self._anew and one.partition < counts.get(one.topic, 0):
                 low = reader.bounds(one.topic, one.partition)[0]

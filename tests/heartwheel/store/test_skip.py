@@ -188,6 +188,16 @@ def test_offset_can_be_given(loss: Loss) -> None:
     assert loss.stored() == (13, (10, KEYS, VALUES, 0))
 
 
+def test_offset_can_be_given_for_a_partition_of_which_nothing_was_read(loss: Loss) -> None:
+    """The first batch of a topic may be damaged; where nothing is read, nothing is missing."""
+    loss._put("source", "pc-events/1", -2)
+    loss.kafka.bounds["pc-events", 1] = 5, 9
+    assert loss.faults() == []
+    assert loss.skip(to={"pc-events/1": 7}) == [
+        "input pc-events/1: from offset 0 to 6 nothing is read"
+    ]
+
+
 @pytest.mark.parametrize("wrong", [{"to": {"pc-events/7": 1}}, {"anew": ("pc",)}])
 def test_what_the_store_does_not_know_is_one_line(loss: Loss, wrong: dict[str, object]) -> None:
     """With what it knows."""
