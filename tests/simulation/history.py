@@ -88,7 +88,9 @@ class Order(Struct):
 
     def change(self) -> Change:
         """Return the last change of rules; the first one is the beginning."""
-        return [event for event in self.taken if isinstance(event, Change)][-1]
+        changes = [event for event in self.taken if isinstance(event, Change)]
+        assert changes, "what is stored is of no run's rules"
+        return changes[-1]
 
     def resume(self, offsets: dict[Where, int], rules: StoredRules | None) -> None:
         """Keep what is before the offsets that are stored, and the change to the stored rules."""
