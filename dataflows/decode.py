@@ -167,5 +167,5 @@ class Decode:
 def _dead_letter(poll: PartitionBatch, message: Message, rejected: Rejected) -> DeadLetter:
     """Return a message as a dead letter; one that is too large is without its key and value."""
     if rejected.reason == "too_large":
-        message = (*message[:2], None, None, message[4])
+        message = (*message[:2], None, None, *message[4:])
     return DeadLetter(poll.topic, poll.partition, message, rejected.reason, rejected.detail)

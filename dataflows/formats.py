@@ -7,6 +7,7 @@ in session_logic.restoring, and what a row's bytes hold in session_logic.codec.
 
 from typing import Any, NamedTuple, cast
 
+from dataflows.messages import DeadLetter
 from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
 from session_logic.journal import BaseRow, JournalRow, Row
 
@@ -57,10 +58,12 @@ STRAYS_VERSION = 3
 # in version 3 then the offset before which a record may be of somebody else.
 OutboxState = tuple[int, int, list[str], list[bytes]] | tuple[int, int, list[str], list[bytes], int]
 
-# Version 1 had no end offsets.
-DEAD_LETTER_VERSION = 2
-# (version, the end offset of each partition)
-DeadLetterState = tuple[int, dict[int, int]]
+# Version 1 had no end offsets; 1 and 2 waited for every acknowledgement.
+DEAD_LETTER_VERSION = 3
+# topic, partition, message (as in dataflows.messages), reason, detail
+StoredLetter = tuple[str, int, tuple[object, ...], str, str]
+# (version, the end offset of each partition, the letters that are not acknowledged)
+DeadLetterState = tuple[int, dict[int, int], list[StoredLetter]]
 
 
 def to_stored(row: Row) -> StoredRow:
@@ -109,9 +112,23 @@ def read_outbox(lane: int, stored: tuple[object, ...]) -> tuple[int, list[str], 
 def read_dead_letters(stored: tuple[object, ...]) -> dict[int, int]:
     """Return the end offset of each dead-letter partition; raises SnapshotError if it cannot."""
     try:
-        version, ends = cast("DeadLetterState", stored)
+        version, ends, *_ = cast("tuple[Any, ...]", stored)
         check_version("recovery store, dead letters", version, DEAD_LETTER_VERSION)
         return dict(ends) if version > 1 else {}
+    except (TypeError, ValueError) as error:
+        raise _unreadable("dead letters", error) from None
+
+
+def to_stored_letter(letter: DeadLetter) -> StoredLetter:
+    """Return a dead letter as it is stored."""
+    return letter.topic, letter.partition, letter.message, letter.reason, letter.detail
+
+
+def read_waiting_letters(stored: tuple[object, ...]) -> list[DeadLetter]:
+    """Return the dead letters that were not acknowledged; raises SnapshotError if it cannot."""
+    try:
+        _, _, *waiting = cast("tuple[Any, ...]", stored)
+        return [DeadLetter(*letter) for letters in waiting for letter in letters]
     except (TypeError, ValueError) as error:
         raise _unreadable("dead letters", error) from None
 

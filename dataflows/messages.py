@@ -7,8 +7,10 @@ from msgspec import Struct
 from session_logic.clock import Progress
 from session_logic.events import Fact, RejectReason
 
-# (offset, timestamp in ms, key, value, whether the sender has set the timestamp)
-Message = tuple[int, int, bytes | None, bytes | None, bool]
+# In the order in which they came; a name may be there more than once.
+Headers = list[tuple[str, bytes | None]]
+# (offset, timestamp in ms, key, value, whether the sender has set the timestamp, headers)
+Message = tuple[int, int, bytes | None, bytes | None, bool, Headers | None]
 
 
 # Input that was rejected by the clock: by (topic, partition), its offsets with their timestamps.

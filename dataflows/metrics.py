@@ -192,6 +192,10 @@ def start_metrics(run: RunState) -> LaneCollector:
 
 
 DEAD_LETTERS = Counter("heartwheel_dead_letters", "Records sent to the dead letters.", ["reason"])
+DEAD_LETTERS_DROPPED = Counter(
+    "heartwheel_dropped_dead_letters",
+    "Records that are no events and were not sent, because the dead-letter topic took none.",
+)
 MISPLACED = Counter(
     "heartwheel_misplaced_events",
     "Events whose key is not their device id, or whose device was in another partition before.",

@@ -1,5 +1,6 @@
 """How values become bytes and back: JSON for Kafka, MessagePack for stored state."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,17 @@ from session_logic.events import (
 from session_logic.rules import Session
 
 DETAIL_LENGTH = 200
+# What a value that is no JSON begins with, and what that is likely to be.
+_BEGINNINGS = {
+    b"\xef\xbb\xbf": "it begins with a byte order mark: send UTF-8 without one",
+    b"\xff\xfe": "it looks like UTF-16: send UTF-8",
+    b"\xfe\xff": "it looks like UTF-16: send UTF-8",
+    b"{\x00": "it looks like UTF-16: send UTF-8",
+    b"\x00{": "it looks like UTF-16: send UTF-8",
+    b"\x1f\x8b": "it is compressed (gzip): send it as it is, Kafka's clients compress",
+}
+_FRAME_BYTES = 5
+_NOT_A_NUMBER = re.compile(rb"[:,\[]\s*(NaN|-?Infinity)\b")
 
 encode_output = msgspec.json.Encoder().encode
 decode_output: Callable[[bytes], OutputEvent] = msgspec.json.Decoder(
@@ -41,12 +53,29 @@ def decode_input(value: bytes | None) -> InputEvent | Rejected:
     except msgspec.ValidationError as error:
         return Rejected("not_an_event", _detail(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Rejected("not_json", _detail(error))
+        return Rejected("not_json", _detail(error, _likely_cause(value)))
 
 
-def _detail(error: Exception) -> str:
+def _detail(error: Exception, cause: str = "") -> str:
     """Return what an error says; a part of the input, of any length, may be in it."""
-    return str(error)[:DETAIL_LENGTH]
+    return (f"{cause} ({error})" if cause else str(error))[:DETAIL_LENGTH]
+
+
+def _likely_cause(value: bytes) -> str:
+    """Return what a sender is likely to have done, or "" if the parser's word is all there is."""
+    for beginning, cause in _BEGINNINGS.items():
+        if value.startswith(beginning):
+            return cause
+    if value[0] == 0 and len(value) > _FRAME_BYTES:
+        schema = int.from_bytes(value[1:_FRAME_BYTES], "big")
+        kind = "JSON" if value[_FRAME_BYTES:].lstrip().startswith(b"{") else "Avro or Protobuf"
+        return (
+            f"it looks like {kind} framed for a schema registry (schema id {schema}): send JSON "
+            "without the first five bytes"
+        )
+    if found := _NOT_A_NUMBER.search(value):
+        return f"{found[1].decode()} is not JSON: send null, or leave the field out"
+    return ""
 
 
 def encode_entry(entry: JournalEntry) -> bytes:

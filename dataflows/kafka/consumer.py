@@ -19,6 +19,7 @@ from dataflows.clock import system_time
 from dataflows.kafka.backlog import Backlog
 from dataflows.kafka.client import TRANSIENT, MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.end_of_input import BrokerContact, EndOfInput
+from dataflows.kafka.headers import headers_of
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.partition import REPORT_MS, InputPartition
 from dataflows.kafka.snapshots import SourceSnapshots
@@ -170,7 +171,8 @@ class SharedConsumer:
                 offset = cast("int", message.offset())
                 kind, time_ms = message.timestamp()
                 created = kind == TIMESTAMP_CREATE_TIME
-                fetched[where].append((offset, time_ms, message.key(), message.value(), created))
+                content = message.key(), message.value()
+                fetched[where].append((offset, time_ms, *content, created, headers_of(message)))
             elif error.code() == KafkaError._PARTITION_EOF:
                 ends[where] = cast("int", message.offset())
             elif error.code() in TRANSIENT:

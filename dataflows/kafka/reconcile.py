@@ -95,14 +95,14 @@ class OutputReader:
         """
         return partition_counts(self._open(), self._settings)
 
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+    def bounds(self, topic: str, partition: int, timeout_s: float = TIMEOUT_S) -> tuple[int, int]:
         """Return the first offset of a partition and the one after its last record.
 
         Raises ReconcileError if the broker does not answer.
         """
         self.waiting = True
         try:
-            return self._open().get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
+            return self._open().get_watermark_offsets(TopicPartition(topic, partition), timeout_s)
         except KafkaException as error:
             msg = f"the end of {topic}/{partition} cannot be read: {error.args[0].str()}"
             raise ReconcileError(msg) from None

@@ -10,7 +10,9 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from dataflows.clock import Clock
 from dataflows.formats import DeadLetterState, OutboxState
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
-from dataflows.kafka.dead_letters import DeadLetterPart, read_known, read_rejected_by_clock
+from dataflows.kafka.dead_letters import DeadLetterPart
+from dataflows.kafka.letter_queue import LetterProducer
+from dataflows.kafka.letter_topic import LetterTopic
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.permit import WritePermit
@@ -129,9 +131,8 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         Once the run is stopped, snapshots wait until everything is acknowledged.
         """
         self._settings = settings
-        self._stop = run.stop
-        self._at_end_of_input = run.at_end_of_input
-        self._clock = run.clock
+        self._run = run
+        self._letters = LetterProducer(settings, make_producer)
         self.producer = SharedProducer(settings, permit, make_producer)
         self._reader = OutputReader(settings, make_consumer)
         self._reconciliation = Reconciliation(settings.output_topic, settings.lanes, self._reader)
@@ -172,12 +173,11 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         return self.producer.blocking or self._reader.waiting
 
     def rejected_earlier(self, stored: dict[int, int] | None = None) -> RejectedByClock:
-        """Return the input that earlier runs rejected by their clocks; see read_rejected_by_clock.
+        """Return the input that earlier runs rejected by their clocks, since the stored offsets."""
+        return self._letter_topic().rejected_by_clock(stored)
 
-        Raises ReconcileError or ReadError if Kafka does not tell.
-        """
-        topic = self._settings.dead_letter_topic
-        return read_rejected_by_clock(topic, self._dead_letter_parts, self._reader, stored)
+    def _letter_topic(self) -> LetterTopic:
+        return LetterTopic(self._settings.dead_letter_topic, self._dead_letter_parts, self._reader)
 
     def published_ms(self) -> int:
         """Return the timestamp of the newest output of earlier runs; 0 if there is none.
@@ -201,9 +201,13 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         """Build the part of a lane or of the dead letters."""
         settings = self._settings
         if for_part == DEAD_LETTER_KEY:
-            topic, parts = settings.dead_letter_topic, self._dead_letter_parts
-            known = read_known(topic, parts, self._reader, resume_state)
-            return DeadLetterPart(topic, parts, self.producer, known, self._at_end_of_input)
+            return DeadLetterPart(
+                topic=self._letter_topic(),
+                letters=self._letters,
+                producer=self.producer,
+                run=self._run,
+                state=resume_state,
+            )
         lane = self.part_fn(for_part)
         if resume_state is None:
             begin, end = self._reader.bounds(settings.output_topic, lane)
@@ -224,8 +228,8 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
             outbox=outbox,
             producer=self.producer,
             reconcile=self._reconciliation.reconcile,
-            stop=self._stop,
-            clock=self._clock,
+            stop=self._run.stop,
+            clock=self._run.clock,
             published_ms=self.published_ms,
             hold_epochs=hold_epochs,
         )

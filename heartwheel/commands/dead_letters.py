@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from heapq import nlargest
 from itertools import islice
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -99,7 +100,10 @@ def list_command(
         for letter in shown:
             print(json.dumps(view.as_json(letter)))
         return
-    print_table([view.list_row(letter) for letter in shown])
+    if sys.stdout.isatty():
+        print("\n".join(view.list_lines(shown, get_terminal_size().columns)))
+    else:
+        print_table([view.list_row(letter) for letter in shown])
     print(f"{_dead_letters(counts.total())}, {len(shown)} shown")
     for (what, source, state), count in counts.most_common():
         print(f"{count:7} {state:8} {printable(what)} from {printable(source)}")
@@ -153,10 +157,10 @@ def requeue_command(
 ) -> None:
     """Send dead letters again to the topic and partition that they came from.
 
-    Key and value are sent byte for byte, with the timestamp that the record had (a topic with
-    LogAppendTime replaces it). The header `heartwheel.requeues` counts how often. Each dead letter
-    is marked in the same transaction: it is never sent twice, even if this command is killed,
-    unless you say `--again`. A running `heartwheel run` reads what is sent like any input.
+    Key, value and headers are sent byte for byte, with the timestamp that the record had (a topic
+    with LogAppendTime replaces it). The header `heartwheel.requeues` counts how often. Each dead
+    letter is marked in the same transaction: it is never sent twice, even if this command is
+    killed, unless you say `--again`. A running `heartwheel run` reads what is sent like any input.
 
     Exit code 1 if all selected dead letters are such that cannot be sent, or you answer no.
     """

@@ -105,7 +105,7 @@ def _by_platform(reading: Reading) -> dict[str, float]:
 
 
 def _letter(letter: DeadLetter) -> dict[str, Any]:
-    offset, time_ms, key, value, _ = letter.message
+    offset, time_ms, key, value, *_ = letter.message
     return {
         "topic": letter.topic,
         "partition": letter.partition,

@@ -7,8 +7,10 @@ from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 from msgspec import Struct
 
 from dataflows.kafka.client import consumer_options, make_consumer
+from dataflows.kafka.headers import headers_of, senders
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
+from dataflows.messages import Headers
 from dataflows.settings import Settings
 from heartwheel.kafka.headers import (
     BECAME,
@@ -16,7 +18,6 @@ from heartwheel.kafka.headers import (
     MARK,
     REASON,
     REQUEUES,
-    Headers,
     Origin,
     header_texts,
 )
@@ -44,6 +45,7 @@ class StoredDeadLetter(Struct, frozen=True, kw_only=True):
     detail: str
     key: bytes | None
     value: bytes | None
+    headers: Headers  # that its record had
     requeues: int
     state: State
 
@@ -107,7 +109,7 @@ class DeadLetterReader:
         self._became: dict[str, int] = {}
         self._topics = set(settings.input_topics)
         for message in self._messages():
-            headers = header_texts(cast("Headers", message.headers() or []))
+            headers = header_texts(headers_of(message) or [])
             if MARK in headers:
                 count = _number(headers.get(REQUEUES, ""))
                 self._sent[headers[MARK]] = count
@@ -149,7 +151,8 @@ class DeadLetterReader:
 
     def _letter(self, message: Message, origins: set[Origin]) -> StoredDeadLetter | None:
         """Return a dead letter, None for a mark; origins are those of the ones before it."""
-        headers = header_texts(cast("Headers", message.headers() or []))
+        all_headers = headers_of(message) or []
+        headers = header_texts(all_headers)
         if MARK in headers:
             return None
         origin = Origin.of(headers)
@@ -174,6 +177,7 @@ class DeadLetterReader:
             detail=headers.get(DETAIL, ""),
             key=message.key(),
             value=message.value(),
+            headers=senders(all_headers),
             requeues=max(became, self._sent.get(str(origin), 0)),
             state=state,
         )

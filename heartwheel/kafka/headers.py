@@ -10,6 +10,8 @@ from dataflows.messages import RecordId
 # Of a mark, a record without key and value, which says that a dead letter was sent again: its
 # input record, the id under which it was sent again, and how often it has been sent again by now.
 MARK, BECAME, REQUEUES = "heartwheel.requeued", "heartwheel.became", "heartwheel.requeues"
+# Of a record that was sent again: which dead letter it was.
+LETTER = "heartwheel.letter"
 REASON, DETAIL = "heartwheel.reason", "heartwheel.detail"
 _ORIGIN = tuple(f"heartwheel.{name}" for name in ("topic", "partition", "offset", "timestamp"))
 Headers = Iterable[tuple[str, str | bytes | None]]

@@ -11,7 +11,7 @@ from dataflows.kafka.client import FENCED, make_producer, producer_options
 from dataflows.kafka.metadata import describe
 from dataflows.settings import Settings
 from heartwheel.kafka.dead_letters import DeadLetterError, StoredDeadLetter
-from heartwheel.kafka.headers import BECAME, MARK, REQUEUES, Origin
+from heartwheel.kafka.headers import BECAME, LETTER, MARK, REQUEUES, Origin
 from session_logic.errors import ConfigError
 
 # Readers of the input wait for an open transaction. So it is short, and it times out soon if this
@@ -91,10 +91,11 @@ class Requeue:
                 origin.record.partition,
                 partial(self._on_delivery, origin),
                 timestamp=max(0, origin.time_ms),
-                headers={
-                    REQUEUES: str(letter.requeues + 1),
-                    "heartwheel.letter": f"{self._topic}/{letter.partition}/{letter.offset}",
-                },
+                headers=[
+                    *letter.headers,
+                    (REQUEUES, str(letter.requeues + 1)),
+                    (LETTER, f"{self._topic}/{letter.partition}/{letter.offset}"),
+                ],
             )
         self._flush()
         for letter in batch:

@@ -92,7 +92,7 @@ class Comparison:
         if isinstance(item, OutputBatch):
             items += zip(item.keys, item.values, strict=True)
         elif item.reason != BY_CLOCK:
-            offset, time_ms, key, value, _ = item.message
+            offset, time_ms, key, value, *_ = item.message
             name = dead_letter_name(RecordId(item.topic, item.partition, offset))
             items.append((name, ComparedDeadLetter(time_ms, item.reason, key, value)))
         self._add(REPLAYED, items)

@@ -156,7 +156,7 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
 
 def _message(line: Line) -> Message:
     created = line.timestamp_type == "create"
-    return line.offset, line.timestamp_ms, line.key_bytes(), line.value_bytes(), created
+    return line.offset, line.timestamp_ms, line.key_bytes(), line.value_bytes(), created, None
 
 
 class RecordingSource(FixedPartitionedSource[PartitionBatch, int]):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from dataflows.formats import read_dead_letters, read_outbox
+from dataflows.formats import read_dead_letters, read_outbox, read_waiting_letters
 from dataflows.messages import DEAD_LETTER_KEY
 from heartwheel.store.recovery_files import Entry, Recovery
 from session_logic.errors import SnapshotError
@@ -23,7 +23,8 @@ def read_sink(entry: Entry) -> SinkSummary:
     value = entry.value()
     try:
         if entry.key == DEAD_LETTER_KEY:
-            return SinkSummary(value[0], read_dead_letters(value))
+            waiting = read_waiting_letters(value)
+            return SinkSummary(value[0], read_dead_letters(value), len(waiting))
         lane = int(entry.key.removeprefix("lane-"))
         end_offset, keys, *_ = read_outbox(lane, value)
         return SinkSummary(value[0], {lane: end_offset}, len(keys))

@@ -18,6 +18,7 @@ from tests.support.command import command, one_line
 
 ESCAPE = b'{"type":"\\u001b[31mred"}'
 BYTES = bytes(range(256))
+HEADERS = [("traceparent", b"00-1"), ("raw", b"\xff")]
 BAD = {"p-bytes": BYTES, "p-escape": ESCAPE, "c-none": None, "c-json": b"hello"}
 
 
@@ -25,7 +26,7 @@ BAD = {"p-bytes": BYTES, "p-escape": ESCAPE, "c-none": None, "c-json": b"hello"}
 def rejected(cluster: Cluster) -> Cluster:
     """Return a cluster whose stopped run has rejected BAD."""
     for key, value in BAD.items():
-        cluster.send_raw(value, key)
+        cluster.send_raw(value, key, headers=HEADERS)
     cluster.flush()
     run_until(cluster, len(BAD))
     return cluster
@@ -117,6 +118,7 @@ def test_letters_are_sent_again_byte_for_byte_and_once(rejected: Cluster) -> Non
     first = sent_again(rejected)
     assert {r.key.decode(): r.value for r in first if r.key} == BAD
     assert {r.headers["heartwheel.requeues"] for r in first} == {b"1"}
+    assert {(r.headers["traceparent"], r.headers["raw"]) for r in first} == {(b"00-1", b"\xff")}
     places = {(r.key, r.partition) for r in first}
     originals = rejected.read(rejected.console) + rejected.read(rejected.pc)
     assert places == {(r.key, r.partition) for r in originals if r not in first}
@@ -133,6 +135,7 @@ def test_letters_are_sent_again_byte_for_byte_and_once(rejected: Cluster) -> Non
 
     run_until(rejected, 4 + 5)
     waiting = [n for n in listed(rejected).values() if n["state"] == "waiting"]
+    assert {len(n["headers"]) for n in waiting} == {len(HEADERS)}
     assert {n["key"]: n["requeues"] for n in waiting} == {k: 1 + (k == "c-none") for k in BAD}
     assert "5 dead letters sent again" in command(*requeue, "--yes", **variables).stdout
     assert sent_again(rejected)[-1].headers["heartwheel.requeues"] in (b"2", b"3")

@@ -1,5 +1,8 @@
 """Bytes in and out: bad bytes are values, damaged state is an error that says what to do."""
 
+import gzip
+import re
+
 import pytest
 
 from session_logic.codec import (
@@ -43,6 +46,41 @@ def test_bad_input_is_rejected_with_its_reason(name: str) -> None:
     assert isinstance(rejected, Rejected)
     assert rejected.reason == reason
     assert rejected.detail
+
+
+LIKELY = {
+    "framed JSON": (
+        b"\x00\x00\x00\x00\x07" + GOOD,
+        "like JSON framed .*id 7",
+    ),
+    "framed Avro": (b"\x00\x00\x00\x01\x00\x02d\x02s", "Avro or Protobuf framed .*id 256"),
+    "byte order mark": (b"\xef\xbb\xbf" + GOOD, "byte order mark"),
+    "UTF-16": (GOOD.decode().encode("utf-16"), "UTF-16"),
+    "UTF-16 from the least byte": (GOOD.decode().encode("utf-16-le"), "UTF-16"),
+    "UTF-16 from the greatest byte": (GOOD.decode().encode("utf-16-be"), "UTF-16"),
+    "gzip": (gzip.compress(GOOD), "gzip"),
+    "NaN": (GOOD.replace(b"[1]", b"NaN"), "^NaN is not JSON"),
+    "Infinity": (GOOD.replace(b"[1]", b"[1, -Infinity]"), "^-Infinity is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", LIKELY)
+def test_detail_names_the_likely_cause_and_what_the_parser_said(name: str) -> None:
+    """Whoever reads a dead letter sees what its sender has to change."""
+    value, cause = LIKELY[name]
+    rejected = decode_input(value)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "not_json"
+    assert re.search(cause, rejected.detail)
+    assert "JSON is malformed" in rejected.detail or "utf-8" in rejected.detail
+
+
+@pytest.mark.parametrize("value", [b"\x00", b"\x00\x00\x00\x00\x07", b"{", b'{"a":"NaN"', b"NaNny"])
+def test_other_bytes_have_only_the_parsers_word(value: bytes) -> None:
+    """No cause is better than a wrong one."""
+    rejected = decode_input(value)
+    assert isinstance(rejected, Rejected)
+    assert rejected.detail.startswith(("JSON is malformed", "Input data was truncated"))
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -7,7 +7,17 @@ import pytest
 
 import session_logic
 
-ALLOWED = {"collections", "enum", "itertools", "msgspec", "session_logic", "sys", "typing", "zlib"}
+ALLOWED = {
+    "collections",
+    "enum",
+    "itertools",
+    "msgspec",
+    "re",
+    "session_logic",
+    "sys",
+    "typing",
+    "zlib",
+}
 FOLDER = Path(session_logic.__path__[0])
 
 

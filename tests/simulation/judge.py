@@ -67,7 +67,7 @@ class Judge:
         self._by_clock = {
             letter_of(record)
             for record in chain(*self._log.topics[letters])
-            if (record.headers or {})["heartwheel.reason"] == "in_the_future"
+            if dict(record.headers or {})["heartwheel.reason"] == "in_the_future"
         }
         come_to_ms = self._come_to_ms()
         orders = self._orders()
@@ -376,7 +376,7 @@ class Judge:
 
 def letter_of(record: Record) -> RecordId:
     """Return the name of a dead letter."""
-    headers = record.headers or {}
+    headers = dict(record.headers or {})
     partition, offset = headers["heartwheel.partition"], headers["heartwheel.offset"]
     return RecordId(headers["heartwheel.topic"], int(partition), int(offset))
 

@@ -10,6 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_LOG_APPEND_TIME, TopicPa
 from dataflows import decode
 from dataflows.kafka import consumer, sink, source
 from dataflows.kafka.end_of_input import EndOfInput
+from dataflows.kafka.letter_queue import LetterQueue
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from dataflows.kafka.partition import InputPartition
 from session_logic import clock, lane, table, transitions
@@ -90,6 +91,11 @@ def store_no_waiting_records(monkeypatch: pytest.MonkeyPatch) -> None:
         return version, offset, [], []
 
     monkeypatch.setattr(Outbox, "state", short)
+
+
+def store_no_waiting_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshot the ends of the dead letters without those that are not acknowledged."""
+    monkeypatch.setattr(LetterQueue, "waiting", lambda _: [])
 
 
 def move_the_offset_before_all_is_matched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +265,7 @@ FAULTS = [
     forget_a_reconciled_record,
     miss_due_by_one,
     store_no_waiting_records,
+    store_no_waiting_letters,
     move_the_offset_before_all_is_matched,
     forget_the_found_at_once,
     send_before_the_offset_is_stored,

@@ -113,13 +113,20 @@ class Cluster:
         self.send_raw(value.encode(), device, time_ms)
 
     def send_raw(
-        self, value: bytes | None, key: str, time_ms: int = 0, where: tuple[str, int] | None = None
+        self,
+        value: bytes | None,
+        key: str,
+        time_ms: int = 0,
+        where: tuple[str, int] | None = None,
+        headers: list[tuple[str, bytes]] | None = None,
     ) -> None:
         """Send any bytes, to where the key belongs or to another topic and partition."""
         topic, partition = where or (self.console if key.startswith("c") else self.pc, -1)
         while True:
             try:
-                self._producer.produce(topic, value, key, partition, timestamp=time_ms)
+                self._producer.produce(
+                    topic, value, key, partition, timestamp=time_ms, headers=headers
+                )
             except BufferError:
                 self._producer.poll(0.01)
             else:

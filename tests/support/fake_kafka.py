@@ -43,7 +43,7 @@ class Record(Struct):
     time_ms: int
     key: bytes | None
     value: bytes | None
-    headers: dict[str, Any] | None
+    headers: dict[str, Any] | list[tuple[str, Any]] | None
     appended_ms: int
     hidden: bool = False
     created: bool = True
@@ -161,8 +161,13 @@ class Message:
     def value(self) -> bytes | None:
         return self._record.value
 
-    def headers(self) -> list[tuple[str, bytes]]:
-        return [(name, str(v).encode()) for name, v in (self._record.headers or {}).items()]
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        headers = self._record.headers
+        if headers is None:
+            return None
+        if isinstance(headers, dict):
+            headers = list(headers.items())
+        return [(name, v.encode() if isinstance(v, str) else v) for name, v in headers]
 
 
 class Producer:
@@ -188,7 +193,7 @@ class Producer:
         partition: int,
         on_delivery: Callable[..., None] | None = None,
         timestamp: int = 0,
-        headers: dict[str, Any] | None = None,
+        headers: list[tuple[str, Any]] | None = None,
     ) -> None:
         if self._failed:
             raise KafkaException(FATAL)

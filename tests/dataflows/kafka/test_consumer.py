@@ -46,7 +46,7 @@ def offsets(part: InputPartition) -> list[int]:
 
 
 def test_messages_go_to_their_partitions_in_order() -> None:
-    """Each as (offset, timestamp, key, value, created), although they come mixed."""
+    """Each as (offset, timestamp, key, value, created, headers), although they come mixed."""
     reading = Reading(2)
     reading.append(0, T, T + 1)
     reading.append(1, T + 2)
@@ -54,10 +54,10 @@ def test_messages_go_to_their_partitions_in_order() -> None:
         reading.kafka.fetch(("in", number), 1)
     reading.poll()
     assert list(reading.parts[0].pending) == [
-        (0, T, b"k", b"v", True),
-        (1, T + 1, b"k", b"v", True),
+        (0, T, b"k", b"v", True, None),
+        (1, T + 1, b"k", b"v", True, None),
     ]
-    assert list(reading.parts[1].pending) == [(0, T + 2, b"k", b"v", True)]
+    assert list(reading.parts[1].pending) == [(0, T + 2, b"k", b"v", True, None)]
     assert [part.fetched_offset for part in reading.parts] == [2, 1]
 
 

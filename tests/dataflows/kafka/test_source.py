@@ -72,7 +72,7 @@ def test_batch_has_the_messages_and_the_progress() -> None:
     fake.fetch(1)
     (batch,) = part.next_batch()
     assert (batch.topic, batch.partition, batch.platform) == ("in", 1, "pc")
-    assert batch.messages == [(0, T, b"k", b"v", True)]
+    assert batch.messages == [(0, T, b"k", b"v", True, None)]
     assert batch.progress is not None
     assert (batch.progress.part, batch.progress.parts) == ("in/1", 2)
     assert batch.progress.watermark_ms is None
