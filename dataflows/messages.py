@@ -68,6 +68,8 @@ def lane_key(lane: int) -> str:
     return f"lane-{lane:03}"
 
 
+# Every worker of a run gets a part of what is restored, and a copy of the stop.
+MAX_WORKERS = 32
 DEAD_LETTER_KEY = "rejected"
 # A new lane is written to in this many epochs before the sink sends anything of it: by then the
 # first of them is stored, and with it the offset at which the lane begins.

@@ -15,8 +15,8 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
 
-# Bytewax has no broadcast, but it deals items out at random: of this many copies each of up to 32
-# workers gets one, but for one run in 10^12.
+# Bytewax has no broadcast, but it deals items out at random: of this many copies each of up to
+# MAX_WORKERS workers gets one, but for one run in 10^12.
 STOP_COPIES = 1_000
 
 

@@ -17,7 +17,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from dataflows.clock import system_time
 from dataflows.formats import ROW_VERSION, StoredRow, read_row, to_stored
-from dataflows.messages import lane_key
+from dataflows.messages import MAX_WORKERS, lane_key
 from dataflows.metrics import SNAPSHOT_BYTES, STORE_BYTES, STORE_KEYS, read_from
 from dataflows.run_state import RunState
 from session_logic.journal import BaseRow, JournalRow, Row, row_names
@@ -25,7 +25,6 @@ from session_logic.journal import BaseRow, JournalRow, Row, row_names
 POLL_MS = 20
 # One row may hold all sessions of a key group: between two, what is restored already goes on.
 BATCH_ROWS = 1
-MAX_WORKERS = 32
 
 
 class Inbox:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from dataflows.messages import lane_key
+from dataflows.messages import MAX_WORKERS, lane_key
 from session_logic.errors import ConfigError
 
 _MASK = (1 << 64) - 1
@@ -63,6 +63,13 @@ def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> C
         msg = (
             f"process {process_id} has no address among {len(hosts)}: give --addresses (or "
             "BYTEWAX_ADDRESSES, or BYTEWAX_HOSTFILE_PATH) with one for every process"
+        )
+        raise ConfigError(msg)
+    if (count := workers * max(1, len(hosts))) > MAX_WORKERS:
+        msg = (
+            f"{count} workers ({max(1, len(hosts))} processes of {workers}) are more than "
+            f"{MAX_WORKERS}, the most that a run can have: give fewer --addresses or fewer "
+            "--workers-per-process"
         )
         raise ConfigError(msg)
     return Cluster(process_id, hosts, workers)

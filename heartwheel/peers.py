@@ -10,7 +10,7 @@ port. Which of the higher peers a connection is from cannot be told on one machi
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from threading import Event
@@ -30,16 +30,20 @@ Address = tuple[IPv4Address | IPv6Address, int]  # with the port
 Connection = tuple[Address, Address]  # this end, that end
 
 
-def watch_peers(cluster: Cluster, run: RunState) -> None:
+def watch_peers(
+    cluster: Cluster, run: RunState, on_look: Callable[[], object] = lambda: None
+) -> None:
     """Tell the log and the probes which processes are awaited, until all are connected.
 
-    Where the kernel lists no sockets, as outside of Linux, nothing is told.
+    on_look is called each time. Where the kernel lists no sockets, as outside
+    of Linux, nothing is told.
     """
     if not _TABLES[0].exists():
         return
     began_s, said = time.monotonic(), ""
     while not run.stop.is_set():
         run.awaited_processes = awaited(cluster, list(connections()))
+        on_look()
         if not run.awaited_processes:
             if said:
                 log.info("all processes are connected")
@@ -55,7 +59,7 @@ def awaited(cluster: Cluster, found: list[Connection]) -> str:
     number, addresses = cluster.number, cluster.addresses
     far_ends = {far for _, far in found}
     for lower in range(number):
-        if not far_ends & set(_resolved(addresses[lower])):
+        if not far_ends & set(resolved(addresses[lower])):
             return _named(cluster, [lower])  # those after it have not been tried yet
     port = int(addresses[number].rpartition(":")[2])
     connected = sum(near[1] == port for near, _ in found)
@@ -71,7 +75,7 @@ def _named(cluster: Cluster, numbers: list[int]) -> str:
     return f"process{'es' * (len(numbers) > 1)} {names}"
 
 
-def _resolved(address: str) -> Iterator[Address]:
+def resolved(address: str) -> Iterator[Address]:
     """Yield what the name of a process stands for; nothing if it is not known (yet)."""
     host, _, port = address.rpartition(":")
     try:

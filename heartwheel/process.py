@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -35,6 +36,7 @@ from heartwheel.http.server import serve
 from heartwheel.http.view import ProcessView
 from heartwheel.peers import wait_for_own_name, watch_peers
 from heartwheel.signals import stop_on_signals, watch_wall_clock
+from heartwheel.silent_peers import end_when_silent
 from heartwheel.store.prepare import prepare_recovery
 from heartwheel.store.sinks import dead_letter_ends
 from heartwheel.store.sources import source_states
@@ -91,7 +93,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     _start_thread("input topics", source.topics.watch, state.stop)
     _start_thread("running", _say_running, state)
     if cluster.process_id is not None:
-        _start_thread("peers", watch_peers, cluster, state)
+        _start_thread("peers", watch_peers, cluster, state, partial(end_when_silent, cluster))
         wait_for_own_name(cluster, settings.restore_timeout_ms / 1000, state.stop)
 
     # 7. The lease: last, because from then on another run of the same topic is refused.

@@ -34,7 +34,9 @@ from session_logic.clock import Renewal
 from session_logic.errors import HeartwheelError
 
 MAX_POLL = 5_000
+# What may wait for the lanes; one poll brings no more than librdkafka's queue holds.
 MAX_PENDING = 20_000
+MAX_PENDING_BYTES = 64_000_000
 # Ticks grow with every so many messages in one, and are longest with none for so long.
 BUSY_MESSAGES = 8
 IDLE_MS = 1_000
@@ -143,8 +145,9 @@ class SharedConsumer:
         if self.failure is not None:
             raise self.failure
         self._invalidate_ends(consumer, self._contact.held_until_pause(now))
-        if sum(len(part.pending) for part in self._partitions) > MAX_PENDING:
-            return  # the lanes are slower than Kafka
+        if self._has_enough():
+            self._wake(self._tick.next_ms(now))
+            return
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
         if messages:
             self._dispatch(consumer, messages, now)
@@ -157,8 +160,19 @@ class SharedConsumer:
         self._invalidate_ends(consumer, self._contact.held_until_loss())
         self._backlog.note_poll(consumer, len(messages), now)
         self._tick.note_work(now, len(messages))
-        self._wake_ms = now if len(messages) == MAX_POLL else self._tick.next_ms(now)
-        self.wake_at = self._clock.at_ms(self._wake_ms)
+        self._wake(now if len(messages) == MAX_POLL else self._tick.next_ms(now))
+
+    def _has_enough(self) -> bool:
+        """Say whether the lanes are slower than Kafka."""
+        parts = self._partitions
+        return (
+            sum(len(part.pending) for part in parts) > MAX_PENDING
+            or sum(part.pending_bytes for part in parts) > MAX_PENDING_BYTES
+        )
+
+    def _wake(self, at_ms: int) -> None:
+        self._wake_ms = at_ms
+        self.wake_at = self._clock.at_ms(at_ms)
 
     def _dispatch(self, consumer: Consumer, messages: Iterable[KafkaMessage], now: int) -> None:
         """Give each partition its messages, and tell it where its log ended."""

@@ -65,7 +65,12 @@ class LetterProducer:
     def poll(self, wait_s: float = 0) -> None:
         """Take in acknowledgements; raises DeliveryError if Kafka has refused a letter."""
         if self._producer is not None:
-            self._producer.poll(wait_s)
+            try:
+                self._producer.poll(wait_s)
+            except KafkaException as error:  # that is how a fatal error comes
+                self.failure = f"{error.args[0].str()} ({error.args[0].name()})"
+            except SystemError:  # it came with another one
+                self.failure = "a fatal error of the Kafka client, which the log names"
         if self.failure is not None:
             msg = (
                 f"dead letters to {self._settings.bootstrap_servers} failed: {self.failure}; the "

@@ -39,6 +39,7 @@ class InputPartition:
         self.number = number
         self.place = TopicPartition(topic, number)
         self.pending: deque[Message] = deque()
+        self._added_bytes = self._taken_bytes = 0  # each is counted by one thread
         self.end = EndOfInput.UNKNOWN
         self.end_ms = 0  # the last moment as of which everything had been taken
         self.goals: deque[Goal] = deque()  # the first ones that have not been come to
@@ -58,9 +59,15 @@ class InputPartition:
     def add(self, messages: list[Message]) -> None:
         """Append messages that have been fetched."""
         self.end = self.end.after(Signal.RECORDS)
+        self._added_bytes += _bytes(messages)
         self.pending.extend(messages)
         # Last, because `take` reads it first.
         self.fetched_offset = messages[-1][0] + 1
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes of keys and values wait."""
+        return self._added_bytes - self._taken_bytes
 
     def skip_to(self, offset: int) -> None:
         """Take in that no message is below the offset but those that have been fetched."""
@@ -122,6 +129,7 @@ class InputPartition:
         # One by one, because the thread that polls may be adding to it.
         messages = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
         if messages:
+            self._taken_bytes += _bytes(messages)
             self.next_offset = messages[-1][0] + 1
             self.watermark_ms = max(self.watermark_ms, min(now_ms, messages[-1][1]))
         if fetched_offset > self.next_offset and not pending:
@@ -182,3 +190,7 @@ class InputPartition:
         self.stored_offset = self.next_offset
         self.new = False
         return self.next_offset
+
+
+def _bytes(messages: list[Message]) -> int:
+    return sum(len(key or b"") + len(value or b"") for _, _, key, value, *_ in messages)

@@ -1,6 +1,7 @@
 """The producer of a process: how records are enqueued, and what happens when one fails."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from threading import Lock
 
@@ -57,8 +58,9 @@ class SharedProducer:
             defaults = {
                 "linger.ms": "1",
                 "compression.type": "lz4",
-                "queue.buffering.max.messages": "500000",
-                "queue.buffering.max.kbytes": "262144",
+                # Every snapshot holds what is not acknowledged.
+                "queue.buffering.max.messages": "100000",
+                "queue.buffering.max.kbytes": "32768",
             }
             self._producer = self._make_producer(
                 producer_options(self._settings, required, defaults)
@@ -132,17 +134,27 @@ class SharedProducer:
         """Handle the acknowledgements that have come; the next `check` raises what has failed."""
         producer = self.open()
         with self._serving:
-            producer.poll(wait_s)
+            self._call(partial(producer.poll, wait_s))
         if self._delivered or not len(producer):
             self._delivered, self._waits_since_s = False, time.monotonic()
         elif time.monotonic() - self._waits_since_s > self._settings.delivery_timeout_ms / 1000:
             self.fail(f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms")
 
+    def _call(self, call: Callable[[], int]) -> int:
+        """Return what a call does that handles acknowledgements; it may bring a fatal error."""
+        try:
+            return call()
+        except KafkaException as error:
+            self._on_error(error.args[0])
+        except SystemError:  # another error came with it, which the Python client cannot express
+            self.fail("a fatal error of the Kafka client, which the log names")
+        return 1
+
     def flush(self) -> None:
         """Wait until everything enqueued is acknowledged; raises DeliveryError if it is not."""
         with self._serving:
             self.blocking = True
-            left = self.open().flush(self._settings.delivery_timeout_ms / 1000)
+            left = self._call(partial(self.open().flush, self._settings.delivery_timeout_ms / 1000))
             self.blocking = False
         if left:
             self.fail(f"{left} records not acknowledged in time")

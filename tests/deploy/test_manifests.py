@@ -78,6 +78,20 @@ def test_ports_match(manifests: list[Manifest]) -> None:
     )
 
 
+def test_dns_is_allowed_wherever_clusters_have_it(manifests: list[Manifest]) -> None:
+    """In kube-system, on the node (NodeLocal DNSCache), and in OpenShift; over UDP and TCP."""
+    policy = named(manifests, "NetworkPolicy")["spec"]
+    allowed = set()
+    for rule in policy["egress"]:
+        for peer in rule.get("to", []):
+            place = peer.get("ipBlock", {}).get("cidr") or ",".join(
+                peer.get("namespaceSelector", {}).get("matchLabels", {}).values()
+            )
+            allowed |= {(place, p["port"], p.get("protocol", "TCP")) for p in rule["ports"]}
+    places = [("kube-system", 53), ("169.254.20.10/32", 53), ("openshift-dns", 5353)]
+    assert {(*place, protocol) for place in places for protocol in ("UDP", "TCP")} <= allowed
+
+
 def test_host_file_names_every_pod(manifests: list[Manifest]) -> None:
     """In the order of their numbers, by the Service that gives them names, at the mesh's port."""
     stateful = named(manifests, "StatefulSet")

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from dataflows.settings_sources import environment
+from heartwheel.silent_peers import SILENCE_S
 from session_logic.rules import Rules
 from tests.support.broker import ROOT, Broker
 from tests.support.cluster import Cluster
@@ -46,6 +47,8 @@ RULES = Rules(1_000, 20_000, catch_up="all")
 LANES = 8
 RUN_S = 4
 STOP_S = 30
+# What a process needs to end once its connections have.
+MARGIN_S = 5
 OK, UNAUTHORIZED = 200, 401
 # Names are known a while after the pods have started.
 DNS_S = 2
@@ -143,6 +146,16 @@ class StatefulSet:
         self.pods[number].signal(signal.SIGKILL)
         codes = [pod.process.wait(STOP_S) for pod in self.pods]
         assert codes == [1] * len(self.pods), self.logs()  # unshare says 1 for a killed process
+        for pod in self.pods:
+            pod.start()
+
+    def cut_off(self, number: int) -> None:
+        """Cut the link of a pod; all must exit by themselves, and are started again with it."""
+        self._sandboxes[number].set_link("down")
+        deadline_s = time.monotonic() + SILENCE_S + MARGIN_S
+        codes = [pod.process.wait(deadline_s - time.monotonic()) for pod in self.pods]
+        assert 0 not in codes, self.logs()
+        self._sandboxes[number].set_link("up")
         for pod in self.pods:
             pod.start()
 
@@ -275,6 +288,28 @@ def test_killed_pod_and_rescaling_lose_and_double_nothing(tmp_path: Path, kafka:
     assert check_output(kafka, through_ms, rules=RULES).records > 2_000
     store = pods.claim("heartwheel-0") / "recovery"
     assert check(store) == f"{store}: OK, 1 files and {LANES} lanes\n"
+
+
+@pytest.mark.slow
+def test_pod_whose_link_is_cut_ends_all_in_time_and_loses_nothing(
+    tmp_path: Path, kafka: Cluster
+) -> None:
+    """No connection is closed then; pod 1, and pod 0, which has the store and the lease."""
+    three = objects(render("cluster", tmp_path))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with ExitStack() as stack:
+        with Traffic(kafka, 200, rate=100, seed=12, quiet=20):
+            pods = StatefulSet(kafka, folder, three)
+            stack.callback(pods.end)
+            pods.publish()
+            pods.work()
+            for number in (1, 0):
+                pods.cut_off(number)
+                pods.work()
+        through_ms = wait_for_model(kafka, rules=RULES)
+        pods.stop()
+    assert check_output(kafka, through_ms, rules=RULES).records > 2_000
 
 
 def check_access(pods: StatefulSet) -> None:

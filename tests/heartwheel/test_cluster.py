@@ -133,3 +133,20 @@ def test_pod_name_gives_the_process_id(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as error:
         cluster_of(None, TWO, 1)
     one_line(error, "BYTEWAX_POD_NAME", "wheel- and a number")
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(0, 33), (33, 1), (17, 2)])
+def test_more_workers_than_can_be_served_are_one_line(processes: int, workers: int) -> None:
+    """What is restored in a worker beyond them would never come to its lane."""
+    hosts = ";".join(f"127.0.0.1:{7_000 + number}" for number in range(processes))
+    with pytest.raises(ConfigError) as found:
+        cluster_of(0 if processes else None, hosts or None, workers)
+    one_line(found, "more than 32", "--addresses", "--workers-per-process")
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(0, 32), (32, 1), (16, 2)])
+def test_as_many_workers_as_can_be_served_are_taken(processes: int, workers: int) -> None:
+    """The limit itself is allowed."""
+    hosts = ";".join(f"127.0.0.1:{7_000 + number}" for number in range(processes))
+    cluster = cluster_of(0 if processes else None, hosts or None, workers)
+    assert len(cluster.addresses) == processes

@@ -82,7 +82,7 @@ class Origins:
         """Take in what a poll was decoded to."""
         letters = {item.message[0] for _, item in items if isinstance(item, DeadLetter)}
         records = defaultdict[int, list[RecordId]](list)
-        for offset, _, _, value, _ in poll.messages:
+        for offset, _, _, value, *_ in poll.messages:
             event = decode_input(value)
             if offset not in letters and not isinstance(event, Rejected):
                 lane = lane_of(key_group_of(event.device_id), self._lanes)

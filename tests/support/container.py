@@ -61,6 +61,7 @@ class Sandbox:
 
     def __init__(self, number: int) -> None:
         """Connect it to the bridge."""
+        self.number = number
         self.address = f"10.213.0.{number + 10}"
         self._pause = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         self.enter = ["nsenter", f"--net=/proc/{self._pause.pid}/ns/net"]
@@ -76,6 +77,10 @@ class Sandbox:
         run(*self.enter, "ip", "address", "add", f"{self.address}/24", "dev", there)
         run(*self.enter, "ip", "link", "set", there, "up")
         run(*self.enter, "ip", "link", "set", "lo", "up")
+
+    def set_link(self, state: str) -> None:
+        """Cut the link of the pod (down), with no word to anybody, or put it back (up)."""
+        run("ip", "link", "set", f"veth{self.number}", state)
 
     def end(self) -> None:
         """Let it go; the kernel takes the network down."""

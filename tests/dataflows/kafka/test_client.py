@@ -1,7 +1,13 @@
 """Options of Kafka's clients, and what is said while no broker answers."""
 
+import json
 import socket
 import sys
+import time
+from base64 import urlsafe_b64encode
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -19,6 +25,63 @@ from session_logic.errors import ConfigError
 from tests.support.errors import one_line
 from tests.support.fake_kafka import Consumer as FakeConsumer
 from tests.support.fake_kafka import Log
+from tests.support.waiting import wait_for
+
+
+class Provider(BaseHTTPRequestHandler):
+    """An identity provider whose tokens live for VALID_S."""
+
+    asked_by: Counter[str]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.asked_by[self.headers["authorization"]] += 1
+        now_s = int(time.time())
+        parts = ({"alg": "none"}, {"sub": "heartwheel", "iat": now_s, "exp": now_s + VALID_S})
+        coded = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts]
+        token = b".".join([*coded, b"x"]).decode()
+        answer = json.dumps({"access_token": token, "token_type": "Bearer"}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+VALID_S = 2
+
+
+def test_tokens_are_renewed_on_clients_that_nobody_polls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lease's consumer and an idle producer are asked for nothing for days."""
+    monkeypatch.setattr(Provider, "asked_by", Counter(), raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        clients = []
+        for name, make, own in (
+            ("consumer", make_consumer, {"group.id": "g"}),
+            ("producer", make_producer, {}),
+        ):
+            options = {
+                "bootstrap.servers": "127.0.0.1:1",
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanisms": "OAUTHBEARER",
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.client.id": name,
+                "sasl.oauthbearer.client.secret": "secret",
+                "sasl.oauthbearer.token.endpoint.url": f"http://127.0.0.1:{server.server_port}/",
+            }
+            clients.append(make(options | own))
+        wait_for(lambda: sorted(min(n, 2) for n in Provider.asked_by.values()) == [2, 2])
+        clients.clear()
+        server.shutdown()
+        thread.join()
+
 
 USERS = Settings(
     bootstrap_servers="broker:9092",

@@ -1,14 +1,24 @@
 """The consumer of a process with a Kafka in memory: polls, dispatch, and ends that are doubtful."""
 
+from typing import Any
+
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError
 
-from dataflows.kafka.consumer import IDLE_MS, MAX_PENDING, MAX_POLL, MAX_TICKS, SharedConsumer
+from dataflows.kafka.consumer import (
+    IDLE_MS,
+    MAX_PENDING,
+    MAX_PENDING_BYTES,
+    MAX_POLL,
+    MAX_TICKS,
+    SharedConsumer,
+)
 from dataflows.kafka.end_of_input import PAUSE_MS, EndOfInput
 from dataflows.kafka.partition import REPORT_MS, InputPartition
 from dataflows.kafka.source_errors import SourceError
 from tests.support.clocks import T
 from tests.support.fake_input import TICK_MS, FakeInput
+from tests.support.fake_kafka import Record
 
 
 class Reading(FakeInput):
@@ -356,13 +366,47 @@ def test_nothing_is_fetched_while_the_lanes_are_slow() -> None:
     reading = Reading()
     reading.append(0, T)
     reading.fetch(0)
-    reading.parts[0].pending.extend([(0, T, None, None, True)] * (MAX_PENDING + 1))
+    reading.parts[0].pending.extend([(0, T, None, None, True, None)] * (MAX_PENDING + 1))
     reading.poll()
     assert len(reading.parts[0].pending) == MAX_PENDING + 1
     reading.parts[0].pending.popleft()
     reading.poll()
     assert len(reading.parts[0].pending) == MAX_PENDING + 1
     assert reading.ticks == 2
+
+
+def test_nothing_is_fetched_while_many_bytes_wait() -> None:
+    """A few large messages are enough."""
+    reading = Reading(2)
+    reading.log.at(("in", 0)).append(Record(T, b"k", b"x" * MAX_PENDING_BYTES, None, T))
+    reading.append(1, T)
+    reading.fetch(0)
+    reading.poll()
+    reading.fetch(1)
+    reading.poll()
+    assert [len(part.pending) for part in reading.parts] == [1, 0]
+    reading.parts[0].take(T)
+    reading.poll()
+    assert [len(part.pending) for part in reading.parts] == [0, 1]
+
+
+def test_partition_that_is_added_while_others_are_polled_disturbs_nothing() -> None:
+    """Worker threads assign theirs at a start while one of them polls already."""
+    reading = Reading(3)
+    reading.append(0, T)
+    reading.fetch(0, 1, 2)
+    watermarks = reading.kafka.get_watermark_offsets
+
+    def assigning(*arguments: Any, **options: Any) -> tuple[int, int]:
+        if len(reading.parts) < 40:
+            reading.parts.append(reading.consumer.assign("in", len(reading.parts) % 3, 0))
+        return watermarks(*arguments, **options)
+
+    reading.kafka.get_watermark_offsets = assigning
+    for _ in range(10):
+        reading.poll()
+    assert len(reading.parts) == 40
+    assert reading.ticks == 10
 
 
 def test_kafka_is_polled_once_a_tick() -> None:

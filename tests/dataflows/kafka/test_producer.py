@@ -1,17 +1,25 @@
 """The producer of a process: a full queue, and each way in which Kafka may not take a record."""
 
+import ctypes
+import re
+import sys
 from collections import deque
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dataflows.kafka import permit as permit_module
 from dataflows.kafka import producer as producer_module
+from dataflows.kafka.client import make_producer
+from dataflows.kafka.letter_queue import LetterProducer
 from dataflows.kafka.permit import LEASE_S, FencedError, LeaseError, WritePermit
 from dataflows.kafka.producer import DeliveryError, SharedProducer
 from dataflows.settings import Settings
+from tests.support.errors import one_line
 from tests.support.fake_kafka import FATAL
 
 TIMEOUT_MS = 50
@@ -112,6 +120,38 @@ def test_fatal_error_between_records_ends_the_run(shared: Shared) -> None:
     on_error(FATAL)
     with pytest.raises(DeliveryError, match="a record was refused"):
         shared.producer.poll()
+
+
+def make_fatal(producer: Producer) -> None:
+    """Let the real client meet a fatal error, as a test of librdkafka does."""
+    (path,) = Path(confluent_kafka.__path__[0]).parent.glob("confluent_kafka.libs/librdkafka*")
+    client = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__).value
+    code = KafkaError.INVALID_PRODUCER_EPOCH
+    fail = ctypes.CDLL(str(path)).rd_kafka_test_fatal_error
+    assert fail(ctypes.c_void_p(client), code, b"made up") == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="librdkafka is elsewhere in other wheels")
+@pytest.mark.parametrize("call", ["poll", "flush"])
+def test_fatal_error_of_the_real_client_is_one_line(call: str) -> None:
+    """It is raised out of whatever serves reports, and is told to no callback."""
+    settings = Settings(bootstrap_servers="127.0.0.1:1", delivery_timeout_ms=500)
+    shared = SharedProducer(settings)
+    make_fatal(shared.open())
+    with pytest.raises(DeliveryError) as found:
+        getattr(shared, call)()
+    one_line(found, "output to 127.0.0.1:1 failed", "resumes from its last snapshot")
+    assert re.search("made up|fatal error of the Kafka client", str(found.value))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="librdkafka is elsewhere in other wheels")
+def test_fatal_error_of_the_dead_letters_client_is_one_line() -> None:
+    """As that of the output."""
+    letters = LetterProducer(Settings(bootstrap_servers="127.0.0.1:1"), make_producer)
+    make_fatal(letters.open())
+    with pytest.raises(DeliveryError) as found:
+        letters.poll()
+    one_line(found, "dead letters to 127.0.0.1:1 failed", "made up")
 
 
 def test_error_that_is_not_fatal_is_raised_as_it_is(shared: Shared) -> None:
