@@ -62,6 +62,10 @@ class RunState(Struct, eq=False):
         """Return the lanes that have begun in this process, in order."""
         return [lane for _, lane in sorted(self.lanes.copy().items())]
 
+    def restoring(self) -> bool:
+        """Say whether a lane here still waits for rows of the store."""
+        return any(lane.restoring for lane in self.lanes.copy().values())
+
     def at_end_of_input(self) -> bool:
         """Say whether every input partition is read to its end, as far as a lane here knows."""
         return any(lane.clock.live for lane in self.lanes.copy().values())

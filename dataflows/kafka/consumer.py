@@ -54,6 +54,7 @@ class SharedConsumer:
         make_consumer: MakeConsumer = make_consumer,
     ) -> None:
         self._settings = settings
+        self._run = run
         self._clock = run.clock
         self._on_tick = on_tick
         self._make_consumer = make_consumer
@@ -69,6 +70,7 @@ class SharedConsumer:
         self._polling = Lock()
         self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_MESSAGES, idle_ms=IDLE_MS)
         self._wake_ms = 0
+        self._fetched_early = 0  # messages that came while a lane was restored
         self.wake_at = system_time(0)
         self.name = uuid4().hex  # of this consumer among those of the cluster
         self._renewed_ms = 0
@@ -150,6 +152,7 @@ class SharedConsumer:
             return
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
         if messages:
+            self._fetched_early += len(messages) * self._run.restoring()
             self._dispatch(consumer, messages, now)
         self._note_leaders(now)
         for part in self._partitions:
@@ -163,11 +166,17 @@ class SharedConsumer:
         self._wake(now if len(messages) == MAX_POLL else self._tick.next_ms(now))
 
     def _has_enough(self) -> bool:
-        """Say whether the lanes are slower than Kafka."""
+        """Say whether the lanes are slower than Kafka, or cannot do anything yet.
+
+        What comes to a lane while it is restored goes into one row of the store, which is written
+        whole at each snapshot: without a limit, a restore under a backlog would take longer the
+        longer it took.
+        """
         parts = self._partitions
         return (
             sum(len(part.pending) for part in parts) > MAX_PENDING
             or sum(part.pending_bytes for part in parts) > MAX_PENDING_BYTES
+            or (self._fetched_early > MAX_PENDING and self._run.restoring())
         )
 
     def _wake(self, at_ms: int) -> None:

@@ -16,9 +16,11 @@ from dataflows.kafka.consumer import (
 from dataflows.kafka.end_of_input import PAUSE_MS, EndOfInput
 from dataflows.kafka.partition import REPORT_MS, InputPartition
 from dataflows.kafka.source_errors import SourceError
+from session_logic.journal import JournalRow
 from tests.support.clocks import T
 from tests.support.fake_input import TICK_MS, FakeInput
 from tests.support.fake_kafka import Record
+from tests.support.serving import restoring
 
 
 class Reading(FakeInput):
@@ -388,6 +390,24 @@ def test_nothing_is_fetched_while_many_bytes_wait() -> None:
     reading.parts[0].take(T)
     reading.poll()
     assert [len(part.pending) for part in reading.parts] == [0, 1]
+
+
+def test_a_limit_holds_for_what_is_fetched_while_a_lane_is_restored() -> None:
+    """What comes meanwhile is stored whole at each snapshot; after it all of the rest is read."""
+    reading = Reading()
+    reading.append(0, *[T] * (MAX_PENDING + 2 * MAX_POLL))
+    reading.fetch(0)
+    lane = reading.run.lanes[0] = restoring(0)
+    for _ in range(10):
+        reading.poll()
+        while reading.parts[0].take(T):
+            pass
+    assert reading.parts[0].next_offset == MAX_PENDING + MAX_POLL
+    assert reading.ticks == 10
+    lane.restore(JournalRow(0, 0, 0, ()), T)
+    assert not lane.restoring
+    reading.poll()
+    assert reading.parts[0].fetched_offset == MAX_PENDING + 2 * MAX_POLL
 
 
 def test_partition_that_is_added_while_others_are_polled_disturbs_nothing() -> None:
