@@ -21,7 +21,7 @@ from tests.simulation.flow import PARTITIONS, simulate
 
 HISTORIES = 1_000
 # A fault must be found in fewer histories than this.
-SEARCH = 300
+SEARCH = 1_000
 
 
 @pytest.mark.parametrize(
