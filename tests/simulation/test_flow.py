@@ -258,34 +258,39 @@ def judge_by_this_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS = [
-    judge_by_this_clock_alone,
     mistake_who_set_the_timestamp,
-    end_no_session_that_is_ignored,
     drop_journal_row,
     forget_a_reconciled_record,
     miss_due_by_one,
     store_no_waiting_records,
-    store_no_waiting_letters,
     move_the_offset_before_all_is_matched,
     forget_the_found_at_once,
     send_before_the_offset_is_stored,
     act_on_no_fact_that_waited,
     trust_an_end_for_a_minute,
-    invalidate_no_end,
     judge_ends_by_timestamps,
     wait_for_an_answer_without_records,
-    trust_an_old_watermark,
-    believe_in_an_end_before_an_open_transaction,
     take_an_announced_end_for_the_end,
-    begin_an_added_partition_at_its_end,
-    forget_the_position_of_an_added_partition,
-    keep_unfinished_snapshots,
     swap_two_records,
+]
+# Found only after hundreds of histories.
+RARE_FAULTS = [
+    judge_by_this_clock_alone,
+    store_no_waiting_letters,
+    begin_an_added_partition_at_its_end,
+    invalidate_no_end,
+    trust_an_old_watermark,
+    keep_unfinished_snapshots,
+    end_no_session_that_is_ignored,
+    forget_the_position_of_an_added_partition,
+    believe_in_an_end_before_an_open_transaction,
     decide_by_the_clock_again,
 ]
 
 
-@pytest.mark.parametrize("plant", FAULTS)
+@pytest.mark.parametrize(
+    "plant", [*FAULTS, *(pytest.param(rare, marks=pytest.mark.slow) for rare in RARE_FAULTS)]
+)
 def test_planted_fault_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
