@@ -27,7 +27,8 @@ SEARCH = 1_000
 @pytest.mark.parametrize(
     ("first", "count"),
     [
-        (0, 100),
+        (0, 50),
+        pytest.param(50, 50, marks=pytest.mark.slow),
         *(pytest.param(n, 300, marks=pytest.mark.slow) for n in range(100, HISTORIES, 300)),
     ],
 )
