@@ -167,10 +167,10 @@ def test_session_opened_late_while_its_moment_is_being_fired_gets_all_of_its_hea
     assert at.upto_ms == T + 29_999
     turns = {key_group_of(name) < at.next_group for name in names}
     assert turns == {True, False}
+    apply_fact(table, Fact(True, "new", "s", "pc", T + 30_001), at)  # it is due later
     for name in names:
         for event in apply_fact(table, Fact(True, name, "s", "pc", T), at):
             records.add(event, encode_output(event))
-    apply_fact(table, Fact(True, "new", "s", "pc", T + 30_001), at)  # it is due later
     while at != Watermark(T + 60_000):
         part = OutputBatch([], [])
         at = table.fire(at, T + 60_000, part, 500)
