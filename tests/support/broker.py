@@ -1,5 +1,6 @@
 """A real Kafka for tests and benchmarks: one KRaft broker on loopback, got from Maven."""
 
+import fcntl
 import shutil
 import signal
 import socket
@@ -47,14 +48,19 @@ def fetch_kafka() -> Path:
         if shutil.which(tool) is None:
             msg = f"{tool} is not installed: install a JRE 17 and Maven, or set KAFKA_ADDRESS"
             raise BrokerUnavailableError(msg)
-    if LIBS.exists():
-        return LIBS
-    part = LIBS.with_suffix(".part")
+    LIBS.parent.mkdir(exist_ok=True)
+    with LIBS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the tests may be at it
+        if not LIBS.exists():
+            _download(LIBS.with_suffix(".part"))
+    return LIBS
+
+
+def _download(part: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     command = ["mvn", "-q", "-B", "-C", "-f", str(POM), "dependency:copy-dependencies"]
     subprocess.run([*command, f"-DoutputDirectory={part}", "-DincludeScope=runtime"], check=True)
     part.rename(LIBS)
-    return LIBS
 
 
 def free_port() -> int:
