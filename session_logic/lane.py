@@ -308,9 +308,9 @@ class Lane:
         self.phase = Phase.CATCHING_UP
         stored = stored_rules(self._rules)
         self._set_back(output, now_ms)
-        self._change_rules(output)
         for facts in waiting:
             self._act(facts, output, now_ms)
+        self._change_rules(output)
         if stored_rules(self._rules) != stored and self._journal.stored():
             self._rewrite_bases(output)
 

@@ -299,10 +299,9 @@ class Simulation:
         if self.lane.restoring:
             assert not output.records
         elif restoring:
-            want = self._set_back()
-            want += self.model.change_rules(self.rules, self.lane.watermark())
-            want += self._facts_want(self.waiting)
+            want = self._set_back() + self._facts_want(self.waiting)
             self.waiting = []
+            want += self.model.change_rules(self.rules, self.lane.watermark())
             self.store.write(output.rows)
             self._compare(want, output)
 
