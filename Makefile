@@ -55,7 +55,7 @@ else
 endif
 
 test-slow: $(VENV)/dev
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 simulate: $(VENV)/dev
 	$(BIN)/python -m tests.simulation.flow $(N) $(ARGS)

@@ -75,7 +75,7 @@ class SharedConsumer:
         self.name = uuid4().hex  # of this consumer among those of the cluster
         self._renewed_ms = 0
         self._checked_ms = 0
-        self._leaderless: set[tuple[str, int]] = set()
+        self._leaderless: set[tuple[str, int]] | None = None  # not known yet
         # What another thread has found that must end the run.
         self.failure: HeartwheelError | None = None
         # Looks for such a thing at once.
