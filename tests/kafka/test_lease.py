@@ -85,13 +85,12 @@ def test_request_of_the_lease_that_hangs_for_longer_than_its_time_is_made_up_for
 
 
 @slow
-@pytest.mark.parametrize("fencing", ["true", "false"])
 def test_broker_that_goes_for_good_ends_the_run_after_the_timeout(
-    own_kafka: Broker, own_cluster: Cluster, fencing: str
+    own_kafka: Broker, own_cluster: Cluster
 ) -> None:
-    """Records wait for their acknowledgement, and it does not matter which errors come instead."""
+    """The lease waits for it, and it does not matter which errors come instead."""
     cluster = own_cluster
-    flow = start(cluster, HEARTWHEEL_DELIVERY_TIMEOUT_MS="5000", HEARTWHEEL_FENCING=fencing)
+    flow = start(cluster, HEARTWHEEL_DELIVERY_TIMEOUT_MS="5000")
     own_kafka.stop(signal.SIGKILL)
     assert flow.wait(70) == 1
     assert "nothing acknowledged for 5000 ms" in last_line(cluster, flow)
