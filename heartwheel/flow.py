@@ -13,20 +13,16 @@ from bytewax import run as bytewax_run
 from bytewax.dataflow import Dataflow
 from msgspec.structs import replace
 
-from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.sink import KafkaSink
-from dataflows.kafka.source import KafkaSource
 from dataflows.logs import log, report_fatal, start_logs
 from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
-from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from heartwheel.cluster import Cluster, cluster_of
+from heartwheel.connected import connect
 from heartwheel.guard import Guard
 from heartwheel.store.prepare import prepare_recovery
-from heartwheel.store.sinks import dead_letter_ends
-from heartwheel.store.sources import source_states
 from session_logic.errors import ConfigError, HeartwheelError
 
 
@@ -52,19 +48,11 @@ def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
     start_metrics(state)
     folder = prepare_recovery(settings, first=cluster.number == 0)
     guard = Guard(settings, cluster, folder)
-    sink = KafkaSink(settings, state, guard.permit)
-    source = KafkaSource(settings, state, on_tick=sink.producer.tick)
-    source.share(cluster.number, max(1, len(cluster.addresses)))
-    source.check(source_states(folder))
-    sink.list_parts()
-    letters = LetterOffsets(settings, dead_letter_ends(folder))
-    state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
-    state.published_ms = sink.published_ms
-    flow = build_flow(source, sink, settings, state)
-    Thread(target=source.topics.watch, args=(state.stop,), daemon=True).start()
+    connected = connect(settings, cluster, folder, state, guard.permit)
+    Thread(target=connected.source.topics.watch, args=(state.stop,), daemon=True).start()
     guard.begin()
-    atexit.register(_release, guard, sink)
-    return flow
+    atexit.register(_release, guard, connected.sink)
+    return connected.flow
 
 
 def _release(guard: Guard, sink: KafkaSink) -> None:

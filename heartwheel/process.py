@@ -19,17 +19,14 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflows.errors import unwrap_error
-from dataflows.kafka.letter_offsets import LetterOffsets
-from dataflows.kafka.sink import KafkaSink
-from dataflows.kafka.source import KafkaSource
 from dataflows.logs import log, report_fatal, start_logs
 from dataflows.memory import GC_THRESHOLDS
 from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
-from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.version import program_version
 from heartwheel.cluster import Cluster
+from heartwheel.connected import connect
 from heartwheel.guard import Guard
 from heartwheel.http.listener import bind
 from heartwheel.http.server import serve
@@ -38,8 +35,6 @@ from heartwheel.peers import wait_for_own_name, watch_peers
 from heartwheel.signals import stop_on_signals, watch_wall_clock
 from heartwheel.silent_peers import end_when_silent
 from heartwheel.store.prepare import prepare_recovery
-from heartwheel.store.sinks import dead_letter_ends
-from heartwheel.store.sources import source_states
 from session_logic.errors import ConfigError
 
 
@@ -74,23 +69,12 @@ def run(settings: Settings, cluster: Cluster) -> None:
     recovery_dir = prepare_recovery(settings, first=is_first)
     guard = Guard(settings, cluster, recovery_dir)
 
-    # 5. Kafka: a missing topic is told before the lease is taken from anybody. The producer is
-    # served at every poll, also while nothing is written: the metrics tell when a record was
-    # acknowledged, and a run ends that Kafka does not let write.
-    sink = KafkaSink(settings, state, guard.permit)
-    source = KafkaSource(settings, state, on_tick=sink.producer.tick)
-    source.share(cluster.number, max(1, len(cluster.addresses)))
-    source.check(source_states(recovery_dir))
-    sink.list_parts()
-    state.waits_for_kafka = sink.waits_for_kafka
-    letters = LetterOffsets(settings, dead_letter_ends(recovery_dir))
-    state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
-    state.published_ms = sink.published_ms
-    flow = build_flow(source, sink, settings, state)
+    # 5. Kafka: a missing topic is told before the lease is taken from anybody.
+    connected = connect(settings, cluster, recovery_dir, state, guard.permit)
 
     # 6. Watches: they must be there before anything can stand still.
     _start_thread("wall clock", watch_wall_clock, state.stop)
-    _start_thread("input topics", source.topics.watch, state.stop)
+    _start_thread("input topics", connected.source.topics.watch, state.stop)
     _start_thread("running", _say_running, state)
     if cluster.process_id is not None:
         _start_thread("peers", watch_peers, cluster, state, partial(end_when_silent, cluster))
@@ -106,7 +90,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     gc.set_threshold(*GC_THRESHOLDS)
     begun.set()
     try:
-        _execute(flow, settings, cluster, recovery_dir)
+        _execute(connected.flow, settings, cluster, recovery_dir)
         guard.release()
         log.info("stopped")
     except BaseException as error:

@@ -3,7 +3,7 @@
 import time
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from msgspec import Struct
 
 from dataflows.kafka.client import MakeConsumer, consumer_options
@@ -43,6 +43,24 @@ class Held(Struct, frozen=True):
 UNREADABLE = Held("unknown")
 
 
+def committed(consumer: Consumer, where: TopicPartition, timeout_s: float) -> TopicPartition:
+    """Return what is committed for a partition, once there is a coordinator.
+
+    Raises KafkaException if that cannot be read in time.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            (found,) = consumer.committed([where], timeout_s)
+        except KafkaException as error:
+            passes = error.args[0].code() in NO_COORDINATOR_YET
+            if not passes or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.1)
+        else:
+            return found
+
+
 class LeaseRecord:
     """The lease on an output topic, as it can be read."""
 
@@ -65,7 +83,7 @@ class LeaseRecord:
 
         Raises KafkaException if that cannot be read in time.
         """
-        found = self._committed(timeout_s)
+        found = committed(self._consumer, TopicPartition(self.topic, 0), timeout_s)
         if found.error is not None:
             raise KafkaException(found.error)
         if found.offset < 0:
@@ -74,21 +92,6 @@ class LeaseRecord:
             return msgspec.json.decode(found.metadata or "", type=Held)
         except msgspec.DecodeError:
             return UNREADABLE
-
-    def _committed(self, timeout_s: float) -> TopicPartition:
-        """Return the committed offset, once there is a coordinator."""
-        deadline_s = time.monotonic() + timeout_s
-        while True:
-            try:
-                where = TopicPartition(self.topic, 0)
-                (found,) = self._consumer.committed([where], timeout_s)
-            except KafkaException as error:
-                passes = error.args[0].code() in NO_COORDINATOR_YET
-                if not passes or time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.1)
-            else:
-                return found
 
     def said(self, held: Held) -> TopicPartition:
         """Return the offset to commit for what the lease shall say."""

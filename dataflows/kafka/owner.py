@@ -16,7 +16,6 @@ A store of earlier versions has no name in it.
 
 import json
 import socket
-import time
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -24,7 +23,7 @@ from msgspec import Struct
 
 from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.lease import TIMEOUT_S
-from dataflows.kafka.lease_record import NO_COORDINATOR_YET
+from dataflows.kafka.lease_record import committed
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 
@@ -76,26 +75,12 @@ class OwnerSign:
         """
         consumer = self._open()
         try:
-            found = self._committed(consumer)
+            found = committed(consumer, self._where, TIMEOUT_S)
         except KafkaException as error:
             raise self._refused(error) from None
         finally:
             consumer.close()
         return read_owner(found.metadata or "") if found.offset >= 0 else None
-
-    def _committed(self, consumer: Consumer) -> TopicPartition:
-        """Return the committed offset, once there is a coordinator."""
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while True:
-            try:
-                (found,) = consumer.committed([self._where], TIMEOUT_S)
-            except KafkaException as error:
-                passes = error.args[0].code() in NO_COORDINATOR_YET
-                if not passes or time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.1)
-            else:
-                return found
 
     def write(self, owner: Owner) -> None:
         """Say whose the topic is from now on; raises ConfigError as `read` does."""

@@ -136,7 +136,7 @@ def test_paused_process_sees_the_ends_of_meanwhile_first(cluster: Cluster, pause
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [pytest.param(1, id="once")])
+@pytest.mark.parametrize("kills", [pytest.param(1, id="once"), pytest.param(3, id="thrice")])
 def test_killed_broker_under_load_loses_and_doubles_nothing(
     own_kafka: Broker, own_cluster: Cluster, kills: int
 ) -> None:

@@ -104,14 +104,19 @@ def test_ended_session_that_was_forgotten_by_the_wrong_clock_stays_forgotten() -
     assert shown(run.send("start", "s", OLD)) == ["A@0"]
 
 
-def test_stop_within_a_moment_of_many_sends_its_rest_before_time_is_set_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Some key groups were a heartbeat further than the others."""
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a run with more sessions in one millisecond than one call fires."""
     monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 3)
     run = Run(RULES)
     for device in DEVICES:
         run.send("start", "s", device)
+    return run
+
+
+def test_stop_within_a_moment_of_many_sends_its_rest_before_time_is_set_back(many: Run) -> None:
+    """Some key groups were a heartbeat further than the others."""
+    run = many
     first = run.wait(1_000)
     assert 0 < len(first) < len(DEVICES)
     run.now_ms -= 2_500
@@ -120,14 +125,9 @@ def test_stop_within_a_moment_of_many_sends_its_rest_before_time_is_set_back(
     assert run.lane.watermark_ms == run.now_ms
 
 
-def test_stop_within_a_moment_of_many_goes_on_with_its_rest(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_stop_within_a_moment_of_many_goes_on_with_its_rest(many: Run) -> None:
     """Each has its heartbeat once, and what comes in between is after it or before it."""
-    monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 3)
-    run = Run(RULES)
-    for device in DEVICES:
-        run.send("start", "s", device)
+    run = many
     beats = run.wait(1_000)
     while run.lane.behind(run.now_ms):
         assert run.restart(RULES) == []

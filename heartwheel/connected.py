@@ -1,0 +1,50 @@
+"""The dataflow of a process, connected to Kafka and to what its store knows of Kafka."""
+
+from pathlib import Path
+
+from bytewax.dataflow import Dataflow
+from msgspec import Struct
+
+from dataflows.kafka.letter_offsets import LetterOffsets
+from dataflows.kafka.permit import WritePermit
+from dataflows.kafka.sink import KafkaSink
+from dataflows.kafka.source import KafkaSource
+from dataflows.run_state import RunState
+from dataflows.sessions import build_flow
+from dataflows.settings import Settings
+from heartwheel.cluster import Cluster
+from heartwheel.store.sinks import dead_letter_ends
+from heartwheel.store.sources import source_states
+
+
+class Connected(Struct, frozen=True):
+    """A dataflow with its source and sink."""
+
+    flow: Dataflow
+    source: KafkaSource
+    sink: KafkaSink
+
+
+def connect(
+    settings: Settings,
+    cluster: Cluster,
+    folder: Path,
+    state: RunState,
+    permit: WritePermit | None,
+) -> Connected:
+    """Return the dataflow of a process with the store in a directory; it has all its topics.
+
+    Raises HeartwheelError if a topic is missing or is not the one that the store knows.
+    """
+    sink = KafkaSink(settings, state, permit)
+    # The producer is served at every poll, also while nothing is written: the metrics tell when a
+    # record was acknowledged, and a run ends that Kafka does not let write.
+    source = KafkaSource(settings, state, on_tick=sink.producer.tick)
+    source.share(cluster.number, max(1, len(cluster.addresses)))
+    source.check(source_states(folder))
+    sink.list_parts()
+    state.waits_for_kafka = sink.waits_for_kafka
+    letters = LetterOffsets(settings, dead_letter_ends(folder))
+    state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
+    state.published_ms = sink.published_ms
+    return Connected(build_flow(source, sink, settings, state), source, sink)
