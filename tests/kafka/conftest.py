@@ -13,7 +13,9 @@ _numbers = count()
 
 
 @pytest.fixture(scope="session")
-def proxied(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedBroker]:
+def far_broker(
+    kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProxiedBroker]:
     """Start a Kafka with a proxy in front of it."""
     assert kafka_libs.exists()
     kafka = ProxiedBroker(tmp_path_factory.mktemp("proxied"))
@@ -21,6 +23,13 @@ def proxied(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield kafka
     kafka.proxy.close()
     kafka.stop()
+
+
+@pytest.fixture
+def proxied(far_broker: ProxiedBroker) -> Iterator[ProxiedBroker]:
+    """Return a Kafka behind a proxy that a test may kill; it works again for the next test."""
+    yield far_broker
+    far_broker.resume()
 
 
 @pytest.fixture

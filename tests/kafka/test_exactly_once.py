@@ -140,13 +140,18 @@ def test_paused_process_sees_the_ends_of_meanwhile_first(cluster: Cluster, pause
 def test_killed_broker_under_load_loses_and_doubles_nothing(
     own_kafka: Broker, own_cluster: Cluster, kills: int
 ) -> None:
-    """A broker that dies with -9 and comes back delays the output and changes nothing else."""
+    """A broker that dies with -9 and comes back delays the output and changes nothing else.
+
+    Senders deliver what they held some 16 s late; a late start brings its newest ten heartbeats.
+    """
+    own_cluster.variables["HEARTWHEEL_HEARTBEAT_MS"] = "2000"
     flow, traffic = begin(own_cluster, 2_000, rate=500)
     for _ in range(kills):
         wait_for_more(own_cluster, 2_000)
         own_kafka.stop(signal.SIGKILL)
         time.sleep(3)
         own_kafka.start()
+        own_cluster.wait_for_renewals()  # without one for 30 s the run would end
     through_ms = catch_up(own_cluster, traffic)
     stop(own_cluster, flow)
     check(own_cluster, through_ms)

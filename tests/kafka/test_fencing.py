@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from session_logic.events import OutputEvent
 from tests.support.broker import Broker, free_port
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
-from tests.support.proxy import ProxiedBroker
+from tests.support.proxy import Api, ProxiedBroker
 from tests.support.traffic import ALL
 
 DEVICES = 200
@@ -38,19 +39,6 @@ def wait_for_beats(cluster: Cluster, seconds: float = 60) -> None:
     """Wait until every session has had two more records than now."""
     before = cluster.records_out()
     cluster.wait("beats", lambda: cluster.records_out() >= before + 2 * DEVICES, seconds)
-
-
-def wait_for_quiet(cluster: Cluster) -> None:
-    """Wait until the records of a beat are out, and nothing is on its way."""
-    count, since_s = cluster.records_out(), time.monotonic()
-
-    def quiet() -> bool:
-        nonlocal count, since_s
-        if (now := cluster.records_out()) != count:
-            count, since_s = now, time.monotonic()
-        return time.monotonic() - since_s > QUIET_S
-
-    cluster.wait("a pause between two beats", quiet)
 
 
 class Takeover:
@@ -168,7 +156,7 @@ def test_paused_run_that_another_has_followed_writes_nothing_more(
 ) -> None:
     """It ends with an error, and nothing of it comes behind the records of the other."""
     (first,) = begin(cluster)
-    wait_for_quiet(cluster)
+    cluster.wait_for_quiet(QUIET_S)
     first.send_signal(signal.SIGSTOP)
     other = Takeover(cluster, [tmp_path / "other"])
     first.send_signal(signal.SIGCONT)
@@ -188,7 +176,7 @@ def test_paused_process_of_a_cluster_that_another_has_followed_writes_nothing_mo
         ("run", "-i", "0", "-a", addresses),
         ("run", "-i", "1", "-a", addresses),
     )
-    wait_for_quiet(cluster)
+    cluster.wait_for_quiet(QUIET_S)
     second.send_signal(signal.SIGSTOP)
     first.kill()
     other = Takeover(cluster, [tmp_path / "other-0", tmp_path / "other-1"])
@@ -204,7 +192,10 @@ def test_run_behind_a_cut_network_gives_up_what_waits(
     """It ends by itself; what it had for Kafka does not come once the network is whole again."""
     cluster = far_cluster
     (first,) = begin(cluster)
-    with proxied.proxy.cut():
+    with ExitStack() as network:
+        with proxied.proxy.losing(Api.PRODUCE):
+            cluster.wait("a record that waits", lambda: proxied.proxy.lost[Api.PRODUCE])
+            network.enter_context(proxied.proxy.cut())
         other = Takeover(
             cluster, [tmp_path / "other"], HEARTWHEEL_BOOTSTRAP_SERVERS=cluster.address
         )

@@ -4,27 +4,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-import msgspec
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
-from dataflows.kafka.lease_record import Held
-from tests.support.broker import Broker
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
 from tests.support.proxy import Api, ProxiedBroker
 from tests.support.secure import SecureBroker
 from tests.support.traffic import ALL
-
-
-def renewals(cluster: Cluster) -> int:
-    """Return how often the run that has the lease has renewed it."""
-    reader = Consumer(
-        {"bootstrap.servers": cluster.address, "group.id": f"heartwheel-{cluster.output}"}
-    )
-    (found,) = reader.committed([TopicPartition(cluster.output, 0)], 10)
-    reader.close()
-    return msgspec.json.decode(found.metadata, type=Held).renewal
 
 
 def start(cluster: Cluster, **variables: str) -> subprocess.Popen[str]:
@@ -34,6 +20,13 @@ def start(cluster: Cluster, **variables: str) -> subprocess.Popen[str]:
     cluster.flush()
     cluster.wait("a heartbeat", lambda: len(cluster.sessions().get("s", ())) > 1)
     return flow
+
+
+def kill_with_a_record_unacknowledged(cluster: Cluster, broker: ProxiedBroker) -> None:
+    """Kill the broker when at least one record of the run waits for it."""
+    with broker.proxy.losing(Api.PRODUCE):
+        cluster.wait("a record that waits", lambda: broker.proxy.lost[Api.PRODUCE])
+        broker.stop(signal.SIGKILL)
 
 
 def last_line(cluster: Cluster, flow: subprocess.Popen[str]) -> str:
@@ -63,8 +56,7 @@ def test_request_of_the_lease_that_gets_lost_is_made_up_for(
     flow = start(far_cluster)
     proxied.proxy.lose(*requests)
     far_cluster.wait("lost requests", lambda: set(proxied.proxy.lost) == set(requests))
-    before = renewals(far_cluster)
-    far_cluster.wait("renewals", lambda: renewals(far_cluster) > before + 1, 15)
+    far_cluster.wait_for_renewals(2, 15)
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(20) == 0, far_cluster.errors(flow)
     check_whole(far_cluster.sessions())
@@ -77,36 +69,48 @@ def test_request_of_the_lease_that_hangs_for_longer_than_its_time_is_made_up_for
     """A commit that arrives when the next producer has the lease changes nothing any more."""
     flow = start(far_cluster)
     proxied.proxy.delay(Api.END_TXN, 7)
-    before = renewals(far_cluster)
-    far_cluster.wait("renewals", lambda: renewals(far_cluster) > before + 3, 20)
+    far_cluster.wait_for_renewals(4, 20)
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(20) == 0, far_cluster.errors(flow)
     check_whole(far_cluster.sessions())
 
 
 @slow
+@pytest.mark.parametrize("fencing", ["true", "false"])
 def test_broker_that_goes_for_good_ends_the_run_after_the_timeout(
-    own_kafka: Broker, own_cluster: Cluster
+    far_cluster: Cluster, proxied: ProxiedBroker, fencing: str
 ) -> None:
-    """The lease waits for it, and it does not matter which errors come instead."""
-    cluster = own_cluster
-    flow = start(cluster, HEARTWHEEL_DELIVERY_TIMEOUT_MS="5000")
-    own_kafka.stop(signal.SIGKILL)
-    assert flow.wait(70) == 1
-    assert "nothing acknowledged for 5000 ms" in last_line(cluster, flow)
+    """With a lease and without, and it does not matter which errors come instead."""
+    flow = start(far_cluster, HEARTWHEEL_DELIVERY_TIMEOUT_MS="5000", HEARTWHEEL_FENCING=fencing)
+    kill_with_a_record_unacknowledged(far_cluster, proxied)
+    assert flow.wait(20) == 1
+    assert "nothing acknowledged for 5000 ms" in last_line(far_cluster, flow)
+
+
+@slow
+def test_broker_that_goes_for_good_while_nothing_waits_for_it_ends_the_run_with_the_lease(
+    far_cluster: Cluster, proxied: ProxiedBroker
+) -> None:
+    """No record is late then, but nobody knows any more whether another run writes."""
+    flow = far_cluster.start(HEARTWHEEL_DELIVERY_TIMEOUT_MS="5000")
+    far_cluster.wait("the lease", lambda: "starting" in far_cluster.errors(flow))
+    far_cluster.wait_for_renewals()
+    proxied.stop(signal.SIGKILL)
+    assert flow.wait(60) == 1
+    assert "could not be renewed for 30 s" in last_line(far_cluster, flow)
 
 
 @slow
 def test_stop_while_the_broker_is_away_says_what_it_waits_for(
-    own_kafka: Broker, own_cluster: Cluster
+    far_cluster: Cluster, proxied: ProxiedBroker
 ) -> None:
     """It exits with 1 after the limit for a stop, because records are not acknowledged."""
-    cluster = own_cluster
-    flow = start(cluster, HEARTWHEEL_STOP_TIMEOUT_MS="3000")
-    own_kafka.stop(signal.SIGKILL)
+    flow = start(far_cluster, HEARTWHEEL_STOP_TIMEOUT_MS="3000")
+    kill_with_a_record_unacknowledged(far_cluster, proxied)
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(20) == 1
-    assert "not stopped within 3 s" in last_line(cluster, flow)
+    line = last_line(far_cluster, flow)
+    assert "not stopped within 3 s: Kafka has not acknowledged" in line
 
 
 @slow

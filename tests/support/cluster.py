@@ -12,7 +12,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
+from msgspec.json import decode
 
+from dataflows.kafka.lease_record import Held
 from dataflows.settings_sources import environment
 from session_logic.codec import decode_output
 from session_logic.events import OutputEvent
@@ -190,6 +192,42 @@ class Cluster:
                 self._counter.get_watermark_offsets(lane, 10)[1] for lane in self._lanes
             )
         return self._count
+
+    def wait_for_renewals(self, count: int = 1, seconds: float = WAIT_S) -> None:
+        """Wait until a run has renewed its lease so many times from now on."""
+        before = None
+
+        def renewed() -> bool:
+            nonlocal before
+            with suppress(KafkaException):  # the broker may have begun a moment ago
+                now = self._renewals()
+                before = now if before is None else before
+                return now >= before + count
+            return False
+
+        self.wait(f"{count} renewals", renewed, seconds)
+
+    def _renewals(self) -> int:
+        reader = Consumer(
+            {"bootstrap.servers": self.address, "group.id": f"heartwheel-{self.output}"}
+        )
+        try:
+            (found,) = reader.committed([TopicPartition(self.output, 0)], 10)
+        finally:
+            reader.close()
+        return decode(found.metadata, type=Held).renewal
+
+    def wait_for_quiet(self, seconds: float) -> None:
+        """Wait until nothing has come to the output for so long."""
+        count, since_s = self.records_out(), time.monotonic()
+
+        def quiet() -> bool:
+            nonlocal count, since_s
+            if (now := self.records_out()) != count:
+                count, since_s = now, time.monotonic()
+            return time.monotonic() - since_s > seconds
+
+        self.wait(f"{seconds} s without output", quiet)
 
     def sessions(self) -> dict[str, list[OutputEvent]]:
         """Return the output by session, each in the order of the topic."""

@@ -61,6 +61,7 @@ class Proxy:
     @contextmanager
     def losing(self, *requests: Api) -> Iterator[None]:
         """Let every request of these kinds get lost."""
+        self.lost.clear()
         self._to_lose.update(dict.fromkeys(requests, ALL))
         try:
             yield

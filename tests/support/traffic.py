@@ -123,7 +123,7 @@ def catch_up(cluster: Cluster, traffic: Traffic) -> int:
 
 
 def wait_for_model(
-    cluster: Cluster, topics: Sequence[str] = (), rules: Rules | None = None, seconds: float = 150
+    cluster: Cluster, topics: Sequence[str] = (), rules: Rules | None = None, seconds: float = 60
 ) -> int:
     """Wait until everything that is due by now is in the output; return the moment in ms."""
     through_ms = time.time_ns() // 1_000_000
