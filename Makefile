@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SCALE ?= 0.1
 N ?= 10000
+HOURS ?= 1
 ARGS ?=
 
 # Bytewax has wheels for no Python after 3.12; ensurepip is missing where Debian's venv package is.
@@ -24,7 +25,7 @@ INSTALL := $(BIN)/pip install --quiet --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe \
   --no-emit-index-url --no-emit-find-links --all-build-deps
 
-.PHONY: demo test test-fast test-slow simulate check check-lock docs audit bench lock clean
+.PHONY: demo test test-fast test-slow simulate torture check check-lock docs audit bench lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(python) -m venv --clear $(VENV)
@@ -59,6 +60,10 @@ test-slow: $(VENV)/dev
 
 simulate: $(VENV)/dev
 	$(BIN)/python -m tests.simulation.flow $(N) $(ARGS)
+
+# Three brokers and a run under load, which are killed, paused, stopped and cut off at random.
+torture: $(VENV)/dev
+	$(BIN)/python -m tests.torture $(HOURS) $(ARGS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -61,8 +61,8 @@ class Skipping:
         topics = {one.topic for one in self._offsets.inputs}
         for name, known in [(n, places) for n in self._to] + [(n, topics) for n in self._anew]:
             if name not in known:
-                known_names = ", ".join(sorted(known))
-                msg = f"{self._recovery.folder} has no offset of {name}; it has {known_names}"
+                has = ", ".join(sorted(known)) or "none: no run has taken a snapshot there yet"
+                msg = f"{self._recovery.folder} has no offset of {name}; it has {has}"
                 raise ConfigError(msg)
 
     def find(self) -> Iterator[Skip]:

@@ -10,25 +10,9 @@ import pytest
 
 from tests.support.broker import Broker
 from tests.support.cluster import Cluster
-from tests.support.traffic import Traffic, catch_up, check, start, stop
+from tests.support.traffic import catch_up, check, start, start_under_load, stop, wait_for_more
 
 READ = re.compile(r"read records after the last snapshot.* records=(\d+)")
-
-
-def begin(cluster: Cluster, devices: int, rate: int) -> tuple[subprocess.Popen[str], Traffic]:
-    """Start a run and traffic, and wait until every device has its first session."""
-    flow = start(cluster)
-    traffic = Traffic(cluster, devices, rate)
-    traffic.start_all()
-    cluster.wait("all sessions", lambda: cluster.records_out() >= devices, 120)
-    traffic.begin()
-    return flow, traffic
-
-
-def wait_for_more(cluster: Cluster, records: int) -> None:
-    """Wait until so many more records are out."""
-    before = cluster.records_out()
-    cluster.wait("more output", lambda: cluster.records_out() >= before + records, 60)
 
 
 def records_read(cluster: Cluster, process: subprocess.Popen[str]) -> int:
@@ -55,7 +39,7 @@ def test_kills_under_load_lose_and_double_nothing(
     """kill -9 at random moments of restore, catch-up and steady state."""
     moments = random.Random(kills)
     cluster.variables["HEARTWHEEL_HEARTBEAT_MS"] = str(heartbeat_ms)
-    flow, traffic = begin(cluster, sessions, rate=1_000)
+    flow, traffic = start_under_load(cluster, sessions, rate=1_000)
     reconciled = 0
     for kill in range(kills):
         if kill % 2 == 0:  # at work; else anywhere from its start on
@@ -84,7 +68,7 @@ def test_kills_within_a_moment_of_many_sessions_lose_and_double_nothing(cluster:
     for number in range(90_000):
         cluster.send("Start", f"p-many-{number}", f"many-{number}", begin_ms)
     cluster.flush()
-    flow, traffic = begin(cluster, 1_000, rate=200)
+    flow, traffic = start_under_load(cluster, 1_000, rate=200)
     moments, reconciled = random.Random(1), 0
     for _ in range(3):
         wait_for_more(cluster, 30_000)
@@ -104,7 +88,7 @@ def test_kills_within_a_moment_of_many_sessions_lose_and_double_nothing(cluster:
 
 def test_stop_under_load_needs_no_reconciliation(cluster: Cluster) -> None:
     """SIGTERM drains, waits for the acknowledgements and snapshots: the next run reads nothing."""
-    flow, traffic = begin(cluster, 5_000, rate=1_000)
+    flow, traffic = start_under_load(cluster, 5_000, rate=1_000)
     for turn in range(3):
         wait_for_more(cluster, 10_000)
         stop(cluster, flow)
@@ -121,7 +105,7 @@ def test_stop_under_load_needs_no_reconciliation(cluster: Cluster) -> None:
 )
 def test_paused_process_sees_the_ends_of_meanwhile_first(cluster: Cluster, pause_s: int) -> None:
     """SIGSTOP, then SIGCONT: no heartbeat of a session that ended in the pause."""
-    flow, traffic = begin(cluster, 5_000, rate=500)
+    flow, traffic = start_under_load(cluster, 5_000, rate=500)
     wait_for_more(cluster, 10_000)
     flow.send_signal(signal.SIGSTOP)
     time.sleep(pause_s)
@@ -145,7 +129,7 @@ def test_killed_broker_under_load_loses_and_doubles_nothing(
     Senders deliver what they held some 16 s late; a late start brings its newest ten heartbeats.
     """
     own_cluster.variables["HEARTWHEEL_HEARTBEAT_MS"] = "2000"
-    flow, traffic = begin(own_cluster, 2_000, rate=500)
+    flow, traffic = start_under_load(own_cluster, 2_000, rate=500)
     for _ in range(kills):
         wait_for_more(own_cluster, 2_000)
         own_kafka.stop(signal.SIGKILL)

@@ -13,7 +13,16 @@ from session_logic.events import Heartbeat, SessionActive, SessionEnd
 from tests.support.broker import free_port
 from tests.support.cluster import Cluster
 from tests.support.missing import COMPILER, missing, require
-from tests.support.traffic import Traffic, catch_up, check, start, stop, wait_for_model
+from tests.support.traffic import (
+    Traffic,
+    catch_up,
+    check,
+    start,
+    start_under_load,
+    stop,
+    wait_for_model,
+    wait_for_more,
+)
 from tests.support.wall_clock import SettableClock
 
 SESSIONS = 5_000
@@ -31,18 +40,9 @@ def settable_clock(cluster: Cluster, tmp_path: Path) -> SettableClock:
 
 def load(cluster: Cluster) -> tuple[subprocess.Popen[str], Traffic]:
     """Start a run and traffic, and wait until heartbeats come."""
-    flow = start(cluster)
-    traffic = Traffic(cluster, SESSIONS, rate=500)
-    traffic.start_all()
-    traffic.begin()
-    wait_for_more(cluster, 3 * SESSIONS)
+    flow, traffic = start_under_load(cluster, SESSIONS, rate=500)
+    wait_for_more(cluster, 2 * SESSIONS)
     return flow, traffic
-
-
-def wait_for_more(cluster: Cluster, records: int) -> None:
-    """Wait until so many more records are out."""
-    before = cluster.records_out()
-    cluster.wait("more output", lambda: cluster.records_out() >= before + records, 60)
 
 
 def readiness(port: int) -> str:

@@ -88,6 +88,11 @@ def test_start_is_refused_and_goes_on_with_the_sessions_after_a_skip(
 @pytest.mark.slow
 def test_batch_that_is_damaged_in_the_broker_is_got_past(broker: Broker, cluster: Cluster) -> None:
     """The run ends with the name of the partition; behind the batch it goes on."""
+    flow = cluster.start()
+    cluster.send("Start", "c1", "s1")
+    cluster.flush()
+    cluster.wait("the first session", lambda: "s1" in cluster.sessions())
+    stop(cluster, flow)
     damage(broker, cluster)
     flow = cluster.start()
     assert flow.wait(30) == 1

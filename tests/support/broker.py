@@ -116,10 +116,19 @@ class Broker:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self.launch()
+        self.wait_for_answer()
+
+    def launch(self) -> None:
+        """Start it."""
         with (self._folder / "kafka.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command("kafka.Kafka", str(self._properties)), stdout=log, stderr=log
             )
+
+    def wait_for_answer(self) -> None:
+        """Wait until it answers; fails if it ends instead."""
+        assert self.process is not None
         deadline = time.monotonic() + START_TIMEOUT_S
         admin = self.admin()
         while True:
@@ -151,9 +160,11 @@ class Broker:
             self.process.send_signal(signal.SIGCONT)
 
 
-def create_topics(admin: AdminClient, partitions: dict[str, int], **config: str) -> None:
+def create_topics(
+    admin: AdminClient, partitions: dict[str, int], replicas: int = 1, **config: str
+) -> None:
     """Create topics and wait until every one is known to the broker."""
-    new = [NewTopic(name, count, 1, config=config) for name, count in partitions.items()]
+    new = [NewTopic(name, count, replicas, config=config) for name, count in partitions.items()]
     for future in admin.create_topics(new).values():
         future.result()
     for name, count in partitions.items():

@@ -45,6 +45,7 @@ class Cluster:
         *,
         lanes: int = 4,
         heartbeat_ms: int = 1_000,
+        replicas: int = 1,
         topic_config: dict[str, str] | None = None,
     ) -> None:
         """Make the topics."""
@@ -55,7 +56,7 @@ class Cluster:
         self.output, self.letters = f"{name}-out", f"{name}-letters"
         self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
         partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
-        create_topics(self.admin, partitions, **(topic_config or {}))
+        create_topics(self.admin, partitions, replicas, **(topic_config or {}))
         self._producer = Producer(
             {"bootstrap.servers": address, "partitioner": "consistent", "log_level": "0"}
         )

@@ -78,11 +78,19 @@ class Proxy:
 
         What a sender has reset meanwhile does not arrive, because it was never taken from it.
         """
-        self._connected.clear()
+        self.disconnect()
         try:
             yield
         finally:
-            self._connected.set()
+            self.connect()
+
+    def disconnect(self) -> None:
+        """Cut the network until `connect`."""
+        self._connected.clear()
+
+    def connect(self) -> None:
+        """Make the network whole again."""
+        self._connected.set()
 
     def close(self) -> None:
         """Take no more connections."""

@@ -108,6 +108,24 @@ def start(cluster: Cluster, **variables: str) -> subprocess.Popen[str]:
     return cluster.start(**ALL, **variables)
 
 
+def start_under_load(
+    cluster: Cluster, devices: int, rate: int
+) -> tuple[subprocess.Popen[str], Traffic]:
+    """Start a run and traffic, and wait until every device has its first session."""
+    flow = start(cluster)
+    traffic = Traffic(cluster, devices, rate)
+    traffic.start_all()
+    cluster.wait("all sessions", lambda: cluster.records_out() >= devices, 120)
+    traffic.begin()
+    return flow, traffic
+
+
+def wait_for_more(cluster: Cluster, records: int) -> None:
+    """Wait until so many more records are out."""
+    before = cluster.records_out()
+    cluster.wait("more output", lambda: cluster.records_out() >= before + records, 60)
+
+
 def stop(cluster: Cluster, *flows: subprocess.Popen[str]) -> None:
     """Stop a run cleanly: one process, or all of them."""
     for flow in flows:

@@ -1,0 +1,157 @@
+"""Three brokers, of which one is away: it is stopped, killed or hangs, and comes back."""
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import NewTopic
+
+from session_logic.events import Heartbeat, SessionEnd
+from tests.support.broker import Broker, free_port
+from tests.support.check import check_whole
+from tests.support.cluster import Cluster
+from tests.support.scrape import Metrics
+from tests.support.three_brokers import ThreeBrokers
+from tests.support.traffic import (
+    ALL,
+    catch_up,
+    check,
+    start,
+    start_under_load,
+    stop,
+    wait_for_more,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+AWAY_S = 12  # Kafka gives the partitions of a broker that hangs to the others after 9 s
+FAULTS = {
+    "stopped": lambda broker: broker.stop(),
+    "killed": lambda broker: broker.stop(signal.SIGKILL),
+    "hanging": Broker.pause,
+}
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def kafka(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeBrokers]:
+    """Start three brokers."""
+    assert kafka_libs.exists()
+    brokers = ThreeBrokers(tmp_path_factory.mktemp("brokers"))
+    brokers.start()
+    yield brokers
+    brokers.stop()
+
+
+@pytest.fixture
+def replicated(kafka: ThreeBrokers, tmp_path: Path) -> Iterator[Cluster]:
+    """Return topics with three replicas; every broker is there at the beginning."""
+    kafka.wait_until_whole()
+    made = Cluster(kafka.address, tmp_path, f"r{next(_numbers)}", heartbeat_ms=2_000, replicas=3)
+    yield made
+    made.end()
+    for broker in kafka.brokers:
+        broker.resume()
+
+
+def put_topic(cluster: Cluster, name: str, node: int) -> None:
+    """Make a topic of one partition that is on one broker only."""
+    topic = NewTopic(name, 1, replica_assignment=[[node]], config={"min.insync.replicas": "1"})
+    for future in cluster.admin.create_topics([topic]).values():
+        future.result()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
+    kafka: ThreeBrokers, replicated: Cluster, fault: str
+) -> None:
+    """Each broker is leader and coordinator of something, and each run starts without one."""
+    moments = random.Random(fault)
+    flow, traffic = start_under_load(replicated, 2_000, rate=500)
+    for broker in kafka.brokers:
+        wait_for_more(replicated, 2_000)
+        FAULTS[fault](broker)
+        time.sleep(moments.uniform(0, 4))
+        flow.kill()
+        flow.wait()
+        flow = start(replicated)
+        time.sleep(AWAY_S)
+        assert flow.poll() is None, replicated.errors(flow)
+        broker.resume()
+        kafka.wait_until_whole()
+    through_ms = catch_up(replicated, traffic)
+    stop(replicated, flow)
+    check(replicated, through_ms)
+
+
+def test_partition_without_leader_is_left_and_made_up_for(
+    kafka: ThreeBrokers, replicated: Cluster
+) -> None:
+    """The others' sessions go on meanwhile; its own end where they have ended, or go on."""
+    far, port = f"{replicated.output}-far", free_port()
+    put_topic(replicated, far, 2)
+    inputs = replicated.variables["HEARTWHEEL_INPUT_TOPICS"]
+    flow = replicated.start(
+        HEARTWHEEL_INPUT_TOPICS=f"{inputs},{far}=console",
+        HEARTWHEEL_IDLE_PARTITION_MS="3000",
+        HEARTWHEEL_HTTP_PORT=str(port),
+        **ALL,
+    )
+    for session in ("ends", "stays"):
+        value = f'{{"type":"GameStart","device_id":"{session}","session_id":"{session}"}}'
+        replicated.send_raw(value.encode(), session, where=(far, 0))
+    replicated.send("Start", "p1", "other")
+    replicated.flush()
+
+    def beats(session: str) -> int:
+        return sum(isinstance(e, Heartbeat) for e in replicated.sessions().get(session, []))
+
+    replicated.wait("heartbeats", lambda: min(map(beats, ("ends", "stays", "other"))) > 0)
+    kafka.brokers[1].stop(signal.SIGKILL)
+    ends_ms = time.time_ns() // 1_000_000
+    replicated.wait(
+        "a partition that is left",
+        lambda: Metrics(port).sum("leaderless_partitions") == 1,
+    )
+    before = beats("other")
+    replicated.wait("heartbeats of the others", lambda: beats("other") > before + 3, 60)
+    value = b'{"type":"GameEnd","device_id":"ends","session_id":"ends"}'
+    replicated.send_raw(value, "ends", ends_ms, where=(far, 0))
+    kafka.brokers[1].resume()
+    replicated.flush()
+    replicated.wait(
+        "the end", lambda: isinstance(replicated.sessions()["ends"][-1], SessionEnd), 60
+    )
+    before = beats("stays")
+    replicated.wait("heartbeats of its own", lambda: beats("stays") > before + 1)
+    replicated.wait("no partition left", lambda: not Metrics(port).sum("leaderless_partitions"))
+    stop(replicated, flow)
+    check_whole(replicated.sessions())
+
+
+def test_dead_letter_topic_without_leader_holds_up_no_session(
+    kafka: ThreeBrokers, replicated: Cluster
+) -> None:
+    """Bad records wait in the process meanwhile, and are all there once it is back."""
+    letters = f"{replicated.letters}-far"
+    put_topic(replicated, letters, 3)
+    flow = replicated.start(HEARTWHEEL_DEAD_LETTER_TOPIC=letters, **ALL)
+    replicated.send("Start", "p1", "good")
+    replicated.send_raw(b"bad before", "p2")
+    replicated.flush()
+    replicated.wait("a letter", lambda: len(replicated.read(letters)) == 1)
+    kafka.brokers[2].stop(signal.SIGKILL)
+    for number in range(500):
+        replicated.send_raw(b"bad %d" % number, f"p{number}")
+    replicated.send("Start", "c1", "later")
+    replicated.flush()
+    replicated.wait("beats", lambda: len(replicated.sessions().get("later", ())) > 3, 60)
+    kafka.brokers[2].resume()
+    replicated.wait("the letters", lambda: len(replicated.read(letters)) == 501, 60)
+    stop(replicated, flow)
+    assert len(replicated.read(letters)) == 501
+    check_whole(replicated.sessions())

@@ -1,0 +1,86 @@
+"""A Kafka of three brokers, each behind a proxy; one at a time may be killed, paused or cut off."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+
+from tests.support.broker import Broker, free_port
+from tests.support.proxy import Proxy
+
+COUNT = 3
+WHOLE_S = 90
+PROPERTIES = """
+node.id={node}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{controller},\
+PROXIED://127.0.0.1:{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},PROXIED://127.0.0.1:{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+"""
+
+
+class ThreeBrokers:
+    """Three brokers that are controllers as well; topics with three replicas need two of them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Format the storage; `start` starts them."""
+        controllers = [free_port() for _ in range(COUNT)]
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(controllers, 1))
+        self.brokers: list[Broker] = []
+        self.proxies: list[Proxy] = []
+        for node, controller in enumerate(controllers, 1):
+            proxy, behind = free_port(), free_port()
+            properties = PROPERTIES.format(
+                node=node, voters=voters, controller=controller, proxy=proxy, behind=behind
+            )
+            self.brokers.append(Broker(folder / str(node), "384m", properties))
+            self.proxies.append(Proxy(proxy, behind))
+
+    @property
+    def address(self) -> str:
+        """Where clients reach them directly."""
+        return ",".join(broker.address for broker in self.brokers)
+
+    @property
+    def proxied_address(self) -> str:
+        """Where clients reach them through their proxies."""
+        return ",".join(proxy.address for proxy in self.proxies)
+
+    def start(self) -> None:
+        """Start all, and wait until all answer."""
+        for broker in self.brokers:
+            broker.launch()
+        for broker in self.brokers:
+            broker.wait_for_answer()
+
+    def wait_until_whole(self) -> None:
+        """Wait until every replica of every partition is in sync, so that the next one may go."""
+        deadline = time.monotonic() + WHOLE_S
+        while not self._whole():
+            assert time.monotonic() < deadline, "replicas do not come back into sync"
+            time.sleep(0.2)
+
+    def _whole(self) -> bool:
+        with suppress(KafkaException):
+            found = self.brokers[0].admin().list_topics(timeout=5)
+            return len(found.brokers) == COUNT and all(
+                len(partition.isrs) == len(partition.replicas)
+                for topic in found.topics.values()
+                for partition in topic.partitions.values()
+            )
+        return False
+
+    def stop(self) -> None:
+        """Stop all."""
+        for proxy in self.proxies:
+            proxy.close()
+        for broker in self.brokers:
+            if broker.process is not None:
+                broker.process.kill()
+                broker.process.wait()
