@@ -6,6 +6,7 @@ from typing import Any
 from zlib import crc32
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dataflows.clock import SteadyClock
 from dataflows.decode import Decode, Decoded
@@ -24,13 +25,14 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
 from session_logic.codec import decode_input
-from session_logic.events import Rejected
+from session_logic.events import Fact, Rejected
 from session_logic.journal import Row
 from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import NEVER_MS, Lane
 from session_logic.output import OutputBatch
+from session_logic.restoring import LaneState
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
-from tests.simulation.history import Change, History
+from tests.simulation.history import Change, Event, History
 from tests.support.fake_kafka import Admin, Consumer, Log, Producer, Where
 
 
@@ -97,15 +99,27 @@ class Origins:
 
 
 class NotedLane(LaneLogic):
-    """A lane of which the order is noted in which it takes facts in, and other rules."""
+    """A lane of which the order is noted in which it takes facts in, and other rules and times."""
 
     def __init__(self, world: World, run: RunState, origins: Origins, stored: Any) -> None:
-        super().__init__(world.settings, run, stored)
         self._rules = world.settings.rules()
         self._orders = world.history.orders
         self._origins = origins
-        if self._lane is not None:
-            self._note_rules(self._lane, len(self._orders[self._lane.lane].taken))
+        self._acted = 0  # on how many facts
+        super().__init__(world.settings, run, stored)
+        if self._lane is not None and not self._lane.restoring:
+            self._note_restored(self._lane, len(self._orders[self._lane.lane].taken), 0)
+
+    def _make(self, number: int, state: LaneState | None) -> Lane:
+        lane = super()._make(number, state)
+        act = lane._act
+
+        def count(facts: list[Fact], *others: Any) -> None:
+            self._acted += len(facts)
+            act(facts, *others)
+
+        lane._act = count  # type: ignore[method-assign]
+        return lane
 
     def on_batch(self, values: list[LaneBatch | Row]) -> Any:
         order = self._orders[values[0].lane]
@@ -118,15 +132,27 @@ class NotedLane(LaneLogic):
         return super().on_batch(values)
 
     def _restore(self, lane: Lane, row: Row, now: int) -> Any:
+        restoring, acted = lane.restoring, self._acted
         emitted = super()._restore(lane, row, now)
-        self._note_rules(lane, self._begun)  # rows come first of a batch
+        if restoring and not lane.restoring:
+            # Rows come first of a batch, so what came in batches before this one has waited.
+            self._note_restored(lane, self._begun, self._acted - acted)
         return emitted
 
-    def _note_rules(self, lane: Lane, at: int) -> None:
-        order = self._orders[lane.lane]
-        if not lane.restoring and not order.change().is_to(lane._rules):
-            change = Change(lane._rules, lane.watermark_ms, lane.reached_ms)
-            order.taken.insert(at, change)
+    def _note_restored(self, lane: Lane, at: int, waited: int) -> None:
+        """Note that time was set back, before the facts that waited, and other rules, after them.
+
+        at is after those facts.
+        """
+        order, rules, watermark_ms = self._orders[lane.lane], lane._rules, lane.watermark_ms
+        before, noted = order.change().rules, list[Event]()
+        if lane.set_back_ms:
+            before = replace(before, intervals_ms=rules.intervals_ms, sent_ms=rules.sent_ms)
+            noted = [Change(before, watermark_ms, watermark_ms + lane.set_back_ms)]
+        noted += order.taken[at - waited : at]
+        if not Change(before, watermark_ms, watermark_ms).is_to(rules):
+            noted.append(Change(rules, watermark_ms, watermark_ms))
+        order.taken[at - waited : at] = noted
 
 
 class Process:

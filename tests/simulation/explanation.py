@@ -34,7 +34,10 @@ Event = Read | Change
 
 
 class _State(Struct):
-    """What a lane may know of a device; late_ends has the ends that were read after a later one."""
+    """What a lane may know of a device.
+
+    late_ends has the ends, or the starts of other sessions, that were read after a later end.
+    """
 
     lives: list[ModelLife] = []
     endings: list[Ending] = []
@@ -44,7 +47,9 @@ class _State(Struct):
     def name(self) -> Any:
         """Return what tells it from others."""
         return (
-            tuple((life.fact, life.interval_ms, life.ended_ms) for life in self.lives),
+            tuple(
+                (life.fact, life.interval_ms, life.ended_ms, life.sent_ms) for life in self.lives
+            ),
             tuple(map(repr, self.endings)),
             tuple(sorted(self.late_ends.items())),
         )
@@ -142,20 +147,22 @@ class Explanation:
         return model
 
     def _changed(self, change: Change, state: _State) -> Iterator[tuple[int, _State]]:
-        """Yield the states that other rules may lead to; by those of before time had come so far.
+        """Yield the state that other rules lead to, or that time begins again earlier.
 
-        Where the clock was set back, it had not for facts that were taken in after that.
+        By the rules of before, time had come so far; what was sent by then is out, and what was
+        forgotten by then stays forgotten.
         """
         if state.rules is None:
             yield NEVER_MS, replace(state, rules=change.rules)
             return
-        for upto_ms in {change.watermark_ms, change.reached_ms}:
-            model = self._model(state)
-            events = model.advance(NEVER_MS, upto_ms, newest_only=False)
-            events += model.change_rules(change.rules, Watermark(change.watermark_ms))
-            if all(self._has(e, upto_ms) for e in events if isinstance(e, SessionEnd)):
-                lives, endings = model.lives[self._device], model.endings[self._device]
-                yield NEVER_MS, replace(state, lives=lives, endings=endings, rules=change.rules)
+        model = self._model(state)
+        events = model.advance(NEVER_MS, change.before_ms, newest_only=False)
+        if change.sets_back:
+            model.set_back(Watermark(change.before_ms))
+        events += model.change_rules(change.rules, Watermark(change.watermark_ms))
+        if all(self._has(e, change.before_ms) for e in events if isinstance(e, SessionEnd)):
+            lives, endings = model.lives[self._device], model.endings[self._device]
+            yield NEVER_MS, replace(state, lives=lives, endings=endings, rules=change.rules)
 
     @staticmethod
     def _state(fact: Fact, model: Model, late_ends: dict[Life, int]) -> _State:
@@ -164,8 +171,9 @@ class Explanation:
         for ending in endings:
             began_ms = ending.began_ms
             late = began_ms is not None and began_ms <= fact.time_ms < ending.ended_ms
-            if late and not fact.is_start and ending.session_id == fact.session_id:
-                life = fact.device_id, fact.session_id, began_ms or 0
+            ends_it = fact.is_start != (ending.session_id == fact.session_id)
+            if late and ends_it:
+                life = fact.device_id, ending.session_id, began_ms or 0
                 earliest_ms = min(fact.time_ms, late_ends.get(life, fact.time_ms))
                 late_ends = late_ends | {life: earliest_ms}
         return _State(model.lives[fact.device_id], endings, late_ends, model.rules)
@@ -173,9 +181,10 @@ class Explanation:
     def _replayed(self, state: _State) -> list[Ending]:
         """Return the ends as a run may know them that was begun after a crash.
 
-        The run before published an end, and was killed before it was stored. If an earlier end
-        had come meanwhile, the next run has read that one first: the record of the later end is
-        out, and stays so, but what is remembered is the earlier one.
+        The run before published an end, and was killed before it was stored. If an earlier end, or
+        the earlier start of another session, had come meanwhile, the next run has read that one
+        first: the record of the later end is out, and stays so, but what is remembered is the
+        earlier one.
         """
         late_ends = {(session, ms): at for (_, session, ms), at in state.late_ends.items()}
         return [

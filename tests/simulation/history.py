@@ -47,18 +47,24 @@ class Skip(Struct):
 
 
 class Change(Struct):
-    """The rules that a lane goes by from then on, and how far its time had come.
+    """The rules that a lane goes by from then on, and how far its time has come.
 
-    reached_ms is later if the clock was ahead before, and the lane was set back.
+    before_ms is how far it had come before; that is later where the lane was set back, because a
+    clock had been ahead.
     """
 
     rules: Rules
     watermark_ms: int
-    reached_ms: int
+    before_ms: int
+
+    @property
+    def sets_back(self) -> bool:
+        """Whether time begins again before what it had come to."""
+        return self.before_ms > self.watermark_ms
 
     def is_to(self, rules: Rules | StoredRules | None) -> bool:
         """Say whether the change is to these rules."""
-        return rules is not None and _times_ms(self.rules) == _times_ms(rules)
+        return rules is not None and _values(self.rules) == _values(rules)
 
 
 Event = RecordId | Change
@@ -95,13 +101,16 @@ class Order(Struct):
     def resume(self, offsets: dict[Where, int], rules: StoredRules | None) -> None:
         """Keep what is before the offsets that are stored, and the change to the stored rules."""
 
-        def is_stored(event: Event) -> bool:
+        before, later = self.taken[: self.kept], self.taken[self.kept :]
+        changes = [n for n, event in enumerate(later) if isinstance(event, Change)]
+        last = max((n for n in changes if later[n].is_to(rules)), default=-1)
+
+        def is_stored(n: int, event: Event) -> bool:
             if isinstance(event, Change):
-                return event.is_to(rules)
+                return n <= last
             return event.offset < offsets.get(event[:2], 0)
 
-        before, later = self.taken[: self.kept], self.taken[self.kept :]
-        kept = before + [event for event in later if is_stored(event)]
+        kept = before + [event for n, event in enumerate(later) if is_stored(n, event)]
         assert self.taken[: len(kept)] == kept, "a snapshot has later facts without earlier ones"
         self.kept = len(kept)
         if self.kept < len(self.taken):
@@ -118,5 +127,7 @@ class History(Struct):
     doubled_letters: Counter[RecordId] = field(default_factory=Counter)
 
 
-def _times_ms(rules: Rules | StoredRules) -> tuple[int, int, int]:
-    return rules.heartbeat_ms, rules.max_session_ms, rules.deduplication_window_ms
+def _values(rules: Rules | StoredRules) -> list[object]:
+    """Return what rules are told apart by."""
+    times_ms = rules.heartbeat_ms, rules.max_session_ms, rules.deduplication_window_ms
+    return [*times_ms, *rules.sent_ms]
