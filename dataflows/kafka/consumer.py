@@ -11,6 +11,7 @@ from confluent_kafka import (
     TIMESTAMP_CREATE_TIME,
     Consumer,
     KafkaError,
+    KafkaException,
     TopicPartition,
 )
 from confluent_kafka import Message as KafkaMessage
@@ -22,6 +23,7 @@ from dataflows.kafka.end_of_input import BrokerContact, EndOfInput
 from dataflows.kafka.headers import headers_of
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.partition import REPORT_MS, InputPartition
+from dataflows.kafka.patience import ASK_S, patiently
 from dataflows.kafka.snapshots import SourceSnapshots
 from dataflows.kafka.source_errors import source_error
 from dataflows.logs import log
@@ -120,7 +122,7 @@ class SharedConsumer:
         if offset is None:
             offset = OFFSET_BEGINNING
             if self._settings.start == "latest":
-                offset = consumer.get_watermark_offsets(TopicPartition(topic, number), 10)[1]
+                offset = self._end(topic, number)
         begin = "earliest" if offset == OFFSET_BEGINNING else offset
         log.info("reading", topic=topic, partition=number, offset=begin)
         part = InputPartition(topic, number, offset, new=new)
@@ -130,6 +132,17 @@ class SharedConsumer:
         self._partitions.append(part)
         consumer.incremental_assign([part.position()])
         return part
+
+    def _end(self, topic: str, number: int) -> int:
+        """Return the offset after the last record of a partition."""
+        place = TopicPartition(topic, number)
+        try:
+            return patiently(
+                lambda: self.open().get_watermark_offsets(place, ASK_S)[1],
+                f"the end of {topic}/{number}",
+            )
+        except KafkaException as error:
+            raise source_error(topic, number, error.args[0]) from None
 
     def poll(self) -> int:
         """Move what has come to the partitions, once a tick or when there is more; return now."""

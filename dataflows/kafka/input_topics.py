@@ -17,6 +17,8 @@ from dataflows.kafka.metadata import METADATA_TIMEOUT_S
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError, HeartwheelError
 
+# Less than METADATA_TIMEOUT_S: a broker that hangs is given up, and another one asked.
+REQUEST_TIMEOUT_S = 5.0
 MakeAdmin = Callable[[Settings], AdminClient]
 
 
@@ -61,7 +63,9 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
         }
         known = {name: ("", count) for name, count in counts.items() if count}
         return InputTopics(cluster.cluster_id or "", known)
-    wanted = admin.describe_topics(TopicCollection(list(settings.input_topics)))
+    wanted = admin.describe_topics(
+        TopicCollection(list(settings.input_topics)), request_timeout=REQUEST_TIMEOUT_S
+    )
     topics = {}
     for name, answer in wanted.items():
         try:

@@ -42,6 +42,7 @@ from msgspec.structs import replace
 
 from dataflows.clock import boot_time_s
 from dataflows.kafka.client import (
+    NO_COORDINATOR_YET,
     TRANSIENT,
     MakeConsumer,
     MakeProducer,
@@ -51,7 +52,6 @@ from dataflows.kafka.client import (
 )
 from dataflows.kafka.lease_record import (
     CALL_S,
-    NO_COORDINATOR_YET,
     REQUIRED,
     UNREADABLE,
     Held,

@@ -3,20 +3,14 @@
 import time
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from msgspec import Struct
 
-from dataflows.kafka.client import MakeConsumer, consumer_options
+from dataflows.kafka.client import NO_COORDINATOR_YET, MakeConsumer, consumer_options
 from dataflows.settings import Settings
 
 # No call of the lease waits for longer at a time, so that it can be tried in another way.
 CALL_S = 5.0
-# A broker that was just started, or had no group yet, creates its coordinator first.
-NO_COORDINATOR_YET = {
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-}
 # A request that is not answered is given up, and its connection as well.
 REQUIRED = {"socket.timeout.ms": str(int(CALL_S * 1000))}
 

@@ -6,7 +6,13 @@ from threading import Lock
 
 from confluent_kafka import KafkaError, TopicPartition
 
-from dataflows.kafka.client import TRANSIENT, MakeConsumer, consumer_options, make_consumer
+from dataflows.kafka.client import (
+    NO_COORDINATOR_YET,
+    TRANSIENT,
+    MakeConsumer,
+    consumer_options,
+    make_consumer,
+)
 from dataflows.logs import log
 from dataflows.settings import Settings
 
@@ -64,7 +70,7 @@ class OffsetCommitter:
 
     def _note(self, error: KafkaError | None) -> None:
         """Log a failure that does not pass by itself, once until a commit has succeeded."""
-        if error is not None and error.code() in TRANSIENT:
+        if error is not None and error.code() in TRANSIENT | NO_COORDINATOR_YET:
             return
         if error is not None and not self._failing:
             log.warning(

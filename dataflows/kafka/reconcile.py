@@ -30,6 +30,7 @@ from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.gaps import gap_of, output_fault
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import AlreadyWritten, Outbox
+from dataflows.kafka.patience import ASK_S, patiently
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
 from dataflows.logs import log
 from dataflows.settings import Settings
@@ -101,8 +102,13 @@ class OutputReader:
         Raises ReconcileError if the broker does not answer.
         """
         self.waiting = True
+        place = TopicPartition(topic, partition)
         try:
-            return self._open().get_watermark_offsets(TopicPartition(topic, partition), timeout_s)
+            return patiently(
+                lambda: self._open().get_watermark_offsets(place, min(timeout_s, ASK_S)),
+                f"the end of {topic}/{partition}",
+                timeout_s,
+            )
         except KafkaException as error:
             msg = f"the end of {topic}/{partition} cannot be read: {error.args[0].str()}"
             raise ReconcileError(msg) from None

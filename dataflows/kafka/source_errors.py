@@ -2,6 +2,7 @@
 
 from confluent_kafka import KafkaError
 
+from dataflows.kafka.client import TRANSIENT
 from session_logic.errors import HeartwheelError
 
 # What comes of a batch that a broker, or its client, cannot read.
@@ -29,6 +30,8 @@ def source_error(topic: str | None, partition: int | None, error: KafkaError) ->
     hint = ""
     if "AUTHORIZATION" in error.name():
         hint = "; docs/security.md lists the rights that a run needs"
+    elif error.code() in TRANSIENT:
+        hint = "; start again once its brokers answer"
     elif error.code() == KafkaError._BAD_COMPRESSION:
         hint = (
             "; if it is larger than receive.message.max.bytes when unpacked, one start with "

@@ -8,6 +8,7 @@ from confluent_kafka import KafkaException
 from dataflows.kafka.consumer import SharedConsumer
 from dataflows.kafka.input_topics import InputTopics, MakeAdmin, describe_inputs, other_topic
 from dataflows.kafka.metadata import partition_counts
+from dataflows.kafka.patience import patiently
 from dataflows.kafka.source_errors import source_error
 from dataflows.logs import log
 from dataflows.metrics import UNREAD_PARTITIONS
@@ -49,7 +50,7 @@ class TopicWatch:
             )
             raise ConfigError(msg)
         try:
-            self.begun = self.now = self._describe()
+            self.begun = self.now = patiently(self._describe, "what its input topics are")
         except KafkaException as error:
             raise source_error(None, None, error.args[0]) from None
 

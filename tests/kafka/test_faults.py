@@ -1,18 +1,17 @@
 """What a machine does to a run: a full disk, and a clock that is set."""
 
-import os
 import subprocess
 import time
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from session_logic.events import Heartbeat, SessionActive, SessionEnd
-from tests.support.broker import free_port
+from tests.support.broker import Broker, free_port
 from tests.support.cluster import Cluster
-from tests.support.missing import COMPILER, missing, require
+from tests.support.disk import fill, small_disk
+from tests.support.missing import COMPILER, require
 from tests.support.traffic import (
     Traffic,
     catch_up,
@@ -28,6 +27,7 @@ from tests.support.wall_clock import SettableClock
 SESSIONS = 5_000
 HOUR_S, MINUTES_S = 3_600, 600
 MANY = 100
+BROKER_FULL_S = 60
 MORE, PADDING = 10_000, 90 * "x"
 
 
@@ -193,41 +193,59 @@ def test_clock_set_back_by_an_hour_ends_the_run_and_the_next_goes_on_once_it_is_
     check(cluster, through_ms)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a disk of 24 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        missing("a disk can be mounted only by root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+@pytest.mark.slow
+def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """One clear line and exit code 1; with room again, nothing is lost or doubled."""
+    with small_disk(tmp_path / "disk", 24) as disk:
+        cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(disk / "recovery")
+        flow, traffic = load(cluster)
+        ballast = fill(disk)
+        # What is stored must grow: rows that are written again find room in the file that is there.
+        for number in range(MORE):
+            cluster.send("Start", f"p-more-{number}-{PADDING}", f"more-{number}-{PADDING}")
+        assert flow.wait(60) == 1
+        lines = [one for one in cluster.errors(flow).splitlines() if one.startswith("heartwheel:")]
+        assert len(lines) == 1
+        assert "make room" in lines[0]
+        ballast.unlink()
+        flow = start(cluster)
+        through_ms = catch_up(cluster, traffic)
+        stop(cluster, flow)
+        check(cluster, through_ms)
 
 
 @pytest.mark.slow
-def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
-    cluster: Cluster, small_disk: Path
+@pytest.mark.timeout(900)
+def test_full_disk_of_the_broker_loses_and_doubles_nothing(
+    kafka_libs: Path, tmp_path: Path
 ) -> None:
-    """One clear line and exit code 1; with room again, nothing is lost or doubled."""
-    cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(small_disk / "recovery")
-    flow, traffic = load(cluster)
-    ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
+    """The broker ends and is away for a minute; the run ends as well, and is started again."""
+    assert kafka_libs.exists()
+    with small_disk(tmp_path / "disk", 200) as disk:
+        broker = Broker(disk / "kafka")
+        broker.start()
+        cluster = Cluster(broker.address, tmp_path, "full", heartbeat_ms=BROKER_FULL_S * 1_000 // 5)
         try:
-            while file.write(b"\0" * 4096):
-                pass
-        except OSError:
-            pass  # full
-    # What is stored must grow: rows that are written again find room in the file that is there.
-    for number in range(MORE):
-        cluster.send("Start", f"p-more-{number}-{PADDING}", f"more-{number}-{PADDING}")
-    assert flow.wait(60) == 1
-    lines = [line for line in cluster.errors(flow).splitlines() if line.startswith("heartwheel:")]
-    assert len(lines) == 1
-    assert "make room" in lines[0]
-    ballast.unlink()
-    flow = start(cluster)
-    through_ms = catch_up(cluster, traffic)
-    stop(cluster, flow)
-    check(cluster, through_ms)
+            flow, traffic = start_under_load(cluster, MANY, rate=300)
+            ballast = fill(disk)
+            cluster.wait("the end of the broker", lambda: not broker.alive, 60)
+            ended = 0
+            until_s = time.monotonic() + BROKER_FULL_S
+            while time.monotonic() < until_s:
+                if flow.poll() is not None:  # as a supervisor does
+                    ended += 1
+                    flow = start(cluster)
+                time.sleep(1)
+            assert ended > 0
+            ballast.unlink()
+            broker.resume()
+            if flow.poll() is not None:
+                flow = start(cluster)
+            through_ms = catch_up(cluster, traffic)
+            stop(cluster, flow)
+            check(cluster, through_ms)
+        finally:
+            cluster.end()
+            broker.stop()

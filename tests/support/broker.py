@@ -152,11 +152,16 @@ class Broker:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.poll() is None
+
     def resume(self) -> None:
         """Let it work, whatever was done to it."""
-        if self.process is None:
+        if not self.alive:
             self.start()
-        else:
+        elif self.process is not None:
             self.process.send_signal(signal.SIGCONT)
 
 

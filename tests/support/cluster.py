@@ -21,6 +21,14 @@ from session_logic.events import OutputEvent
 from tests.support.broker import ROOT, create_topics
 
 WAIT_S = 30
+SENDER = {
+    "partitioner": "consistent",
+    "log_level": "0",
+    # A sender that soon finds the brokers that are there.
+    "reconnect.backoff.max.ms": "1000",
+    "topic.metadata.refresh.interval.ms": "2000",
+    "socket.timeout.ms": "10000",
+}
 
 
 class Record(Struct, frozen=True):
@@ -57,13 +65,9 @@ class Cluster:
         self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
         partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
         create_topics(self.admin, partitions, replicas, **(topic_config or {}))
-        self._producer = Producer(
-            {"bootstrap.servers": address, "partitioner": "consistent", "log_level": "0"}
-        )
+        self._producer = Producer(SENDER | {"bootstrap.servers": address})
         self._processes: list[subprocess.Popen[str]] = []
-        self._counter = Consumer(
-            {"bootstrap.servers": address, "group.id": "test", "log_level": "0"}
-        )
+        self._counter = self._reader()
         self._lanes = [TopicPartition(self.output, lane) for lane in range(lanes)]
         self._count = 0
         self.variables = {
@@ -188,11 +192,17 @@ class Cluster:
 
         While the broker is away, it is the last number that was known.
         """
-        with suppress(KafkaException):
+        try:
             self._count = sum(
                 self._counter.get_watermark_offsets(lane, 10)[1] for lane in self._lanes
             )
+        except KafkaException:  # it may go on to ask a broker that is no leader any more
+            self._counter.close()
+            self._counter = self._reader()
         return self._count
+
+    def _reader(self) -> Consumer:
+        return Consumer({"bootstrap.servers": self.address, "group.id": "test", "log_level": "0"})
 
     def wait_for_renewals(self, count: int = 1, seconds: float = WAIT_S) -> None:
         """Wait until a run has renewed its lease so many times from now on."""

@@ -115,7 +115,10 @@ class Admin:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def describe_topics(self, wanted: TopicCollection) -> dict[str, Future[SimpleNamespace]]:
+    def describe_topics(
+        self, wanted: TopicCollection, request_timeout: float
+    ) -> dict[str, Future[SimpleNamespace]]:
+        assert request_timeout > 0
         answers = {}
         for name in wanted.topic_names:
             answers[name] = answer = Future[SimpleNamespace]()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import pytest
+
 from dataflows.settings_sources import load_settings
 from session_logic.rules import Rules
 from tests.support.check import Check, Difference, check_output, expected
@@ -147,10 +149,16 @@ def wait_for_model(
     through_ms = time.time_ns() // 1_000_000
 
     def complete() -> bool:
-        found = compare(cluster, through_ms, topics, rules).differences
-        return not any(found[kind] for kind in MISSING)
+        nonlocal found
+        found = compare(cluster, through_ms, topics, rules)
+        return not any(found.differences[kind] for kind in MISSING)
 
-    cluster.wait("all that is due", complete, seconds)
+    found = Check()
+    try:
+        cluster.wait("all that is due", complete, seconds)
+    except pytest.fail.Exception:
+        print(found)
+        raise
     return through_ms
 
 

@@ -55,10 +55,13 @@ def test_refused_commit_is_logged_once_until_one_succeeds(
     assert counts == [1, 1, 1, 2]
 
 
-def test_error_that_passes_by_itself_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS])
+def test_error_that_passes_by_itself_is_not_logged(
+    caplog: pytest.LogCaptureFixture, code: int
+) -> None:
     """The next commit has the newer offsets."""
     fake = Committing()
-    fake.committer.commit_error = KafkaError(KafkaError._TRANSPORT)
+    fake.committer.commit_error = KafkaError(code)
     fake.offsets.commit({WHERE: 4})
     fake.offsets.commit({WHERE: 5})
     assert caplog.records == []
