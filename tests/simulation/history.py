@@ -34,6 +34,11 @@ class Past(Struct):
         at_ms = None if reading is None else reading.given_ms.get((where, record.offset))
         return None if at_ms is None else self.clock_ms(at_ms)
 
+    def given_clock_ms(self, record: RecordId) -> int | None:
+        """Return what the clock told then; where it was set in that moment, before it was."""
+        reading = self.readings.get(record[:2])
+        return None if reading is None else reading.given_clock_ms.get((record[:2], record.offset))
+
 
 class Skip(Struct):
     """A time of a lane that it made up for at once: after after_ms, up to and with upto_ms.

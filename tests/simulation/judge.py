@@ -445,7 +445,7 @@ class Judge:
     def _was_in_the_future(self, place: RecordId) -> bool:
         """Say whether a record was in the future by the clock of a run that was given it."""
         time_ms = self._log.at(place[:2])[place.offset].time_ms - self._max_skew_ms
-        given_ms = [past.given_ms(place) for past in self._history.pasts]
+        given_ms = [past.given_clock_ms(place) for past in self._history.pasts]
         return any(at_ms is not None and at_ms < time_ms for at_ms in given_ms)
 
 

@@ -266,6 +266,7 @@ class Reading:
         self._clock_polled_ms = 0
         self.assigned_ms: dict[Where, int] = {}  # since when each partition is read
         self.given_ms: dict[tuple[Where, int], int] = {}
+        self.given_clock_ms: dict[tuple[Where, int], int] = {}  # by the clock, before it was set
         self.doubts: list[tuple[int, int]] = []  # (last it was sure, first it may be again)
         # When it was told that a partition has more than it is given.
         self.held_ms: defaultdict[Where, list[int]] = defaultdict(list)
@@ -287,6 +288,7 @@ class Reading:
             elif message.error() is None:
                 where = message.topic(), message.partition()
                 self.given_ms.setdefault((where, message.offset()), now_ms)
+                self.given_clock_ms.setdefault((where, message.offset()), self._clock_polled_ms)
 
 
 class Consumer:
