@@ -12,6 +12,9 @@ from session_logic.errors import ConfigError
 
 # A lost connection is logged again when no line about one has come for this long.
 CALM_S = 30
+# A broker that hangs is left after this, for one that has taken over; Kafka itself takes 9 s to see
+# that. Until then all lanes wait, because nobody knows what is in its partitions.
+HANGING_MS = "10000"
 Client = TypeVar("Client")
 # Options of librdkafka by name; values that are no text are callbacks.
 Options = Mapping[str, Any]

@@ -18,7 +18,13 @@ from confluent_kafka import Message as KafkaMessage
 
 from dataflows.clock import system_time
 from dataflows.kafka.backlog import Backlog
-from dataflows.kafka.client import TRANSIENT, MakeConsumer, consumer_options, make_consumer
+from dataflows.kafka.client import (
+    HANGING_MS,
+    TRANSIENT,
+    MakeConsumer,
+    consumer_options,
+    make_consumer,
+)
 from dataflows.kafka.end_of_input import BrokerContact, EndOfInput
 from dataflows.kafka.headers import headers_of
 from dataflows.kafka.offset_commits import OffsetCommitter
@@ -101,6 +107,7 @@ class SharedConsumer:
                 "queued.max.messages.kbytes": "65536",
                 "fetch.wait.max.ms": "500",
                 "statistics.interval.ms": "500",
+                "socket.timeout.ms": HANGING_MS,
             }
             options = consumer_options(self._settings, required, defaults)
             self._consumer = self._make_consumer(

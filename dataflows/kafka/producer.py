@@ -7,7 +7,7 @@ from threading import Lock
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from dataflows.kafka.client import MakeProducer, make_producer, producer_options
+from dataflows.kafka.client import HANGING_MS, MakeProducer, make_producer, producer_options
 from dataflows.kafka.connections import discard_unsent
 from dataflows.kafka.permit import WritePermit
 from dataflows.metrics import SINK_QUEUE, read_from
@@ -61,6 +61,7 @@ class SharedProducer:
                 # Every snapshot holds what is not acknowledged.
                 "queue.buffering.max.messages": "100000",
                 "queue.buffering.max.kbytes": "32768",
+                "socket.timeout.ms": HANGING_MS,
             }
             self._producer = self._make_producer(
                 producer_options(self._settings, required, defaults)
