@@ -558,9 +558,10 @@ class Simulation:
             self.go_on(0.9)
         self._turns_until(self._is_all_over, "a session never ends")
         self._busy_ms.clear()
-        self._turns_until(self._is_all_read, "some input is never read")
-        self._turns_until(self._is_all_over, "a session of late input never ends")
-        self._drain()
+        while not self._active.ended:  # a run that fails instead is followed by another
+            self._turns_until(self._is_all_read, "some input is never read")
+            self._turns_until(self._is_all_over, "a session of late input never ends")
+            self._drain()
         self._end_run()
 
     def _turns_until(self, is_so: Callable[[], bool], otherwise: str) -> None:
