@@ -28,7 +28,7 @@ ROUND_S = 240
 DEVICES, RATE = 1_000, 300
 # A late start brings its newest ten heartbeats only; no fault keeps a sender waiting for as long.
 HEARTBEAT_MS = 8_000
-CALM_S = 5.0
+CALM_S = 2.0
 
 
 class Round:
@@ -50,7 +50,7 @@ class Round:
     def go_on(self, until_s: float) -> None:
         """Break one thing after the other until a moment of the monotonic clock."""
         faults = {
-            self._kill_run: 12,
+            self._kill_run: 20,
             self._stop_run: 1,
             self._pause_run: 2,
             self._take_broker: 3,

@@ -198,7 +198,7 @@ def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """One clear line and exit code 1; with room again, nothing is lost or doubled."""
-    with small_disk(tmp_path / "disk", 24) as disk:
+    with small_disk(tmp_path / "disk", 64) as disk:
         cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(disk / "recovery")
         flow, traffic = load(cluster)
         ballast = fill(disk)
