@@ -1,12 +1,14 @@
 """How far a store has read and written, and what it would find there: gaps and strays."""
 
+from collections.abc import Iterator
 from typing import cast
 
 from confluent_kafka import Message
 from msgspec import Struct
 
-from dataflows.formats import read_outbox
+from dataflows.formats import Position, read_outbox
 from dataflows.kafka.gaps import Gap, gap_of
+from dataflows.kafka.input_topics import InputTopics, other_topic
 from dataflows.kafka.reconcile import OutputReader, output_event
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
@@ -21,7 +23,12 @@ class Input(Struct, frozen=True):
     entry: Entry
     topic: str
     partition: int
-    offset: int
+    position: Position
+
+    @property
+    def offset(self) -> int:
+        """The next offset to read."""
+        return self.position.offset
 
 
 class Output(Struct, frozen=True):
@@ -70,6 +77,15 @@ class StoredOffsets:
                     found.append((one, gap))
         return found
 
+    def other_topics(self, now: InputTopics) -> Iterator[str]:
+        """Yield a line for each input topic that is not the one that was read."""
+        errors = {
+            one.topic: other_topic(one.topic, one.position, now.position(one.topic, 0))
+            for one in sorted(self.inputs, key=lambda one: one.offset)
+            if one.partition < now.partitions(one.topic)
+        }
+        yield from (str(error) for error in errors.values() if error is not None)
+
     def output_gaps(self, settings: Settings, reader: OutputReader) -> list[tuple[Output, Gap]]:
         """Return where output from the stored offset on is gone."""
         found = []
@@ -104,7 +120,7 @@ class StoredOffsets:
 
 def _input(entry: Entry) -> Input:
     topic, _, partition = entry.key.rpartition("/")
-    return Input(entry, topic, int(partition), read_source(entry).offset)
+    return Input(entry, topic, int(partition), read_source(entry))
 
 
 def _output(entry: Entry) -> Output:

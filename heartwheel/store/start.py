@@ -8,12 +8,16 @@ anything, and so is a store that has been lost.
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataflows.kafka.client import MakeConsumer, make_consumer
+from confluent_kafka import KafkaException
+
+from dataflows.kafka.client import MakeConsumer, make_admin, make_consumer
 from dataflows.kafka.gaps import input_fault, output_fault
+from dataflows.kafka.input_topics import describe_inputs
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.owner import Owner, OwnerSign, owner_in
 from dataflows.kafka.reconcile import OutputReader, stray_fault
+from dataflows.kafka.source_errors import source_error
 from dataflows.settings import Settings
 from heartwheel.store.identity import Identity, bind, read_identity
 from heartwheel.store.offsets import StoredOffsets
@@ -121,12 +125,17 @@ class StartCheck:
 def topic_faults(settings: Settings, folder: Path) -> Iterator[str]:
     """Yield because of what in the topics a run with the store in a directory would not start.
 
-    Changes nothing. Raises ConfigError or ReconcileError if Kafka does not answer.
+    Changes nothing. Raises ConfigError, ReconcileError or SourceError if Kafka does not answer.
     """
     with Recovery(folder) as recovery:
         identity = read_identity(recovery)
+        offsets = StoredOffsets(recovery)
     check = StartCheck(settings, folder, identity or Identity(""))
     found = list(check.faults())
+    try:
+        found += offsets.other_topics(describe_inputs(make_admin(settings), settings))
+    except KafkaException as error:
+        raise source_error(None, None, error.args[0]) from None
     yield from found
     if not found:
         yield from check.strays()

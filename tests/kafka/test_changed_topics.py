@@ -109,9 +109,12 @@ def test_topic_that_was_made_anew_is_refused_with_both_ids(cluster: Cluster) -> 
     assert after in last
     assert f"store skip --anew {cluster.pc}" in last
     assert not any(session.startswith("new") for session in cluster.sessions())
-    folder = cluster.variables["HEARTWHEEL_RECOVERY_DIR"]
-    skip = ("store", "skip", folder, "--anew", cluster.pc, "--yes")
+    checked = command("store", "check", **cluster.variables)
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines()[1:] == [last.removeprefix("heartwheel: ")]
+    skip = ("store", "skip", "--anew", cluster.pc, "--yes")
     assert command(*skip, **cluster.variables).returncode == 0
+    assert command("store", "check", **cluster.variables).returncode == 0
     flow = cluster.start()
     new = {f"new-{number}" for number in range(80)}
     cluster.wait("all of the new topic", lambda: new <= cluster.sessions().keys())
