@@ -265,6 +265,7 @@ def test_letter_that_is_in_the_future_no_longer_stays_a_letter(
         cluster.flush()
         run_until(cluster, 1)
     killed = cluster.start(HEARTWHEEL_SNAPSHOT_MS="60000" if stored else "2000")
+    cluster.wait("a run", lambda: "running" in cluster.errors(killed))
     ahead_ms = int(time.time() * 1000) + 8_000
     cluster.send("Start", "c1", "ahead", ahead_ms)
     cluster.flush()
