@@ -39,6 +39,12 @@ TRANSIENT = {
     KafkaError.BROKER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.FENCED_LEADER_EPOCH,
+    # A broker that has taken over, and does not know yet how far the others have come.
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.NOT_CONTROLLER,
 }
 # A broker that has begun, takes over a group or had none yet makes its coordinator first.
 NO_COORDINATOR_YET = {

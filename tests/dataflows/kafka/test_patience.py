@@ -14,6 +14,7 @@ PASSING = [
     KafkaError._TRANSPORT,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.NOT_COORDINATOR,
+    KafkaError.OFFSET_NOT_AVAILABLE,
 ]
 
 
