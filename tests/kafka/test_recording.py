@@ -203,6 +203,8 @@ def test_played_recording_is_run_to_the_same_output(cluster: Cluster, tmp_path: 
     assert time.monotonic() - begin_s > sending_s / 2
     cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(tmp_path / "other-recovery")
     flow = cluster.start(**ALL)
+    recorded = sum(line.topic == cluster.output for line in lines_of(Recording(path)))
+    cluster.wait("the output of every lane", lambda: cluster.records_out() >= recorded)
     cluster.wait("the last end", lambda: "end ended" in kinds(cluster.sessions().get("s18", [])))
     stop(cluster, flow, signal.SIGTERM)
     heartwheel(cluster, "record", str(again))
