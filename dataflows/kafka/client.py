@@ -52,6 +52,8 @@ NO_COORDINATOR_YET = {
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 }
+# What a question to Kafka gets over, if it is asked again.
+PASSING = TRANSIENT | NO_COORDINATOR_YET
 # What librdkafka, or the lease, does again by itself.
 _RETRIED = {"METADATAUPDATE", "ADDOFFSETS", "TXNOFFSETS", "ENDTXN", "TXNERR", "COORD"}
 

@@ -12,7 +12,6 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
-    TopicPartition,
 )
 from confluent_kafka import Message as KafkaMessage
 
@@ -29,7 +28,7 @@ from dataflows.kafka.end_of_input import BrokerContact, EndOfInput
 from dataflows.kafka.headers import headers_of
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.partition import REPORT_MS, InputPartition
-from dataflows.kafka.patience import ASK_S, patiently
+from dataflows.kafka.patience import bounds
 from dataflows.kafka.snapshots import SourceSnapshots
 from dataflows.kafka.source_errors import source_error
 from dataflows.logs import log
@@ -142,12 +141,8 @@ class SharedConsumer:
 
     def _end(self, topic: str, number: int) -> int:
         """Return the offset after the last record of a partition."""
-        place = TopicPartition(topic, number)
         try:
-            return patiently(
-                lambda: self.open().get_watermark_offsets(place, ASK_S)[1],
-                f"the end of {topic}/{number}",
-            )
+            return bounds(self.open(), topic, number)[1]
         except KafkaException as error:
             raise source_error(topic, number, error.args[0]) from None
 

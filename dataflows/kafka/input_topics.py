@@ -14,11 +14,11 @@ from msgspec import Struct
 
 from dataflows.formats import Position
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S
+from dataflows.kafka.patience import ASK_S, patiently
+from dataflows.kafka.source_errors import source_error
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError, HeartwheelError
 
-# Less than METADATA_TIMEOUT_S: a broker that hangs is given up, and another one asked.
-REQUEST_TIMEOUT_S = 5.0
 MakeAdmin = Callable[[Settings], AdminClient]
 
 
@@ -64,7 +64,7 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
         known = {name: ("", count) for name, count in counts.items() if count}
         return InputTopics(cluster.cluster_id or "", known)
     wanted = admin.describe_topics(
-        TopicCollection(list(settings.input_topics)), request_timeout=REQUEST_TIMEOUT_S
+        TopicCollection(list(settings.input_topics)), request_timeout=ASK_S
     )
     topics = {}
     for name, answer in wanted.items():
@@ -79,6 +79,14 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
             topic_id = str(found.topic_id)  # only zeros, which are As, before Kafka 2.8
             topics[name] = "" if topic_id.strip("A=") == "" else topic_id, len(found.partitions)
     return InputTopics(cluster.cluster_id or "", topics)
+
+
+def find_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
+    """Return what `describe_inputs` does, once Kafka answers; raises SourceError if it does not."""
+    try:
+        return patiently(lambda: describe_inputs(admin, settings), "what its input topics are")
+    except KafkaException as error:
+        raise source_error(None, None, error.args[0]) from None
 
 
 def other_topic(topic: str, stored: Position, now: Position) -> HeartwheelError | None:

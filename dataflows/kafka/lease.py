@@ -42,8 +42,7 @@ from msgspec.structs import replace
 
 from dataflows.clock import boot_time_s
 from dataflows.kafka.client import (
-    NO_COORDINATOR_YET,
-    TRANSIENT,
+    PASSING,
     MakeConsumer,
     MakeProducer,
     make_consumer,
@@ -117,7 +116,7 @@ class Lease:
 
     def _not_given(self, error: KafkaException) -> str:
         what = f"the lease on output topic {self._topic} cannot be taken: {describe(error)}"
-        if error.args[0].code() in TRANSIENT | NO_COORDINATOR_YET:
+        if error.args[0].code() in PASSING:
             return f"{what}; start again once Kafka's coordinator answers"
         return (
             f"{what}; the broker must allow transactions (or set HEARTWHEEL_FENCING=false and see "

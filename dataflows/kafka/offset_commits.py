@@ -6,13 +6,7 @@ from threading import Lock
 
 from confluent_kafka import KafkaError, TopicPartition
 
-from dataflows.kafka.client import (
-    NO_COORDINATOR_YET,
-    TRANSIENT,
-    MakeConsumer,
-    consumer_options,
-    make_consumer,
-)
+from dataflows.kafka.client import PASSING, MakeConsumer, consumer_options, make_consumer
 from dataflows.logs import log
 from dataflows.settings import Settings
 
@@ -70,7 +64,7 @@ class OffsetCommitter:
 
     def _note(self, error: KafkaError | None) -> None:
         """Log a failure that does not pass by itself, once until a commit has succeeded."""
-        if error is not None and error.code() in TRANSIENT | NO_COORDINATOR_YET:
+        if error is not None and error.code() in PASSING:
             return
         if error is not None and not self._failing:
             log.warning(

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from dataflows.kafka.client import NO_COORDINATOR_YET, TRANSIENT
+from dataflows.kafka.client import PASSING
 from dataflows.logs import announced
 
 PATIENCE_S = 60.0
@@ -31,7 +31,22 @@ def patiently(ask: Callable[[], Answer], what: str, patience_s: float = PATIENCE
             try:
                 return ask()
             except KafkaException as error:
-                passes = error.args[0].code() in TRANSIENT | NO_COORDINATOR_YET
+                passes = error.args[0].code() in PASSING
                 if not passes or time.monotonic() > deadline_s:
                     raise
                 time.sleep(AGAIN_S)
+
+
+def bounds(
+    consumer: Consumer, topic: str, partition: int, patience_s: float = PATIENCE_S
+) -> tuple[int, int]:
+    """Return the first offset of a partition and the one after its last record.
+
+    Raises KafkaException as `patiently` does.
+    """
+    place = TopicPartition(topic, partition)
+    return patiently(
+        lambda: consumer.get_watermark_offsets(place, min(patience_s, ASK_S)),
+        f"the end of {topic}/{partition}",
+        patience_s,
+    )

@@ -24,13 +24,13 @@ from threading import Lock
 from typing import cast
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message
 
 from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.gaps import gap_of, output_fault
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import AlreadyWritten, Outbox
-from dataflows.kafka.patience import ASK_S, patiently
+from dataflows.kafka.patience import bounds
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
 from dataflows.logs import log
 from dataflows.settings import Settings
@@ -102,13 +102,8 @@ class OutputReader:
         Raises ReconcileError if the broker does not answer.
         """
         self.waiting = True
-        place = TopicPartition(topic, partition)
         try:
-            return patiently(
-                lambda: self._open().get_watermark_offsets(place, min(timeout_s, ASK_S)),
-                f"the end of {topic}/{partition}",
-                timeout_s,
-            )
+            return bounds(self._open(), topic, partition, timeout_s)
         except KafkaException as error:
             msg = f"the end of {topic}/{partition} cannot be read: {error.args[0].str()}"
             raise ReconcileError(msg) from None

@@ -6,10 +6,14 @@ from threading import Event
 from confluent_kafka import KafkaException
 
 from dataflows.kafka.consumer import SharedConsumer
-from dataflows.kafka.input_topics import InputTopics, MakeAdmin, describe_inputs, other_topic
+from dataflows.kafka.input_topics import (
+    InputTopics,
+    MakeAdmin,
+    describe_inputs,
+    find_inputs,
+    other_topic,
+)
 from dataflows.kafka.metadata import partition_counts
-from dataflows.kafka.patience import patiently
-from dataflows.kafka.source_errors import source_error
 from dataflows.logs import log
 from dataflows.metrics import UNREAD_PARTITIONS
 from dataflows.settings import Settings
@@ -49,13 +53,7 @@ class TopicWatch:
                 f"{settings.bootstrap_servers}; create it or correct HEARTWHEEL_INPUT_TOPICS"
             )
             raise ConfigError(msg)
-        try:
-            self.begun = self.now = patiently(self._describe, "what its input topics are")
-        except KafkaException as error:
-            raise source_error(None, None, error.args[0]) from None
-
-    def _describe(self) -> InputTopics:
-        return describe_inputs(self._admin(), self._settings)
+        self.begun = self.now = find_inputs(self._admin(), settings)
 
     def is_there(self, topic: str, number: int) -> bool:
         """Say whether there is such a partition."""
@@ -74,7 +72,7 @@ class TopicWatch:
     def look(self) -> None:
         """Take in what is there by now; a topic that was made anew ends the run."""
         try:
-            found = self._describe()
+            found = describe_inputs(self._admin(), self._settings)
             if found != self.now:
                 self._consumer.open().list_topics(
                     None, timeout=LOOK_S

@@ -8,16 +8,13 @@ anything, and so is a store that has been lost.
 from collections.abc import Iterator
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-
 from dataflows.kafka.client import MakeConsumer, make_admin, make_consumer
 from dataflows.kafka.gaps import input_fault, output_fault
-from dataflows.kafka.input_topics import describe_inputs
+from dataflows.kafka.input_topics import find_inputs
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.owner import Owner, OwnerSign, owner_in
 from dataflows.kafka.reconcile import OutputReader, stray_fault
-from dataflows.kafka.source_errors import source_error
 from dataflows.settings import Settings
 from heartwheel.store.identity import Identity, bind, read_identity
 from heartwheel.store.offsets import StoredOffsets
@@ -80,6 +77,14 @@ class StartCheck:
         yield from (input_fault(gap) for _, gap in offsets.input_gaps(settings, reader))
         yield from (output_fault(gap) for _, gap in offsets.output_gaps(settings, reader))
 
+    def other_topics(self) -> Iterator[str]:
+        """Yield a line for each input topic that is not the one that was read.
+
+        A run finds them when it opens its input.
+        """
+        found = find_inputs(make_admin(self._settings), self._settings)
+        yield from self._offsets.other_topics(found)
+
     def strays(self) -> Iterator[str]:
         """Yield a line for each partition with records of somebody else.
 
@@ -129,13 +134,8 @@ def topic_faults(settings: Settings, folder: Path) -> Iterator[str]:
     """
     with Recovery(folder) as recovery:
         identity = read_identity(recovery)
-        offsets = StoredOffsets(recovery)
     check = StartCheck(settings, folder, identity or Identity(""))
-    found = list(check.faults())
-    try:
-        found += offsets.other_topics(describe_inputs(make_admin(settings), settings))
-    except KafkaException as error:
-        raise source_error(None, None, error.args[0]) from None
+    found = [*check.faults(), *check.other_topics()]
     yield from found
     if not found:
         yield from check.strays()
