@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.broker import fetch_kafka
@@ -126,11 +127,10 @@ class Round:
         proxies = self._kafka.proxies
         cut = proxies if self._random.random() < 0.3 else [self._random.choice(proxies)]
         self.faults["networks cut"] += 1
-        for proxy in cut:
-            proxy.disconnect()
-        self._kill_meanwhile(self._random.uniform(1, 12))
-        for proxy in cut:
-            proxy.connect()
+        with ExitStack() as network:
+            for proxy in cut:
+                network.enter_context(proxy.cut())
+            self._kill_meanwhile(self._random.uniform(1, 12))
 
     def _kill_meanwhile(self, seconds: float) -> None:
         """Let time pass; half of the time runs are killed in it."""

@@ -80,12 +80,13 @@ class Broker:
         heap: str = "512m",
         properties: str = "",
         scram: tuple[str, ...] = (),
+        controller: int | None = None,
     ) -> None:
         """Format the storage; `start` starts it. What properties say wins over the usual ones."""
         self._libs = f"{fetch_kafka()}/*"
         self._heap = heap
         self._folder = folder
-        self._port, self._controller = free_port(), free_port()
+        self._port, self._controller = free_port(), controller or free_port()
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._properties = folder / "server.properties"

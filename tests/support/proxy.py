@@ -78,19 +78,11 @@ class Proxy:
 
         What a sender has reset meanwhile does not arrive, because it was never taken from it.
         """
-        self.disconnect()
+        self._connected.clear()
         try:
             yield
         finally:
-            self.connect()
-
-    def disconnect(self) -> None:
-        """Cut the network until `connect`."""
-        self._connected.clear()
-
-    def connect(self) -> None:
-        """Make the network whole again."""
-        self._connected.set()
+            self._connected.set()
 
     def close(self) -> None:
         """Take no more connections."""
@@ -157,8 +149,15 @@ def _is_reset(client: socket.socket) -> bool:
 class ProxiedBroker(Broker):
     """A broker that is reached directly and through a proxy."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        heap: str = "512m",
+        properties: str = "",
+        controller: int | None = None,
+    ) -> None:
         """Make the broker and its proxy."""
         proxy, behind = free_port(), free_port()
-        super().__init__(folder, properties=PROPERTIES.format(proxy=proxy, behind=behind))
+        properties = PROPERTIES.format(proxy=proxy, behind=behind) + properties
+        super().__init__(folder, heap, properties, controller=controller)
         self.proxy = Proxy(proxy, behind)

@@ -6,18 +6,14 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from tests.support.broker import Broker, free_port
-from tests.support.proxy import Proxy
+from tests.support.broker import free_port
+from tests.support.proxy import ProxiedBroker
 
 COUNT = 3
 WHOLE_S = 90
 PROPERTIES = """
 node.id={node}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{controller},\
-PROXIED://127.0.0.1:{behind}
-advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},PROXIED://127.0.0.1:{proxy}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 min.insync.replicas=2
 offsets.topic.replication.factor=3
 transaction.state.log.replication.factor=3
@@ -32,15 +28,16 @@ class ThreeBrokers:
         """Format the storage; `start` starts them."""
         controllers = [free_port() for _ in range(COUNT)]
         voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(controllers, 1))
-        self.brokers: list[Broker] = []
-        self.proxies: list[Proxy] = []
-        for node, controller in enumerate(controllers, 1):
-            proxy, behind = free_port(), free_port()
-            properties = PROPERTIES.format(
-                node=node, voters=voters, controller=controller, proxy=proxy, behind=behind
+        self.brokers = [
+            ProxiedBroker(
+                folder / str(node),
+                "384m",
+                PROPERTIES.format(node=node, voters=voters),
+                controller,
             )
-            self.brokers.append(Broker(folder / str(node), "384m", properties))
-            self.proxies.append(Proxy(proxy, behind))
+            for node, controller in enumerate(controllers, 1)
+        ]
+        self.proxies = [broker.proxy for broker in self.brokers]
 
     @property
     def address(self) -> str:
