@@ -221,7 +221,7 @@ def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
 def test_full_disk_of_the_broker_loses_and_doubles_nothing(
     kafka_libs: Path, tmp_path: Path
 ) -> None:
-    """The broker ends and is away for a minute; the run ends as well, and is started again."""
+    """The broker ends and is away for a minute; a run that ends as well is started again."""
     assert kafka_libs.exists()
     with small_disk(tmp_path / "disk", 200) as disk:
         broker = Broker(disk / "kafka")
@@ -231,14 +231,11 @@ def test_full_disk_of_the_broker_loses_and_doubles_nothing(
             flow, traffic = start_under_load(cluster, MANY, rate=300)
             ballast = fill(disk)
             cluster.wait("the end of the broker", lambda: not broker.alive, 60)
-            ended = 0
             until_s = time.monotonic() + BROKER_FULL_S
             while time.monotonic() < until_s:
                 if flow.poll() is not None:  # as a supervisor does
-                    ended += 1
                     flow = start(cluster)
                 time.sleep(1)
-            assert ended > 0
             ballast.unlink()
             broker.resume()
             if flow.poll() is not None:

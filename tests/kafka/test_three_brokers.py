@@ -62,6 +62,12 @@ def replicated(kafka: ThreeBrokers, tmp_path: Path) -> Iterator[Cluster]:
         broker.resume()
 
 
+def bad_records(cluster: Cluster) -> int:
+    """Return how many records of the input are no event: a sender may have sent one twice."""
+    records = (record for topic in cluster.inputs for record in cluster.read(topic))
+    return sum((record.value or b"").startswith(b"bad") for record in records)
+
+
 def put_topic(cluster: Cluster, name: str, node: int) -> None:
     """Make a topic of one partition that is on one broker only."""
     topic = NewTopic(name, 1, replica_assignment=[[node]], config={"min.insync.replicas": "1"})
@@ -156,7 +162,10 @@ def test_dead_letter_topic_without_leader_holds_up_no_session(
     replicated.flush()
     replicated.wait("beats", lambda: len(replicated.sessions().get("later", ())) > 3, 60)
     kafka.brokers[2].resume()
-    replicated.wait("the letters", lambda: len(replicated.read(letters)) == 501, 60)
+    count = bad_records(replicated)
+    assert count > 500
+    replicated.wait("the letters", lambda: len(replicated.read(letters)) >= count, 60)
     stop(replicated, flow)
-    assert len(replicated.read(letters)) == 501
+    origins = [tuple(sorted(record.headers.items())) for record in replicated.read(letters)]
+    assert len(set(origins)) == len(origins) == count
     check_whole(replicated.sessions())

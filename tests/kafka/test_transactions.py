@@ -65,6 +65,11 @@ def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> None:
     assert flow.wait(30) == 0, cluster.errors(flow)
 
 
+def heartbeats(cluster: Cluster, session: str) -> list[Heartbeat]:
+    """Return the heartbeats of a session."""
+    return [e for e in cluster.sessions().get(session, ()) if isinstance(e, Heartbeat)]
+
+
 def stored_offset(cluster: Cluster) -> int:
     """Return the next offset of partition 0 of pc in the store."""
     folder = cluster.variables["HEARTWHEEL_RECOVERY_DIR"]
@@ -82,7 +87,8 @@ def test_partition_that_ends_with_a_marker_is_read_to_its_end(
     flow = cluster.start(HEARTWHEEL_HTTP_PORT=str(port))
     for number in range(20):
         sender.commit("Start", "p1", f"s{number}")
-    cluster.wait("sessions", lambda: len(cluster.sessions()) == 20)
+    # A heartbeat comes only once all is read, the last marker included.
+    cluster.wait("a heartbeat", lambda: heartbeats(cluster, "s19"))
     cluster.wait("no lag", lambda: not lag(port))
     stop(cluster, flow)
     assert stored_offset(cluster) == 40
@@ -131,7 +137,6 @@ def test_time_waits_for_an_open_transaction(cluster: Cluster, sender: Transactio
     assert not cluster.errors(flow).count("no answer from Kafka")
     sender.producer.commit_transaction(10)
     cluster.wait("the end", lambda: kinds(cluster.sessions()["one"])[-1] == "end ended")
-    beats = [e for e in cluster.sessions()["one"] if isinstance(e, Heartbeat)]
-    assert max(beat.time_ms for beat in beats) <= ended_ms
+    assert max(beat.time_ms for beat in heartbeats(cluster, "one")) <= ended_ms
     cluster.wait("the other", lambda: "two" in cluster.sessions())
     stop(cluster, flow)
