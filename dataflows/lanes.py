@@ -169,6 +169,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         """Return the lane's own state as plain values; its sessions are in the store."""
         assert self._lane is not None
         self._kept_awake = False
+        self._run.epochs.note_all_ended(self._clock.now_ms())
         stored: StoredLane = to_builtins(self._lane.state())
         return stored
 

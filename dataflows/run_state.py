@@ -10,6 +10,7 @@ from threading import Event, get_ident
 from msgspec import Struct, field
 
 from dataflows.clock import Clock, SteadyClock, elapsed_ms
+from dataflows.epoch_phase import EpochPhase
 from dataflows.messages import DeadLetter, RejectedByClock
 from dataflows.timestamps import Timestamps
 from session_logic.lane import Lane
@@ -32,6 +33,7 @@ class RunState(Struct, eq=False):
     elapsed_ms: Callable[[], int] = elapsed_ms
     # The lanes that have begun in this process, by number.
     lanes: dict[int, Lane] = field(default_factory=dict)
+    epochs: EpochPhase = field(default_factory=lambda: EpochPhase(0))
     # When each worker thread last turned by elapsed_ms, by its id; one without work has no entry.
     turned_ms: dict[int, int] = field(default_factory=dict)
     recent_dead_letters: deque[DeadLetter] = field(

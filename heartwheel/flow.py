@@ -34,7 +34,11 @@ def guarded_flow() -> Dataflow:
         if arguments.recovery_directory is None:
             msg = "give a recovery directory (-r): without one, each start sends everything again"
             raise ConfigError(msg)
-        settings = replace(load_settings(), recovery_dir=str(arguments.recovery_directory))
+        settings = replace(
+            load_settings(),
+            recovery_dir=str(arguments.recovery_directory),
+            snapshot_ms=int(arguments.snapshot_interval.total_seconds() * 1000),
+        )
         start_logs(settings)
         return _flow(settings, cluster_of(arguments.process_id, arguments.addresses, 1))
     except HeartwheelError as error:

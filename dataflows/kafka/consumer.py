@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from threading import Lock
 from typing import cast
 from uuid import uuid4
@@ -76,9 +77,9 @@ class SharedConsumer:
         # One worker thread polls for all, so that the messages of a partition keep their order.
         self._polling = Lock()
         self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_MESSAGES, idle_ms=IDLE_MS)
-        self._wake_ms = 0
+        self._wake_ms = self._awake_ms = 0
         self._fetched_early = 0  # messages that came while a lane was restored
-        self.wake_at = system_time(0)
+        self._awake_at = system_time(0)
         self.name = uuid4().hex  # of this consumer among those of the cluster
         self._renewed_ms = 0
         self._checked_ms = 0
@@ -163,7 +164,7 @@ class SharedConsumer:
             raise self.failure
         self._invalidate_ends(consumer, self._contact.held_until_pause(now))
         if self._has_enough():
-            self._wake(self._tick.next_ms(now))
+            self._wake_ms = self._tick.next_ms(now)
             return
         messages = consumer.consume(MAX_POLL, 0)  # gives statistics to the contact as well
         if messages:
@@ -178,7 +179,7 @@ class SharedConsumer:
         self._invalidate_ends(consumer, self._contact.held_until_loss())
         self._backlog.note_poll(consumer, len(messages), now)
         self._tick.note_work(now, len(messages))
-        self._wake(now if len(messages) == MAX_POLL else self._tick.next_ms(now))
+        self._wake_ms = now if len(messages) == MAX_POLL else self._tick.next_ms(now)
 
     def _has_enough(self) -> bool:
         """Say whether the lanes are slower than Kafka, or cannot do anything yet.
@@ -194,9 +195,12 @@ class SharedConsumer:
             or (self._fetched_early > MAX_PENDING and self._run.restoring())
         )
 
-    def _wake(self, at_ms: int) -> None:
-        self._wake_ms = at_ms
-        self.wake_at = self._clock.at_ms(at_ms)
+    def awake_at(self) -> datetime:
+        """Return when to poll next; every partition asks after each of its turns."""
+        awake_ms = self._run.epochs.turn_ms(self._wake_ms)
+        if awake_ms != self._awake_ms:
+            self._awake_ms, self._awake_at = awake_ms, self._clock.at_ms(awake_ms)
+        return self._awake_at
 
     def _dispatch(self, consumer: Consumer, messages: Iterable[KafkaMessage], now: int) -> None:
         """Give each partition its messages, and tell it where its log ended."""

@@ -18,6 +18,7 @@ from datetime import datetime
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, KafkaException
 
+from dataflows.epoch_phase import EpochPhase
 from dataflows.formats import Position, SourceState, read_position, source_state
 from dataflows.kafka.client import MakeConsumer, make_admin, make_consumer
 from dataflows.kafka.consumer import SharedConsumer
@@ -56,12 +57,14 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
         self.consumer = SharedConsumer(settings, run, on_tick, make_consumer)
         self.topics = TopicWatch(settings, self.consumer, make_admin)
         self._stored: dict[str, Position] = {}
-        self._number, self._processes = 0, 1
+        self._snapshot_ms = settings.snapshot_ms
+        self.share(0, 1)
         self.parts = 0  # that were there at the start, in all processes
 
     def share(self, number: int, processes: int) -> None:
         """Be the source of one process of several, so that they share partitions evenly."""
         self._number, self._processes = number, processes
+        self.run.epochs = EpochPhase(self._snapshot_ms, alone=processes == 1)
 
     def check(self, stored: Mapping[str, object] = NOTHING) -> None:
         """Take in what the store has of this source, by part; say what is not there any more.
@@ -154,10 +157,12 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
         self._position = position  # before it is read
         self._platform = source.platforms[topic]
         self._part: InputPartition | None = None
+        self._run = source.run
         self._stop = source.run.stop
         self._told_stop = False
         self._told_begin = True  # but for one that is new
         self._snapshot_s: float | None = None  # when the last one began, until it is complete
+        self._epochs = 0  # that have ended
 
     def begin(self, *, anywhere: bool = False) -> InputPartition:
         """Begin to read at the position; anywhere: where the settings say."""
@@ -186,9 +191,11 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
         if not self._told_begin:
             return self._tell_begin()
         consumer, part = self._consumer, self._part
-        if self._snapshot_s is not None and part is not None:
+        if self._snapshot_s is not None:
             # Bytewax asks for more only when everything of the epoch before has been stored.
-            consumer.snapshots.note(part, self._snapshot_s)
+            self._run.epochs.note_begin(self._epochs, self._run.clock.now_ms())
+            if part is not None:
+                consumer.snapshots.note(part, self._snapshot_s)
         self._snapshot_s = None
         if self._stop.is_set():
             return self._tell_stop()
@@ -223,13 +230,15 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
     def next_awake(self) -> datetime | None:
         """Return when the consumer is polled next, or when to look whether there is a partition."""
         if self._part is None:
-            clock = self._source.run.clock
-            return clock.at_ms(clock.now_ms() + SPARE_MS)
-        return self._consumer.wake_at
+            clock = self._run.clock
+            return clock.at_ms(self._run.epochs.turn_ms(clock.now_ms() + SPARE_MS))
+        return self._consumer.awake_at()
 
     def snapshot(self) -> SourceState:
         """Return the position."""
         self._snapshot_s = time.monotonic()
+        self._epochs += 1
+        self._run.epochs.note_end(self._epochs, self._run.clock.now_ms())
         if self._part is None:
             return source_state(self._position)
         return source_state(self._position._replace(offset=self._part.store()))

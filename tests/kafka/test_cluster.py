@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from http.client import HTTPConnection
 
@@ -14,6 +15,8 @@ from tests.support.events import kinds
 
 DEVICES = 500
 STOP_S = 20
+# A process that is behind says so more often than this.
+QUIET_S = 12
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 Flow = subprocess.Popen[str]
@@ -24,10 +27,13 @@ def start_threads(cluster: Cluster) -> list[Flow]:
     return [cluster.start("run", "-w", "2", **ALL)]
 
 
-def start_processes(cluster: Cluster) -> list[Flow]:
+def start_processes(cluster: Cluster, **variables: str) -> list[Flow]:
     """Start two processes."""
     addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
-    return [cluster.start("run", "-i", str(number), "-a", addresses, **ALL) for number in range(2)]
+    return [
+        cluster.start("run", "-i", str(number), "-a", addresses, **ALL, **variables)
+        for number in range(2)
+    ]
 
 
 def send(cluster: Cluster, kind: str, devices: range, session: str) -> None:
@@ -151,3 +157,27 @@ def ready(port: int) -> str:
     answer = connection.getresponse().read().decode()
     connection.close()
     return answer
+
+
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_pause_of_one_process_leaves_no_trace(cluster: Cluster, number: int) -> None:
+    """Their epochs end together again, so that all input is read all the while."""
+    flows = start_processes(cluster, HEARTWHEEL_SNAPSHOT_MS="1000")
+    send(cluster, "Start", range(DEVICES), "a")
+    wait_for(cluster, "beat 1", DEVICES)
+    flows[number].send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    flows[number].send_signal(signal.SIGCONT)
+
+    def behind() -> int:
+        return sum(cluster.errors(flow).count("catching up") for flow in flows)
+
+    count, since_s = behind(), time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal count, since_s
+        if (now := behind()) != count:
+            count, since_s = now, time.monotonic()
+        return time.monotonic() - since_s > QUIET_S
+
+    cluster.wait("nobody behind", quiet, 60)

@@ -26,7 +26,7 @@ from session_logic import journal
 from session_logic.lane import NEVER_MS, PAUSE_MS
 from session_logic.restoring import read_lane_state
 from tests.simulation.cluster import Run, World
-from tests.simulation.engine import Database
+from tests.simulation.engine import EPOCH_MS, Database
 from tests.simulation.history import Past, Skip
 from tests.simulation.judge import Judge, letter_of
 from tests.support.fake_kafka import Log, Record, Where
@@ -82,6 +82,7 @@ class Simulation:
             lanes=LANES,
             **self._some_rules(),
             tick_ms=5,
+            snapshot_ms=EPOCH_MS,
             monitor_group="",  # it has a client of its own
             new_store=seed % 2 == 0,  # then a lane begins at the end of its partition
             restore_timeout_ms=10**9,
