@@ -18,8 +18,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.broker import ROOT, free_port
+from tests.support.broker import ROOT
 from tests.support.manifests import MONITORING, OVERLAYS, Manifest, named, objects, render
+from tests.support.ports import free_port
 
 VERSION = "1.37.2"
 OPERATOR = "0.95.1"

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from dataflows.settings_sources import environment
-from tests.support.broker import free_port
 from tests.support.cluster import Cluster
 from tests.support.pages import README
+from tests.support.ports import free_port
 
 INSTALL = "pip install"
 URL = re.compile(r"http://\S+/devices/(\S+)")

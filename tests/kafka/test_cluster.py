@@ -8,10 +8,10 @@ from http.client import HTTPConnection
 
 import pytest
 
-from tests.support.broker import free_port
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
 from tests.support.events import kinds
+from tests.support.ports import free_port
 
 DEVICES = 500
 STOP_S = 20

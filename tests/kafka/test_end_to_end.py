@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.support.broker import free_port
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.scenarios import BAD, VARIABLES, check_scenarios
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from session_logic.events import Heartbeat, SessionActive, SessionEnd
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.cluster import Cluster
 from tests.support.disk import fill, small_disk
 from tests.support.missing import COMPILER, require
+from tests.support.ports import free_port
 from tests.support.traffic import (
     Traffic,
     catch_up,

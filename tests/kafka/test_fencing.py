@@ -13,9 +13,10 @@ import pytest
 
 from session_logic.codec import decode_output
 from session_logic.events import OutputEvent
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.proxy import Api, ProxiedBroker
 from tests.support.traffic import ALL
 

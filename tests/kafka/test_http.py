@@ -7,9 +7,10 @@ import sys
 import time
 
 from dataflows.settings_sources import environment
-from tests.support.broker import ROOT, Broker, free_port
+from tests.support.broker import ROOT, Broker
 from tests.support.cluster import Cluster
 from tests.support.endpoint import STOP_S, TOKEN, get, start
+from tests.support.ports import free_port
 
 DEVICES = 40
 

@@ -12,8 +12,8 @@ from dataflows.metrics import REASONS
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import Heartbeat, OutputEvent, Rejected, SessionEnd
 from session_logic.keys import key_group_of, lane_of
-from tests.support.broker import free_port
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.scenarios import BAD, VARIABLES, check_scenarios
 from tests.support.scrape import Metrics
 

@@ -6,9 +6,9 @@ from itertools import cycle
 from confluent_kafka import Producer
 
 from session_logic.events import SessionEnd
-from tests.support.broker import free_port
 from tests.support.cluster import Cluster
 from tests.support.events import kinds
+from tests.support.ports import free_port
 from tests.support.scrape import Metrics
 
 FILLERS = 100_000

@@ -7,9 +7,10 @@ import pytest
 
 from dataflows.settings_sources import environment
 from session_logic.rules import Rules
-from tests.support.broker import ROOT, create_topics, free_port
+from tests.support.broker import ROOT, create_topics
 from tests.support.cluster import Cluster
 from tests.support.events import kinds
+from tests.support.ports import free_port
 from tests.support.traffic import Traffic, check, stop, wait_for_model
 
 RULES = Rules(1_000, 20_000, catch_up="all")

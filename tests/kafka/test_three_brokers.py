@@ -11,9 +11,10 @@ import pytest
 from confluent_kafka.admin import NewTopic
 
 from session_logic.events import Heartbeat, SessionEnd
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.scrape import Metrics
 from tests.support.three_brokers import ThreeBrokers
 from tests.support.traffic import (

@@ -10,10 +10,10 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from session_logic.events import Heartbeat, SessionEnd
-from tests.support.broker import free_port
 from tests.support.cluster import Cluster
 from tests.support.command import command
 from tests.support.events import kinds
+from tests.support.ports import free_port
 from tests.support.scrape import Metrics
 
 pytestmark = pytest.mark.slow

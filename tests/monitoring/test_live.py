@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.cluster import Cluster
 from tests.support.expressions import (
     RULES,
@@ -19,6 +19,7 @@ from tests.support.expressions import (
     of_rules,
     selected,
 )
+from tests.support.ports import free_port
 from tests.support.prometheus import BEARER, Prometheus
 from tests.support.traffic import Traffic
 

@@ -3,13 +3,14 @@
 import fcntl
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 POM = ROOT / "tests" / "support" / "kafka-pom.xml"
@@ -61,14 +62,6 @@ def _download(part: Path) -> None:
     command = ["mvn", "-q", "-B", "-C", "-f", str(POM), "dependency:copy-dependencies"]
     subprocess.run([*command, f"-DoutputDirectory={part}", "-DincludeScope=runtime"], check=True)
     part.rename(LIBS)
-
-
-def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Broker:

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from tests.support.broker import free_port
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 
 STOP_S = 20
 TOKEN = "correct-horse"  # noqa: S105

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.support.broker import free_port
 from tests.support.missing import PROMETHEUS, require
+from tests.support.ports import free_port
 
 START_TIMEOUT_S = 30
 BEARER = "of-the-scrapes"

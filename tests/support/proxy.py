@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
+from tests.support.ports import free_port
 
 # Length of the frame, API key, version, correlation id.
 HEADER = struct.Struct(">ihhi")

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 
 USER, PASSWORD = "heartwheel", "correct-horse-battery"
 # The plain listener is the test's own, and its user may do everything.

@@ -15,8 +15,8 @@ from session_logic.journal import JournalState
 from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import Lane
 from session_logic.restoring import STATE_VERSION, LaneState
-from tests.support.broker import free_port
 from tests.support.clocks import T
+from tests.support.ports import free_port
 
 SETTINGS = Settings(lanes=2, heartbeat_ms=1_000, max_session_ms=10_000)
 HOSTILE = "a/../b\n<img src=x onerror=alert(1)>\"'&%2f\u2028\U0001f3ae"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 from tests.support.proxy import ProxiedBroker
 
 COUNT = 3

@@ -10,7 +10,8 @@ from dataflows.settings import Settings
 from dataflows.settings_sources import environment, load_settings
 from heartwheel.http.listener import bind
 from session_logic.errors import ConfigError
-from tests.support.broker import ROOT, free_port
+from tests.support.broker import ROOT
+from tests.support.ports import free_port
 from tests.support.serving import TOKEN, Client
 
 
