@@ -107,13 +107,17 @@ class Order(Struct):
         """Keep what is before the offsets that are stored, and the change to the stored rules."""
 
         before, later = self.taken[: self.kept], self.taken[self.kept :]
-        changes = [n for n, event in enumerate(later) if isinstance(event, Change)]
-        last = max((n for n in changes if later[n].is_to(rules)), default=-1)
+
+        def shows(event: Event) -> bool:
+            if isinstance(event, Change):
+                return event.is_to(rules)
+            return event.offset < offsets.get(event[:2], 0)
+
+        # What comes before something stored is stored; of a change that may be all that shows it.
+        last = max((n for n, event in enumerate(later) if shows(event)), default=-1)
 
         def is_stored(n: int, event: Event) -> bool:
-            if isinstance(event, Change):
-                return n <= last
-            return event.offset < offsets.get(event[:2], 0)
+            return n <= last if isinstance(event, Change) else shows(event)
 
         kept = before + [event for n, event in enumerate(later) if is_stored(n, event)]
         assert self.taken[: len(kept)] == kept, "a snapshot has later facts without earlier ones"
