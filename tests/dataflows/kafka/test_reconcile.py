@@ -83,6 +83,16 @@ def test_lanes_learn_only_once(resume: Resume) -> None:
     assert resume.sent == {}
 
 
+def test_record_that_was_compacted_away_is_known_by_a_later_one(resume: Resume) -> None:
+    """Compaction leaves the last record of a device, and they are written in order."""
+    records = batch(active(DEVICES[0]), beat(1, DEVICES[0]), beat(2, DEVICES[0]))
+    resume.append(0, *batch(active(DEVICES[0]), beat(1, DEVICES[0])).values)
+    resume.log.at(("out", 0))[0].hidden = True
+    resume.resume(0, 0, records)
+    resume.reconciliation.reconcile()
+    assert decoded(resume.sent[0]) == [beat(2, DEVICES[0])]
+
+
 def test_store_without_an_offset_begins_at_the_end(resume: Resume) -> None:
     """A migrated lane knows that nothing of it is under way."""
     resume.append(0, *batch(active(DEVICES[0])).values)
