@@ -29,11 +29,12 @@ class OtherTopicError(ConfigError):
 class InputTopics(Struct, frozen=True):
     """The input topics that there are, as (id, partitions), and the id of their cluster.
 
-    An id that Kafka does not tell is "".
+    An id that Kafka does not tell is "". The partitions of the output topic are 0 if it is missing.
     """
 
     cluster_id: str
     topics: dict[str, tuple[str, int]]
+    output_partitions: int = 0
 
     def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has; 0 where there is none."""
@@ -54,6 +55,8 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
     Raises KafkaException if it does not answer or refuses.
     """
     cluster = admin.list_topics(timeout=METADATA_TIMEOUT_S)
+    output = cluster.topics.get(settings.output_topic)
+    output_partitions = 0 if output is None or output.error else len(output.partitions)
     if cluster.controller_id not in cluster.brokers:
         # The broker that is built into librdkafka: it has no controller, and so tells no ids.
         counts = {
@@ -62,7 +65,7 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
             if name in settings.input_topics and found.error is None
         }
         known = {name: ("", count) for name, count in counts.items() if count}
-        return InputTopics(cluster.cluster_id or "", known)
+        return InputTopics(cluster.cluster_id or "", known, output_partitions)
     wanted = admin.describe_topics(
         TopicCollection(list(settings.input_topics)), request_timeout=ASK_S
     )
@@ -78,7 +81,7 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
         else:
             topic_id = str(found.topic_id)  # only zeros, which are As, before Kafka 2.8
             topics[name] = "" if topic_id.strip("A=") == "" else topic_id, len(found.partitions)
-    return InputTopics(cluster.cluster_id or "", topics)
+    return InputTopics(cluster.cluster_id or "", topics, output_partitions)
 
 
 def find_inputs(admin: AdminClient, settings: Settings) -> InputTopics:

@@ -1,4 +1,4 @@
-"""What becomes of the input topics while a run goes on: made anew, or with more partitions."""
+"""What becomes of the topics while a run goes on: deleted, made anew, or with more partitions."""
 
 from functools import cache, partial
 from threading import Event
@@ -38,6 +38,8 @@ class TopicWatch:
         self._admin = cache(partial(make_admin, settings))
         self.begun = InputTopics("", {})
         self.now = self.begun
+        self._missing: set[str] = set()  # topics, as of the last look
+        self._gone: set[str] = set()  # those that have been told of
 
     def begin(self) -> None:
         """Take in which topics there are.
@@ -79,13 +81,41 @@ class TopicWatch:
                 )  # so that it knows them as well
         except KafkaException:
             return  # whoever reads says so
+        self._note_gone(found)
+        self._note_output(found.output_partitions)
         for topic in found.topics:
             error = other_topic(topic, self.begun.position(topic, 0), found.position(topic, 0))
             if error is not None:
                 self._consumer.failure = error
                 return
             self._note_partitions(topic, found.partitions(topic))
-        self.now = InputTopics(found.cluster_id, {**self.now.topics, **found.topics})
+        topics = {**self.now.topics, **found.topics}
+        self.now = InputTopics(found.cluster_id, topics, found.output_partitions)
+
+    def _note_gone(self, found: InputTopics) -> None:
+        """Say once that an input topic is not there any more; for a moment Kafka may not know."""
+        missing = self.now.topics.keys() - found.topics.keys()
+        gone, self._missing = missing & self._missing, missing
+        for topic in sorted(gone - self._gone):
+            log.warning(
+                "an input topic is not there any more, and the run goes on without it; no start "
+                "does, until it is there again or HEARTWHEEL_INPUT_TOPICS leaves it out",
+                topic=topic,
+            )
+        self._gone = gone
+
+    def _note_output(self, partitions: int) -> None:
+        """Say once that the output topic has more partitions than there are lanes."""
+        lanes = self._settings.lanes
+        if partitions > max(lanes, self.now.output_partitions):
+            log.warning(
+                "partitions were added to the output topic: this run goes on with those that it "
+                "has, but a start needs as many lanes as partitions; `heartwheel store migrate` "
+                "makes a store with more lanes",
+                topic=self._settings.output_topic,
+                partitions=partitions,
+                lanes=lanes,
+            )
 
     def _note_partitions(self, topic: str, count: int) -> None:
         """Say once that there are more, and whether they are read."""

@@ -133,7 +133,8 @@ class Admin:
         return answers
 
     def list_topics(self, timeout: float) -> SimpleNamespace:
-        return SimpleNamespace(cluster_id=self._log.cluster_id, controller_id=1, brokers={1: None})
+        about = {"cluster_id": self._log.cluster_id, "controller_id": 1, "brokers": {1: None}}
+        return SimpleNamespace(**about, topics=self._log.list_topics(None, timeout).topics)
 
 
 class Message:

@@ -289,7 +289,7 @@ def test_offset_that_is_gone_because_the_topic_was_made_anew_is_named_so() -> No
         part.next_batch()
 
 
-def test_topic_that_is_away_for_a_moment_says_nothing() -> None:
+def test_topic_that_is_away_for_a_moment_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Kafka may not tell of a topic, and not answer."""
     fake = FakeInput()
     source = fake.source()
@@ -299,6 +299,33 @@ def test_topic_that_is_away_for_a_moment_says_nothing() -> None:
     fake.log.topics["in"] = parts
     source.topics.look()
     assert source.topics.now == source.topics.begun
+    assert caplog.text == ""
+
+
+def test_input_topic_that_was_deleted_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Its sessions go on, and nothing more comes from it."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    del fake.log.topics["in"]
+    for _ in range(4):
+        source.topics.look()
+    (record,) = caplog.records
+    assert "an input topic is not there any more" in record.msg["event"]
+
+
+def test_partitions_that_are_added_to_the_output_topic_are_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Before a start refuses them."""
+    fake = FakeInput(lanes=1)
+    source = fake.source()
+    source.list_parts()
+    for count in (0, 3, 0):
+        fake.log.add_partitions("out", count)
+        source.topics.look()
+    (record,) = caplog.records
+    assert (record.msg["partitions"], record.msg["lanes"]) == (4, 1)
 
 
 class Leaderless:
