@@ -47,6 +47,7 @@ def plan_of(arguments: argparse.Namespace, cluster: Cluster) -> Plan:
         rate=HEADLINE_RATE * arguments.scale,
         steady_s=arguments.seconds,
         seed=arguments.seed,
+        bad=arguments.bad,
     )
 
 
@@ -172,6 +173,7 @@ def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
             "sessions": plan.sessions,
             "events_per_s": round(plan.rate),
             "lanes": arguments.lanes,
+            "bad": arguments.bad,
             "set": arguments.set,
             **measure(arguments, broker, cluster, folder),
         }
@@ -184,6 +186,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="length of the steady phase")
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--bad", type=int, default=0, help="records that are no events, for each hundred events"
+    )
     parser.add_argument(
         "--broker-dir",
         type=Path,

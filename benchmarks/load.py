@@ -19,8 +19,15 @@ SLICE_MS = 10
 ENDS, STARTS, REPLACED = 46, 46, 6
 
 
+# Records that are no events, each for another reason.
+BAD = b"", b"no JSON", b"{}", b'{"type":"GameStart","device_id":"bad"}'
+
+
 class Plan(Struct):
-    """What to send: sessions to start evenly over ramp_s, then rate events/s for steady_s."""
+    """What to send: sessions to start evenly over ramp_s, then rate events/s for steady_s.
+
+    bad is how many records that are no events come with each hundred of them.
+    """
 
     bootstrap_servers: str
     topics: list[str]
@@ -29,6 +36,7 @@ class Plan(Struct):
     rate: float
     steady_s: float
     seed: int
+    bad: int = 0
 
 
 class Load:
@@ -39,6 +47,7 @@ class Load:
         self._plan = plan
         self._random = random.Random(plan.seed)
         self._number = 0
+        self._bad_due = 0.0
         self._sessions: dict[int, str] = {}
         self._active: list[int] = []
         self._idle: list[int] = []
@@ -59,11 +68,17 @@ class Load:
             f'{{"type":"{kind}","device_id":"{name}","session_id":"{self._sessions[device]}"}}'
         ).encode()
         self._last = (self._plan.topics[device & 1], value, name)
-        self._produce()
+        self._produce(*self._last)
 
-    def _produce(self) -> None:
-        assert self._last is not None
-        topic, value, key = self._last
+    def _send_bad(self, count: float) -> None:
+        self._bad_due += count
+        while self._bad_due >= 1:
+            self._bad_due -= 1
+            number = self._random.randrange(1 << 20)
+            name = f"device-{number:010x}"
+            self._produce(self._plan.topics[number & 1], BAD[number % len(BAD)], name)
+
+    def _produce(self, topic: str, value: bytes, key: str) -> None:
         while True:
             try:
                 self._producer.produce(topic, value, key)
@@ -89,6 +104,7 @@ class Load:
         return devices.pop()
 
     def _steady(self, count: int, planned_ms: int) -> None:
+        self._send_bad(count * self._plan.bad / 100)
         for _ in range(count):
             kind = self._random.randrange(100)
             if kind < ENDS and self._active:
@@ -102,8 +118,8 @@ class Load:
             elif kind < ENDS + STARTS + REPLACED and self._active:
                 device = self._random.choice(self._active)
                 self._start(device, planned_ms)
-            else:
-                self._produce()
+            elif self._last is not None:
+                self._produce(*self._last)
 
     def _run(self, total: int, seconds: float, send: object) -> int:
         """Send total events evenly over seconds; return the worst lateness in ms."""
