@@ -17,7 +17,7 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from dataflows.kafka.client import MakeProducer, producer_options
+from dataflows.kafka.client import HANGING_MS, MakeProducer, producer_options
 from dataflows.kafka.headers import OWN, senders, size_of
 from dataflows.kafka.producer import DeliveryError
 from dataflows.logs import log
@@ -56,7 +56,11 @@ class LetterProducer:
                 "queue.buffering.max.messages": "500000",
                 "queue.buffering.max.kbytes": "262144",
             }
-            defaults = {"linger.ms": "5", "compression.type": "lz4"}
+            defaults = {
+                "linger.ms": "5",
+                "compression.type": "lz4",
+                "socket.timeout.ms": HANGING_MS,
+            }
             self._producer = self._make_producer(
                 producer_options(self._settings, required, defaults)
             )
