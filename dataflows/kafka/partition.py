@@ -112,8 +112,9 @@ class InputPartition:
         self.end = self.end.after(Signal.INVALIDATED)
 
     def refetch(self) -> TopicPartition:
-        """Return what is to be fetched again."""
+        """Return what is to be fetched again; Kafka then says anew what can be read."""
         self.goals.clear()
+        self.announced_offset = -1
         self.end = self.end.after(Signal.REFETCHED)
         return self.position()
 

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from dataflows.kafka.backlog import LOG_MS, MEASURE_MS, Backlog
+from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.partition import InputPartition
 from tests.support.clocks import T
 from tests.support.fake_input import FakeInput
@@ -99,6 +100,21 @@ def test_open_transaction_is_named_as_what_holds_the_input_up(
     assert warning["event"].startswith("an open transaction holds up the input")
     assert (warning["topic"], warning["partition"]) == ("in", 0)
     assert (warning["offset"], warning["records"]) == (3, 7)
+
+
+def test_silence_after_a_new_fetch_is_no_open_transaction(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What Kafka has said before tells nothing, and an answer that was too late is not seen."""
+    catching = Catching()
+    catching.read(3, T + 20_000)
+    catching.parts[0].skip_to(3)
+    catching.parts[0].end = EndOfInput.REFETCH
+    catching.parts[0].refetch()
+    catching.read(0, T + 20_000)
+    catching.read(0, T + 20_000 + LOG_MS)
+    (warning,) = [record.msg for record in caplog.records]
+    assert warning["event"].startswith("no answer from Kafka")
 
 
 def test_short_backlog_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
