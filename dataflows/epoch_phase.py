@@ -16,15 +16,16 @@ turn for that long, once, when their next epoch would end: it ends with the firs
 which is when the latest process ends its own. If this process is ahead by nearly an interval, its
 next epoch ends with the turn in which it sees that, and the one after that is made longer.
 
-What would break it: a turn that is taken all the same. It ends the epoch too early, and the next
-ROUNDS epochs begin again.
-"""
+What looks like a phase may be work that this process does after the end of its epoch, in each of
+them. Then the wait was for nothing, and it takes twice as many epochs until the next one.
 
-from collections import deque
+What would break it: a turn that is taken all the same. It ends the epoch too early, and the next
+epochs begin again.
+"""
 
 # Epochs that end so close to each other end together.
 APART_MS = 20
-ROUNDS = 3
+ROUNDS, MAX_ROUNDS = 3, 100
 
 
 class EpochPhase:
@@ -41,7 +42,10 @@ class EpochPhase:
         self._margin_ms = max(5, interval_ms // 10)
         self._ended = self._begun = 0  # the newest epoch that a partition here has ended, or left
         self._first_ms = self._last_ms = 0  # when the first and the last partition have ended it
-        self._phases_ms: deque[int] = deque(maxlen=ROUNDS)
+        # Of the epochs in a row that were apart: how many there were, and the shortest phase.
+        self._count, self._phase_ms = 0, 0
+        self._rounds = ROUNDS  # so many are waited for
+        self._waited_ms = 0  # the phase of the last wait
         self._from_ms = self._until_ms = 0  # no turn in between
 
     def note_end(self, epoch: int, now_ms: int) -> None:
@@ -61,10 +65,20 @@ class EpochPhase:
         if epoch <= self._begun:
             return  # another partition has said so
         self._begun = epoch
-        self._phases_ms.append((self._last_ms or now_ms) - self._first_ms)
-        phase_ms = min(self._phases_ms)
-        if len(self._phases_ms) < ROUNDS or phase_ms <= APART_MS:
+        self._note_phase((self._last_ms or now_ms) - self._first_ms)
+        if self._count >= self._rounds:
+            self._wait(now_ms)
+
+    def _note_phase(self, phase_ms: int) -> None:
+        if phase_ms <= APART_MS:
+            self._count, self._rounds, self._waited_ms = 0, ROUNDS, 0
             return
+        self._count += 1
+        self._phase_ms = phase_ms if self._count == 1 else min(self._phase_ms, phase_ms)
+
+    def _wait(self, now_ms: int) -> None:
+        """Make an epoch longer: the one that begins, or the one after it."""
+        phase_ms = self._phase_ms
         due_ms = self._first_ms + self._interval_ms
         if now_ms < due_ms:
             self._from_ms = due_ms - self._margin_ms
@@ -74,7 +88,9 @@ class EpochPhase:
         else:
             return  # what a snapshot takes leaves no time to wait
         self._until_ms = due_ms + phase_ms
-        self._phases_ms.clear()
+        in_vain = phase_ms > self._waited_ms // 2 > 0
+        self._rounds = min(2 * self._rounds, MAX_ROUNDS) if in_vain else ROUNDS
+        self._count, self._waited_ms = 0, phase_ms
 
     def turn_ms(self, wanted_ms: int) -> int:
         """Return when a partition has its next turn, which wants one at that time."""

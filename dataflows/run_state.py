@@ -33,6 +33,7 @@ class RunState(Struct, eq=False):
     elapsed_ms: Callable[[], int] = elapsed_ms
     # The lanes that have begun in this process, by number.
     lanes: dict[int, Lane] = field(default_factory=dict)
+    # When input partitions have their turns; the source says how long an epoch is.
     epochs: EpochPhase = field(default_factory=lambda: EpochPhase(0))
     # When each worker thread last turned by elapsed_ms, by its id; one without work has no entry.
     turned_ms: dict[int, int] = field(default_factory=dict)

@@ -143,6 +143,19 @@ def test_single_long_wait_is_an_accident_and_changes_nothing() -> None:
         assert phase.turn_ms(end_ms + 999) == end_ms + 999
 
 
+def test_work_that_looks_like_a_phase_is_waited_for_ever_more_rarely() -> None:
+    """A wait mends nothing there, and costs time in which nothing is read."""
+    phase = EpochPhase(1_000, alone=False)
+    waited = []
+    for epoch, end_ms in zip(count(1), range(1_000, 100_000, 1_060)):
+        phase.note_end(epoch, end_ms)
+        phase.note_all_ended(end_ms + 50)
+        phase.note_begin(epoch, end_ms + 60)
+        if phase.turn_ms(end_ms + 1_010) > end_ms + 1_010:
+            waited.append(epoch)
+    assert waited == [3, 6, 12, 24, 48]
+
+
 def test_snapshots_as_slow_as_the_interval_leave_no_time_to_wait() -> None:
     """Input must be read, and there is nothing that a wait would mend."""
     phase = EpochPhase(100, alone=False)
