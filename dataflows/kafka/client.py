@@ -58,7 +58,7 @@ PASSING = TRANSIENT | NO_COORDINATOR_YET
 _RETRIED = {"METADATAUPDATE", "ADDOFFSETS", "TXNOFFSETS", "ENDTXN", "TXNERR", "COORD"}
 
 
-class _Calm(logging.Filter):
+class Calm(logging.Filter):
     """Shows a lost connection once, as a warning, and no retry at all; lets all else pass.
 
     librdkafka logs each attempt of each of its threads as an error. It goes on by itself, and
@@ -68,6 +68,7 @@ class _Calm(logging.Filter):
     _last_s = float("-inf")
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a line is shown; one of a lost connection becomes a warning."""
         facility, text = str(record.args[0]), record.getMessage()  # type: ignore[index]
         if facility in _RETRIED or "retrying" in text or "enable.gapless.guarantee" in text:
             return False
@@ -80,7 +81,7 @@ class _Calm(logging.Filter):
 
 
 LOG = logging.getLogger("kafka")
-LOG.addFilter(_Calm())
+LOG.addFilter(Calm())
 
 
 def consumer_options(
