@@ -180,4 +180,4 @@ def test_pause_of_one_process_leaves_no_trace(cluster: Cluster, number: int) -> 
             count, since_s = now, time.monotonic()
         return time.monotonic() - since_s > QUIET_S
 
-    cluster.wait("nobody behind", quiet, 60)
+    cluster.wait("nobody behind", quiet, 90)
