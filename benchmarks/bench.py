@@ -116,12 +116,17 @@ def killed(
 
 
 def check(
-    cluster: Cluster, settings: Settings, window_ms: tuple[int, int], stopped_ms: int
+    cluster: Cluster,
+    settings: Settings,
+    window_ms: tuple[int, int],
+    stopped_ms: int,
+    *,
+    bad: bool,
 ) -> dict[str, object]:
     """Compare the output with the model; return this phase's part of the report."""
     print("check: reading the topics", flush=True)
     rules, latency = settings.rules(), Latency()
-    want = expected(facts(cluster.address, cluster.inputs), rules, stopped_ms)
+    want = expected(facts(cluster.address, cluster.inputs, bad=bad), rules, stopped_ms)
     events = latency.measured(outputs(cluster.address, cluster.output), window_ms)
     found = check_output(events, want, rules, stopped_ms - LAST_MS)
     begin_ms, end_ms = window_ms
@@ -160,7 +165,7 @@ def measure(
         load.end()
     store = settings.recovery_path()
     report["store_mb"] = round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1)
-    return report | check(cluster, settings, window_ms, stopped_ms)
+    return report | check(cluster, settings, window_ms, stopped_ms, bad=plan.bad > 0)
 
 
 def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:

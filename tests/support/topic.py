@@ -43,12 +43,14 @@ def _to_the_end(consumer: Consumer) -> Iterator[Message]:
                 return
 
 
-def facts(address: str, inputs: Mapping[str, str]) -> Iterator[Fact]:
-    """Yield the facts of input topics (topic -> platform), none of which may be rejected."""
+def facts(address: str, inputs: Mapping[str, str], *, bad: bool = False) -> Iterator[Fact]:
+    """Yield the facts of input topics (topic -> platform); without bad, no record may be none."""
     for topic, platform in inputs.items():
         for message in messages(address, topic):
             event = decode_input(message.value())
-            assert not isinstance(event, Rejected), event
+            if isinstance(event, Rejected):
+                assert bad, event
+                continue
             is_start = isinstance(event, GameStart)
             time_ms = message.timestamp()[1]
             yield Fact(is_start, event.device_id, event.session_id, platform, time_ms)
