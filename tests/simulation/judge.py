@@ -465,6 +465,6 @@ def _opened(reads: list[Read | Change]) -> dict[Life, int]:
     """Return how far time may have come when the start of each session was read first."""
     opened: dict[Life, int] = {}
     for read in reads:
-        if isinstance(read, Read):
+        if isinstance(read, Read) and read.fact.is_start:
             opened.setdefault(life_of_fact(read.fact), read.late_ms)
     return opened
