@@ -119,7 +119,10 @@ def test_history_has_every_kind_of_record() -> None:
     }
 
 
-@pytest.mark.parametrize("position", range(FACTS + 1))
+@pytest.mark.parametrize(
+    "position",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n % 3 > 0)) for n in range(FACTS + 1)],
+)
 def test_abort_anywhere_then_resume_sends_what_the_model_says(
     position: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,8 +88,8 @@ def cluster(begins_ms: Sequence[int], interval_ms: int) -> Bytewax:
     return Bytewax([Process([at_ms, at_ms], interval_ms, alone=False) for at_ms in begins_ms])
 
 
-@pytest.mark.parametrize("interval_ms", [100, 250, 1_000, 4_000])
-@pytest.mark.parametrize("late", [0.2, 0.5, 0.9, 0.97, 1, 2.5])
+@pytest.mark.parametrize("interval_ms", [100, 250, 1_000])
+@pytest.mark.parametrize("late", [0.2, 0.5, 0.97, 2.5])
 def test_process_that_was_paused_is_together_with_the_others_again(
     interval_ms: int, late: float
 ) -> None:
@@ -107,7 +107,7 @@ def test_process_that_was_paused_is_together_with_the_others_again(
 def test_processes_that_begin_apart_come_together(interval_ms: int) -> None:
     """Whatever their moments."""
     choice = random.Random(interval_ms)
-    for _ in range(20):
+    for _ in range(5):
         begins_ms = [choice.randrange(2 * interval_ms) for _ in range(choice.randrange(2, 5))]
         bytewax = cluster(begins_ms, interval_ms)
         bytewax.run(30 * interval_ms)

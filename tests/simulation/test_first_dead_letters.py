@@ -62,6 +62,7 @@ def test_first_dead_letters_of_a_store_are_written_once() -> None:
     assert counts["dead letters doubled"] == 0
 
 
+@pytest.mark.slow
 def test_dead_letters_before_their_beginning_is_stored_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -79,6 +79,7 @@ def test_any_bytes_come_back_as_they_were(tmp_path: Path) -> None:
     assert {line.timestamp_type for line in back} == {"append"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_frames_of_few")
 def test_recording_cut_anywhere_is_resumed_without_loss_or_double(tmp_path: Path) -> None:
     """Whatever a killed recorder has written, going on gives the same recording."""

@@ -107,7 +107,9 @@ def test_other_number_of_lanes_stops_a_run_before_it_connects(
     assert len(list(store.glob("*.sqlite3"))) == 2
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize(
+    "index", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))]
+)
 def test_part_of_an_earlier_moment_is_refused(index: int, tmp_path: Path) -> None:
     """A part restored alone would bring back old sessions, whatever part it is."""
     store = make(tmp_path / "store", 4, 20)
