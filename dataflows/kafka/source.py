@@ -158,7 +158,6 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
         self._platform = source.platforms[topic]
         self._part: InputPartition | None = None
         self._run = source.run
-        self._stop = source.run.stop
         self._told_stop = False
         self._told_begin = True  # but for one that is new
         self._snapshot_s: float | None = None  # when the last one began, until it is complete
@@ -197,7 +196,7 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
             if part is not None:
                 consumer.snapshots.note(part, self._snapshot_s)
         self._snapshot_s = None
-        if self._stop.is_set():
+        if self._run.stop.is_set():
             return self._tell_stop()
         part = part or self._begin_if_there()
         if part is None:

@@ -1,5 +1,6 @@
 """What becomes of the topics while a run goes on: deleted, made anew, or with more partitions."""
 
+from collections import Counter
 from functools import cache, partial
 from threading import Event
 
@@ -22,6 +23,8 @@ from session_logic.errors import ConfigError
 # So many partitions of a topic can be added while a run goes on, and are read at once.
 SPARE_PARTITIONS = 16
 LOOK_S = 10.0
+# A topic that is missing in so many looks in a row is gone.
+GONE_LOOKS = 2
 
 
 class TopicWatch:
@@ -38,8 +41,7 @@ class TopicWatch:
         self._admin = cache(partial(make_admin, settings))
         self.begun = InputTopics("", {})
         self.now = self.begun
-        self._missing: set[str] = set()  # topics, as of the last look
-        self._gone: set[str] = set()  # those that have been told of
+        self._missed: Counter[str] = Counter()  # topics that are missing, for how many looks
 
     def begin(self) -> None:
         """Take in which topics there are.
@@ -75,7 +77,9 @@ class TopicWatch:
         """Take in what is there by now; a topic that was made anew ends the run."""
         try:
             found = describe_inputs(self._admin(), self._settings)
-            if found != self.now:
+            topics = {**self.now.topics, **found.topics}
+            now = InputTopics(found.cluster_id, topics, found.output_partitions)
+            if now != self.now:
                 self._consumer.open().list_topics(
                     None, timeout=LOOK_S
                 )  # so that it knows them as well
@@ -89,20 +93,19 @@ class TopicWatch:
                 self._consumer.failure = error
                 return
             self._note_partitions(topic, found.partitions(topic))
-        topics = {**self.now.topics, **found.topics}
-        self.now = InputTopics(found.cluster_id, topics, found.output_partitions)
+        self.now = now
 
     def _note_gone(self, found: InputTopics) -> None:
         """Say once that an input topic is not there any more; for a moment Kafka may not know."""
         missing = self.now.topics.keys() - found.topics.keys()
-        gone, self._missing = missing & self._missing, missing
-        for topic in sorted(gone - self._gone):
-            log.warning(
-                "an input topic is not there any more, and the run goes on without it; no start "
-                "does, until it is there again or HEARTWHEEL_INPUT_TOPICS leaves it out",
-                topic=topic,
-            )
-        self._gone = gone
+        self._missed = Counter({topic: self._missed[topic] + 1 for topic in sorted(missing)})
+        for topic, looks in self._missed.items():
+            if looks == GONE_LOOKS:
+                log.warning(
+                    "an input topic is not there any more, and the run goes on without it; no "
+                    "start does, until it is there again or HEARTWHEEL_INPUT_TOPICS leaves it out",
+                    topic=topic,
+                )
 
     def _note_output(self, partitions: int) -> None:
         """Say once that the output topic has more partitions than there are lanes."""
