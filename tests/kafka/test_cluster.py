@@ -172,12 +172,4 @@ def test_pause_of_one_process_leaves_no_trace(cluster: Cluster, number: int) -> 
     def behind() -> int:
         return sum(cluster.errors(flow).count("catching up") for flow in flows)
 
-    count, since_s = behind(), time.monotonic()
-
-    def quiet() -> bool:
-        nonlocal count, since_s
-        if (now := behind()) != count:
-            count, since_s = now, time.monotonic()
-        return time.monotonic() - since_s > QUIET_S
-
-    cluster.wait("nobody behind", quiet, 90)
+    cluster.wait_for_quiet(QUIET_S, behind, 90)

@@ -228,17 +228,20 @@ class Cluster:
             reader.close()
         return decode(found.metadata, type=Held).renewal
 
-    def wait_for_quiet(self, seconds: float) -> None:
-        """Wait until nothing has come to the output for so long."""
-        count, since_s = self.records_out(), time.monotonic()
+    def wait_for_quiet(
+        self, seconds: float, counted: Callable[[], int] | None = None, limit_s: float = WAIT_S
+    ) -> None:
+        """Wait until nothing has come to the output for so long, or to what else is counted."""
+        counted = counted or self.records_out
+        count, since_s = counted(), time.monotonic()
 
         def quiet() -> bool:
             nonlocal count, since_s
-            if (now := self.records_out()) != count:
+            if (now := counted()) != count:
                 count, since_s = now, time.monotonic()
             return time.monotonic() - since_s > seconds
 
-        self.wait(f"{seconds} s without output", quiet)
+        self.wait(f"{seconds} s without news", quiet, limit_s)
 
     def sessions(self) -> dict[str, list[OutputEvent]]:
         """Return the output by session, each in the order of the topic."""

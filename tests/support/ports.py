@@ -21,7 +21,7 @@ class _Ports:
         self._locks = (folder / f"heartwheel-test-ports-{os.getuid()}").open("w")
 
     def take(self) -> int:
-        """Return one that nobody has."""
+        """Return a loopback port that nobody has, and no test gets until this process ends."""
         while True:
             port = _CHOICE.choice(PORTS)
             if port not in self._taken and self._lock(port) and _is_free(port):
@@ -45,9 +45,4 @@ def _is_free(port: int) -> bool:
     return True
 
 
-_ports = _Ports()
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody has, and no test gets until this process ends."""
-    return _ports.take()
+free_port = _Ports().take
