@@ -17,8 +17,6 @@ SLICE_MS = 10
 # Of a hundred planned events: ends, starts of new sessions on idle devices, replacements of
 # active sessions, and repetitions of an event just sent.
 ENDS, STARTS, REPLACED = 46, 46, 6
-
-
 # Records that are no events, each for another reason.
 BAD = b"", b"no JSON", b"{}", b'{"type":"GameStart","device_id":"bad"}'
 
@@ -63,7 +61,7 @@ class Load:
         )
 
     def _send(self, kind: str, device: int) -> None:
-        name = f"device-{device:010x}"
+        name = _name(device)
         value = (
             f'{{"type":"{kind}","device_id":"{name}","session_id":"{self._sessions[device]}"}}'
         ).encode()
@@ -75,8 +73,8 @@ class Load:
         while self._bad_due >= 1:
             self._bad_due -= 1
             number = self._random.randrange(1 << 20)
-            name = f"device-{number:010x}"
-            self._produce(self._plan.topics[number & 1], BAD[number % len(BAD)], name)
+            bad = BAD[number % len(BAD)]
+            self._produce(self._plan.topics[number & 1], bad, _name(number))
 
     def _produce(self, topic: str, value: bytes, key: str) -> None:
         while True:
@@ -118,7 +116,8 @@ class Load:
             elif kind < ENDS + STARTS + REPLACED and self._active:
                 device = self._random.choice(self._active)
                 self._start(device, planned_ms)
-            elif self._last is not None:
+            else:
+                assert self._last is not None
                 self._produce(*self._last)
 
     def _run(self, total: int, seconds: float, send: object) -> int:
@@ -147,6 +146,10 @@ class Load:
         """End, start, replace and repeat."""
         total = round(self._plan.rate * self._plan.steady_s)
         return self._run(total, self._plan.steady_s, self._steady)
+
+
+def _name(device: int) -> str:
+    return f"device-{device:010x}"
 
 
 def main() -> None:
