@@ -43,8 +43,8 @@ def connect(
     source.share(cluster.number, max(1, len(cluster.addresses)))
     source.check(source_states(folder))
     sink.list_parts()
-    state.waits_for_kafka = sink.waits_for_kafka
     letters = LetterOffsets(settings, dead_letter_ends(folder))
+    state.waits_for_kafka = lambda: sink.waits_for_kafka() or letters.waiting
     state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
     state.published_ms = sink.published_ms
     return Connected(build_flow(source, sink, settings, state), source, sink)

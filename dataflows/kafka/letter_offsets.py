@@ -28,6 +28,7 @@ class LetterOffsets:
         self._settings = settings
         self._stored = stored
         self._make_consumer = make_consumer
+        self.waiting = False  # for Kafka
 
     def _open(self) -> tuple[Consumer, list[TopicPartition]]:
         """Return a client, and the partitions of the topic."""
@@ -62,6 +63,13 @@ class LetterOffsets:
         """Return the offsets, None if neither the store nor Kafka has them."""
         if self._stored is not None:
             return self._stored
+        self.waiting = True
+        try:
+            return self._committed()
+        finally:
+            self.waiting = False
+
+    def _committed(self) -> dict[int, int] | None:
         consumer, parts = self._open()
         try:
             found = consumer.committed(parts, TIMEOUT_S)

@@ -55,6 +55,21 @@ def letters(group: Group, stored: dict[int, int] | None = None) -> LetterOffsets
     return LetterOffsets(Settings(), stored, make)
 
 
+def test_process_that_asks_kafka_says_that_it_waits(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker stands still meanwhile, which is no reason to kill it."""
+    one, found, waits = letters(group), group.found, []
+
+    def committed(parts: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        waits.append(one.waiting)
+        return found(parts, timeout)
+
+    monkeypatch.setattr(group, "committed", committed)
+    one.find()
+    assert (waits, one.waiting) == ([True], False)
+
+
 def test_offsets_of_the_store_are_those_of_the_other_processes(group: Group) -> None:
     """A partition that the store does not know is read from its beginning."""
     assert letters(group).find() is None
