@@ -80,14 +80,15 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         producer, topic, lane = self._producer, self._topic, self._lane
         now = max(self._clock.now_ms(), self._published_ms())
         produce = producer.open().produce
+        # All by position: a keyword would add a third to what a call costs.
         for key, value in zip(records.keys[:last], records.values[:last], strict=True):
             try:
-                produce(topic, value, key, lane, timestamp=now)
+                produce(topic, value, key, lane, None, None, now)
             except (BufferError, KafkaException):
-                producer.send(partial(produce, topic, value, key, lane, timestamp=now))
+                producer.send(partial(produce, topic, value, key, lane, None, None, now))
         acknowledged = partial(self._on_delivery, self._outbox.send(records))
         key, value = records.keys[last], records.values[last]
-        producer.send(partial(produce, topic, value, key, lane, acknowledged, timestamp=now))
+        producer.send(partial(produce, topic, value, key, lane, acknowledged, None, now))
 
     def _on_delivery(self, expected: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:

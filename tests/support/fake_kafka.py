@@ -195,6 +195,7 @@ class Producer:
         value: bytes | None,
         key: bytes | str | None,
         partition: int,
+        callback: Callable[..., None] | None = None,
         on_delivery: Callable[..., None] | None = None,
         timestamp: int = 0,
         headers: list[tuple[str, Any]] | None = None,
@@ -205,7 +206,7 @@ class Producer:
         if len(queue) >= self._limit:
             raise BufferError
         key = key.encode() if isinstance(key, str) else key
-        queue.append((Record(timestamp, key, value, headers, 0), on_delivery))
+        queue.append((Record(timestamp, key, value, headers, 0), callback or on_delivery))
 
     def take(self, where: Where, count: int) -> None:
         """Put the first records that are on their way to a partition into the log."""
