@@ -151,6 +151,8 @@ class InputPartition:
             report = PartitionProgress(part, parts, None, source, end_ms, self.added)
         else:
             self.watermark_ms = max(self.watermark_ms, end_ms)
+            if not self.watermark_ms and self.added and self.announced_offset >= 0:
+                self.watermark_ms = now_ms  # Kafka answers, and holds up all that is there
             if not self.watermark_ms:
                 return None  # nothing is known yet
             report = PartitionProgress(part, parts, self.watermark_ms, source, now_ms, self.added)

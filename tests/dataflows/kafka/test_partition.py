@@ -1,5 +1,7 @@
 """An input partition: its queue, its offsets, and what it reports to the lanes."""
 
+from confluent_kafka import OFFSET_BEGINNING
+
 from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.partition import BEHIND_MS, MAX_BATCH, REPORT_MS, InputPartition
 from session_logic.clock import PartitionProgress
@@ -71,6 +73,17 @@ def test_watermark_is_neither_ahead_of_now_nor_goes_back() -> None:
 def test_partition_of_which_nothing_is_known_reports_nothing() -> None:
     """Neither a record nor the end has come."""
     assert progress(partition(), T) is None
+
+
+def test_added_partition_holds_time_up_once_kafka_answers_that_all_of_it_is_held_up() -> None:
+    """An open transaction keeps back its first records: time must not pass them."""
+    part = InputPartition("in", 3, OFFSET_BEGINNING)
+    part.added = True
+    assert progress(part, T) is None
+    part.skip_to(0)
+    part.note_answer(8, T + 10)
+    assert progress(part, T + 20) == (T + 20,)
+    assert progress(part, T + 20 + REPORT_MS) == (T + 20,)
 
 
 def test_partition_is_caught_up_when_its_queue_is_empty() -> None:
