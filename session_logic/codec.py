@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 import msgspec
+from msgspec.structs import astuple
 
 from session_logic.errors import SnapshotError
 from session_logic.events import (
@@ -18,7 +19,7 @@ from session_logic.events import (
     SessionActive,
     SessionEnd,
 )
-from session_logic.rules import Session
+from session_logic.rules import CarryingSession, Session
 
 DETAIL_LENGTH = 200
 # What a value that is no JSON begins with, and what that is likely to be.
@@ -42,6 +43,7 @@ _decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(GameStart | 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(JournalEntry).decode
 _decode_sessions = msgspec.msgpack.Decoder(list[Session]).decode
+_decode_carrying = msgspec.msgpack.Decoder(list[CarryingSession]).decode
 
 
 def decode_input(value: bytes | None) -> InputEvent | Rejected:
@@ -97,13 +99,21 @@ def encode_sessions(sessions: list[Session]) -> bytes:
     return _encode(sessions)
 
 
-def decode_sessions(blob: bytes) -> list[Session]:
-    """Return the sessions of a base blob; raises SnapshotError if it is damaged."""
+def decode_sessions(blob: bytes, *, carries: bool = False) -> list[Session]:
+    """Return the sessions of a base blob; raises SnapshotError if it is damaged.
+
+    What they carry is there only for a blob of a lane that says that it carries.
+    """
     try:
-        sessions = _decode_sessions(blob)
+        sessions = _plain_ones_plain(_decode_carrying(blob)) if carries else _decode_sessions(blob)
     except msgspec.DecodeError as error:
         msg = f"a base blob cannot be read: {error}"
         raise SnapshotError(msg) from None
     for session in sessions:
         session.platform = sys.intern(session.platform)  # one string for millions of sessions
     return sessions
+
+
+def _plain_ones_plain(sessions: list[CarryingSession]) -> list[Session]:
+    """Return sessions, of which those that carry nothing have no room for it either."""
+    return [session if session.context else Session(*astuple(session)[:-1]) for session in sessions]

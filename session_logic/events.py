@@ -3,14 +3,28 @@
 An input event says what a device reports. A fact is an input event with its platform and time.
 An output event is what consumers get. Field order is stored order: new fields go last, with a
 default.
+
+What an event carries are fields of it that no rule looks at. They stay the bytes that they were,
+as members of a JSON object without its braces: `"account":"x","title":7`.
 """
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Milliseconds = Annotated[int, Meta(ge=0)]
+# A JSON object as it is, left out where nothing is carried.
+Context = (
+    Annotated[
+        Raw,
+        Meta(
+            description="Fields of the session's events, as they came; left out if there are none.",
+            extra_json_schema={"type": "object"},
+        ),
+    ]
+    | UnsetType
+)
 EndReason = Literal["ended", "replaced", "timed_out"]
 RejectReason = Literal[
     "empty", "not_json", "not_an_event", "in_the_future", "no_timestamp", "too_large"
@@ -42,6 +56,7 @@ class SessionActive(Struct, frozen=True, gc=False, tag_field="type", tag="Sessio
     platform: str
     started_ms: Milliseconds
     time_ms: Milliseconds
+    context: Context = UNSET
 
 
 class Heartbeat(Struct, frozen=True, gc=False, tag_field="type", tag="Heartbeat"):
@@ -53,6 +68,7 @@ class Heartbeat(Struct, frozen=True, gc=False, tag_field="type", tag="Heartbeat"
     started_ms: Milliseconds
     time_ms: Milliseconds
     sequence: Annotated[int, Meta(ge=1)]
+    context: Context = UNSET
 
 
 class SessionEnd(Struct, frozen=True, gc=False, tag_field="type", tag="SessionEnd"):
@@ -65,6 +81,7 @@ class SessionEnd(Struct, frozen=True, gc=False, tag_field="type", tag="SessionEn
     time_ms: Milliseconds
     reason: EndReason
     duration_ms: Milliseconds
+    context: Context = UNSET
 
 
 class EndIfOpen(SessionEnd, frozen=True, gc=False):
@@ -82,6 +99,8 @@ class Fact(Struct, frozen=True, gc=False, array_like=True):
     """An accepted input event with what Kafka adds to it: platform (of its topic) and time.
 
     created says that the sender has set the time; otherwise the broker did, when it took it in.
+    An end with session_id "" is that of the session that was active at its time.
+    carried is for the records of the session; of an end, for its last record alone.
     """
 
     is_start: bool
@@ -90,6 +109,7 @@ class Fact(Struct, frozen=True, gc=False, array_like=True):
     platform: str
     time_ms: int
     created: bool = False
+    carried: bytes = b""
 
 
 class Watermark(Struct, frozen=True, gc=False, array_like=True):

@@ -42,6 +42,7 @@ def handed_over(
     """
     table = SessionTable(rules, before.groups)
     table.counts = before.counts
+    table.carries = before.carries
     for group in before.groups:
         sessions = before.remembered(group, watermark)
         if places is not None:

@@ -11,11 +11,13 @@ MAX_ENDED = 16
 
 
 # A session's id, and whether it has begun: an end that came early is kept beside an earlier life.
-_Key = tuple[str, bool]
+# Ends without an id may be of several sessions: they are told apart by their times.
+_Key = tuple[str, bool, int]
 
 
 def _key(session: Session) -> _Key:
-    return session.session_id, has_begun(session)
+    name = session.session_id
+    return name, has_begun(session), 0 if name else session.ended_ms
 
 
 class Forgotten(NamedTuple):

@@ -51,10 +51,10 @@ from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, key_groups_of
 from session_logic.output import OutputBatch
 from session_logic.restoring import (
-    STATE_VERSION,
     LaneState,
     Restoration,
     check_state,
+    state_version,
     stored_rules,
 )
 from session_logic.rules import Rules
@@ -121,6 +121,7 @@ class Lane:
         self._restoration: Restoration | None = None
         if state is not None:
             self.phase = Phase.RESTORING
+            self.table.carries = state.carries
             self._restoration = Restoration(state, self._journal.oldest, self.table, self._rules)
             self._finish_restoring(LaneOutput(), self.watermark_ms if now_ms is None else now_ms)
 
@@ -164,6 +165,7 @@ class Lane:
     def apply(self, facts: list[Fact], now_ms: int) -> LaneOutput:
         """Store facts, then act on them; while rows are missing they are stored and wait."""
         output = LaneOutput()
+        self.table.carries = self.table.carries or any(fact.carried for fact in facts)
         if self.phase is Phase.LIVE:
             self._let_idle_time_pass(now_ms)
         # A moved lane has bases to restore before its first segment has begun.
@@ -272,7 +274,7 @@ class Lane:
         """Return the lane's snapshot at the end of an epoch."""
         restoration = self._restoration
         return LaneState(
-            version=STATE_VERSION,
+            version=state_version(carries=self.table.carries),
             lanes=self.lanes,
             lane=self.lane,
             watermark_ms=self.watermark_ms,
@@ -282,6 +284,7 @@ class Lane:
             moved_watermarks={} if restoration is None else dict(restoration.moved_watermarks),
             rules=stored_rules(self._rules),
             next_group=self._next_group,
+            carries=self.table.carries,
         )
 
     def restore(self, row: Row, now_ms: int) -> LaneOutput:

@@ -14,7 +14,7 @@ from session_logic.codec import encode_sessions
 from session_logic.journal import BaseRow, JournalState
 from session_logic.keys import KEY_GROUPS, key_groups_of, lane_of
 from session_logic.lane import NEVER_MS, Lane
-from session_logic.restoring import STATE_VERSION, LaneState, StoredRules, stored_rules
+from session_logic.restoring import LaneState, StoredRules, state_version, stored_rules
 
 # A base that is older than every segment, of which there is none yet.
 BEFORE_ALL = -1
@@ -31,6 +31,7 @@ class Move:
         self._beats: list[tuple[int, int]] = []
         self._rules: StoredRules | None = None
         self._active_watermarks: dict[int, int] = {}  # of key groups with active sessions
+        self._carrying: set[int] = set()  # new lanes
 
     def take(self, lane: Lane) -> Iterator[BaseRow]:
         """Yield a base row of the new lane for every group of the old one that has sessions."""
@@ -42,6 +43,8 @@ class Move:
         for group in key_groups_of(lane.lane, lane.lanes):
             to, upto_ms = lane_of(group, self._lanes), lane.watermark().of(group).upto_ms
             self._watermarks[to] = max(self._watermarks[to], upto_ms)
+            if lane.table.carries:
+                self._carrying.add(to)
             sessions = lane.table.sessions(group)
             if not sessions:
                 continue
@@ -56,7 +59,7 @@ class Move:
         """Return the states of the new lanes, once every old lane has been taken."""
         return [
             LaneState(
-                version=STATE_VERSION,
+                version=state_version(carries=lane in self._carrying),
                 lanes=self._lanes,
                 lane=lane,
                 watermark_ms=watermark_ms,
@@ -68,6 +71,7 @@ class Move:
                     if self._active_watermarks.get(group, watermark_ms) < watermark_ms
                 },
                 rules=self._rules,
+                carries=lane in self._carrying,
             )
             for lane, watermark_ms in sorted(self._watermarks.items())
         ]

@@ -28,6 +28,8 @@ from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact
 
 STATE_VERSION = 4
+# Written only by a lane that has stored something carried: earlier programs read the others.
+CARRYING_VERSION = 5
 
 
 class StoredRules(Struct, frozen=True, gc=False, array_like=True):
@@ -46,7 +48,7 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     waiting is how many of the last stored entries were not applied yet, because rows were missing.
     moved_watermarks has the watermark of each key group that was moved here from a lane that was
     behind this one: what it owes from then to watermark_ms is sent when it is restored. next_group
-    is that of Watermark.
+    is that of Watermark. carries says that something carried may be in the rows.
     """
 
     version: int
@@ -59,6 +61,7 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     moved_watermarks: dict[int, int] = {}
     rules: StoredRules | None = None  # None before version 3
     next_group: int = 0
+    carries: bool = False  # only in version 5
 
     def rules_or(self, rules: Rules) -> Rules:
         """Return the rules by which the lane went, or these if they are not stored."""
@@ -71,6 +74,7 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
             rules.catch_up,
             tuple(self.rules.intervals_ms),
             tuple(self.rules.sent_ms),
+            rules.carry_in_heartbeats,
         )
 
 
@@ -85,10 +89,15 @@ def stored_rules(rules: Rules) -> StoredRules:
     )
 
 
+def state_version(*, carries: bool) -> int:
+    """Return the version of a lane's state: the earliest that can hold it."""
+    return CARRYING_VERSION if carries else STATE_VERSION
+
+
 def read_lane_state(stored: list[Any]) -> LaneState:
     """Return the state in plain stored values; raises SnapshotError if they are not one."""
     try:
-        check_version("recovery store, state of a lane", stored[0], STATE_VERSION)
+        check_version("recovery store, state of a lane", stored[0], CARRYING_VERSION)
         return convert(stored, LaneState)
     except (ValidationError, TypeError, LookupError) as error:
         msg = f"recovery store: the state of a lane cannot be read ({error}); {RESTORE_COPY}"
@@ -154,7 +163,8 @@ class Restoration:
         if isinstance(row, BaseRow):
             if self._missing_bases.pop(row.group, None) != row.through:
                 raise self._misfit(row.row)
-            owed, sessions = self._owed_by_moved_group(row.group, decode_sessions(row.blob))
+            stored = decode_sessions(row.blob, carries=self._table.carries)
+            owed, sessions = self._owed_by_moved_group(row.group, stored)
             self._table.load(row.group, sessions)
             return owed
         if row.segment > self._last_segment:

@@ -3,11 +3,11 @@
 from itertools import zip_longest
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Raw, Struct
 from msgspec.structs import force_setattr
 
 from session_logic.errors import ConfigError
-from session_logic.events import EndReason, Fact, Heartbeat, OutputEvent, SessionEnd
+from session_logic.events import Context, EndReason, Fact, Heartbeat, OutputEvent, SessionEnd
 
 # A fact that comes late brings at most so many heartbeats with it: the newest that it has missed.
 MAX_MISSED_HEARTBEATS = 10
@@ -29,6 +29,16 @@ class Session(Struct, gc=False, array_like=True):
     interval: int = 0  # which of Rules.intervals_ms it beats in
 
 
+class CarryingSession(Session, gc=False, array_like=True):
+    """A session with what its start carried, as the JSON object that its records have.
+
+    That of an early end has what the end carried. A class of its own, so that sessions that carry
+    nothing cost no byte more.
+    """
+
+    context: bytes = b""
+
+
 class Rules(Struct, frozen=True):
     """The times that govern every session, in milliseconds."""
 
@@ -40,6 +50,7 @@ class Rules(Struct, frozen=True):
     # (0: as far as time has come). heartbeat_ms with 0 is added where it is missing.
     intervals_ms: tuple[int, ...] = ()
     sent_ms: tuple[int, ...] = ()
+    carry_in_heartbeats: bool = True
 
     def __post_init__(self) -> None:
         """Raise ConfigError unless 0 < heartbeat_ms <= max_session_ms and nothing is negative."""
@@ -129,6 +140,7 @@ def owed_heartbeats(
     None is due at or after the timeout. With at_most, the older ones are left out.
     """
     interval_ms = rules.interval_ms(session)
+    context = context_of(session) if rules.carry_in_heartbeats else UNSET
     upto_ms = min(upto_ms, timeout_ms(session, rules) - 1)
     last = (upto_ms - session.started_ms) // interval_ms
     after_ms = rules.sent_until_ms(session, after_ms)
@@ -143,6 +155,7 @@ def owed_heartbeats(
             session.started_ms,
             session.started_ms + sequence * interval_ms,
             sequence,
+            context,
         )
         for sequence in range(first, last + 1)
     ]
@@ -174,7 +187,36 @@ def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd
         time_ms,
         reason,
         time_ms - session.started_ms,
+        context_of(session),
     )
+
+
+def session_of(fact: Fact, platform: str, interval: int, ended_ms: int = 0) -> Session:
+    """Return a session that is as a fact says."""
+    times = fact.time_ms, ended_ms, interval
+    if fact.carried:
+        context = b"{" + fact.carried + b"}"
+        return CarryingSession(fact.device_id, fact.session_id, platform, *times, context)
+    return Session(fact.device_id, fact.session_id, platform, *times)
+
+
+def context_of(session: Session, carried: bytes = b"") -> Context:
+    """Return the context of a record of a session: what its start carried, then what is given."""
+    if not isinstance(session, CarryingSession):
+        return as_context(carried)
+    if not carried:
+        return Raw(session.context)
+    return Raw(session.context[:-1] + b"," + carried + b"}")
+
+
+def carried_by(session: Session) -> bytes:
+    """Return what a session carries, as a fact has it; b"" if that is nothing."""
+    return session.context[1:-1] if isinstance(session, CarryingSession) else b""
+
+
+def as_context(carried: bytes) -> Context:
+    """Return what a fact carries as a JSON object, or nothing."""
+    return Raw(b"{" + carried + b"}") if carried else UNSET
 
 
 def early_end(fact: Fact, rules: Rules) -> Session:
@@ -182,8 +224,7 @@ def early_end(fact: Fact, rules: Rules) -> Session:
 
     It has no platform, which no session that began can have. It starts when it ends.
     """
-    ended_ms = max(1, fact.time_ms)
-    return Session(fact.device_id, fact.session_id, "", fact.time_ms, ended_ms, rules.interval)
+    return session_of(fact, "", rules.interval, ended_ms=max(1, fact.time_ms))
 
 
 def has_begun(session: Session) -> bool:

@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
+from msgspec import UNSET, Raw
+
 from session_logic.codec import encode_output
 from session_logic.crowded import CrowdedDevices
-from session_logic.events import EndReason, Heartbeat, OutputEvent, Watermark
+from session_logic.events import Context, EndReason, Heartbeat, OutputEvent, Watermark
 from session_logic.key_group import Forgotten, KeyGroup
 from session_logic.keys import key_group_of
 from session_logic.output import OutputBatch
 from session_logic.rules import (
+    CarryingSession,
     Rules,
     Session,
     drop_ms,
@@ -32,11 +35,13 @@ class SessionTable:
 
     counts has an entry for every outcome: nothing is ignored without a name. platforms counts the
     active sessions of each platform. crowded knows the devices with too many ended sessions.
+    carries says that some session may carry something.
     """
 
     def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
         """Make an empty table for the lane that has these groups."""
         self.rules = rules
+        self.carries = False
         self.groups = {group: KeyGroup() for group in groups}
         self.interval = rules.interval
         self.wheel = Wheel(rules)
@@ -155,6 +160,8 @@ class SessionTable:
         """Fire what is due at a moment; say whether there are ended sessions to tidy away."""
         # Inlined from rules.owed_heartbeats and rules.is_due, because a call for each heartbeat
         # would double what it costs; a test holds both equal, over all ages around each limit.
+        carries = self.carries and self.rules.carry_in_heartbeats
+        context: Context = UNSET
         max_session_ms, heartbeat_ms = self.rules.max_session_ms, ring.interval_ms
         beats_until_ms = 0 if ring.timeouts or time_ms <= ring.sent_ms else max_session_ms
         add_key, add_value = records.keys.append, records.values.append
@@ -166,6 +173,10 @@ class SessionTable:
                 continue
             age_ms = time_ms - session.started_ms
             if 0 < age_ms < beats_until_ms:
+                if carries:
+                    context = (
+                        Raw(session.context) if isinstance(session, CarryingSession) else UNSET
+                    )
                 add_key(session.device_id)
                 add_value(
                     encode_output(
@@ -176,6 +187,7 @@ class SessionTable:
                             session.started_ms,
                             time_ms,
                             age_ms // heartbeat_ms,
+                            context,
                         )
                     )
                 )

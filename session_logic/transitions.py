@@ -8,15 +8,19 @@ undone, because it is out already, is ignored under a name, and never contradict
   then, from no later than the end, the session is announced and ended at once (`ended_early`);
 - an end is never before its session's start, nor before a heartbeat of it that is out.
 
+An end without a session id is that of the session that is active at its time: of the active one,
+if that began no later; else it is remembered for a start that comes later and is no later.
+
 Every fact has one outcome, and every outcome is counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum, auto
 from itertools import product
 from sys import intern
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from session_logic.events import EndIfOpen, EndReason, Fact, OutputEvent, SessionActive, Watermark
 from session_logic.key_group import KeyGroup
@@ -25,18 +29,25 @@ from session_logic.rules import (
     MAX_MISSED_HEARTBEATS,
     Rules,
     Session,
+    as_context,
+    carried_by,
+    context_of,
     drop_ms,
     early_end,
     has_begun,
     is_due,
     is_repeated,
+    session_of,
     timeout_ms,
 )
 from session_logic.table import SessionTable
 
 
 class State(IntEnum):
-    """What a device is doing, as seen from the session and the time that a fact speaks of."""
+    """What a device is doing, as seen from the session and the time that a fact speaks of.
+
+    An end without a session id speaks of the session that was active at its time.
+    """
 
     IDLE = auto()  # no session is active, and this one is unknown
     BUSY = auto()  # another session is active, and this one is unknown
@@ -86,12 +97,12 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
 def state_of(table: SessionTable, change: Change) -> State:
     """Return what a device is doing, as seen from a fact."""
     fact, active = change.fact, change.active
+    if active is not None and not fact.session_id:
+        return State.ACTIVE if active.started_ms <= fact.time_ms else State.OVERTAKEN
     known = State.IDLE if active is None else State.BUSY
     overtaken = before_active = active is not None and active.started_ms > fact.time_ms
-    for ended in change.group.ended(fact.device_id):
-        if is_due(drop_ms(ended, table.rules), change.watermark.upto_ms):
-            continue  # its turn to be dropped has not come round yet
-        if ended.session_id == fact.session_id:
+    for ended in _remembered(table, change):
+        if _is_spoken_of(ended, fact):
             known = _state_after_end(ended, fact, table.rules, known)
         elif has_begun(ended) and ended.started_ms > fact.time_ms:
             overtaken = True
@@ -100,6 +111,24 @@ def state_of(table: SessionTable, change: Change) -> State:
         earlier = known is State.ENDED and before_active and not fact.is_start
         return State.ENDED if earlier else State.ACTIVE
     return State.OVERTAKEN if overtaken and known is not State.ENDED else known
+
+
+def _remembered(table: SessionTable, change: Change) -> Iterator[Session]:
+    """Yield the sessions of the device that ended a short while ago."""
+    for ended in change.group.ended(change.fact.device_id):
+        # Else its turn to be dropped has not come round yet.
+        if not is_due(drop_ms(ended, table.rules), change.watermark.upto_ms):
+            yield ended
+
+
+def _is_spoken_of(ended: Session, fact: Fact) -> bool:
+    """Say whether a fact may be of the life of a session of which the end is known.
+
+    An end without an id may be of each that began by then, and such an early end of each start.
+    """
+    if fact.session_id:
+        return ended.session_id == fact.session_id or (fact.is_start and not ended.session_id)
+    return (has_begun(ended) or not ended.session_id) and ended.started_ms <= fact.time_ms
 
 
 def _state_after_end(ended: Session, fact: Fact, rules: Rules, otherwise: State) -> State:
@@ -132,17 +161,19 @@ def replace_session(table: SessionTable, change: Change) -> list[OutputEvent]:
 
 def close_session(table: SessionTable, change: Change) -> list[OutputEvent]:
     """End the active session."""
-    return _end_active(table, change, "ended")
+    assert change.active is not None
+    records = _end_active(table, change, "ended")
+    return _with_fields_of_end(records, change.active, change.fact.carried)
 
 
 def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Open a session whose end came first, and end it at the time of that end."""
     fact = change.fact
     # First, because the end of the active session may take the place of this one.
-    ended_ms = next(
-        end.ended_ms
-        for end in change.group.ended(fact.device_id)
-        if end.session_id == fact.session_id and not has_begun(end)
+    ended_ms, carried = min(
+        (end.ended_ms, carried_by(end))
+        for end in _remembered(table, change)
+        if not has_begun(end) and _is_spoken_of(end, fact) and fact.time_ms <= end.ended_ms
     )
     records = [] if change.active is None else _end_active(table, change, "replaced")
     session, opened = _begin(table, fact)
@@ -152,7 +183,7 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
         return records + opened + table.end(session, "timed_out", missed, due_ms, at_most)
     # The end itself was counted when it came.
     closed = table.end(session, "ended_early", missed, ended_ms, at_most)
-    return records + opened + closed
+    return records + opened + _with_fields_of_end(closed, session, carried)
 
 
 def remember_end(table: SessionTable, change: Change) -> list[OutputEvent]:
@@ -189,17 +220,11 @@ def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
 
 def _begin(table: SessionTable, fact: Fact) -> tuple[Session, list[OutputEvent]]:
     """Return the new active session of a device, and its first record."""
-    session = Session(
-        fact.device_id,
-        fact.session_id,
-        intern(fact.platform),
-        fact.time_ms,
-        interval=table.interval,
-    )
+    session = session_of(fact, intern(fact.platform), table.interval)
     table.put(session)
     table.counts["started"] += 1
     names = (fact.device_id, fact.session_id, fact.platform)
-    return session, [SessionActive(*names, fact.time_ms, fact.time_ms)]
+    return session, [SessionActive(*names, fact.time_ms, fact.time_ms, as_context(fact.carried))]
 
 
 def _end_if_open(change: Change) -> list[OutputEvent]:
@@ -216,7 +241,8 @@ def _end_if_open(change: Change) -> list[OutputEvent]:
     ):
         return []
     names = (fact.device_id, fact.session_id, fact.platform)
-    return [EndIfOpen(*names, fact.time_ms, fact.time_ms, "replaced", 0)]
+    times = (fact.time_ms, fact.time_ms)
+    return [EndIfOpen(*names, *times, "replaced", 0, as_context(fact.carried))]
 
 
 def _missed(change: Change) -> Watermark:
@@ -227,6 +253,16 @@ def _missed(change: Change) -> Watermark:
 def _end_active(table: SessionTable, change: Change, reason: EndReason) -> list[OutputEvent]:
     assert change.active is not None
     return table.end(change.active, reason, change.watermark, change.fact.time_ms)
+
+
+def _with_fields_of_end(
+    records: list[OutputEvent], session: Session, carried: bytes
+) -> list[OutputEvent]:
+    """Return the last records of a session, of which the end has what the end carried as well."""
+    if not carried:
+        return records
+    *others, end = records
+    return [*others, replace(end, context=context_of(session, carried))]
 
 
 Transition = Callable[[SessionTable, Change], list[OutputEvent]]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import UNSET
 
 from dataflows.formats import (
     DEAD_LETTER_VERSION,
@@ -20,7 +21,7 @@ from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.summary import summarize
 from session_logic.errors import SnapshotError
 from session_logic.events import SessionEnd
-from session_logic.restoring import STATE_VERSION, read_lane_state
+from session_logic.restoring import CARRYING_VERSION, read_lane_state
 from tests.support.fixture_stores import FOLDER, POLLS
 from tests.support.flow import SETTINGS, history, run, sent
 from tests.support.stores import active
@@ -30,7 +31,7 @@ OLD = sorted(FOLDER.glob("state-*.sqlite3"))
 
 def test_every_version_has_a_fixture() -> None:
     """A new version of a lane's state comes with a store that has it."""
-    assert [part.stem for part in OLD] == [f"state-{n}" for n in range(1, STATE_VERSION + 1)]
+    assert [part.stem for part in OLD] == [f"state-{n}" for n in range(1, CARRYING_VERSION + 1)]
 
 
 @pytest.mark.parametrize("part", OLD, ids=lambda part: part.stem)
@@ -44,16 +45,19 @@ def test_store_of_a_version_has_its_sessions_and_goes_on(part: Path, tmp_path: P
     assert active(tmp_path) == want
     out: list[object] = []
     run(history(POLLS + 20), tmp_path, out)
-    first_end: dict[str, str] = {}
+    first_end: dict[str, SessionEnd] = {}
     for event in sent(out):
-        if isinstance(event, SessionEnd):
-            first_end.setdefault(event.device_id, event.session_id)
-    assert first_end == {device: want[device] for device in first_end} != {}
+        if isinstance(event, SessionEnd) and event.device_id in want:
+            first_end.setdefault(event.device_id, event)
+    ended = {device: event.session_id for device, event in first_end.items()}
+    assert ended == {device: want[device] for device in first_end} != {}
+    carries = summary.state_versions == [CARRYING_VERSION]
+    assert any(event.context is not UNSET for event in first_end.values()) is carries
     assert active(tmp_path) != want
 
 
 NEWER: dict[str, Callable[[], object]] = {
-    "lane": lambda: read_lane_state([STATE_VERSION + 1, 4, 0, 0, [0, {}]]),
+    "lane": lambda: read_lane_state([CARRYING_VERSION + 1, 4, 0, 0, [0, {}]]),
     "row": lambda: read_row("base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")),
     "sink": lambda: read_outbox(0, (STRAYS_VERSION + 1, 0, [], [], 0)),
     "dead letters": lambda: read_dead_letters((DEAD_LETTER_VERSION + 1, {})),

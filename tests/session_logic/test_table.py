@@ -9,7 +9,7 @@ from session_logic.codec import encode_output
 from session_logic.events import Fact, Heartbeat, OutputEvent, Watermark
 from session_logic.keys import KEY_GROUPS, key_group_of
 from session_logic.output import OutputBatch
-from session_logic.rules import Rules, Session, owed_heartbeats
+from session_logic.rules import CarryingSession, Rules, Session, owed_heartbeats
 from session_logic.table import SessionTable
 from session_logic.transitions import Input, State, apply_fact
 from tests.support.events import decoded
@@ -18,6 +18,7 @@ RULES = Rules(30_000, 28_800_000)
 T = 1_700_000_000_000
 FIRED = Watermark(T)
 EARLY = {"started": 1, "ended_early": 1}
+CARRYING = CarryingSession("d", "s", "pc", T, context=b'{"account":"x"}')
 
 
 def fact(kind: str, session: str, time_ms: int = T) -> Fact:
@@ -91,21 +92,23 @@ def test_tick_touches_only_the_sessions_that_are_due(count: int) -> None:
     assert touched == len(records) == count // 100
 
 
+@pytest.mark.parametrize("carry_in_heartbeats", [True, False])
+@pytest.mark.parametrize("session", [Session("d", "s", "pc", T), CARRYING], ids=["plain", "carry"])
 @pytest.mark.parametrize("max_session_ms", [900, 950], ids=["divides", "does not divide"])
 @pytest.mark.parametrize("edge", ["started", "heartbeat", "timeout"])
 @pytest.mark.parametrize("beside_ms", [-1, 0, 1])
 def test_fired_heartbeats_equal_the_owed_ones(
-    edge: str, beside_ms: int, max_session_ms: int
+    edge: str, beside_ms: int, max_session_ms: int, session: Session, *, carry_in_heartbeats: bool
 ) -> None:
     """The inlined loop says what rules.owed_heartbeats says, at and beside every edge of an age."""
-    rules = Rules(300, max_session_ms)
+    rules = Rules(300, max_session_ms, carry_in_heartbeats=carry_in_heartbeats)
     edges = {"started": 0, "heartbeat": rules.heartbeat_ms, "timeout": max_session_ms}
     upto_ms = T + edges[edge] + beside_ms
     for after_ms in range(T - 2, upto_ms):
         table = SessionTable(rules, [key_group_of("d")])
-        session = Session("d", "s", "pc", T)
+        table.carries = True
         owed = owed_heartbeats(session, rules, after_ms=after_ms, upto_ms=upto_ms)
-        table.put(session)
+        table.put(replace(session))
         records = OutputBatch([], [])
         table.fire(Watermark(after_ms), upto_ms, records, 10**9)
         timed_out = after_ms < T + max_session_ms <= upto_ms

@@ -1,8 +1,8 @@
 """What comes first when facts disagree: their times decide, in whatever order they are read.
 
 A step is `READ kind session @TIME`: when a fact is read, and the time that its sender gave it;
-without @TIME the broker gave it the time at which it is read. The heartbeat is 1 s, a session
-lasts 60 s at most, ends are remembered for 5 s.
+without @TIME the broker gave it the time at which it is read. The session `-` is none: an end of
+whatever is active. The heartbeat is 1 s, a session lasts 60 s at most, ends are remembered for 5 s.
 """
 
 import pytest
@@ -164,6 +164,105 @@ CASES = {
         "A(s1) E(ended, 10) A(s1) E(ended, 150)",
         {"started": 2, "ended": 1, "unknown_end": 1, "ended_early": 1},
     ),
+    "an end without an id ends what is active": Case(
+        """
+        0    start s1 @0
+        500  end   -  @400
+        """,
+        "A(s1) E(ended, 400)",
+        {"started": 1, "ended": 1},
+    ),
+    "an end without an id ends a session that began in the same moment": Case(
+        """
+        0    start s1 @0
+        10   end   -  @0
+        """,
+        "A(s1) E(ended, 0)",
+        {"started": 1, "ended": 1},
+    ),
+    "an end without an id does not end a session that began later": Case(
+        """
+        0    start s1 @0
+        10   end   -  @-1
+        """,
+        "A(s1)",
+        {"started": 1, "stale_end": 1},
+    ),
+    "an end without an id that comes twice ends no session after it": Case(
+        """
+        0    start s1 @0
+        10   end   -  @10
+        20   end   -  @10
+        30   start s2 @10
+        40   start s3 @20
+        50   end   -  @10
+        """,
+        "A(s1) E(ended, 10) A(s2) E(replaced, 20) A(s3)",
+        {"started": 3, "ended": 1, "replaced": 1, "unknown_end": 1, "stale_end": 1},
+    ),
+    "an end without an id soon after another is its duplicate where the broker sets the time": Case(
+        """
+        0    start s1
+        10   end   -
+        20   end   -
+        30   start s2
+        40   end   -
+        """,
+        "A(s1) E(ended, 10) A(s2) E(ended, 40)",
+        {"started": 2, "ended": 2, "unknown_end": 1},
+    ),
+    "an end without an id read before the start closes it": Case(
+        """
+        0    end   -  @0
+        5    end   -  @0
+        10   start s1 @-5
+        20   end   -  @0
+        30   start s2 @1
+        """,
+        "A(s1) E(ended, 0) A(s2)",
+        {"unknown_end": 3, "started": 2, "ended_early": 1},
+    ),
+    "each session ends by the first of several early ends without an id": Case(
+        """
+        200  end   -  @130
+        210  end   -  @100
+        220  start s1 @90
+        230  start s2 @110
+        240  start s3 @131
+        """,
+        "A(s1) E(ended, 100) A(s2) E(ended, 130) A(s3)",
+        {"unknown_end": 2, "started": 3, "ended_early": 2},
+    ),
+    "of early ends with and without an id the first one counts": Case(
+        """
+        100  end   -  @50
+        110  end   s1 @40
+        120  end   s2 @90
+        130  start s1 @30
+        140  start s2 @45
+        """,
+        "A(s1) E(ended, 40) A(s2) E(ended, 50)",
+        {"unknown_end": 3, "started": 2, "ended_early": 2},
+    ),
+    "an end without an id of before a session that has ended is of none that is known": Case(
+        """
+        100  start s2 @100
+        200  end   s2 @200
+        210  end   -  @80
+        220  start s1 @70
+        """,
+        "A(s2) E(ended, 200)",
+        {"started": 1, "ended": 1, "unknown_end": 1, "late_start": 1},
+    ),
+    "an early end without an id is remembered for the window and a heartbeat": Case(
+        """
+        0    end   -  @0
+        5999 start s1 @-1
+        6001 start s2 @-1
+        """,
+        "A(s1) E(ended, 0) A(s2) h1 h2 h3 h4 h5 h6",
+        {"unknown_end": 1, "started": 2, "ended_early": 1},
+    ),
 }
 
 
@@ -180,6 +279,7 @@ def fact_of(line: str) -> tuple[int, Fact]:
     """Return when a fact is read, and the fact."""
     read, kind, session, *given = line.split()
     time_ms = int(given[0].removeprefix("@")) if given else int(read)
+    session = session.removeprefix("-")
     return int(read), Fact(kind == "start", "d", session, "pc", T + time_ms, bool(given))
 
 

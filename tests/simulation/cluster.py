@@ -33,13 +33,15 @@ from session_logic.output import OutputBatch
 from session_logic.restoring import LaneState
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.history import Change, Event, History
+from tests.support.carrying import CarryingDecode
 from tests.support.fake_kafka import Admin, Consumer, Log, Producer, Where
 
 
 class World(Struct):
     """What outlives a run: time, the log, the recovery store, and what is known of it all.
 
-    now_ms is the time; the wall clock may be ahead of it, or behind.
+    now_ms is the time; the wall clock may be ahead of it, or behind. carries says that events carry
+    fields, and that some ends have no session id.
     """
 
     now_ms: int
@@ -49,6 +51,7 @@ class World(Struct):
     random: random.Random
     history: History = field(default_factory=History)
     wall_ahead_ms: int = 0
+    carries: bool = False
 
     @property
     def wall_ms(self) -> int:
@@ -187,7 +190,8 @@ class Process:
         inbox: Inbox = Inbox()
         store, restored = StoreSink(inbox), RestoredSource(inbox, run)
         stored = database.load("source"), database.load("restored")
-        self.decode = Decode(settings.lanes, settings.max_clock_skew_ms, run)
+        decode = CarryingDecode if world.carries else Decode
+        self.decode = decode(settings.lanes, settings.max_clock_skew_ms, run)
         self.source = SourceStep(
             "source",
             database,

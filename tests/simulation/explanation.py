@@ -171,7 +171,8 @@ class Explanation:
         for ending in endings:
             began_ms = ending.began_ms
             late = began_ms is not None and began_ms <= fact.time_ms < ending.ended_ms
-            ends_it = fact.is_start != (ending.session_id == fact.session_id)
+            named = ending.session_id == fact.session_id or not fact.session_id
+            ends_it = fact.is_start != named
             if late and ends_it:
                 life = fact.device_id, ending.session_id, began_ms or 0
                 earliest_ms = min(fact.time_ms, late_ends.get(life, fact.time_ms))

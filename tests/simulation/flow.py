@@ -75,6 +75,7 @@ class Simulation:
         self._finishing = False
         self._choose_rules = random.Random(f"rules {seed}")
         self._rules_change = self._choose_rules.random() < 0.3
+        self._choose_carried = random.Random(f"carried {seed}")
         settings = Settings(
             input_topics=self._topics,
             output_topic=OUTPUT,
@@ -92,6 +93,7 @@ class Simulation:
         topics = dict.fromkeys(self._topics, PARTITIONS)
         topics |= {OUTPUT: LANES, LETTERS: choose([1, 2])}
         self.world = World(BEGIN_MS, Log(topics), Database(), settings, self.random)
+        self.world.carries = self._choose_carried.random() < 0.3
         # Partitions that have a record in every answer, and how long ago it was timestamped.
         choose_busy = random.Random(f"busy {seed}").choice
         self._busy_ms = {
@@ -138,6 +140,7 @@ class Simulation:
             "max_session_ms": heartbeat_ms * choose([1, 3, 6]) + odd_ms,
             "deduplication_window_ms": choose([heartbeat_ms, 4 * heartbeat_ms]),
             "catch_up": choose(["latest", "all"]),
+            "carry_in_heartbeats": self._choose_carried.random() < 0.8,
         }
 
     # What happens.
@@ -165,7 +168,7 @@ class Simulation:
                 self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
         settings = self.world.settings
-        judge = Judge(settings, self.world.log, self._history)
+        judge = Judge(settings, self.world.log, self._history, carries=self.world.carries)
         judge.check(OUTPUT, LETTERS, self.world.now_ms)
         self.counts += judge.counts
 

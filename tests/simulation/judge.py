@@ -9,6 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import chain, pairwise
 
+from msgspec import UNSET
+
 from dataflows.kafka.partition import REPORT_MS
 from dataflows.messages import RecordId
 from dataflows.settings import Settings
@@ -24,8 +26,10 @@ from session_logic.events import (
     SessionEnd,
 )
 from session_logic.keys import key_group_of, lane_of
+from session_logic.rules import as_context
 from tests.simulation.explanation import NEVER_MS, Explanation, Life, Read, life_of, life_of_fact
 from tests.simulation.history import Change, Event, History, Skip
+from tests.support.carrying import carrying
 from tests.support.fake_kafka import Log, Record, Where
 from tests.support.model import Life as ModelLife
 
@@ -38,7 +42,10 @@ class Judge:
         settings: Settings,
         log: Log,
         history: History,
+        *,
+        carries: bool = False,
     ) -> None:
+        self._carries = carries
         self._rules = [past.rules for past in history.pasts]
         self._skips = any(rules.catch_up == "latest" for rules in self._rules)
         self._undone_ms = {
@@ -165,7 +172,7 @@ class Judge:
         record = self._log.at(place[:2])[place.offset]
         event = decode_input(record.value)
         assert not isinstance(event, Rejected)
-        return Fact(
+        fact = Fact(
             type(event) is GameStart,
             event.device_id,
             event.session_id,
@@ -173,6 +180,7 @@ class Judge:
             record.time_ms,
             record.created,
         )
+        return carrying(fact) if self._carries else fact
 
     def _read(self, place: RecordId, come_to_ms: int) -> Read:
         """Return the fact that a record is, and how far time may have come when it was read."""
@@ -304,7 +312,7 @@ class Judge:
         times_ms = [
             max(fact.time_ms, life[2])
             for fact in facts
-            if (fact.is_start, fact.session_id == life[1])
+            if (fact.is_start, fact.session_id in ("", life[1]))
             == ((True, False) if end.reason == "replaced" else (False, True))
         ]
         if isinstance(before, Heartbeat) and before.time_ms == end.time_ms:
@@ -350,6 +358,7 @@ class Judge:
         records = self._lives[life]
         assert isinstance(records[0], SessionActive), f"{life}: {records}"
         assert {r.platform for r in records} == {known.fact.platform}
+        self._check_context(known.fact, records)
         assert isinstance(records[-1], SessionEnd), f"{life}: {records}"
         end = records[-1]
         assert records[0].time_ms == life[2]
@@ -361,6 +370,21 @@ class Judge:
         else:
             self._check_beats(known, records[1:-1], end, opened[life])
         self.counts["sessions"] += 1
+
+    def _check_context(self, fact: Fact, records: list[OutputEvent]) -> None:
+        """Check that each record has what the start carries, and the last one more at most."""
+        context, allowed = (
+            as_context(fact.carried),
+            {rules.carry_in_heartbeats for rules in self._rules},
+        )
+        for record in records[:-1]:
+            of_heartbeat = [context] * (True in allowed) + [UNSET] * (False in allowed)
+            wanted = of_heartbeat if isinstance(record, Heartbeat) else [context]
+            assert record.context in wanted, f"{record} has not {fact.carried!r}"
+        of_end = records[-1].context
+        more = b"{}" if of_end is UNSET else bytes(of_end)
+        assert more[1:].startswith(fact.carried), f"{records[-1]}: {more!r} is not {fact.carried!r}"
+        self.counts["contexts"] += len(records) if fact.carried else 0
 
     def _check_beats(
         self,
@@ -410,7 +434,10 @@ class Judge:
         """
         if end.time_ms <= skip.back_ms:
             return skip.back_ms
-        ends = self._read_ends[end.device_id, end.session_id]
+        ends = [
+            *self._read_ends[end.device_id, end.session_id],
+            *self._read_ends[end.device_id, ""],
+        ]
         is_known = any(
             given_ms <= skip.back_ms and end.time_ms <= time_ms for time_ms, given_ms in ends
         )

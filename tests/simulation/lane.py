@@ -5,6 +5,8 @@ from collections import defaultdict
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Watermark
 from session_logic.keys import key_group_of
@@ -12,6 +14,7 @@ from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput
 from session_logic.output import OutputBatch
 from session_logic.restoring import read_lane_state
 from session_logic.rules import Rules
+from tests.support.carrying import OF_ENDS, OF_STARTS
 from tests.support.events import by_device, decoded
 from tests.support.lanes import BEGIN_MS, DEVICES, LANE, LANES, Store
 from tests.support.model import Model
@@ -80,6 +83,10 @@ class Simulation:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        # In some histories facts carry fields, and some ends have no session id.
+        self._choose_carried = random.Random(f"carried {seed}")
+        self._carries = self._choose_carried.random() < 0.4
+        self._nameless = self._choose_carried.choice([0, 0.3, 1])
         self.rules = self.some_rules()
         self.all_rules = [self.rules]
         self.now_ms = self.latest_ms = BEGIN_MS
@@ -105,6 +112,7 @@ class Simulation:
             heartbeat_ms * choose([1, 2, 5, 40]) + choose([0, 0, 1, heartbeat_ms // 2]),
             choose([0, heartbeat_ms, 5 * heartbeat_ms]),
             choose(["latest", "all"]),
+            carry_in_heartbeats=self._choose_carried.random() < 0.8,
         )
 
     def run(self, steps: int) -> None:
@@ -150,7 +158,19 @@ class Simulation:
             time_ms = lives[-1].fact.time_ms + edge_ms + choose([-1, 0, 1])
         session = f"{device}-{self.random.randrange(6)}"
         created = self.random.random() < 0.5
-        return Fact(self.random.random() < 0.6, device, session, "pc", max(1, time_ms), created)
+        is_start = self.random.random() < 0.6
+        return self._carrying(Fact(is_start, device, session, "pc", max(1, time_ms), created))
+
+    def _carrying(self, fact: Fact) -> Fact:
+        """Return a fact as it is where facts carry fields, and ends may have no session id."""
+        choice = self._choose_carried
+        if not self._carries:
+            return fact
+        if fact.is_start:
+            return replace(fact, carried=choice.choice(OF_STARTS))
+        nameless = choice.random() < self._nameless
+        session_id = "" if nameless else fact.session_id
+        return replace(fact, session_id=session_id, carried=choice.choice(OF_ENDS))
 
     def facts(self) -> None:
         """Give some facts to lane and model."""
@@ -263,6 +283,9 @@ class Simulation:
         if self.random.random() < 0.3:
             self.rules = self.some_rules()
             self.all_rules.append(self.rules)
+        # This one is not stored, so that of the run holds at once.
+        in_heartbeats = self.rules.carry_in_heartbeats
+        self.model.rules = replace(self.model.rules, carry_in_heartbeats=in_heartbeats)
         self.put_clock_right()
         state = read_lane_state(self.store.state)
         self.lane = Lane(LANE, LANES, self.rules, state, self.now_ms)

@@ -27,6 +27,7 @@ class Run:
         beat_ms = self.random.choice([7, 30, 100])
         longest_ms = beat_ms * self.random.choice([1, 3, 9]) + self.random.choice([0, 1])
         self.rules = Rules(beat_ms, longest_ms, 5 * beat_ms, self.random.choice(["all", "latest"]))
+        self.carried = b'"account":"x"' if seed % 3 == 0 else b""  # by the starts of some devices
         self.now_ms = BEGIN_MS
         self.stores = [Store() for _ in range(lanes)]
         self.lanes = [Lane(number, lanes, self.rules) for number in range(lanes)]
@@ -62,7 +63,9 @@ class Run:
             device = self.random.choice(devices)
             session = f"{device}-{self.random.randrange(4)}"
             is_start = self.random.random() < 0.7
-            facts.append(Fact(is_start, device, session, "pc", lane.watermark_ms + 1))
+            carried = self.carried if is_start and key_group_of(device) % 2 else b""
+            time_ms = lane.watermark_ms + 1
+            facts.append(Fact(is_start, device, session, "pc", time_ms, carried=carried))
         return facts
 
     def expect_facts(self, lane: Lane, facts: list[Fact]) -> None:

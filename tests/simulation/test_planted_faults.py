@@ -15,7 +15,7 @@ from session_logic.errors import HeartwheelError
 from session_logic.events import Fact, Heartbeat, OutputEvent
 from session_logic.lane import Lane, Phase
 from session_logic.restoring import LaneState
-from session_logic.rules import Rules, Session, has_begun
+from session_logic.rules import Rules, Session, early_end, has_begun
 from session_logic.table import SessionTable
 from session_logic.transitions import TRANSITIONS, Change, Input, State
 from tests.simulation.lane import PARTS, Simulation, simulate
@@ -59,6 +59,34 @@ def restore_no_early_end(monkeypatch: pytest.MonkeyPatch) -> None:
         return encode([session for session in sessions if has_begun(session)])
 
     monkeypatch.setattr(lane, "encode_sessions", lossy)
+
+
+def restore_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose what sessions carry when they come back from the rows of their key groups."""
+    decode = restoring.decode_sessions
+    monkeypatch.setattr(restoring, "decode_sessions", lambda blob, **_: decode(blob))
+
+
+def remember_no_context_of_an_early_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep of an end that comes before its start what a plain one has."""
+
+    def plain(fact: Fact, rules: Rules) -> Session:
+        return early_end(replace(fact, carried=b""), rules)
+
+    monkeypatch.setattr(transitions, "early_end", plain)
+
+
+def end_a_later_session_without_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an end without a session id end what is active, whenever that began."""
+
+    state_of = transitions.state_of
+
+    def ends_whatever(table: SessionTable, change: Change) -> State:
+        if change.active is not None and not change.fact.session_id:
+            return State.ACTIVE
+        return state_of(table, change)
+
+    monkeypatch.setattr(transitions, "state_of", ends_whatever)
 
 
 def end_before_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +153,9 @@ FAULTS: list[Plant] = [
     act_on_a_late_start,
     forget_an_early_end,
     restore_no_early_end,
+    restore_no_context,
+    remember_no_context_of_an_early_end,
+    end_a_later_session_without_an_id,
     end_before_a_heartbeat,
     apply_other_settings_to_all,
     store_the_rules_of_the_shell,

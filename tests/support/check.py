@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum, StrEnum, auto
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from session_logic.events import (
@@ -25,7 +25,7 @@ from session_logic.events import (
     SessionEnd,
     Watermark,
 )
-from session_logic.rules import Rules
+from session_logic.rules import Rules, as_context
 from tests.support.events import kinds
 from tests.support.model import Model
 
@@ -142,6 +142,7 @@ class Checker:
         self.check = Check(sessions=len(sessions))
         self._expected = sessions
         self._heartbeat_ms = rules.heartbeat_ms
+        self._carry_in_heartbeats = rules.carry_in_heartbeats
         self._followed: dict[str, Followed] = {}
         self._active: dict[str, str] = {}  # the session of each device
 
@@ -188,12 +189,10 @@ class Checker:
         time_ms = start.time_ms
         if isinstance(event, Heartbeat):
             time_ms += event.sequence * self._heartbeat_ms
-        return (event.time_ms, event.started_ms, event.device_id, event.platform) == (
-            time_ms,
-            start.time_ms,
-            start.device_id,
-            start.platform,
-        )
+        has_context = self._carry_in_heartbeats or not isinstance(event, Heartbeat)
+        context = as_context(start.carried) if has_context else UNSET
+        found = event.time_ms, event.started_ms, event.device_id, event.platform, event.context
+        return found == (time_ms, start.time_ms, start.device_id, start.platform, context)
 
     def _change_device(self, event: OutputEvent) -> None:
         """Let a device have at most one session: the one before ends first."""

@@ -14,9 +14,10 @@ FOLDER = Path(__file__).parents[1] / "fixtures"
 POLLS = 40
 
 
-def sessions() -> dict[str, str]:
+def sessions(kind: type[Decode] = Decode) -> dict[str, str]:
     """Return the active session of each device after the history, by the model."""
-    batches = [item for _, item in Decode(1, 10**13, RunState(FixedClock(T)))(history(POLLS))]
+    decode = kind(1, 10**13, RunState(FixedClock(T)))
+    batches = [item for _, item in decode(history(POLLS))]
     model = Model(SETTINGS.rules())
     for fact in [fact for batch in batches if isinstance(batch, LaneBatch) for fact in batch.facts]:
         model.apply(fact, Watermark(-1))

@@ -3,9 +3,10 @@
 It says what must come out; the tests and the benchmark compare real output with it.
 """
 
-from msgspec import Struct
+from msgspec import UNSET, Raw, Struct
 
 from session_logic.events import (
+    Context,
     EndReason,
     Fact,
     Heartbeat,
@@ -32,12 +33,16 @@ class Life(Struct):
 
 
 class Ending(Struct):
-    """An end that a device remembers; began_ms is None if the start has not been seen."""
+    """An end that a device remembers; began_ms is None if the start has not been seen.
+
+    Without a session_id it is that of whatever was active.
+    """
 
     session_id: str
     began_ms: int | None
     ended_ms: int
     interval_ms: int
+    carried: bytes = b""
 
 
 class Model:
@@ -61,6 +66,8 @@ class Model:
                 records = self._end(active, "timed_out", timeout_ms, watermark)
                 active = None
         known = self._known(fact.device_id, watermark)
+        if not fact.session_id:
+            return records + self._end_without_id(fact, active, known, watermark)
         same = [end for end in known if end.session_id == fact.session_id]
         earlier = next((end for end in same if end.began_ms is not None), None)
         early = next((end for end in same if end.began_ms is None), None)
@@ -71,14 +78,38 @@ class Model:
         if active is not None and active.fact.session_id == fact.session_id:
             of_earlier = fact.time_ms < active.fact.time_ms and self._repeats(fact, earlier)
             if not fact.is_start and not of_earlier:
-                records += self._end(active, "ended", fact.time_ms, watermark)
+                records += self._end(active, "ended", fact.time_ms, watermark, carried=fact.carried)
         elif overtaken or self._repeats(fact, earlier):
             pass
         elif fact.is_start:
-            records += self._start(fact, active, early, watermark)
+            ends = [
+                end
+                for end in known
+                if end.began_ms is None
+                and end.session_id in ("", fact.session_id)
+                and fact.time_ms <= end.ended_ms
+            ]
+            first = min(ends, key=lambda end: (end.ended_ms, end.carried), default=None)
+            records += self._start(fact, active, first, watermark)
         elif not self._repeats(fact, early):
-            self._remember(fact.device_id, fact.session_id, None, fact.time_ms, watermark)
+            self._remember_early(fact, watermark)
         return records
+
+    def _end_without_id(
+        self, fact: Fact, active: Life | None, known: list[Ending], watermark: Watermark
+    ) -> list[OutputEvent]:
+        """Return what an end causes that is of whatever was active at its time."""
+        if active is not None:
+            if fact.time_ms < active.fact.time_ms:
+                return []
+            return self._end(active, "ended", fact.time_ms, watermark, carried=fact.carried)
+        if any(end.began_ms is not None and end.began_ms > fact.time_ms for end in known):
+            return []
+        before = [end for end in known if end.began_ms is not None]
+        before += [end for end in known if not end.session_id and end.ended_ms <= fact.time_ms]
+        if not any(self._repeats(fact, end) for end in before):
+            self._remember_early(fact, watermark)
+        return []
 
     def _start(
         self, fact: Fact, active: Life | None, early: Ending | None, watermark: Watermark
@@ -87,9 +118,7 @@ class Model:
         lives, records = self.lives[fact.device_id], []
         if active is not None:
             records = self._end(active, "replaced", fact.time_ms, watermark)
-        if early is not None and fact.time_ms <= early.ended_ms:
-            return records + self._open(lives, fact, early.ended_ms, watermark, closed=True)
-        return records + self._open(lives, fact, watermark.upto_ms, watermark, closed=False)
+        return records + self._open(lives, fact, early, watermark)
 
     def change_rules(self, rules: Rules, watermark: Watermark) -> list[OutputEvent]:
         """Go by other rules; return the ends of the sessions that have lasted too long for them."""
@@ -128,24 +157,16 @@ class Model:
         kept_ms = self.rules.deduplication_window_ms + end.interval_ms
         return end.ended_ms + kept_ms > watermark.upto_ms
 
-    def _remember(
-        self,
-        device_id: str,
-        session_id: str,
-        began_ms: int | None,
-        ended_ms: int,
-        watermark: Watermark,
-        interval_ms: int | None = None,
-    ) -> None:
-        interval_ms = interval_ms or self.rules.heartbeat_ms
-        ending = Ending(session_id, began_ms, max(1, ended_ms), interval_ms)
-        others = [
-            end
-            for end in self.endings.get(device_id, [])
-            if (end.session_id, end.began_ms is None) != (session_id, began_ms is None)
-        ]
-        if began_ms is None and not self._is_kept(ending, watermark):
-            return
+    def _remember_early(self, fact: Fact, watermark: Watermark) -> None:
+        """Remember an end of which the start has not been seen, if it is still kept."""
+        ended_ms = max(1, fact.time_ms)
+        interval_ms = self.rules.heartbeat_ms
+        ending = Ending(fact.session_id, None, ended_ms, interval_ms, fact.carried)
+        if self._is_kept(ending, watermark):
+            self._remember(fact.device_id, ending)
+
+    def _remember(self, device_id: str, ending: Ending) -> None:
+        others = [end for end in self.endings.get(device_id, []) if _name(end) != _name(ending)]
         self.endings[device_id] = [*others, ending][-MAX_MEMORY:]
 
     def _repeats(self, fact: Fact, ending: Ending | None) -> bool:
@@ -156,15 +177,17 @@ class Model:
         return fact.time_ms <= ending.ended_ms or fact.time_ms < ending.ended_ms + window_ms
 
     def _open(
-        self, lives: list[Life], fact: Fact, upto_ms: int, watermark: Watermark, *, closed: bool
+        self, lives: list[Life], fact: Fact, early: Ending | None, watermark: Watermark
     ) -> list[OutputEvent]:
         life = Life(fact, self.rules.heartbeat_ms)
         lives.append(life)
-        active = SessionActive(*_names(fact), fact.time_ms, fact.time_ms)
+        times = fact.time_ms, fact.time_ms
+        active = SessionActive(*_names(fact), *times, _context(fact.carried))
         missed = Watermark(fact.time_ms, watermark.newest_only)
+        upto_ms = watermark.upto_ms if early is None else early.ended_ms
         due = self._due(life, missed, upto_ms, MAX_MISSED)
-        if closed and life.ended_ms is None:
-            due = self._end(life, "ended", upto_ms, missed, MAX_MISSED)
+        if early is not None and life.ended_ms is None:
+            due = self._end(life, "ended", upto_ms, missed, MAX_MISSED, early.carried)
         return [active, *due]
 
     def _end(
@@ -174,26 +197,28 @@ class Model:
         time_ms: int,
         watermark: Watermark,
         at_most: int | None = None,
+        carried: bytes = b"",
     ) -> list[OutputEvent]:
         fact = life.fact
         time_ms = max(time_ms, self._last_sent_ms(life, watermark.upto_ms))
         owed = self._beats(life, watermark.upto_ms, time_ms)
         life.ended_ms = max(1, time_ms)
-        self._remember(
-            fact.device_id, fact.session_id, fact.time_ms, time_ms, watermark, life.interval_ms
-        )
+        ending = Ending(fact.session_id, fact.time_ms, life.ended_ms, life.interval_ms)
+        self._remember(fact.device_id, ending)
         duration_ms = time_ms - fact.time_ms
-        end = SessionEnd(*_names(fact), fact.time_ms, time_ms, reason, duration_ms)
+        context = _context(fact.carried, carried)
+        end = SessionEnd(*_names(fact), fact.time_ms, time_ms, reason, duration_ms, context)
         return [*_newest(owed, watermark, at_most), end]
 
     def _beats(self, life: Life, after_ms: int, upto_ms: int) -> list[OutputEvent]:
         fact = life.fact
         beats: list[OutputEvent] = []
+        context = _context(fact.carried) if self.rules.carry_in_heartbeats else UNSET
         after_ms = max(after_ms, life.sent_ms)
         sequence, time_ms = 1, fact.time_ms + life.interval_ms
         while time_ms <= upto_ms and time_ms < fact.time_ms + self.rules.max_session_ms:
             if time_ms > after_ms:
-                beats.append(Heartbeat(*_names(fact), fact.time_ms, time_ms, sequence))
+                beats.append(Heartbeat(*_names(fact), fact.time_ms, time_ms, sequence, context))
             sequence, time_ms = sequence + 1, time_ms + life.interval_ms
         return beats
 
@@ -243,3 +268,14 @@ def _newest(
 
 def _names(fact: Fact) -> tuple[str, str, str]:
     return fact.device_id, fact.session_id, fact.platform
+
+
+def _name(ending: Ending) -> tuple[str, bool, int]:
+    """Return what tells an end from the others of its device."""
+    name = ending.session_id
+    return name, ending.began_ms is None, 0 if name else ending.ended_ms
+
+
+def _context(*carried: bytes) -> Context:
+    members = b",".join(filter(None, carried))
+    return Raw(b"{%b}" % members) if members else UNSET

@@ -25,9 +25,12 @@ class Run:
         self.lane.update(PartitionProgress("topic/0", 1, None))
         self.lane.advance(self.now_ms)
 
-    def send(self, kind: str, session: str, device: str = DEVICE) -> list[OutputEvent]:
+    def send(
+        self, kind: str, session: str, device: str = DEVICE, carried: bytes = b""
+    ) -> list[OutputEvent]:
         """Apply a fact of now."""
-        fact = Fact(kind == "start", device, session, "pc", self.now_ms, created=True)
+        is_start, time_ms = kind == "start", self.now_ms
+        fact = Fact(is_start, device, session, "pc", time_ms, created=True, carried=carried)
         output = self.lane.apply([fact], self.now_ms)
         self.store.write(output.rows)
         return decoded(output.records)
