@@ -94,6 +94,13 @@ class Settings(
             "or all."
         ),
     ] = "latest"
+    carry_in_heartbeats: Annotated[
+        bool,
+        Meta(
+            description="Whether heartbeats have the fields that their session carries, as its "
+            "other records do."
+        ),
+    ] = True
     start: Annotated[
         Literal["earliest", "latest"],
         Meta(description="Where to begin in an input partition without a stored offset."),
@@ -255,7 +262,11 @@ class Settings(
     def rules(self) -> Rules:
         """Return the part that the session rules need."""
         return Rules(
-            self.heartbeat_ms, self.max_session_ms, self.deduplication_window_ms, self.catch_up
+            self.heartbeat_ms,
+            self.max_session_ms,
+            self.deduplication_window_ms,
+            self.catch_up,
+            carry_in_heartbeats=self.carry_in_heartbeats,
         )
 
     def recovery_path(self) -> Path:

@@ -13,7 +13,7 @@ from dataflows.metrics import REASONS
 from dataflows.settings import Settings
 from session_logic.events import GameEnd, GameStart, Heartbeat, SessionActive, SessionEnd
 
-CONTRACT_VERSION = "1.0.0"
+CONTRACT_VERSION = "1.1.0"
 BINDING = "0.5.0"  # of AsyncAPI to Kafka
 INPUT, OUTPUT = (GameStart, GameEnd), (SessionActive, Heartbeat, SessionEnd)
 KEY = {"type": "string", "description": "The device id."}

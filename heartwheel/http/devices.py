@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from msgspec import UNSET
+
 from heartwheel.http.view import ProcessView
 from session_logic.keys import key_group_of, lane_of
-from session_logic.rules import next_heartbeat_ms, timeout_ms
+from session_logic.rules import context_of, next_heartbeat_ms, timeout_ms
 
 FOUND, IDLE, ELSEWHERE, NOT_YET = 200, 404, 421, 503
 
@@ -34,6 +36,7 @@ class Devices:
         session = lane.table.find(device_id)
         if session is None:
             return IDLE, {**answer, "error": "no session is active on this device"}
+        context = context_of(session)
         return FOUND, {
             **answer,
             "active": True,
@@ -43,6 +46,7 @@ class Devices:
             "next_heartbeat_ms": next_heartbeat_ms(session, lane.table.rules, lane.watermark_ms),
             "timeout_ms": timeout_ms(session, lane.table.rules),
             "as_of_ms": self._run.clock.now_ms(),
+            **({} if context is UNSET else {"context": context}),
         }
 
     def _absent(self, answer: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:

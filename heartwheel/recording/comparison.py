@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from dataflows.messages import DeadLetter, RecordId
 from heartwheel.recording.progress import RecordedProgress
@@ -30,7 +30,7 @@ from heartwheel.recording.recorded_output import (
 )
 from heartwheel.recording.replay import BY_CLOCK
 from session_logic.codec import decode_output
-from session_logic.events import Heartbeat, OutputEvent, SessionEnd
+from session_logic.events import Context, Heartbeat, OutputEvent, SessionEnd
 from session_logic.output import OutputBatch
 
 ACCEPTED = ("raced", "skipped", "unreached", "earlier")
@@ -153,7 +153,7 @@ class Comparison:
         """Say whether a heartbeat or timeout was due after the end but sent before it was read."""
         if want.reason == "timed_out" or got.time_ms <= want.time_ms:
             return False
-        if want.platform != got.platform:
+        if want.platform != got.platform or not _is_part(got.context, want.context):
             return False
         age_ms = got.time_ms - got.started_ms
         if isinstance(got, Heartbeat):
@@ -165,7 +165,7 @@ class Comparison:
             return False
         # An end is not before a heartbeat that is out: it has the time of the last one.
         put_off = got.reason == want.reason and got.time_ms == self._raced_ms.get(name)
-        return put_off or got.reason == "timed_out"
+        return (put_off and got.context == want.context) or got.reason == "timed_out"
 
     def _is_skipped(self, want: Heartbeat, got: OutputEvent) -> bool:
         """Say whether a heartbeat was not sent because of an outage."""
@@ -220,6 +220,13 @@ def _unequal(replayed: deque[Item], recorded: deque[Item]) -> Row:
     if recorded[0] in islice(replayed, LOOK_AHEAD):
         return replayed.popleft(), None
     return replayed.popleft(), recorded.popleft()
+
+
+def _is_part(context: Context, whole: Context) -> bool:
+    """Say whether the fields of a context are the first ones of another."""
+    if context is UNSET or whole is UNSET:
+        return context is UNSET
+    return bytes(whole).startswith(bytes(context)[:-1])
 
 
 def _first_ms(difference: Difference) -> int:

@@ -35,6 +35,7 @@ SETTINGS = (
     "max_clock_skew_ms",
     "max_record_bytes",
     "catch_up",
+    "carry_in_heartbeats",
 )
 # What a setting is called in the file, where it has been renamed since.
 STORED_NAMES = {

@@ -206,9 +206,14 @@ def replay_settings(recording: Recording, overrides: dict[str, str]) -> Settings
     values: dict[str, Any] = recording.settings | {
         "input_topics": ",".join(f"{k}={v}" for k, v in recording.settings["input_topics"].items())
     }
-    texts = {name: str(value) for name, value in values.items()} | {"tick_ms": "1"} | overrides
+    texts = {name: _text(value) for name, value in values.items()} | {"tick_ms": "1"} | overrides
     variables = {f"{PREFIX}{name.upper()}": text for name, text in texts.items()}
     return load_settings(variables | {f"{PREFIX}CATCH_UP": "all"})
+
+
+def _text(value: Any) -> str:
+    """Return the value of a setting as a variable has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def replay(

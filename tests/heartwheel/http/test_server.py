@@ -54,6 +54,14 @@ def test_device_is_found_by_any_id_there_can_be(client: Client, run: RunState, d
     assert client.get(path).status == 404
 
 
+def test_device_shows_what_its_session_carries(client: Client, run: RunState) -> None:
+    """As it came: consumers see the same in the records."""
+    lane = start(run, "d")
+    carried = b'"account":"\\u00e4","title":1.50'
+    lane.apply([Fact(True, "d", "carrying", "pc", T + 1, carried=carried)], T + 1)
+    assert client.get("/devices/d").body.endswith(b'"context":{"account":"\\u00e4","title":1.50}}')
+
+
 def test_bytes_that_are_no_text_are_an_idle_device(client: Client) -> None:
     """Nothing that can be asked for is an error of the server."""
     for path in ("/devices/%ff%fe", "/devices/%00", "/devices/%ed%a0%80"):

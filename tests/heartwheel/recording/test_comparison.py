@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from dataflows.settings import Settings
@@ -13,7 +15,7 @@ from heartwheel.recording.progress import read_progress
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.codec import encode_output
-from session_logic.events import Heartbeat, OutputEvent, SessionEnd
+from session_logic.events import Context, Heartbeat, OutputEvent, SessionEnd
 from tests.support.recordings import (
     BEGIN_MS,
     event_line,
@@ -99,6 +101,31 @@ def test_heartbeat_due_before_the_end_and_doubled_has_not_raced(tmp_path: Path) 
     counts, differences = compared(edited(tmp_path / "r", LATEST, edit))
     assert counts["differences"] == 2
     assert [difference.name for difference in differences] == ["c1"]
+
+
+CARRIED = Raw(b'{"account":"x"}')
+
+
+@pytest.mark.parametrize(
+    ("of_heartbeat", "of_end", "counts"),
+    [(UNSET, UNSET, {"raced": 2}), (UNSET, CARRIED, {"differences": 1}), (CARRIED, UNSET, {})],
+)
+def test_record_with_another_context_is_a_difference(
+    of_heartbeat: Context, of_end: Context, counts: dict[str, int], tmp_path: Path
+) -> None:
+    """A heartbeat that has raced has no field that its session does not have; an end has all."""
+
+    def edit(line: Line, event: OutputEvent) -> list[Line]:
+        if not isinstance(event, SessionEnd) or event.session_id != "a":
+            return [line]
+        beat = replace(beat_of(event, 6), context=of_heartbeat)
+        time_ms = event.started_ms + 6_000
+        end = replace(event, time_ms=time_ms, duration_ms=6_000, context=of_end)
+        return [with_event(line, beat), with_event(line, end)]
+
+    found, differences = compared(edited(tmp_path / "r", LATEST, edit))
+    assert bool(differences) is (counts != {"raced": 2})
+    assert counts.items() <= found.items()
 
 
 def test_timeout_before_an_end_with_an_earlier_timestamp_has_raced(tmp_path: Path) -> None:
