@@ -113,7 +113,8 @@ def _replay(recording: "Recording", changes: dict[str, str], output: Path | None
 
 
 def _check(recording: "Recording", changes: dict[str, str], show: int, last_ms: int) -> int:
-    from heartwheel.recording.comparison import ACCEPTED, Comparison
+    from heartwheel.recording.acceptance import ACCEPTED
+    from heartwheel.recording.comparison import Comparison
     from heartwheel.recording.progress import read_progress
     from heartwheel.recording.replay import replay, replay_settings
 

@@ -1,14 +1,16 @@
-"""How far a recorded run had come when its recording ends, and when it was silent."""
+"""How far a recorded run had come when its recording ends, and when its lanes were silent."""
 
+from bisect import bisect_left
+from collections import defaultdict
 from itertools import chain, pairwise
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from heartwheel.recording.format import Line
 from heartwheel.recording.reader import Recording
-from session_logic.codec import decode_output
+from heartwheel.recording.recorded_output import decode_record
 from session_logic.events import Heartbeat
+from session_logic.lane import PAUSE_MS
 
 # A silence is looked for in stretches of this part of a heartbeat interval.
 STRETCHES = 8
@@ -18,21 +20,75 @@ HEARTBEAT = '{"type":"Heartbeat"'
 class RecordedProgress(Struct):
     """How far a recorded run had come: the time of its lanes, its last output, and its silences.
 
-    beating holds the stretches of time (timestamp // stretch_ms) in which the wheel sent
-    heartbeats. A heartbeat that was sent together with another record of its device does not
-    count: an end or a new start caused it, not the wheel.
+    beating holds, for each lane, the stretches of time (moment // stretch_ms) in which its wheel
+    sent heartbeats, due those in which they were due, with when the last of them was sent, and late
+    the moments at which it sent some later than a stretch. A heartbeat that was sent together with
+    another record of its device does not count: an end or a new start caused it, not the wheel.
     """
 
     stretch_ms: int
     reached_ms: int = -1
     written_ms: int = 0
-    beating: set[int] = msgspec.field(default_factory=set)
+    beating: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    due: defaultdict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
+    late: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
-    def was_silent(self, due_ms: int, heartbeat_ms: int) -> bool:
-        """Say whether no heartbeat was sent in the interval after due_ms, as in an outage."""
-        first = due_ms // self.stretch_ms + 2
-        last = (due_ms + heartbeat_ms) // self.stretch_ms - 1
-        return self.beating.isdisjoint(range(first, last + 1))
+    def was_silent(self, lane: int, due_ms: int, heartbeat_ms: int) -> bool:
+        """Say whether there was an outage in the interval after due_ms.
+
+        Then all lanes sent no heartbeat, or none that was due then; or the lane alone stood still,
+        for as long as it takes for that to be an outage.
+        """
+        interval = self._interval(due_ms, heartbeat_ms)
+        return (
+            all(beating.isdisjoint(interval) for beating in self.beating.values())
+            or all(due.keys().isdisjoint(interval) for due in self.due.values())
+            or self._stood_still(self.beating[lane], interval)
+        )
+
+    def was_resuming(self, lane: int, sent_ms: int, heartbeat_ms: int) -> bool:
+        """Say whether a lane made up for an outage when it sent a record: it fired nothing yet."""
+        interval = self._interval(sent_ms - heartbeat_ms, heartbeat_ms)
+        return all(
+            beating.isdisjoint(interval) for beating in self.beating.values()
+        ) or self._stood_still(self.beating[lane], interval)
+
+    def _interval(self, begin_ms: int, for_ms: int) -> range:
+        """Return the stretches that are whole within an interval."""
+        first = begin_ms // self.stretch_ms + 2
+        return range(first, (begin_ms + for_ms) // self.stretch_ms)
+
+    def _stood_still(self, beating: set[int], interval: range) -> bool:
+        """Say whether a lane that had sent heartbeats sent none in and about an interval."""
+        if not beating.isdisjoint(interval) or min(beating, default=interval.stop) > interval.start:
+            return False
+        first, last, enough = interval.start, interval.stop, PAUSE_MS // self.stretch_ms
+        while first - 1 not in beating and last - first < enough:
+            first -= 1
+        while last not in beating and last - first < enough:
+            last += 1
+        return last - first >= enough
+
+    def sent_before_ms(self, lane: int, due_ms: int) -> int:
+        """Return when a lane sent what was due in the interval before due_ms; 0 if nothing was."""
+        until = due_ms // self.stretch_ms
+        due = self.due[lane]
+        return max(due.get(stretch, 0) for stretch in range(until - STRETCHES, until))
+
+    def is_late(self, due_ms: int, sent_ms: int) -> bool:
+        """Say whether a record was sent later than a lane that is live sends it."""
+        return sent_ms - due_ms > self.stretch_ms
+
+    def was_late(self, lane: int, due_ms: int, sent_ms: int) -> bool:
+        """Say whether a heartbeat, or others of its lane since it was due, were sent late.
+
+        That is how the newest heartbeats come after an outage.
+        """
+        if self.is_late(due_ms, sent_ms):
+            return True
+        late = self.late[lane]
+        first = bisect_left(late, due_ms)
+        return first < len(late) and late[first] <= sent_ms + self.stretch_ms
 
 
 def read_progress(recording: Recording) -> RecordedProgress:
@@ -50,7 +106,7 @@ def read_progress(recording: Recording) -> RecordedProgress:
 
 def _read_partition(recording: Recording, name: str, progress: RecordedProgress) -> None:
     """Note when the wheel sent heartbeats to a partition, and the time of the last one."""
-    beat = None
+    last_ms = -1
     lines = (line for _, some in recording.read(name) for line in some)
     before: Line | None = None
     for line, after in pairwise(chain(lines, [None])):
@@ -59,17 +115,23 @@ def _read_partition(recording: Recording, name: str, progress: RecordedProgress)
             (line.value or "").startswith(HEARTBEAT)
             and not _is_together(line, before, progress.stretch_ms)
             and not _is_together(line, after, progress.stretch_ms)
+            and (due_ms := _due_ms(line)) is not None
         ):
-            progress.beating.add(line.timestamp_ms // progress.stretch_ms)
-            beat = line
+            last_ms = due_ms
+            stretch = line.timestamp_ms // progress.stretch_ms
+            progress.beating[line.partition].add(stretch)
+            due_in = due_ms // progress.stretch_ms
+            progress.due[line.partition][due_in] = line.timestamp_ms
+            if progress.is_late(due_ms, line.timestamp_ms):
+                progress.late[line.partition].append(line.timestamp_ms)
         before = line
-    if beat is not None:
-        try:
-            event = decode_output(beat.value_bytes() or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return  # a record of another program
-        if isinstance(event, Heartbeat):
-            progress.reached_ms = max(progress.reached_ms, event.time_ms)
+    progress.reached_ms = max(progress.reached_ms, last_ms)
+
+
+def _due_ms(line: Line) -> int | None:
+    """Return when a heartbeat was due; None for a record of another program."""
+    event = decode_record(line.value_bytes() or b"")
+    return event.time_ms if isinstance(event, Heartbeat) else None
 
 
 def _is_together(line: Line, other: Line | None, stretch_ms: int) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from heapq import merge
 
+import msgspec
 from msgspec import Struct
 
 from dataflows.messages import RecordId
@@ -10,6 +11,8 @@ from heartwheel.kafka.headers import MARK
 from heartwheel.recording.format import Line
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import BY_CLOCK, read_dead_letter
+from session_logic.codec import decode_output
+from session_logic.events import OutputEvent
 
 
 class ComparedDeadLetter(Struct, frozen=True):
@@ -22,6 +25,26 @@ class ComparedDeadLetter(Struct, frozen=True):
 
 
 Item = bytes | ComparedDeadLetter
+Event = OutputEvent | ComparedDeadLetter | None
+
+
+class Recorded(Struct, frozen=True):
+    """An item, where it is in its topic, and when it was sent by the clock of the run."""
+
+    item: Item
+    partition: int
+    offset: int
+    sent_ms: int
+
+
+def decode_record(item: Item) -> Event:
+    """Return what an item says; None for a record of another program."""
+    if isinstance(item, ComparedDeadLetter):
+        return item
+    try:
+        return decode_output(item)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def dead_letter_name(record: RecordId) -> str:
@@ -29,7 +52,7 @@ def dead_letter_name(record: RecordId) -> str:
     return f"dead letter of {record.topic}/{record.partition} offset {record.offset}"
 
 
-def recorded_output(recording: Recording) -> Iterator[tuple[str, Item]]:
+def recorded_output(recording: Recording) -> Iterator[tuple[str, Recorded]]:
     """Yield (device, record) of the recorded output and dead letters, roughly by time."""
     settings = recording.settings
     dead_letters = settings["dead_letter_topic"]
@@ -38,18 +61,20 @@ def recorded_output(recording: Recording) -> Iterator[tuple[str, Item]]:
     for _, lines in chunks:
         for line in lines:
             if line.topic != dead_letters:
-                yield _name(line), line.value_bytes() or b""
+                yield _name(line), _recorded(line, line.value_bytes() or b"")
                 continue
             if any(header.name == MARK for header in line.headers):
                 continue  # a dead letter was requeued; what was sent then is in the input
             origin, reason = read_dead_letter(line)
             if reason != BY_CLOCK:
-                yield (
-                    dead_letter_name(origin.record),
-                    ComparedDeadLetter(
-                        origin.time_ms, reason, line.key_bytes(), line.value_bytes()
-                    ),
+                letter = ComparedDeadLetter(
+                    origin.time_ms, reason, line.key_bytes(), line.value_bytes()
                 )
+                yield dead_letter_name(origin.record), _recorded(line, letter)
+
+
+def _recorded(line: Line, item: Item) -> Recorded:
+    return Recorded(item, line.partition, line.offset, line.timestamp_ms)
 
 
 def _name(line: Line) -> str:

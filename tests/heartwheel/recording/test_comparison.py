@@ -38,6 +38,7 @@ INPUT = [
     *(event_line("c3", "Start", f"c{n}", BEGIN_MS + 300 + n * 4_000) for n in range(5)),
     *(event_line("p1", "Start", f"p{n}", BEGIN_MS + 750 + n * 4_000) for n in range(5)),
 ]
+ENDS_MS = {"a": BEGIN_MS + 5_500, "c0": BEGIN_MS + 4_300, "p0": BEGIN_MS + 4_750}
 
 
 def compared(
@@ -78,15 +79,62 @@ def beat_of(end: SessionEnd, sequence: int) -> Heartbeat:
     return Heartbeat(*names, end.started_ms + sequence * 1_000, sequence)
 
 
+def raced_line(line: Line, end: SessionEnd, sequence: int) -> Line:
+    """Return a heartbeat of a session that has ended, sent when it was due."""
+    beat = beat_of(end, sequence)
+    return replace(with_event(line, beat), timestamp_ms=beat.time_ms)
+
+
+def put_off(line: Line, end: SessionEnd, sequence: int) -> Line:
+    """Return the end of a session at the time of a heartbeat that had been sent."""
+    duration_ms = sequence * 1_000
+    event = replace(end, time_ms=end.started_ms + duration_ms, duration_ms=duration_ms)
+    return replace(with_event(line, event), timestamp_ms=event.time_ms + 10)
+
+
 def test_heartbeat_due_after_the_end_but_sent_before_it_has_raced(tmp_path: Path) -> None:
     """The end has a timestamp before the heartbeat was due, and was read after."""
 
     def edit(line: Line, event: OutputEvent) -> list[Line]:
         if not isinstance(event, SessionEnd) or event.session_id != "a":
             return [line]
-        return [with_event(line, beat_of(event, 6)), with_event(line, beat_of(event, 7)), line]
+        return [raced_line(line, event, 6), raced_line(line, event, 7), put_off(line, event, 7)]
 
-    assert compared(edited(tmp_path / "r", LATEST, edit)) == ({"raced": 2}, [])
+    assert compared(edited(tmp_path / "r", LATEST, edit)) == ({"raced": 3}, [])
+
+
+def test_end_with_the_time_of_a_heartbeat_that_was_not_sent_has_not_raced(tmp_path: Path) -> None:
+    """What put it off is the last heartbeat that is out."""
+
+    def edit(line: Line, event: OutputEvent) -> list[Line]:
+        if not isinstance(event, SessionEnd) or event.session_id != "a":
+            return [line]
+        return [raced_line(line, event, 6), put_off(line, event, 7)]
+
+    counts, _ = compared(edited(tmp_path / "r", LATEST, edit))
+    assert counts == {"raced": 1, "differences": 1}
+
+
+def test_end_that_was_sent_with_a_later_heartbeat_is_a_difference(tmp_path: Path) -> None:
+    """A run that knows of the heartbeat does not end the session before it.
+
+    One that was begun after a crash may not know of it, and is later.
+    """
+
+    def edit(line: Line, event: OutputEvent) -> list[Line]:
+        if not isinstance(event, SessionEnd) or event.session_id != "a":
+            return [line]
+        return [with_event(line, beat_of(event, 6)), line]
+
+    counts, differences = compared(edited(tmp_path / "at once", LATEST, edit))
+    assert [difference.name for difference in differences] == ["c1"]
+
+    def later(line: Line, event: OutputEvent) -> list[Line]:
+        lines = edit(line, event)
+        return [*lines[:-1], replace(lines[-1], timestamp_ms=lines[-1].timestamp_ms + 1)]
+
+    counts, differences = compared(edited(tmp_path / "later", LATEST, later))
+    assert (counts, differences) == ({"raced": 1}, [])
 
 
 def test_heartbeat_due_before_the_end_and_doubled_has_not_raced(tmp_path: Path) -> None:
@@ -95,11 +143,11 @@ def test_heartbeat_due_before_the_end_and_doubled_has_not_raced(tmp_path: Path) 
     def edit(line: Line, event: OutputEvent) -> list[Line]:
         if not isinstance(event, SessionEnd) or event.session_id != "a":
             return [line]
-        raced = with_event(line, beat_of(event, 6))
-        return [with_event(line, beat_of(event, 5)), raced, raced, line]
+        raced = raced_line(line, event, 6)
+        return [raced_line(line, event, 5), raced, raced, put_off(line, event, 6)]
 
     counts, differences = compared(edited(tmp_path / "r", LATEST, edit))
-    assert counts["differences"] == 2
+    assert counts["differences"] > 1
     assert [difference.name for difference in differences] == ["c1"]
 
 
@@ -153,17 +201,18 @@ def test_heartbeats_left_out_in_an_outage_are_skipped_under_latest_only(tmp_path
     def edit(line: Line, event: OutputEvent) -> list[Line]:
         if not begin_ms < event.time_ms <= resumed_ms:
             return [line]
-        newest = event.time_ms > resumed_ms - LATEST.heartbeat_ms
+        until_ms = min(resumed_ms, ENDS_MS.get(event.session_id, resumed_ms))
+        newest = event.time_ms > until_ms - LATEST.heartbeat_ms
         beat = isinstance(event, Heartbeat)
         return [] if beat and not newest else [replace(line, timestamp_ms=resumed_ms)]
 
     counts, differences = compared(edited(tmp_path / "latest", LATEST, edit))
     assert differences == []
     assert counts == {"skipped": counts["skipped"]}
-    assert counts["skipped"] > 6
+    assert counts["skipped"] > 4
     counts, differences = compared(edited(tmp_path / "all", ALL, edit))
-    assert counts["differences"] > 6
-    assert {difference.name for difference in differences} == {"c1", "c2", "c3", "p1"}
+    assert counts["differences"] > 4
+    assert {difference.name for difference in differences} == {"c2", "c3", "p1"}
 
 
 def test_heartbeat_left_out_while_others_beat_is_a_difference(tmp_path: Path) -> None:
@@ -194,6 +243,78 @@ def test_what_was_due_after_the_last_heartbeat_is_unreached(tmp_path: Path) -> N
 
     counts, differences = compared(edited(tmp_path / "r", ALL, stopped_and_lost), last_ms=1_000)
     assert {difference.name for difference in differences} == {"p1"}
+
+
+LONG = replace(ALL, max_session_ms=30_000)
+OPENED_MS = BEGIN_MS + 15_600  # when the run reads the start of c1, 16 heartbeats late
+
+
+def opened_late(
+    path: Path,
+    edit: Callable[[list[Line]], list[Line]],
+    settings: Settings = LONG,
+    newest: int = 10,
+) -> Recording:
+    """Return a recording in which a session has only the newest of its first 15 heartbeats.
+
+    edit gets what was sent with the start.
+    """
+    lines = [event_line("c1", "Start", "a", BEGIN_MS), *INPUT[3:]]
+    whole = recorded_run(path, settings, lines, END_MS)
+    late, others = list[Line](), list[Line]()
+    for line in lines_of(whole):
+        if not is_output(whole, line) or line.key != "c1" or event_of(line).time_ms > OPENED_MS:
+            others.append(line)
+        else:
+            late.append(replace(line, timestamp_ms=OPENED_MS))
+    sent = edit([late[0], *late[-newest:]])
+    output = [line for line in others if is_output(whole, line)]
+    kept = [line for line in others if not is_output(whole, line)]
+    output = sorted([*sent, *output], key=lambda line: line.timestamp_ms)
+    return rewrite(whole, path, [*kept, *output])
+
+
+def test_heartbeats_that_a_late_start_has_not_brought_are_missed(tmp_path: Path) -> None:
+    """It has the newest ten with it, and the wheel goes on from there."""
+    recording = opened_late(tmp_path / "r", lambda sent: sent)
+    assert compared(recording) == ({"missed": 5}, [])
+
+
+def test_late_start_with_fewer_or_other_heartbeats_is_a_difference(tmp_path: Path) -> None:
+    """Ten, no more and no fewer, without a gap, sent at once, and all of them due."""
+    edits: list[Callable[[list[Line]], list[Line]]] = [
+        *(lambda sent, n=n: [*sent[:n], *sent[n + 1 :]] for n in range(11)),
+        lambda sent: [*sent, sent[-1]],
+        lambda sent: [sent[0], sent[2], sent[1], *sent[3:]],
+        lambda sent: [replace(line, timestamp_ms=OPENED_MS - 5_000) for line in sent],
+    ]
+    for number, edit in enumerate(edits):
+        counts, differences = compared(opened_late(tmp_path / str(number), edit))
+        assert counts.get("differences", 0) > 0, number
+        assert {difference.name for difference in differences} == {"c1"}
+    for newest in (9, 11, 12):
+        counts, differences = compared(
+            opened_late(tmp_path / f"newest {newest}", lambda sent: sent, newest=newest)
+        )
+        assert {difference.name for difference in differences} == {"c1"}, newest
+
+
+def test_end_before_heartbeats_that_a_late_start_has_brought_has_raced(tmp_path: Path) -> None:
+    """An end that is later in the log and earlier in time has the time of the last of them."""
+    path = tmp_path / "r"
+    recording = opened_late(path, lambda sent: sent)
+    lines = [line for line in lines_of(recording)
+             if not is_output(recording, line) or line.key != "c1"
+             or line.timestamp_ms <= OPENED_MS]  # fmt: skip
+    last = next(n for n in reversed(range(len(lines))) if lines[n].key == "c1"
+                and is_output(recording, lines[n]))  # fmt: skip
+    beat = event_of(lines[last])
+    end = SessionEnd("c1", "a", "console", BEGIN_MS, beat.time_ms, "ended", beat.time_ms - BEGIN_MS)
+    lines.insert(last + 1, replace(with_event(lines[last], end), timestamp_ms=OPENED_MS + 1))
+    lines.append(event_line("c1", "End", "a", BEGIN_MS + 8_500))
+    counts, differences = compared(rewrite(recording, path, lines))
+    assert differences == []
+    assert counts == {"missed": 5, "raced": 8}
 
 
 def test_recording_without_output_is_all_difference(tmp_path: Path) -> None:
