@@ -1,7 +1,9 @@
 """The decode step: Kafka messages to facts by lane, or to dead letters."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping as Named
 from threading import Lock
+from typing import get_args
 
 from dataflows.messages import (
     DEAD_LETTER_KEY,
@@ -13,12 +15,13 @@ from dataflows.messages import (
     RejectedByClock,
     lane_key,
 )
-from dataflows.metrics import TIMESTAMP_LEAD
+from dataflows.metrics import LATE_EVENTS, SKIPPED, TIMESTAMP_LEAD
 from dataflows.placement import Placement
 from dataflows.run_state import RunState
 from session_logic.codec import decode_input
-from session_logic.events import Fact, GameStart, InputEvent, Rejected
+from session_logic.events import Fact, GameStart, Rejected
 from session_logic.keys import key_group_of, lane_of
+from session_logic.mapping import MappedEvent, Mapping, Skipped, SkippedKind
 
 # No record is larger than this.
 MAX_BYTES = 1 << 31
@@ -35,11 +38,17 @@ class Decode:
         max_clock_skew_ms: int,
         run: RunState,
         max_record_bytes: int = MAX_BYTES,
+        mappings: Named[str, Mapping] | None = None,
     ) -> None:
         """Reject what is timestamped more than max_clock_skew_ms from now, or is too large.
 
-        The limit is that of key and value together.
+        The limit is that of key and value together. Topics with a mapping are read by it.
         """
+        self._mappings = mappings or {}
+        for topic in self._mappings:
+            LATE_EVENTS.labels(topic)
+            for kind in get_args(SkippedKind):
+                SKIPPED.labels(topic, kind)
         self._lanes = lanes
         self._max_record_bytes = max_record_bytes
         self._max_clock_skew_ms = max_clock_skew_ms
@@ -84,40 +93,76 @@ class Decode:
         """Add the facts of a poll to those of their lanes; return what is none."""
         letters: list[DeadLetter] = []
         leads_ms: list[int] = []
+        skipped: Counter[str] = Counter()
+        mapping = self._mappings.get(poll.topic)
+        # Who has a table says by it where the device id is, so the key may be anything.
+        keyed = mapping is None
         check_placement, place = self._placement.check, (poll.topic, poll.partition)
         earlier = self._rejected_earlier(poll)
         for message in poll.messages:
-            event = self._event_of(message)
-            if not isinstance(event, Rejected):
+            found: Fact | Skipped | Rejected
+            if mapping is None:
+                found = self._read(message, poll.platform)
+            else:
+                found = self._read_mapped(message, mapping, poll.topic)
+            if isinstance(found, Fact):
                 if message[1] > now:
                     leads_ms.append(message[1] - now)
-                event = self._in_time(event, message, latest_ms, earlier)
-            if isinstance(event, Rejected):
-                letters.append(_dead_letter(poll, message, event))
-                continue
-            check_placement(event.device_id, message[2], place, now)
-            facts[lane_of(key_group_of(event.device_id), self._lanes)].append(
-                Fact(
-                    type(event) is GameStart,
-                    event.device_id,
-                    event.session_id,
-                    poll.platform,
-                    message[1],
-                    message[4],
-                )
-            )
+                found = self._in_time(found, message, latest_ms, earlier)
+            if isinstance(found, Fact):
+                check_placement(found.device_id, message[2], place, now, keyed=keyed)
+                facts[lane_of(key_group_of(found.device_id), self._lanes)].append(found)
+            elif isinstance(found, Rejected):
+                letters.append(_dead_letter(poll, message, found))
+            else:
+                skipped[found.kind] += 1
         self._run.recent_dead_letters.extend(letters)
         if leads_ms:
             TIMESTAMP_LEAD.observe_all_ms(leads_ms)
+        for kind, count in skipped.items():
+            SKIPPED.labels(poll.topic, kind).inc(count)
         return letters
 
-    def _event_of(self, message: Message) -> InputEvent | Rejected:
-        """Return the event of a message, whatever its timestamp, or why it has none."""
-        size = len(message[2] or b"") + len(message[3] or b"")
+    def _read(self, message: Message, platform: str) -> Fact | Rejected:
+        """Return the fact in a message of our own format, or why it has none."""
+        _, time_ms, key, value, created, _ = message
+        size = len(key or b"") + len(value or b"")
         if size > self._max_record_bytes:
-            detail = f"{size} bytes, limit {self._max_record_bytes}; the input still has it"
-            return Rejected("too_large", detail)
-        return decode_input(message[3])
+            return self._too_large(size)
+        event = decode_input(value)
+        if isinstance(event, Rejected):
+            return event
+        return Fact(
+            type(event) is GameStart,
+            event.device_id,
+            event.session_id,
+            platform,
+            time_ms,
+            created,
+        )
+
+    def _read_mapped(
+        self, message: Message, mapping: Mapping, topic: str
+    ) -> Fact | Skipped | Rejected:
+        """Return the fact in a message of a topic that has a table, or why it has none."""
+        _, time_ms, key, value, created, headers = message
+        size = len(key or b"") + len(value or b"")
+        if size > self._max_record_bytes:
+            return self._too_large(size)
+        event = mapping.read(key, value, headers, time_ms)
+        if not isinstance(event, MappedEvent):
+            return event
+        if event.late:
+            LATE_EVENTS.labels(topic).inc()
+        if event.time_ms is not None:
+            time_ms, created = event.time_ms, True
+        return Fact(
+            event.is_start, event.device_id, event.session_id, event.platform, time_ms, created
+        )
+
+    def _too_large(self, size: int) -> Rejected:
+        detail = f"{size} bytes, limit {self._max_record_bytes}; the input still has it"
+        return Rejected("too_large", detail)
 
     def _latest_ms(self, polls: list[PartitionBatch], now: int) -> int:
         """Return the last time that is not in the future.
@@ -146,9 +191,9 @@ class Decode:
 
     @staticmethod
     def _in_time(
-        event: InputEvent, message: Message, latest_ms: int, earlier: dict[int, int]
-    ) -> InputEvent | Rejected:
-        """Return the event, or why its timestamp cannot be that of an event.
+        fact: Fact, message: Message, latest_ms: int, earlier: dict[int, int]
+    ) -> Fact | Rejected:
+        """Return the fact, or why its record's timestamp cannot be that of an event.
 
         A record is a dead letter or an event, never both: what an earlier run has rejected by its
         clock stays rejected, though it may be in the future no longer.
@@ -161,7 +206,7 @@ class Decode:
             return Rejected("in_the_future", f"timestamped {time_ms}, limit {latest_ms}")
         if earlier.get(offset) == time_ms:
             return Rejected("in_the_future", "an earlier run rejected it by its clock")
-        return event
+        return fact
 
 
 def _dead_letter(poll: PartitionBatch, message: Message, rejected: Rejected) -> DeadLetter:

@@ -196,6 +196,16 @@ DEAD_LETTERS_DROPPED = Counter(
     "heartwheel_dropped_dead_letters",
     "Records that are no events and were not sent, because the dead-letter topic took none.",
 )
+SKIPPED = Counter(
+    "heartwheel_skipped_records",
+    "Records of topics with a table that are neither a start nor an end.",
+    ["topic", "kind"],
+)
+LATE_EVENTS = Counter(
+    "heartwheel_late_events",
+    "Events whose field has a time too long before the record's timestamp, which was taken.",
+    ["topic"],
+)
 MISPLACED = Counter(
     "heartwheel_misplaced_events",
     "Events whose key is not their device id, or whose device was in another partition before.",

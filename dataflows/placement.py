@@ -33,9 +33,14 @@ class Placement:
         self._counters = {cause: MISPLACED.labels(cause) for cause in MISPLACED_CAUSES}
         self._told_ms: dict[str, int] = {}
 
-    def check(self, device_id: str, key: bytes | None, place: Place, now_ms: int) -> None:
-        """Count an event whose key is not its device id, or whose device was elsewhere before."""
-        if key != device_id.encode():
+    def check(
+        self, device_id: str, key: bytes | None, place: Place, now_ms: int, *, keyed: bool = True
+    ) -> None:
+        """Count an event whose key is not its device id, or whose device was elsewhere before.
+
+        keyed says that the key should be the device id.
+        """
+        if keyed and key != device_id.encode():
             self._counters["key"].inc()
             if self._is_to_be_told("key", now_ms):
                 _tell("the key of an event is not its device id", device_id, key, place)

@@ -37,7 +37,13 @@ def build_flow(
     broadcast_stop(polls, run)
     restored = op.input("restored", flow, RestoredSource(inbox, run))
 
-    decode = Decode(settings.lanes, settings.max_clock_skew_ms, run, settings.max_record_bytes)
+    decode = Decode(
+        settings.lanes,
+        settings.max_clock_skew_ms,
+        run,
+        settings.max_record_bytes,
+        settings.mappings(),
+    )
     decoded = op.branch(
         "decoded",
         op.flat_map_batch("decode", polls, decode),

@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from session_logic.errors import ConfigError
+from session_logic.event_table import EventTable
 from session_logic.keys import KEY_GROUPS
+from session_logic.mapping import Mapping
 from session_logic.rules import Rules
 
 # Tables of librdkafka options: for all clients, for consumers, for producers.
@@ -41,9 +43,16 @@ class Settings(
             description="Input topics with their platforms, as topic=platform, with commas "
             "between. One that is added is read from HEARTWHEEL_START on. Take one away only after "
             "a clean stop of a run that was ready: else what a crashed run has sent of it is sent "
-            "again once it is back."
+            "again once it is back. With input tables alone there are no others."
         ),
     ] = field(default_factory=lambda: {"console-events": "console", "pc-events": "pc"})
+    inputs: Annotated[
+        dict[Name, EventTable],
+        Meta(
+            description="Input topics whose events have a shape of their own, each with a table "
+            "that describes it. See docs/events.md."
+        ),
+    ] = {}
     output_topic: Annotated[
         Name,
         Meta(description="Topic for sessions; it must have as many partitions as there are lanes."),
@@ -122,6 +131,13 @@ class Settings(
             "(`in_the_future`).",
         ),
     ] = 60_000
+    late_limit_ms: Annotated[
+        NotNegative,
+        Meta(
+            description="An event whose own time, in a field, is longer before its record's "
+            "timestamp has that timestamp as its time."
+        ),
+    ] = 86_400_000
     # A dead letter with its headers must fit into a record of a broker's usual size.
     max_record_bytes: Annotated[
         int,
@@ -234,12 +250,30 @@ class Settings(
         return ""
 
     def _wrong_topics(self) -> str:
-        topics = [*self.input_topics, self.output_topic, self.dead_letter_topic]
-        if not self.input_topics or len(set(topics)) < len(topics):
+        both = self.input_topics.keys() & self.inputs.keys()
+        if both:
+            return (
+                f"HEARTWHEEL_INPUT_TOPICS and HEARTWHEEL_INPUTS both have {', '.join(sorted(both))}"
+                ": a topic that has a table is left out of the others"
+            )
+        inputs = self.all_input_topics
+        topics = [*inputs, self.output_topic, self.dead_letter_topic]
+        if not inputs or len(set(topics)) < len(topics):
             return (
                 "HEARTWHEEL_INPUT_TOPICS, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC "
                 f"must name at least one input and no topic twice: {', '.join(topics)}"
             )
+        for topic, table in self.inputs.items():
+            if not table.type:
+                return (
+                    f"HEARTWHEEL_INPUTS, {topic} has no type, so that every record is a start: "
+                    "that needs the setting idle_timeout_ms, which there is not yet; write type"
+                )
+            if not table.session or table.carry or table.end_carry:
+                return (
+                    f"HEARTWHEEL_INPUTS, {topic}: session must be given, and nothing can be "
+                    "carried yet; write session, and take carry and end_carry out"
+                )
         if self.monitor_group == f"heartwheel-{self.output_topic}":
             return (
                 f"HEARTWHEEL_MONITOR_GROUP is {self.monitor_group}: that group holds the lease on "
@@ -258,6 +292,18 @@ class Settings(
         if not token.isascii() or not token.isprintable() or " " in token:
             return "HEARTWHEEL_HTTP_TOKEN must be one word of ASCII letters, digits and signs"
         return ""
+
+    @property
+    def all_input_topics(self) -> list[str]:
+        """Every input topic, with a table or without."""
+        return [*self.input_topics, *self.inputs]
+
+    def mappings(self) -> dict[str, Mapping]:
+        """Return what reads the topics that have a table."""
+        return {
+            topic: Mapping(table, self.max_clock_skew_ms, self.late_limit_ms)
+            for topic, table in self.inputs.items()
+        }
 
     def rules(self) -> Rules:
         """Return the part that the session rules need."""

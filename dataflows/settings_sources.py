@@ -17,11 +17,13 @@ from msgspec import Struct, inspect
 
 from dataflows.settings import OPTION_TABLES, Settings, is_secret
 from session_logic.errors import ConfigError
+from session_logic.event_table import EventTable, TableError, read_table
 
 PREFIX = "HEARTWHEEL_"
 CONFIG_VARIABLE = "HEARTWHEEL_CONFIG"
 TRACEBACK_VARIABLE = "HEARTWHEEL_TRACEBACK"
 SEE = "see docs/settings.md"
+SEE_EVENTS = "see docs/events.md"
 # What settings were called before.
 RENAMED = {
     "remember_ended_ms": "deduplication_window_ms",
@@ -50,13 +52,20 @@ class _Given(Struct):
         return "" if secret else f" is {self.values[key]!r}"
 
 
-def load_settings(variables: Mapping[str, str] = os.environ, config: str | None = None) -> Settings:
+def load_settings(
+    variables: Mapping[str, str] = os.environ,
+    config: str | None = None,
+    inputs: Mapping[str, EventTable] | None = None,
+) -> Settings:
     """Return the settings of a TOML file (config, or HEARTWHEEL_CONFIG), then of the variables.
 
-    A variable with _FILE at its end names a file that holds the value. Raises ConfigError, one
+    A variable with _FILE at its end names a file that holds the value. Input tables can be given as
+    well, as no variable holds them. Raises ConfigError, one
     line, for an unknown key, a wrong value or a broken relation.
     """
     given = _gather(variables, config)
+    if inputs:
+        _give_inputs(given.values, inputs)
     try:
         return msgspec.convert(given.values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -143,7 +152,30 @@ def _read_toml(path: str, how: str) -> dict[str, Any]:
     for table in OPTION_TABLES:
         if isinstance(options := values.get(table), dict):
             values[table] = _options(table, options)
+    if "inputs" in values:
+        _give_inputs(values, read_inputs(values["inputs"], f" in {path}"))
     return values
+
+
+def _give_inputs(values: dict[str, Any], inputs: Mapping[str, EventTable]) -> None:
+    """Set the input tables; with them, no other topic is there by default."""
+    values["inputs"] = dict(inputs)
+    if inputs:
+        values.setdefault("input_topics", {})
+
+
+def read_inputs(tables: object, where: str) -> dict[str, EventTable]:
+    """Return the input tables of plain values; raises ConfigError, which says where they are."""
+    if not isinstance(tables, dict):
+        raise ConfigError(f"inputs{where} must be tables: [inputs.TOPIC]; {SEE_EVENTS}")
+    found = {}
+    for topic, plain in tables.items():
+        try:
+            found[topic] = read_table(plain)
+        except TableError as error:
+            name = f"inputs.{topic}.{error.key}".rstrip(".")
+            raise ConfigError(f"{name}{where}{error.problem}; {SEE_EVENTS}") from None
+    return found
 
 
 def _options(table: str, options: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -184,6 +216,12 @@ def _set(values: dict[str, Any], name: str, text: str) -> str:
             raise ConfigError(f"{name} adds to the table {table}, but the file has a value there")
         options[_option_name(option)] = text
         return f"{table}.{_option_name(option)}"
+    if re.match(r"inputs(_|$)", key):
+        msg = (
+            f"{name}: input tables are read from a file; write [inputs.TOPIC] in the one that "
+            f"{CONFIG_VARIABLE} or --config names, {SEE_EVENTS}"
+        )
+        raise ConfigError(msg)
     if key in OPTION_TABLES:
         msg = f"{name}: give each option a variable of its own, such as {name}_CLIENT_ID"
         raise ConfigError(msg)
@@ -236,6 +274,8 @@ def _explain(message: str, given: _Given) -> str:
         return f"settings: {message}; {SEE}"
     if key in OPTION_TABLES:
         return f"{given.name(key)} must be a table of librdkafka options; {SEE}"
+    if key == "inputs":
+        return f"{given.name(key)} has a topic without a name; {SEE_EVENTS}"
     if key == "input_topics":
         return f'{given.name(key)} must be a table: {key} = {{console-events = "console"}}'
     return f"{given.name(key)}{given.shown(key)}: write {_allowed(types[key])}"

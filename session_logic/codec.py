@@ -55,7 +55,12 @@ def decode_input(value: bytes | None) -> InputEvent | Rejected:
     except msgspec.ValidationError as error:
         return Rejected("not_an_event", _detail(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Rejected("not_json", _detail(error, _likely_cause(value)))
+        return not_json(value, error)
+
+
+def not_json(value: bytes, error: Exception) -> Rejected:
+    """Return why a value is no JSON: what a sender is likely to have done, and what was raised."""
+    return Rejected("not_json", _detail(error, _likely_cause(value)))
 
 
 def _detail(error: Exception, cause: str = "") -> str:
@@ -73,7 +78,7 @@ def _likely_cause(value: bytes) -> str:
         kind = "JSON" if value[_FRAME_BYTES:].lstrip().startswith(b"{") else "Avro or Protobuf"
         return (
             f"it looks like {kind} framed for a schema registry (schema id {schema}): send JSON "
-            "without the first five bytes"
+            "without the first five bytes, or read the topic by a table with format json_sr"
         )
     if found := _NOT_A_NUMBER.search(value):
         return f"{found[1].decode()} is not JSON: send null, or leave the field out"

@@ -262,7 +262,7 @@ class SharedConsumer:
                 )
             part.note_leader(now, is_there=is_there)
         lost = Counter(part.topic for part in self._partitions if part.leaderless_ms is not None)
-        for topic in self._settings.input_topics:
+        for topic in self._settings.all_input_topics:
             LEADERLESS_PARTITIONS.labels(topic).set(lost[topic])
 
     def _invalidate_ends(self, consumer: Consumer, known_ms: int | None) -> None:

@@ -62,12 +62,12 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
         counts = {
             name: len(found.partitions)
             for name, found in cluster.topics.items()
-            if name in settings.input_topics and found.error is None
+            if name in settings.all_input_topics and found.error is None
         }
         known = {name: ("", count) for name, count in counts.items() if count}
         return InputTopics(cluster.cluster_id or "", known, output_partitions)
     wanted = admin.describe_topics(
-        TopicCollection(list(settings.input_topics)), request_timeout=ASK_S
+        TopicCollection(settings.all_input_topics), request_timeout=ASK_S
     )
     topics = {}
     for name, answer in wanted.items():

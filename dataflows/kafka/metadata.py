@@ -107,7 +107,7 @@ def partition_counts(client: _Client, settings: Settings) -> dict[str, int]:
     Never creates a topic. Raises ConfigError if no broker answers.
     """
     found = describe(client, settings).topics
-    topics = [*settings.input_topics, settings.output_topic, settings.dead_letter_topic]
+    topics = [*settings.all_input_topics, settings.output_topic, settings.dead_letter_topic]
     return {
         topic: len(found[topic].partitions)
         for topic in topics

@@ -52,7 +52,8 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
 
         on_tick is called at every poll.
         """
-        self.platforms = settings.input_topics
+        self._topics = settings.all_input_topics
+        self.platforms = settings.input_topics  # a table tells that of its topic
         self.run = run
         self.consumer = SharedConsumer(settings, run, on_tick, make_consumer)
         self.topics = TopicWatch(settings, self.consumer, make_admin)
@@ -100,7 +101,7 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
         self.topics.begin()
         self.parts = self.topics.begun.count()
         parts = [part for part in self._stored if not self.topics.may_come(*_place(part))]
-        for index, topic in enumerate(self.platforms):
+        for index, topic in enumerate(self._topics):
             count = self.topics.begun.partitions(topic)
             for number in range(count + SPARE_PARTITIONS):
                 is_other = (index + number) % self._processes != self._number
@@ -155,7 +156,7 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
         self._topic = topic
         self._number = number
         self._position = position  # before it is read
-        self._platform = source.platforms[topic]
+        self._platform = source.platforms.get(topic, "")
         self._part: InputPartition | None = None
         self._run = source.run
         self._told_stop = False

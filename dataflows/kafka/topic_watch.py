@@ -50,7 +50,7 @@ class TopicWatch:
         """
         settings = self._settings
         counts = partition_counts(self._consumer.open(), settings)
-        missing = [topic for topic in settings.input_topics if not counts.get(topic)]
+        missing = [topic for topic in settings.all_input_topics if not counts.get(topic)]
         if missing:
             msg = (
                 f"input topic {', '.join(missing)} does not exist on "

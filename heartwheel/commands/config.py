@@ -55,13 +55,21 @@ def _rows(settings: Settings, sources: dict[str, str]) -> list[dict[str, Any]]:
     plain = settings.masked()
     values = {name: value for name, value in plain.items() if name not in OPTION_TABLES}
     values["input_topics"] = ",".join(f"{k}={v}" for k, v in settings.input_topics.items())
+    for topic, table in values.pop("inputs").items():
+        values |= {f"inputs.{topic}.{key}": value for key, value in table.items()}
     for table in OPTION_TABLES:
         values |= {f"{table}.{option}": value for option, value in plain[table].items()}
     return [
-        {"setting": name, "value": value, "from": sources.get(name, "default")}
+        {"setting": name, "value": value, "from": _source(name, sources)}
         for name, value in values.items()
     ]
 
 
+def _source(name: str, sources: dict[str, str]) -> str:
+    return sources.get("inputs" if name.startswith("inputs.") else name, "default")
+
+
 def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool | dict | list | tuple):
+        return json.dumps(value)
+    return str(value)

@@ -165,7 +165,7 @@ def _speed(recording: "Recording", begin_s: float) -> str:
 
 
 def _input_records(recording: "Recording") -> int:
-    names = recording.partitions(list(recording.settings["input_topics"]))
+    names = recording.partitions(recording.input_topics)
     return sum(recording.manifest.partitions[name].records for name in names)
 
 

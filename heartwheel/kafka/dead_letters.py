@@ -107,7 +107,7 @@ class DeadLetterReader:
         self._bounds = {number: self._watermarks(number) for number in found.partitions}
         self._sent: dict[str, int] = {}
         self._became: dict[str, int] = {}
-        self._topics = set(settings.input_topics)
+        self._topics = set(settings.all_input_topics)
         for message in self._messages():
             headers = header_texts(headers_of(message) or [])
             if MARK in headers:

@@ -49,7 +49,7 @@ class Requeue:
     def check(self, origin: Origin) -> None:
         """Raise ConfigError unless the input partition still exists."""
         topic, partition, _ = origin.record
-        if topic not in self._settings.input_topics:
+        if topic not in self._settings.all_input_topics:
             msg = (
                 f"dead letters of topic {topic} cannot be sent again: it is not in "
                 "HEARTWHEEL_INPUT_TOPICS; add it, or select others with --topic"

@@ -111,7 +111,7 @@ class Topics:
         return [
             *(
                 spec(topic, "INPUT_TOPICS", options.input_partitions, options.timestamps)
-                for topic in settings.input_topics
+                for topic in settings.all_input_topics
             ),
             spec(settings.output_topic, "OUTPUT_TOPIC", settings.lanes),
             spec(settings.dead_letter_topic, "DEAD_LETTER_TOPIC", record_bytes=dead_letter_bytes),

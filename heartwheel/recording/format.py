@@ -22,10 +22,14 @@ from msgspec import Struct
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
-FORMAT = 1
+FORMAT = 2
+# Written where there are no input tables, which earlier programs do not know.
+FORMAT_WITHOUT_TABLES = 1
+MANIFEST = 1
 # The settings that decide, with the input, what the output is.
 SETTINGS = (
     "input_topics",
+    "inputs",
     "output_topic",
     "dead_letter_topic",
     "lanes",
@@ -33,6 +37,7 @@ SETTINGS = (
     "max_session_ms",
     "deduplication_window_ms",
     "max_clock_skew_ms",
+    "late_limit_ms",
     "max_record_bytes",
     "catch_up",
     "carry_in_heartbeats",
@@ -43,6 +48,8 @@ STORED_NAMES = {
     "max_clock_skew_ms": "future_limit_ms",
     "max_record_bytes": "value_limit_bytes",
 }
+# What a recording without input tables lacks.
+WITHOUT_TABLES: dict[str, Any] = {"inputs": {}, "late_limit_ms": 86_400_000}
 CURRENT_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
@@ -88,7 +95,7 @@ class Line(Struct, omit_defaults=True, gc=False, frozen=True):
         """Return the value as it was."""
         return self.value_base64 if self.value is None else self.value.encode()
 
-    def header_bytes(self) -> list[tuple[str, str | bytes | None]]:
+    def header_bytes(self) -> list[tuple[str, bytes | None]]:
         """Return the headers as they were."""
         return [
             (header.name, header.value_base64 if header.value is None else header.value.encode())
@@ -129,7 +136,7 @@ class Chunk(Struct, frozen=True):
     least_ms: int
 
 
-class Manifest(Struct, frozen=True, tag_field="heartwheel_manifest", tag=FORMAT):
+class Manifest(Struct, frozen=True, tag_field="heartwheel_manifest", tag=MANIFEST):
     """The last line: everything that is in the file, complete up to complete_ms."""
 
     preface: Preface
@@ -190,7 +197,13 @@ def read_preface(path: Path, data: bytes) -> Preface:
 def stored_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that a recording holds, under the names that it has for them."""
     plain = msgspec.to_builtins(settings)
-    return {STORED_NAMES.get(name, name): plain[name] for name in SETTINGS}
+    names = [name for name in SETTINGS if settings.inputs or name not in WITHOUT_TABLES]
+    return {STORED_NAMES.get(name, name): plain[name] for name in names}
+
+
+def format_of(settings: Settings) -> int:
+    """Return the earliest format that holds a recording with these settings."""
+    return FORMAT if settings.inputs else FORMAT_WITHOUT_TABLES
 
 
 def not_a_recording(path: Path) -> RecordingError:

@@ -47,8 +47,8 @@ class Player:
         """Raise ConfigError unless the topics suit; without append they must be empty, too."""
         address = self._settings.bootstrap_servers
         counts = partition_counts(self._producer, self._settings)
-        names = self._recording.partitions(list(self._settings.input_topics))
-        for topic in self._settings.input_topics:
+        names = self._recording.partitions(self._settings.all_input_topics)
+        for topic in self._settings.all_input_topics:
             recorded = sum(name.rpartition("/")[0] == topic for name in names)
             if counts.get(topic) != recorded:
                 msg = (
@@ -110,7 +110,7 @@ class Player:
                     line.key_bytes(),
                     line.partition,
                     timestamp=line.timestamp_ms,
-                    headers=line.header_bytes(),
+                    headers=cast("list[tuple[str, str | bytes | None]]", line.header_bytes()),
                     on_delivery=self._on_delivery,
                 )
             )

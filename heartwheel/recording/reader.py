@@ -11,6 +11,7 @@ from heartwheel.recording.format import (
     CURRENT_NAMES,
     TAIL,
     TAIL_MAGIC,
+    WITHOUT_TABLES,
     Chunk,
     Line,
     RecordingError,
@@ -72,7 +73,15 @@ class Recording:
     def settings(self) -> dict[str, Any]:
         """The settings of the recorded run."""
         stored = self.manifest.preface.settings
-        return {CURRENT_NAMES.get(name, name): value for name, value in stored.items()}
+        return WITHOUT_TABLES | {
+            CURRENT_NAMES.get(name, name): value for name, value in stored.items()
+        }
+
+    @property
+    def input_topics(self) -> list[str]:
+        """Every input topic of the recorded run, with a table or without."""
+        settings = self.settings
+        return [*settings["input_topics"], *settings["inputs"]]
 
     def partitions(self, topics: list[str]) -> list[str]:
         """Return the names of the partitions of some topics."""
@@ -86,7 +95,7 @@ class Recording:
         return max(
             (
                 self._chunks[name][0].least_ms
-                for name in self.partitions(list(self.settings["input_topics"]))
+                for name in self.partitions(self.input_topics)
                 if preface.starts[name] > 0 and self._chunks[name]
             ),
             default=None,

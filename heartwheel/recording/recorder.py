@@ -13,11 +13,11 @@ from dataflows.kafka.metadata import METADATA_TIMEOUT_S, partition_counts
 from dataflows.kafka.source_errors import SourceError
 from dataflows.settings import Settings
 from heartwheel.recording.format import (
-    FORMAT,
     Header,
     Line,
     Manifest,
     Preface,
+    format_of,
     part_name,
     stored_settings,
 )
@@ -75,7 +75,7 @@ class Recorder:
 
     def _partition_names(self) -> list[str]:
         counts = partition_counts(self._consumer, self._settings)
-        topics = [*self._outputs, *self._settings.input_topics]
+        topics = [*self._outputs, *self._settings.all_input_topics]
         missing = [topic for topic in topics if topic not in counts]
         if missing:
             msg = (
@@ -93,7 +93,9 @@ class Recorder:
             raise ConfigError(msg)
         starts = {name: self._start(name) for name in self._names}
         settings = stored_settings(self._settings)
-        return Preface(FORMAT, version("heartwheel"), settings, starts, self._begin.from_ms)
+        return Preface(
+            format_of(self._settings), version("heartwheel"), settings, starts, self._begin.from_ms
+        )
 
     def _start(self, name: str) -> int:
         low, high = self._watermarks(name)

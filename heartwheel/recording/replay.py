@@ -18,7 +18,7 @@ from dataflows.messages import DeadLetter, Message, PartitionBatch, RecordId
 from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
-from dataflows.settings_sources import PREFIX, load_settings
+from dataflows.settings_sources import PREFIX, load_settings, read_inputs
 from heartwheel.kafka.headers import REASON, Origin, header_texts
 from heartwheel.recording.format import Line, RecordingError
 from heartwheel.recording.reader import Recording
@@ -68,7 +68,7 @@ def in_time_order(recording: Recording, name: str) -> Iterator[tuple[int, Line]]
 
 def recorded_input(recording: Recording) -> Iterator[tuple[int, Line]]:
     """Yield (least timestamp from here to the end, record) of all input, by that timestamp."""
-    names = recording.partitions(list(recording.settings["input_topics"]))
+    names = recording.partitions(recording.input_topics)
     return merge(*(in_time_order(recording, name) for name in names), key=itemgetter(0))
 
 
@@ -141,7 +141,9 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
             line for _, line in batch if (line.topic, line.partition, line.offset) not in skipped
         ]
         polls = [
-            PartitionBatch(topic, partition, platforms[topic], list(map(_message, some)), None)
+            PartitionBatch(
+                topic, partition, platforms.get(topic, ""), list(map(_message, some)), None
+            )
             for (topic, partition), some in groupby(lines, attrgetter("topic", "partition"))
         ]
         report = PartitionProgress("recording", 1, batch[0][0])
@@ -156,7 +158,14 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
 
 def _message(line: Line) -> Message:
     created = line.timestamp_type == "create"
-    return line.offset, line.timestamp_ms, line.key_bytes(), line.value_bytes(), created, None
+    return (
+        line.offset,
+        line.timestamp_ms,
+        line.key_bytes(),
+        line.value_bytes(),
+        created,
+        line.header_bytes(),
+    )
 
 
 class RecordingSource(FixedPartitionedSource[PartitionBatch, int]):
@@ -203,12 +212,14 @@ def replay_settings(recording: Recording, overrides: dict[str, str]) -> Settings
 
     Raises ConfigError for a wrong one. A replay has no outage, so catch_up does not matter.
     """
-    values: dict[str, Any] = recording.settings | {
-        "input_topics": ",".join(f"{k}={v}" for k, v in recording.settings["input_topics"].items())
-    }
+    values: dict[str, Any] = recording.settings
+    inputs = read_inputs(values.pop("inputs"), f" in {recording.path}")
+    topics = ",".join(f"{k}={v}" for k, v in values.pop("input_topics").items())
+    if topics:
+        values["input_topics"] = topics
     texts = {name: _text(value) for name, value in values.items()} | {"tick_ms": "1"} | overrides
     variables = {f"{PREFIX}{name.upper()}": text for name, text in texts.items()}
-    return load_settings(variables | {f"{PREFIX}CATCH_UP": "all"})
+    return load_settings(variables | {f"{PREFIX}CATCH_UP": "all"}, inputs=inputs)
 
 
 def _text(value: Any) -> str:

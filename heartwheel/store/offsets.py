@@ -70,8 +70,9 @@ class StoredOffsets:
         found = []
         for one in self.inputs:
             place = one.topic, one.partition
-            known = one.topic in settings.input_topics and one.partition < counts.get(one.topic, 0)
-            if known and one.offset >= 0:
+            is_input = one.topic in settings.all_input_topics
+            is_there = one.partition < counts.get(one.topic, 0)
+            if is_input and is_there and one.offset >= 0:
                 gap = gap_of(*place, one.offset, reader.bounds(*place))
                 if gap is not None:
                     found.append((one, gap))
