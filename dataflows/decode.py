@@ -125,8 +125,8 @@ class Decode:
 
     def _read(self, message: Message, platform: str) -> Fact | Rejected:
         """Return the fact in a message of our own format, or why it has none."""
-        _, time_ms, key, value, created, _ = message
-        size = len(key or b"") + len(value or b"")
+        value = message[3]
+        size = len(message[2] or b"") + len(value or b"")
         if size > self._max_record_bytes:
             return self._too_large(size)
         event = decode_input(value)
@@ -137,8 +137,8 @@ class Decode:
             event.device_id,
             event.session_id,
             platform,
-            time_ms,
-            created,
+            message[1],
+            message[4],
         )
 
     def _read_mapped(

@@ -1,4 +1,4 @@
-"""Make the parts of the documentation that follow from the code: settings and transitions.
+"""Make the parts of the documentation that follow from the code: settings, keys, transitions.
 
 `python -m docs.generate` writes them between the markers of their pages; a test compares.
 """
@@ -12,6 +12,7 @@ from msgspec import NODEFAULT, Meta
 
 from dataflows.settings import OPTION_TABLES, Settings
 from dataflows.settings_sources import PREFIX
+from session_logic.event_table import EventTable
 from session_logic.transitions import TRANSITIONS, Input, State
 
 FOLDER = Path(__file__).parent
@@ -29,6 +30,7 @@ def pages() -> dict[str, tuple[str, str]]:
     """Return, for each page, the name of its generated part and what belongs there."""
     return {
         "settings.md": ("settings", settings_table()),
+        "events.md": ("keys", keys_table()),
         "design.md": ("transitions", transitions_table()),
     }
 
@@ -50,8 +52,21 @@ def settings_table() -> str:
         hint = hints[field.name]
         options = "_*" if field.name in OPTION_TABLES else ""
         name = f"`{PREFIX}{field.name.upper()}{options}`"
+        if field.name == "inputs":
+            name = "`[inputs.TOPIC]`, in TOML only"
         cells = (name, _default(field), _allowed(hint), _description(hint))
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def keys_table() -> str:
+    """Return a table with a row for each key of an input table."""
+    lines = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
+    hints = get_type_hints(EventTable, include_extras=True)
+    for field in msgspec.structs.fields(EventTable):
+        hint = hints[field.name]
+        default = "required" if field.required else _default(field) if field.default else ""
+        lines.append(f"| `{field.name}` | {default} | {_allowed(hint)} | {_description(hint)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -198,8 +198,6 @@ def read_table(plain: object) -> EventTable:
     try:
         return msgspec.convert(plain, EventTable)
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, TableError):
-            raise error.__cause__ from None
         key = str(error).rpartition("`$.")[2].rstrip("`").partition(".")[0].partition("[")[0]
         raise TableError(key, f" is {plain[key]!r}: write {allowed(key)}") from None
 
@@ -245,6 +243,8 @@ def _wrong_source(text: str) -> str | None:
         return f"a path has at most {MAX_NAMES} names"
     if any(sign in text for sign in "[]"):
         return "a path does not go into arrays"
+    if any(sign in '"\\' or sign < " " for sign in text):
+        return "a name in a path has no quotes, backslashes or control characters"
     return None
 
 

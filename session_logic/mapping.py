@@ -75,7 +75,8 @@ class Mapping:
     def __init__(self, table: EventTable, max_ahead_ms: int, max_late_ms: int) -> None:
         """Read by this table; the limits are distances of a field's time from the timestamp.
 
-        What is further ahead is rejected, what is longer ago is late.
+        What is further ahead is rejected, what is longer ago is late. needs_value says whether the
+        value of a record is looked at; otherwise key and headers tell all.
         """
         kinds: dict[Kind, Some] = {"start": table.start, "end": table.end, "ping": table.ping}
         self._kinds: dict[object, Kind] = {
@@ -88,7 +89,7 @@ class Mapping:
         self._read_time = time_reader(table.time_unit)
         self._max_ahead_ms, self._max_late_ms = max_ahead_ms, max_late_ms
         fast = fast_fields(table)
-        self._needs_value = not fast.is_empty
+        self.needs_value = not fast.is_empty
         self._type_needs_value = any(one.kind == "field" for one in sources(table.type))
         self._decode = fast.decode
         self._fast, self._slow = parts_of(table, fast), parts_of(table, SlowFields())
@@ -97,7 +98,7 @@ class Mapping:
         self, key: bytes | None, value: bytes | None, headers: Headers | None, time_ms: int
     ) -> Found:
         """Return what a record is; time_ms is its timestamp."""
-        if not self._needs_value:
+        if not self.needs_value:
             return self._decide(self._slow, ({}, key, headers), time_ms)
         if self._framed and value and value[0] == 0:
             value = value[FRAME_BYTES:]
@@ -108,12 +109,12 @@ class Mapping:
         try:
             return self._decide(self._fast, (self._decode(value), key, headers), time_ms)
         except UNREADABLE:
-            return self._read_slowly(key, value, headers, time_ms)
+            return self.read_slowly(key, value, headers, time_ms)
 
-    def _read_slowly(
+    def read_slowly(
         self, key: bytes | None, value: bytes, headers: Headers | None, time_ms: int
     ) -> Found:
-        """Return what a record is whose fields are not as they should be."""
+        """Return what a record with a value is, whatever its fields hold."""
         try:
             return self._decide(self._slow, (SlowFields.decode(value), key, headers), time_ms)
         except msgspec.ValidationError as error:

@@ -9,7 +9,10 @@ import pytest
 from dataflows.settings import OPTION_TABLES, Settings
 from dataflows.settings_sources import load_settings
 from session_logic.errors import ConfigError
+from session_logic.events import Rejected
+from session_logic.mapping import MappedEvent
 
+TABLE = "platform = 'pc'\ntype = 't'\nstart = 'on'\nend = 'off'\ndevice = 'id'\nsession = 'sid'\n"
 WRONG = {
     "unknown name": (
         {"HEARTWHEEL_LANE": "4"},
@@ -66,6 +69,14 @@ WRONG = {
         "HEARTWHEEL_REMEMBER_ENDED_MS was renamed to HEARTWHEEL_DEDUPLICATION_WINDOW_MS",
     ),
     "no secret": ({"HEARTWHEEL_KAFKA_SASL_PASSWORD_FILE": "/nowhere"}, "cannot be read"),
+    "input tables": (
+        {"HEARTWHEEL_INPUTS": "pc=x"},
+        "HEARTWHEEL_INPUTS: input tables are read from a file; write [inputs.TOPIC] in the one",
+    ),
+    "a key of an input table": (
+        {"HEARTWHEEL_INPUTS_PC_DEVICE": "x"},
+        "HEARTWHEEL_INPUTS_PC_DEVICE: input tables are read from a file",
+    ),
     "bare table": ({"HEARTWHEEL_KAFKA": "x"}, "variable of its own"),
 }
 
@@ -131,6 +142,31 @@ WRONG_IN_FILE = {
     "max_clock_skew_ms = 86_400_001": (
         "max_clock_skew_ms in FILE is 86400001: write a whole number from 0 to 86400000"
     ),
+    "inputs = 5": "inputs in FILE must be tables: [inputs.TOPIC]; see docs/events.md",
+    "inputs.pc = 5": "inputs.pc in FILE is 5: it must be a table with platform, type, start",
+    "[inputs.pc]\ndevise = 'x'": (
+        "inputs.pc.devise in FILE is not a key of a table; did you mean device?"
+    ),
+    "[inputs.pc]\nplatform = 'pc'\ndevice = 'a..b'": (
+        "inputs.pc.device in FILE is 'a..b': a name is missing in the path; write a path such as "
+        "data.id, or `key`, or `header:NAME`; see docs/events.md"
+    ),
+    "[inputs.prod.pc]\ndevice = 'x'": (
+        'inputs.prod.pc in FILE is not a key of a table; a topic with dots is quoted: [inputs."a.b'
+    ),
+    "[inputs.pc]\ndevice = 'x'\n[inputs.pc]\ndevice = 'y'": "settings file FILE is not TOML: Ca",
+    f"[inputs.'']\n{TABLE}": "inputs in FILE has a topic without a name; see docs/events.md",
+    f"[input_topics]\npc = 'pc'\n[inputs.pc]\n{TABLE}": (
+        "input_topics in FILE and inputs in FILE both have pc: a topic that has a table is left out"
+    ),
+    f"[inputs.session-events]\n{TABLE}": (
+        "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC must name"
+    ),
+    "[inputs.pc]\nplatform = 'pc'\ndevice = 'x'": (
+        "inputs in FILE, pc has no type, so that every record is a start: that needs the setting "
+        "idle_timeout_ms, which there is not yet; write type"
+    ),
+    "inputs = {}\ninput_topics = {}": "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWH",
     "lanes 4": "settings file FILE is not TOML",
 }
 
@@ -143,6 +179,37 @@ def test_wrong_setting_of_the_file_is_named_as_it_stands_there(text: str, tmp_pa
     with pytest.raises(ConfigError) as error:
         load_settings({}, str(config))
     assert str(error.value).startswith(WRONG_IN_FILE[text].replace("FILE", str(config)))
+
+
+def settings_of(tmp_path: Path, text: str, **variables: str) -> Settings:
+    """Return the settings of a file with this text, and of variables."""
+    config = tmp_path / "heartwheel.toml"
+    config.write_text(text)
+    return load_settings(variables, str(config))
+
+
+def test_topics_with_a_table_are_all_there_is_unless_others_are_named(tmp_path: Path) -> None:
+    """The topics that there are by default have our own format."""
+    text = f"[inputs.'prod.pc']\n{TABLE}[inputs.b]\n{TABLE}"
+    assert settings_of(tmp_path, text).all_input_topics == ["prod.pc", "b"]
+    both = settings_of(tmp_path, text, HEARTWHEEL_INPUT_TOPICS="x=console")
+    assert both.all_input_topics == ["x", "prod.pc", "b"]
+    assert both.input_topics == {"x": "console"}
+    assert both.mappings().keys() == {"prod.pc", "b"}
+    assert settings_of(tmp_path, "inputs = {}").all_input_topics == ["console-events", "pc-events"]
+
+
+def test_limits_of_times_in_fields_are_those_of_the_settings(tmp_path: Path) -> None:
+    """The one of timestamps in the future holds for them as well."""
+    text = f"max_clock_skew_ms = 5\nlate_limit_ms = 7\n[inputs.a]\n{TABLE}time = 'at'\n"
+    text += "time_unit = 'ms'\n"
+    read = settings_of(tmp_path, text).mappings()["a"].read
+    value = '{"t":"on","id":"d","sid":"s","at":%d}'
+    found = [read(None, (value % at).encode(), None, 100) for at in (106, 105, 93, 92)]
+    assert isinstance(found[0], Rejected)
+    assert [(e.time_ms, e.late) for e in found[1:] if isinstance(e, MappedEvent)] == [
+        (105, False), (93, False), (None, True),
+    ]  # fmt: skip
 
 
 def test_file_that_is_missing_is_told_with_how_it_was_named() -> None:
@@ -168,7 +235,9 @@ def test_every_setting_has_a_description_and_says_what_it_may_be() -> None:
     """No message and no row of the documentation is left empty."""
     for setting in msgspec.json.schema(Settings)["$defs"]["Settings"]["properties"].values():
         assert setting["description"].endswith(".")
-    for name in set(Settings.__struct_fields__) - {*OPTION_TABLES, "http_token", "monitor_group"}:
+    for name in set(Settings.__struct_fields__) - {
+        *OPTION_TABLES, "inputs", "http_token", "monitor_group",
+    }:  # fmt: skip
         with pytest.raises(ConfigError) as error:
             load_settings({f"HEARTWHEEL_{name.upper()}": ""})
         assert re.match(rf"HEARTWHEEL_{name.upper()} is '': write \w+", str(error.value))

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dataflows.messages import DeadLetter
 from dataflows.settings import Settings
-from heartwheel.recording.format import FORMAT, Line, Preface, stored_settings
+from heartwheel.recording.format import Line, Preface, format_of, stored_settings
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import replay, replay_settings
 from heartwheel.recording.writer import Writer
@@ -30,10 +30,10 @@ def path_of(name: str) -> Path:
 
 def preface(settings: Settings, partitions: int = 2) -> Preface:
     """Return the preface of a recording from the beginning of every topic."""
-    counts = dict.fromkeys(settings.input_topics, partitions)
+    counts = dict.fromkeys(settings.all_input_topics, partitions)
     counts |= {settings.output_topic: settings.lanes, settings.dead_letter_topic: 1}
     starts = {f"{topic}/{n}": 0 for topic, count in counts.items() for n in range(count)}
-    return Preface(FORMAT, "0", stored_settings(settings), starts)
+    return Preface(format_of(settings), "0", stored_settings(settings), starts)
 
 
 def write(path: Path, head: Preface, lines: Iterable[Line], complete_ms: int) -> Recording:

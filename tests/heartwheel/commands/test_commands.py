@@ -132,7 +132,12 @@ def test_config_shows_values_sources_and_no_secret(tmp_path: Path) -> None:
     assert shown["kafka.sasl.password"] == {"value": "***", "from": str(config)}
     assert shown["producer.sasl.password"]["value"] == "***"
     assert str(tmp_path / "secret") in shown["producer.sasl.password"]["from"]
-    assert shown.keys() >= set(Settings.__struct_fields__) - {"kafka", "consumer", "producer"}
+    assert shown.keys() >= set(Settings.__struct_fields__) - {
+        "kafka",
+        "consumer",
+        "producer",
+        "inputs",
+    }
     table = command("config", "show", **variables)
     checked = command("config", "check", **variables | {"HEARTWHEEL_PRODUCER_DEBUG": "all"})
     assert checked.returncode == 0, checked

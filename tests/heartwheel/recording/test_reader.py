@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from dataflows.settings import Settings
 from heartwheel.recording import writer
-from heartwheel.recording.format import TAIL, Header, Line, RecordingError
+from heartwheel.recording.format import FORMAT, TAIL, Header, Line, RecordingError
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.writer import Writer
 from heartwheel.text import text_or_bytes
@@ -161,6 +161,6 @@ def test_complete_used_and_other_recordings_are_not_gone_on_with(tmp_path: Path)
 
 def test_newer_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
     """A later version says so, before anything else is read."""
-    head = replace(preface(SETTINGS), heartwheel_recording=2, version="9.9")
+    head = replace(preface(SETTINGS), heartwheel_recording=FORMAT + 1, version="9.9")
     with pytest.raises(RecordingError, match=r"use Heartwheel 9\.9 or later"):
         Writer(tmp_path / "r", lambda: head, head.settings)
