@@ -157,7 +157,13 @@ class Decode:
         if event.time_ms is not None:
             time_ms, created = event.time_ms, True
         return Fact(
-            event.is_start, event.device_id, event.session_id, event.platform, time_ms, created
+            event.is_start,
+            event.device_id,
+            event.session_id,
+            event.platform,
+            time_ms,
+            created,
+            event.carried,
         )
 
     def _too_large(self, size: int) -> Rejected:

@@ -269,11 +269,6 @@ class Settings(
                     f"HEARTWHEEL_INPUTS, {topic} has no type, so that every record is a start: "
                     "that needs the setting idle_timeout_ms, which there is not yet; write type"
                 )
-            if not table.session or table.carry or table.end_carry:
-                return (
-                    f"HEARTWHEEL_INPUTS, {topic}: session must be given, and nothing can be "
-                    "carried yet; write session, and take carry and end_carry out"
-                )
         if self.monitor_group == f"heartwheel-{self.output_topic}":
             return (
                 f"HEARTWHEEL_MONITOR_GROUP is {self.monitor_group}: that group holds the lease on "

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from session_logic.carried import member_name
+from session_logic.carried_json import member_name
 from session_logic.event_table import EventTable, FromField, Some, Source, sources
 from session_logic.record_fields import FastFields, Fields, Get, carried_of, value_of
 

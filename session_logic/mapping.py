@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from session_logic import carried
+from session_logic import carried_json
 from session_logic.codec import DETAIL_LENGTH, not_json
 from session_logic.event_parts import CarriedPart, Part, Parts, fast_fields, parts_of
 from session_logic.event_table import EventTable, FromField, Some, sources, words
@@ -205,14 +205,14 @@ def _members(fields: tuple[CarriedPart, ...], record: Record) -> bytes:
         if raw is None:
             continue
         try:
-            raw = carried.checked(raw)
+            raw = carried_json.checked(raw)
         except ValueError as error:
             detail = f"{field.part.name} {error}"[:DETAIL_LENGTH]
             raise _NotAnEventError(Rejected("not_an_event", detail)) from None
         members.append(field.begins + raw)
         size += len(raw)
-    if size > carried.MAX_TOGETHER:
-        detail = f"what is carried has {size} bytes, limit {carried.MAX_TOGETHER}"
+    if size > carried_json.MAX_TOGETHER:
+        detail = f"what is carried has {size} bytes, limit {carried_json.MAX_TOGETHER}"
         raise _NotAnEventError(Rejected("not_an_event", detail))
     return b",".join(members)
 

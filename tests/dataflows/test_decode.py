@@ -89,6 +89,8 @@ TABLE = {
     "session": "header:session",
     "time": "at",
     "time_unit": "ms",
+    "carry": {"title": "game.title"},
+    "end_carry": {"left": "left"},
 }
 MAPPED = {"kind": "on", "id": 7, "at": NOW_MS - 5}
 
@@ -129,6 +131,15 @@ def test_topic_with_a_table_is_read_by_it() -> None:
     item = decoded((7, NOW_MS, KEY, VALUE, True, None), SIZE)
     assert isinstance(item, LaneBatch)
     assert item.facts[0].platform == "pc"
+
+
+def test_fact_has_what_its_event_carries() -> None:
+    """Of a start what is for the session, of an end what is for its last record."""
+    fields = {"game": {"title": 7.50}, "left": None}
+    facts = mapped("m6", fields, fields | {"kind": "off"})
+    assert [fact.carried for fact in facts if isinstance(fact, Fact)] == [
+        b'"title":7.5', b'"left":null',
+    ]  # fmt: skip
 
 
 def test_late_event_has_the_timestamp_of_its_record() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from session_logic.carried import MAX_BYTES, MAX_DEPTH, MAX_RAW_BYTES, checked, member_name
+from session_logic.carried_json import MAX_BYTES, MAX_DEPTH, MAX_RAW_BYTES, checked, member_name
 
 AS_IT_STANDS = [
     b'""', b'"abc DEF ~"', b'"\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9"', '"é€😀"'.encode(),
