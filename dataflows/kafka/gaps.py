@@ -3,6 +3,11 @@
 Either its records have expired, or it is shorter than it was: cut (a broker that lost its disk, an
 election of a replica that was behind), or made anew. A start is refused first, because something
 may be lost, and `heartwheel store skip` goes on without it.
+
+A transaction's marker has an offset as well. A run stores the one behind it as soon as Kafka has
+said that the partition ends there. But what has expired before that cannot be looked at any more:
+it may have been a record, of a transaction or of another sender, or nothing but the marker. Nothing
+that Kafka tells of a partition would prove which, so it counts as lost.
 """
 
 from msgspec import Struct
@@ -50,12 +55,17 @@ def gap_of(topic: str, partition: int, stored: int, bounds: tuple[int, int]) -> 
     return None if stored < 0 or low <= stored <= high else Gap(topic, partition, stored, low, high)
 
 
+def expired_unread(gap: Gap) -> str:
+    """Return what is gone of the input, in words."""
+    return f"records, or markers of transactions, have expired unread ({gap.missing})"
+
+
 def input_fault(gap: Gap) -> str:
     """Return the line that refuses a start because of a gap in the input."""
     if gap.expired:
         return (
             f"input {gap.where} begins at offset {gap.low}, but this store has read up to "
-            f"{gap.stored}: records have expired unread ({gap.missing}); {SKIP}"
+            f"{gap.stored}: {expired_unread(gap)}; {SKIP}"
         )
     return (
         f"input {gap.where} ends at offset {gap.high}, but this store has read up to {gap.stored}: "

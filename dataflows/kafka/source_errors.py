@@ -23,9 +23,9 @@ def source_error(topic: str | None, partition: int | None, error: KafkaError) ->
     where = f"input {topic}/{partition}" if topic else "Kafka"
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
         return SourceError(
-            f"{where}: the stored offset is not in the topic any more ({error.str()}): records "
-            "expired unread, or the topic was made anew; `heartwheel store skip` goes on without "
-            "them and keeps the sessions"
+            f"{where}: the stored offset is not in the topic any more ({error.str()}): records, or "
+            "markers of transactions, have expired unread, or the topic was made anew; `heartwheel "
+            "store skip` goes on without them and keeps the sessions"
         )
     hint = ""
     if "AUTHORIZATION" in error.name():

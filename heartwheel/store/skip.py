@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from dataflows.formats import outbox_state
 from dataflows.kafka.client import MakeConsumer, make_consumer
-from dataflows.kafka.gaps import Gap
+from dataflows.kafka.gaps import Gap, expired_unread
 from dataflows.kafka.reconcile import OutputReader
 from dataflows.settings import Settings
 from heartwheel.store.identity import note_down, read_identity, unbind
@@ -147,8 +147,8 @@ class Skipping:
 def _input_text(gap: Gap) -> str:
     if gap.expired:
         return (
-            f"input {gap.where}: records have expired unread ({gap.missing}); a session whose end "
-            "was among them times out, and one whose start was among them is missing"
+            f"input {gap.where}: {expired_unread(gap)}; a session whose end was among them times "
+            "out, and one whose start was among them is missing"
         )
     return (
         f"input {gap.where} is read on at its end, offset {gap.high}; if the topic was made anew, "

@@ -26,7 +26,7 @@ def expire_input(cluster: Cluster) -> str:
     parts = [TopicPartition(cluster.pc, partition, -1) for partition in range(2)]
     for future in cluster.admin.delete_records(parts).values():
         future.result()
-    return "records have expired unread"
+    return "have expired unread"
 
 
 def cut_input(cluster: Cluster) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Producer, TopicPartition
 
 from session_logic.events import Heartbeat, SessionEnd
 from tests.support.cluster import Cluster
@@ -22,12 +22,13 @@ pytestmark = pytest.mark.slow
 class TransactionalSender:
     """A producer with a transactional id of its own, which sends to partition 0 of pc."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, timeout_ms: int = 60_000) -> None:
         self._topic = cluster.pc
         self.producer = Producer(
             {
                 "bootstrap.servers": cluster.address,
                 "transactional.id": f"{cluster.pc}-{name}",
+                "transaction.timeout.ms": timeout_ms,
                 "log_level": "0",
             }
         )
@@ -79,6 +80,13 @@ def stored_offset(cluster: Cluster) -> int:
     return offset
 
 
+def expire(cluster: Cluster) -> int:
+    """Let everything in partition 0 of pc expire; return where it begins and ends then."""
+    place = TopicPartition(cluster.pc, 0, OFFSET_END)
+    low: int = cluster.admin.delete_records([place])[place].result().low_watermark
+    return low
+
+
 def test_partition_that_ends_with_a_marker_is_read_to_its_end(
     cluster: Cluster, sender: TransactionalSender
 ) -> None:
@@ -92,8 +100,7 @@ def test_partition_that_ends_with_a_marker_is_read_to_its_end(
     cluster.wait("no lag", lambda: not lag(port))
     stop(cluster, flow)
     assert stored_offset(cluster) == 40
-    place = TopicPartition(cluster.pc, 0, 40)
-    cluster.admin.delete_records([place])[place].result()
+    assert expire(cluster) == 40
     flow = cluster.start(HEARTWHEEL_HTTP_PORT=str(port))
     before = cluster.records_out()
     cluster.wait("heartbeats", lambda: cluster.records_out() >= before + 3)
@@ -104,6 +111,57 @@ def test_partition_that_ends_with_a_marker_is_read_to_its_end(
     before = cluster.records_out()
     cluster.wait("heartbeats", lambda: cluster.records_out() >= before + 3)
     stop(cluster, flow)
+
+
+def test_transaction_that_timed_out_under_a_run_may_expire(cluster: Cluster) -> None:
+    """Its marker has been passed: a run that is killed later goes on, although both are gone."""
+    port = free_port()
+    sender = TransactionalSender(cluster, "late", timeout_ms=1_000)
+    flow = cluster.start(HEARTWHEEL_HTTP_PORT=str(port))
+    sender.commit("Start", "p1", "one")
+    cluster.wait("heartbeats", lambda: heartbeats(cluster, "one"))
+    sender.producer.begin_transaction()
+    sender.send("End", "p1", "one")
+    sender.producer.purge()
+    cluster.wait("an open transaction", lambda: lag(port))
+    cluster.wait("no lag", lambda: not lag(port))
+    before = cluster.records_out()
+    cluster.wait("heartbeats", lambda: cluster.records_out() >= before + 3)
+    flow.kill()
+    flow.wait()
+    assert stored_offset(cluster) == expire(cluster) == 4
+    flow = cluster.start()
+    before = cluster.records_out()
+    cluster.wait("heartbeats", lambda: cluster.records_out() >= before + 3)
+    stop(cluster, flow)
+
+
+def test_transaction_that_ends_and_expires_without_a_run_is_refused_and_can_be_skipped(
+    cluster: Cluster, sender: TransactionalSender
+) -> None:
+    """Nothing was lost, but nothing shows that; the session goes on after the skip."""
+    flow = cluster.start()
+    sender.commit("Start", "p1", "one")
+    cluster.wait("heartbeats", lambda: cluster.records_out() >= 3)
+    sender.producer.begin_transaction()
+    sender.send("End", "p1", "one")
+    cluster.wait_for_quiet(3)
+    flow.kill()
+    flow.wait()
+    sender.producer.abort_transaction(10)
+    assert stored_offset(cluster) == 2
+    assert expire(cluster) == 4
+    refused = cluster.start()
+    assert refused.wait(30) == 2
+    assert "markers of transactions, have expired unread (2 from" in cluster.errors(refused)
+    skipped = command("store", "skip", "--yes", **cluster.variables)
+    assert skipped.returncode == 0, skipped.stderr
+    flow = cluster.start()
+    before = cluster.records_out()
+    cluster.wait("heartbeats", lambda: cluster.records_out() >= before + 3)
+    stop(cluster, flow)
+    assert kinds(cluster.sessions()["one"]).count("active") == 1
+    assert not any(isinstance(event, SessionEnd) for event in cluster.events())
 
 
 def test_aborted_transaction_is_not_seen(cluster: Cluster, sender: TransactionalSender) -> None:

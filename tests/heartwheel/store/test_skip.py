@@ -98,10 +98,13 @@ def test_where_nothing_is_missing_nothing_is_skipped(loss: Loss) -> None:
         (
             {PC: (15, 20)},
             (
-                "input pc-events/0 begins at offset 15, but this store has read up to 10: records "
-                "have expired unread (5 from offset 10 to 14); "
+                "input pc-events/0 begins at offset 15, but this store has read up to 10: records, "
+                "or markers of transactions, have expired unread (5 from offset 10 to 14); "
             ),
-            "input pc-events/0: records have expired unread (5 from offset 10 to 14)",
+            (
+                "input pc-events/0: records, or markers of transactions, have expired unread "
+                "(5 from offset 10 to 14)"
+            ),
             (15, 10),
         ),
         (
