@@ -38,8 +38,9 @@ def read_position(part: str, stored: object) -> Position:
     if isinstance(stored, int):
         return Position(stored)
     try:
-        version, offset, topic_id, cluster_id = cast("SourceState", stored)
+        version, *rest = cast("tuple[Any, ...]", stored)
         check_version(f"recovery store, source {part}", version, SOURCE_VERSION)
+        offset, topic_id, cluster_id = rest
         return Position(int(offset), str(topic_id), str(cluster_id))
     except (TypeError, ValueError) as error:
         raise _unreadable(f"source {part}", error) from None

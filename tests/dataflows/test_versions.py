@@ -11,9 +11,11 @@ from msgspec import UNSET
 from dataflows.formats import (
     DEAD_LETTER_VERSION,
     ROW_VERSION,
+    SOURCE_VERSION,
     STRAYS_VERSION,
     read_dead_letters,
     read_outbox,
+    read_position,
     read_row,
 )
 from heartwheel.store.contents import Contents
@@ -58,6 +60,7 @@ def test_store_of_a_version_has_its_sessions_and_goes_on(part: Path, tmp_path: P
 
 NEWER: dict[str, Callable[[], object]] = {
     "lane": lambda: read_lane_state([CARRYING_VERSION + 1, 4, 0, 0, [0, {}]]),
+    "source": lambda: read_position("t/0", (SOURCE_VERSION + 1, 0, "", "", 0)),
     "row": lambda: read_row("base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")),
     "sink": lambda: read_outbox(0, (STRAYS_VERSION + 1, 0, [], [], 0)),
     "dead letters": lambda: read_dead_letters((DEAD_LETTER_VERSION + 1, {})),

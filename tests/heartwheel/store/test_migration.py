@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pickle
 import shutil
 import sqlite3
 import subprocess
@@ -11,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import OFFSET_BEGINNING
 from msgspec import structs
 
+from dataflows.formats import SOURCE_VERSION
+from dataflows.kafka.input_topics import OtherTopicError
 from heartwheel.store.contents import Contents
 from heartwheel.store.migration import check_moved
 from heartwheel.store.recovery_files import Recovery
+from heartwheel.store.sources import source_states
 from session_logic.errors import SnapshotError
 from tests.support.broker import ROOT
 from tests.support.events import by_device
+from tests.support.fake_input import FakeInput
 from tests.support.fixture_stores import sessions
 from tests.support.flow import SETTINGS, history, run, sent
 from tests.support.stores import Command, active, execute, sink
@@ -39,6 +45,69 @@ def test_migrated_store_has_the_same_sessions_and_offsets(
     run(history(60), store, whole)
     assert by_device(sent(out)) == by_device(sent(whole))
     assert sent(out)
+
+
+POSITIONS = {
+    "in/0": 17,  # of version 1
+    "in/1": (2, 40, "topic-id", "cluster-id"),
+    "in/2": (2, OFFSET_BEGINNING, "topic-id", "cluster-id"),  # that may come
+    "retired/0": (2, 9, "its-id", "cluster-id"),
+}
+
+
+def test_migrated_store_has_the_positions_of_every_version_and_kind(
+    store: Path, tmp_path: Path, command: Command
+) -> None:
+    """Ids included; a run goes on from each, and keeps those that it does not read."""
+    for key, state in POSITIONS.items():
+        put_source(store, key, state)
+    assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
+    states = source_states(tmp_path / "new")
+    assert states == source_states(store)
+    assert states.items() >= POSITIONS.items()
+    code, output = command("store", "inspect", tmp_path / "new", "--json")
+    assert code == 0
+    shown = json.loads(output)["source"]
+    assert {key: shown.get(key) for key in POSITIONS} == {
+        "in/0": 17, "in/1": 40, "in/2": None, "retired/0": 9
+    }  # fmt: skip
+    fake = FakeInput(2)
+    fake.log.ids["in"], fake.log.cluster_id = "topic-id", "cluster-id"
+    source = fake.source()
+    source.check({key: states[key] for key in POSITIONS})
+    assert source.list_parts()[0] == "retired/0"
+    parts = {key: source.build_part("source", key, states[key]) for key in POSITIONS}
+    assert {key: part.snapshot() for key, part in parts.items()} == {
+        **POSITIONS, "in/0": (2, 17, "topic-id", "cluster-id")
+    }  # fmt: skip
+
+
+def test_migrated_store_still_tells_a_topic_that_was_made_anew(
+    store: Path, tmp_path: Path, command: Command
+) -> None:
+    """The ids that it has are those of the topic that was read."""
+    put_source(store, "in/0", (2, 40, "topic-id", "cluster-id"))
+    assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
+    fake = FakeInput()
+    fake.log.ids["in"], fake.log.cluster_id = "other-id", "cluster-id"
+    with pytest.raises(OtherTopicError, match=r"made anew.*topic-id.*other-id"):
+        fake.source().check({"in/0": source_states(tmp_path / "new")["in/0"]})
+
+
+def put_source(store: Path, key: str, state: object) -> None:
+    """Put the position of an input partition into a store."""
+    statement = "INSERT INTO snaps VALUES (CURRENT_TIMESTAMP, 'heartwheel.source', ?, 1, ?)"
+    execute(store / "part-1.sqlite3", statement, key, pickle.dumps(state))
+
+
+def test_position_of_a_newer_version_is_not_migrated(
+    store: Path, tmp_path: Path, command: Command
+) -> None:
+    """What this program cannot read, it does not hand on."""
+    put_source(store, "in/0", (SOURCE_VERSION + 1, 40, "topic-id", "cluster-id", "more"))
+    code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", 2)
+    assert code == 1
+    assert "is newer than this program knows" in output
 
 
 def test_killed_run_is_not_migrated(store: Path, tmp_path: Path, command: Command) -> None:
