@@ -1,6 +1,14 @@
-"""What an operator reads of errors that the rules, Bytewax or SQLite have found."""
+"""What an operator reads of errors that the rules, Bytewax, SQLite or the system have found.
 
+Where a process has too few open files, too little memory or too few threads, whatever fails tells
+a story of its own: SQLite cannot open a store, Kafka does not answer, a directory cannot be used.
+So an error that ends a process is looked at for such a cause first.
+"""
+
+import os
 import re
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 from session_logic.errors import (
@@ -13,6 +21,18 @@ from session_logic.errors import (
 
 # How Bytewax words what SQLite says.
 _FAILURE = re.compile(r'SqliteFailure\(.*?Some\("(.*?)"\)')
+
+# What SQLite opens at once: a file, its log, and the index of the log.
+_SQLITE_FILES = 3
+_LIMITS = "docs/settings.md#limits-of-the-system says what a run needs"
+# How the system, Python, Rust, SQLite and librdkafka word what is short.
+_FILES = ("Too many open files",)
+_MEMORY = ("Cannot allocate memory", "out of memory")
+_THREADS = ("can't start new thread", "failed to spawn thread", "Failed to create thread")
+
+
+class ShortageError(HeartwheelError):
+    """The system gives a process too little: raise the limit that is named, then start again."""
 
 
 class ClusterError(HeartwheelError):
@@ -28,27 +48,86 @@ def lanes_mismatch(error: StateMismatchError) -> ConfigError:
     )
 
 
-def unwrap_error(
-    error: BaseException | None, recovery_dir: Path | None = None
-) -> HeartwheelError | None:
+def unwrap_error(error: BaseException, recovery_dir: Path | None = None) -> HeartwheelError | None:
     """Return the error of ours inside one of Bytewax's, or the one to tell in its place, or None.
 
-    With a recovery directory, that is also what SQLite says of the store.
+    That is also what is short, if that is the cause, and with a recovery directory what SQLite
+    says of the store.
     """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, HeartwheelError):
-            return error
-        if recovery_dir is not None and (failure := _FAILURE.search(str(error))):
+    short = find_shortage(error)
+    if short is not None:
+        return short
+    for one in _causes(error):
+        if isinstance(one, HeartwheelError):
+            return one
+        if recovery_dir is not None and (failure := _FAILURE.search(str(one))):
             return SnapshotError(
                 f"recovery store {recovery_dir} cannot be written ({failure[1]}); make room on "
                 f"its disk, or {RESTORE_COPY}, and start again"
             )
-        if type(error).__name__ == "PanicException":  # of the threads that talk to the others
+        if type(one).__name__ == "PanicException":  # of the threads that talk to the others
             return ClusterError(
                 "the connection to another process of the cluster is lost; start all of them "
                 "again: they resume from the last snapshot"
             )
+    return None
+
+
+def find_shortage(error: BaseException) -> ShortageError | None:
+    """Return the error to tell instead of one that comes of a shortage; None for another one.
+
+    To be called while what the process has open is still open.
+    """
+    for one in reversed(list(_causes(error))):
+        if isinstance(one, ShortageError):
+            return one
+        what = _first_part(one)
+        if any(words in what for words in _FILES):
+            return too_few_files(what)
+        # Damaged data can ask for any amount of memory, and whoever reads it says so.
+        no_memory = isinstance(one, MemoryError) and not isinstance(error, HeartwheelError)
+        if no_memory or any(words in what for words in _MEMORY):
+            in_words = f" ({what})" if what else ""
+            return ShortageError(f"there is too little memory{in_words}: give it more; {_LIMITS}")
+        if any(words in what for words in _THREADS):
+            return ShortageError(
+                f"no more threads can be started ({what}): raise the limit (`ulimit -u`, or that "
+                f"of the service or container) and start again; {_LIMITS}"
+            )
+    return None if _can_open_files() else too_few_files(_first_part(error))
+
+
+def too_few_files(what: str) -> ShortageError:
+    """Return the error for a process that may not open as many files as it needs."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return ShortageError(
+        f"this process needs more open files than its limit of {limit} ({what}): raise it "
+        f"(`ulimit -n`, or that of the service or container) and start again; {_LIMITS}"
+    )
+
+
+def _can_open_files() -> bool:
+    """Say whether SQLite could open another file, with what belongs to it."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_SQLITE_FILES))
+    except OSError:
+        return False
+    finally:
+        for file in opened:
+            os.close(file)
+    return True
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, then what has caused it, shown or not; each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return None
+
+
+def _first_part(error: BaseException) -> str:
+    """Return what an error says, without what it advises."""
+    return " ".join(str(error).split()).partition("; ")[0]

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -112,8 +112,9 @@ def _formatter(render: Iterable[Processor], process: int | None) -> ProcessorFor
         """Say which process, and which of its worker threads, if there is a choice."""
         if process is not None:
             event["process"] = process
-        if _THREAD.exists() and (worker := _WORKER.match(_THREAD.read_text())):
-            event.setdefault("worker", int(worker[1]))
+        with suppress(OSError):  # not on Linux, or too many files are open
+            if worker := _WORKER.match(_THREAD.read_text()):
+                event.setdefault("worker", int(worker[1]))
         return event
 
     return ProcessorFormatter(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from confluent_kafka import KafkaException
 
+from dataflows.errors import find_shortage
 from dataflows.logs import report_fatal
 from dataflows.settings_sources import TRACEBACK_VARIABLE
 from dataflows.version import program_version
@@ -83,9 +84,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets one line
-        known = isinstance(error, HeartwheelError)
-        report_fatal(str(error) if known else _unexpected(error))
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        told = find_shortage(error) or error
+        known = isinstance(told, HeartwheelError)
+        report_fatal(str(told) if known else _unexpected(error))
+        sys.exit(2 if isinstance(told, ConfigError) else 1)
 
 
 def _unexpected(error: Exception) -> str:

@@ -6,6 +6,7 @@ from bytewax.dataflow import Dataflow
 from msgspec import Struct
 
 from dataflows.kafka.letter_offsets import LetterOffsets
+from dataflows.kafka.metadata import describe
 from dataflows.kafka.permit import WritePermit
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
@@ -13,6 +14,7 @@ from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from heartwheel.cluster import Cluster
+from heartwheel.open_files import allow_open_files
 from heartwheel.store.sinks import dead_letter_ends
 from heartwheel.store.sources import source_states
 
@@ -34,13 +36,17 @@ def connect(
 ) -> Connected:
     """Return the dataflow of a process with the store in a directory; it has all its topics.
 
-    Raises HeartwheelError if a topic is missing or is not the one that the store knows.
+    Raises HeartwheelError if a topic is missing or is not the one that the store knows, or if the
+    system does not allow as many open files as that takes.
     """
+    allow_open_files(settings, cluster, folder, brokers=1)
     sink = KafkaSink(settings, state, permit)
     # The producer is served at every poll, also while nothing is written: the metrics tell when a
     # record was acknowledged, and a run ends that Kafka does not let write.
     source = KafkaSource(settings, state, on_tick=sink.producer.tick)
     source.share(cluster.number, max(1, len(cluster.addresses)))
+    brokers = describe(source.consumer.open(), settings).brokers
+    allow_open_files(settings, cluster, folder, len(brokers))
     source.check(source_states(folder))
     sink.list_parts()
     letters = LetterOffsets(settings, dead_letter_ends(folder))

@@ -13,6 +13,7 @@ from bytewax import run as bytewax_run
 from bytewax.dataflow import Dataflow
 from msgspec.structs import replace
 
+from dataflows.errors import find_shortage
 from dataflows.kafka.sink import KafkaSink
 from dataflows.logs import log, report_fatal, start_logs
 from dataflows.metrics import start_metrics
@@ -42,8 +43,9 @@ def guarded_flow() -> Dataflow:
         start_logs(settings)
         return _flow(settings, cluster_of(arguments.process_id, arguments.addresses, 1))
     except HeartwheelError as error:
-        report_fatal(str(error))
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        told = find_shortage(error) or error
+        report_fatal(str(told))
+        sys.exit(2 if isinstance(told, ConfigError) else 1)
 
 
 def _flow(settings: Settings, cluster: Cluster) -> Dataflow:

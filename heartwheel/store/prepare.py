@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,10 +36,9 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
         if first and not any(folder.glob("*.sqlite3")):
             _make_parts(folder, settings.recovery_parts)
     except OSError as error:
-        msg = (
-            f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be used: {error.strerror}; it must be a "
-            "directory that this user can write to"
-        )
+        full = error.errno in {ENOSPC, EDQUOT}
+        advice = "make room" if full else "it must be a directory that this user can write to"
+        msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be used: {error.strerror}; {advice}"
         raise ConfigError(msg) from None
     if not first and any(folder.glob("*.sqlite3")):
         _wait_for_first(folder, settings.restore_timeout_ms / 1000)

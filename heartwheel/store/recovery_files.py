@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Self
 
 from msgspec import Struct
 
+from dataflows.errors import find_shortage
 from heartwheel.store.lock import LOCK_FILE
 from session_logic.errors import RESTORE_COPY, ConfigError, HeartwheelError, SnapshotError
 
@@ -243,8 +244,11 @@ def _open_part(path: Path, *, alone: bool) -> Part:
         (committed,) = db.execute("SELECT MAX(commit_epoch) FROM commits").fetchone()
         return Part(path, db, index, count, committed or 0)
     except (sqlite3.Error, ValueError, OSError, SnapshotError) as error:
+        short = find_shortage(error)
         if db is not None:
             db.close()
+        if short is not None:
+            raise short from None
         if isinstance(error, SnapshotError):
             raise
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:

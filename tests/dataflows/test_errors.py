@@ -1,8 +1,13 @@
 """What an operator reads of an error that Bytewax or SQLite has wrapped."""
 
+import os
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dataflows.errors import ClusterError, unwrap_error
+import pytest
+
+from dataflows.errors import ClusterError, ShortageError, find_shortage, unwrap_error
 from session_logic.errors import ConfigError, SnapshotError
 
 
@@ -45,3 +50,70 @@ def test_panic_of_a_connection_is_told_without_the_words_of_rust() -> None:
     assert isinstance(found, ClusterError)
     assert "panic" not in str(found)
     assert "start all of them again" in str(found)
+
+
+def cannot_be_used(cause: BaseException) -> BaseException:
+    """Return an error of ours that guesses at what is wrong."""
+    error = ConfigError(f"recovery cannot be used: {cause}; it must be a directory")
+    error.__context__ = cause  # as `raise ... from None` leaves it
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (cannot_be_used(OSError(24, "Too many open files", "/x")), "open files than its limit of"),
+        (cannot_be_used(OSError(23, "Too many open files in system")), "open files than its limit"),
+        (
+            ConfigError("no answer (Failed to create socket: Too many open files); check"),
+            "limit of",
+        ),
+        (ConfigError("an option is wrong: Failed to create thread: (11)"), "no more threads"),
+        (RuntimeError("can't start new thread"), "no more threads"),
+        (wrapped(MemoryError()), "too little memory: give"),
+        (OSError(12, "Cannot allocate memory"), "too little memory ([Errno 12]"),
+    ],
+)
+def test_shortage_is_told_instead_of_what_came_of_it(error: BaseException, words: str) -> None:
+    """Without the advice of the error, which is wrong then."""
+    found = unwrap_error(error)
+    assert isinstance(found, ShortageError)
+    assert words in str(found)
+    assert "docs/settings.md#limits" in str(found)
+    assert "it must be a directory" not in str(found)
+    assert "check" not in str(found)
+    assert "\n" not in str(found)
+
+
+@pytest.mark.parametrize("cause", [OSError(13, "Permission denied", "/x"), MemoryError()])
+def test_other_cause_is_no_shortage(cause: BaseException) -> None:
+    """Nor is memory that damaged data has asked for, of which whoever reads it tells."""
+    assert find_shortage(cannot_be_used(cause)) is None
+
+
+@pytest.fixture
+def no_more_files() -> Iterator[Callable[[], None]]:
+    """Return what lets this process open no more files, until the test ends."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit() -> None:
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_whatever_fails_while_no_file_can_be_opened_comes_of_that(
+    no_more_files: Callable[[], None],
+) -> None:
+    """SQLite does not say why it cannot open a file, nor does whoever looks up a name."""
+    error = SnapshotError("part-0 cannot be read (unable to open database file); restore a copy")
+    assert find_shortage(error) is None
+    no_more_files()
+    found = find_shortage(error)
+    assert found is not None
+    assert "open files than its limit" in str(found)
+    assert "part-0 cannot be read (unable to open database file)" in str(found)
+    assert "restore" not in str(found)

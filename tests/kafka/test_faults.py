@@ -194,6 +194,30 @@ def test_clock_set_back_by_an_hour_ends_the_run_and_the_next_goes_on_once_it_is_
     check(cluster, through_ms)
 
 
+def with_files(limit: str) -> list[str]:
+    """Return what limits the open files of a command."""
+    return ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize("limit", [16, 24, 50, 70])
+def test_start_with_too_few_open_files_names_their_limit(cluster: Cluster, limit: int) -> None:
+    """In one line, whatever fails first, and what to set."""
+    refused = cluster.start(before=with_files(f"-n {limit}"))
+    assert refused.wait(30) == 1
+    (line,) = cluster.errors(refused).splitlines()
+    assert f"more open files than its limit of {limit} (" in line
+    assert "`ulimit -n`" in line
+
+
+def test_start_raises_a_limit_of_open_files_that_may_be_raised(cluster: Cluster) -> None:
+    """Services have 1,024, which is too few with many brokers, and may have more."""
+    flow = cluster.start(before=with_files("-S -n 50"))
+    cluster.send("Start", "p1", "one")
+    cluster.flush()
+    cluster.wait("a session", lambda: "one" in cluster.sessions())
+    stop(cluster, flow)
+
+
 @pytest.mark.slow
 def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
     cluster: Cluster, tmp_path: Path

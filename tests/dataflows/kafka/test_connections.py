@@ -1,10 +1,12 @@
 """What becomes of what a process has sent when it ends."""
 
+import os
+import resource
 import socket
 
 import pytest
 
-from dataflows.kafka.connections import discard_unsent
+from dataflows.kafka.connections import AT_ONCE, discard_unsent
 
 
 def test_connection_that_must_forget_is_reset_when_it_is_closed() -> None:
@@ -20,6 +22,23 @@ def test_connection_that_must_forget_is_reset_when_it_is_closed() -> None:
             with pytest.raises(ConnectionResetError):
                 while far.recv(1 << 16):
                     pass
+
+
+def test_connection_forgets_also_where_no_more_files_can_be_opened() -> None:
+    """The open files cannot be listed then."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+        try:
+            discard_unsent()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        linger = near.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(AT_ONCE))
+        near.close()
+    assert linger == AT_ONCE
 
 
 def test_files_and_local_sockets_are_left_alone() -> None:
