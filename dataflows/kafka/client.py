@@ -19,6 +19,8 @@ Client = TypeVar("Client")
 # Options of librdkafka by name; values that are no text are callbacks.
 Options = Mapping[str, Any]
 NONE: Options = {}
+# What a broker's disk has changed is an error, and not another record.
+CHECKED: Options = {"check.crcs": "true"}
 MECHANISMS = ("sasl.mechanisms", "sasl.mechanism")
 # Another producer with the same transactional id has begun.
 FENCED = {
@@ -95,7 +97,8 @@ def consumer_options(
     3. The user's `kafka` table, which is for every client.
     4. defaults: our choice where the user has made none.
     """
-    return _options(settings, settings.consumer if tuned else NONE, required, defaults)
+    table = settings.consumer if tuned else NONE
+    return _options(settings, table, required, {**CHECKED, **defaults})
 
 
 def producer_options(

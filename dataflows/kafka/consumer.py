@@ -72,7 +72,7 @@ class SharedConsumer:
         self._by_place: dict[tuple[str, int], InputPartition] = {}
         self._open: set[InputPartition] = set()
         self._contact = BrokerContact()
-        self._backlog = Backlog(self._partitions)
+        self._backlog = Backlog(self._partitions, self._contact)
         self.snapshots = SourceSnapshots(self._partitions, run)
         # One worker thread polls for all, so that the messages of a partition keep their order.
         self._polling = Lock()

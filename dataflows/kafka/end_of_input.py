@@ -133,7 +133,7 @@ class BrokerContact:
         self._polled_ms = 0
         self._away = self._lost = False
         self._silence_ms = self._max_silence_ms = 0
-        self._silent = False
+        self._silent = self._connected = False
         self.leaderless: set[tuple[str, int]] = set()
 
     def expect_answers(self, every_ms: int) -> None:
@@ -154,11 +154,17 @@ class BrokerContact:
         """Take in what librdkafka says of its brokers."""
         decoded = _DECODER.decode(statistics)
         self._silence_ms = silence_ms(decoded)
+        self._connected = are_connected(decoded)
         self.leaderless = leaderless(decoded)
 
     def note_answer(self) -> None:
         """Take in that a broker has answered."""
         self._away = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether all brokers that are read from are connected, and none is silent."""
+        return self._connected and self._silence_ms <= self._max_silence_ms
 
     def note_error(self) -> None:
         """Take in that a broker cannot be reached; of a row of errors the first one counts."""
@@ -179,6 +185,7 @@ class BrokerContact:
 class _Broker(Struct):
     rxidle: int
     toppars: dict[str, object]
+    state: str = ""
 
 
 class _Partition(Struct):
@@ -206,6 +213,12 @@ def silence_ms(statistics: Statistics) -> int:
     """
     brokers = statistics.brokers.values()
     return max([0, *(broker.rxidle // 1000 for broker in brokers if broker.toppars)])
+
+
+def are_connected(statistics: Statistics) -> bool:
+    """Say whether there is a connection to each broker that is read from, and at least one."""
+    read_from = [broker for broker in statistics.brokers.values() if broker.toppars]
+    return bool(read_from) and all(broker.state == "UP" for broker in read_from)
 
 
 def leaderless(statistics: Statistics) -> set[tuple[str, int]]:

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from dataflows.kafka.client import TRANSIENT
+from dataflows.kafka.source_errors import damage_hint
 from session_logic.errors import HeartwheelError
 
 READ_MESSAGES = 10_000
@@ -18,7 +19,14 @@ END_OPTIONS = {"enable.partition.eof": "true", "fetch.wait.max.ms": "10"}
 
 
 class ReadError(HeartwheelError):
-    """A topic cannot be read to its end: Kafka does not answer, or refuses."""
+    """A topic cannot be read to its end: Kafka does not answer, or refuses.
+
+    The hint says how a store goes on where a partition is damaged.
+    """
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 class _Consumer(Protocol):
@@ -54,7 +62,9 @@ class ReadToEnd:
                     answered_s = time.monotonic()
                     self.ends[cast("int", message.partition())] = cast("int", message.offset())
                 elif error.code() not in TRANSIENT:
-                    raise ReadError(f"topic {self._topic} cannot be read: {error.str()}")
+                    hint = damage_hint(self._topic, message.partition(), error)
+                    text = f"topic {self._topic} cannot be read: {error.str()}"
+                    raise ReadError(text, hint)
             if time.monotonic() - answered_s > TIMEOUT_S:
                 msg = f"topic {self._topic} cannot be read: no answer for {TIMEOUT_S:g} s"
                 raise ReadError(msg)

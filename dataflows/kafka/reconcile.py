@@ -31,7 +31,7 @@ from dataflows.kafka.gaps import gap_of, output_fault
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import AlreadyWritten, Outbox
 from dataflows.kafka.patience import bounds
-from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
+from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadError, ReadToEnd
 from dataflows.logs import log
 from dataflows.settings import Settings
 from session_logic.codec import decode_output
@@ -125,9 +125,14 @@ class OutputReader:
             records = ReadToEnd(self._open(), topic, starts)
             count = 0
             self.waiting = True
-            for message in records:
-                take(message)
-                count += 1
+            try:
+                for message in records:
+                    take(message)
+                    count += 1
+            except ReadError as error:
+                if topic == self._settings.output_topic:  # the store has offsets of it
+                    raise ReadError(f"{error}{error.hint}") from None
+                raise
             self.waiting = False
             log.info(
                 "read records after the last snapshot",

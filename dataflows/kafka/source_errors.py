@@ -11,6 +11,7 @@ DAMAGED = {
     KafkaError.INVALID_MSG,
     KafkaError._BAD_MSG,
     KafkaError._BAD_COMPRESSION,
+    KafkaError._NOT_IMPLEMENTED,  # noqa: SLF001  # a version of batches that there is not
 }
 
 
@@ -37,9 +38,16 @@ def source_error(topic: str | None, partition: int | None, error: KafkaError) ->
             "; if it is larger than receive.message.max.bytes when unpacked, one start with "
             "HEARTWHEEL_CONSUMER_RECEIVE_MESSAGE_MAX_BYTES=1000000000 gets past it"
         )
-    if topic and error.code() in DAMAGED:
-        hint += (
-            "; if the broker's log is damaged there, `heartwheel store skip --to "
-            f"{topic}/{partition}=OFFSET` goes on behind it and keeps the sessions"
-        )
+    if topic:
+        hint += damage_hint(topic, partition, error)
     return SourceError(f"{where}: {error.str()} ({error.name()}){hint}")
+
+
+def damage_hint(topic: str, partition: int | None, error: KafkaError) -> str:
+    """Return what to do where the log of a partition may be damaged; nothing for other errors."""
+    if error.code() not in DAMAGED:
+        return ""
+    return (
+        "; if the broker's log is damaged there, let another replica lead; or `heartwheel store "
+        f"skip --to {topic}/{partition}=OFFSET` goes on behind it and keeps the sessions"
+    )

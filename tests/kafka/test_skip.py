@@ -2,21 +2,32 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from enum import Enum
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from session_logic.codec import decode_output
-from session_logic.events import Heartbeat
+from session_logic.events import Heartbeat, SessionActive
 from tests.support.broker import Broker, create_topics
 from tests.support.cluster import Cluster
 from tests.support.command import command
 
-# How a batch that is packed with LZ4 begins, and how many records there are in the damaged one.
-LZ4 = b"\x04\x22\x4d\x18"
+# How many records there are in the damaged batch, which is the first one of its partition.
 DAMAGED = 50
 STRAY = b"\xff not of Heartwheel"
+
+
+class Part(Enum):
+    """What is damaged of a batch; all but the values is at a place of its own."""
+
+    LENGTH = 8
+    MAGIC = 16
+    CHECKSUM = 17
+    VALUE = -1
 
 
 def expire_input(cluster: Cluster) -> str:
@@ -86,40 +97,87 @@ def test_start_is_refused_and_goes_on_with_the_sessions_after_a_skip(
 
 
 @pytest.mark.slow
-def test_batch_that_is_damaged_in_the_broker_is_got_past(broker: Broker, cluster: Cluster) -> None:
+@pytest.mark.parametrize("part", [part for part in Part if part is not Part.LENGTH])
+def test_batch_that_is_damaged_in_the_broker_is_got_past(
+    broker: Broker, cluster: Cluster, part: Part
+) -> None:
     """The run ends with the name of the partition; behind the batch it goes on."""
+    run_with_a_session(cluster)
+    behind = damage(broker, cluster, part)
+    flow = cluster.start()
+    assert flow.wait(30) == 1
+    last = cluster.errors(flow).splitlines()[-1]
+    assert "at offset 0" in last
+    assert f"`heartwheel store skip --to {cluster.pc}/0=OFFSET`" in last
+    skip_to(cluster, behind)
+
+
+@pytest.mark.slow
+def test_batch_whose_length_is_damaged_in_the_broker_is_told_and_got_past(
+    broker: Broker, cluster: Cluster
+) -> None:
+    """Kafka says nothing of it, and gives nothing; the next segment can be read."""
+    run_with_a_session(cluster)
+    segment = damage(broker, cluster, Part.LENGTH)
+    flow = cluster.start()
+    cluster.wait("a warning", lambda: "its log may be damaged there" in cluster.errors(flow))
+    stop(cluster, flow)
+    skip_to(cluster, segment)
+
+
+def run_with_a_session(cluster: Cluster) -> None:
+    """Run until a session is out, and stop; the next record begins a segment of its own."""
+    place = ConfigResource(
+        ConfigResource.Type.TOPIC,
+        cluster.pc,
+        incremental_configs=[
+            ConfigEntry("segment.ms", "1000", incremental_operation=AlterConfigOpType.SET)
+        ],
+    )
+    cluster.admin.incremental_alter_configs([place])[place].result()
     flow = cluster.start()
     cluster.send("Start", "c1", "s1")
     cluster.flush()
     cluster.wait("the first session", lambda: "s1" in cluster.sessions())
     stop(cluster, flow)
-    damage(broker, cluster)
-    flow = cluster.start()
-    assert flow.wait(30) == 1
-    place = f"{cluster.pc}/0"
-    assert f"`heartwheel store skip --to {place}=OFFSET`" in cluster.errors(flow).splitlines()[-1]
-    skipped = command("store", "skip", "--yes", "--to", f"{place}={DAMAGED}", **cluster.variables)
-    assert skipped.returncode == 0, skipped.stderr
-    flow = cluster.start()
-    cluster.wait("the next session", lambda: "s2" in cluster.sessions())
-    stop(cluster, flow)
 
 
-def damage(broker: Broker, cluster: Cluster) -> None:
-    """Write a batch, change it in the broker's log, and write a start behind it."""
-    options = {"bootstrap.servers": cluster.address, "compression.type": "lz4", "linger.ms": "200"}
-    producer = Producer(options | {"log_level": "0"})
+def damage(broker: Broker, cluster: Cluster, part: Part) -> int:
+    """Change a batch in the broker's log; return where the next one is, which has a start."""
+    producer = Producer(
+        {"bootstrap.servers": cluster.address, "linger.ms": "200", "log_level": "0"}
+    )
     for _ in range(DAMAGED):
         producer.produce(cluster.pc, b'{"type":"GameEnd"}' * 9, partition=0)
     assert producer.flush(10) == 0
-    path = broker._folder / "data" / f"{cluster.pc}-0" / f"{0:020}.log"
-    data = bytearray(path.read_bytes())
-    begin = data.rindex(LZ4) + len(LZ4)
-    data[begin + 8 : begin + 16] = b"\xff" * 8
-    path.write_bytes(data)
+    time.sleep(1.5)
     start = b'{"type":"GameStart","device_id":"p1","session_id":"s2"}'
     producer.produce(cluster.pc, start, b"p1", 0)
     assert producer.flush(10) == 0
+    segments = sorted((broker._folder / "data" / f"{cluster.pc}-0").glob("*.log"))
+    with segments[-2].open("r+b") as file:
+        file.seek(len(segments[-2].read_bytes()) - 20 if part is Part.VALUE else part.value)
+        file.write(b"\0\0\0\x14" if part is Part.LENGTH else b"\x7f")
+    behind = int(segments[-1].stem)
+    assert behind == DAMAGED
+    return behind
+
+
+def skip_to(cluster: Cluster, offset: int) -> None:
+    """Skip what is damaged, and run: both sessions are there, and the first one went on."""
+    place = f"{cluster.pc}/0={offset}"
+    skipped = command("store", "skip", "--yes", "--to", place, **cluster.variables)
+    assert skipped.returncode == 0, skipped.stderr
+    flow = cluster.start()
+    cluster.wait("the next session", lambda: "s2" in cluster.sessions())
+    before = cluster.records_out()
+    cluster.wait("heartbeats", lambda: cluster.records_out() >= before + 3)
+    stop(cluster, flow)
+    first, *beats = cluster.sessions()["s1"]
+    assert isinstance(first, SessionActive)
+    sequences = [beat.sequence for beat in beats if isinstance(beat, Heartbeat)]
+    assert sequences == sorted(set(sequences))
+    assert len(sequences) == len(beats) > 0
 
 
 def stop(cluster: Cluster, flow: subprocess.Popen[str]) -> None:

@@ -99,6 +99,7 @@ def test_required_option_wins_then_the_users_tables_then_the_default() -> None:
         "b": "consumer",
         "c": "kafka",
         "d": "default",
+        "check.crcs": "true",
         "bootstrap.servers": "broker:9092",
     }
     assert producer_options(USERS, {}, DEFAULTS)["b"] == "producer"

@@ -29,7 +29,7 @@ class Resume:
     def __init__(self) -> None:
         self.log = Log({"out": LANES})
         self.kafka = Consumer(self.log, lambda: T)
-        self.reader = OutputReader(Settings(), lambda _options: self.kafka)
+        self.reader = OutputReader(Settings(output_topic="out"), lambda _options: self.kafka)
         self.reconciliation = Reconciliation("out", LANES, self.reader)
         self.sent: dict[int, OutputBatch] = {}
 
@@ -154,6 +154,21 @@ def test_error_that_does_not_pass_ends_the_read(resume: Resume) -> None:
     resume.resume(0, 0)
     with pytest.raises(ReadError, match="out cannot be read: Broker: Topic authorization failed"):
         resume.reconciliation.reconcile()
+
+
+def test_damage_in_the_output_says_how_to_get_past_it(resume: Resume) -> None:
+    """The store has an offset of it, and none of another topic that is read so."""
+
+    def assign(parts: list[TopicPartition]) -> None:
+        resume.kafka.fail((parts[0].topic, 0), KafkaError._BAD_MSG)
+
+    resume.kafka.assign = assign
+    with pytest.raises(ReadError, match=r"`heartwheel store skip --to out/0=OFFSET`"):
+        resume.reader.read("out", {0: 0}, lambda _message: None)
+    resume.log.topics["letters"] = resume.log.topics["out"]
+    with pytest.raises(ReadError) as error:
+        resume.reader.read("letters", {0: 0}, lambda _message: None)
+    assert "skip" not in str(error.value)
 
 
 def test_broker_that_does_not_answer_ends_the_read(

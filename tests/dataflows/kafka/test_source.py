@@ -416,6 +416,8 @@ def test_last_offsets_are_committed_at_the_end() -> None:
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, "docs/security.md lists the rights"),
         (KafkaError._BAD_COMPRESSION, "HEARTWHEEL_CONSUMER_RECEIVE_MESSAGE_MAX_BYTES"),
         (KafkaError.UNKNOWN, "`heartwheel store skip --to in/3=OFFSET` goes on behind it"),
+        (KafkaError._BAD_MSG, "let another replica lead; or `heartwheel store skip --to in/3="),
+        (KafkaError._NOT_IMPLEMENTED, "`heartwheel store skip --to in/3=OFFSET` goes on behind"),
         (KafkaError._FATAL, "input in/3: "),
     ],
 )
