@@ -100,6 +100,32 @@ def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
     check(replicated, through_ms)
 
 
+def test_partitions_that_move_to_other_brokers_lose_and_double_nothing(
+    kafka: ThreeBrokers, tmp_path: Path
+) -> None:
+    """Input, output and dead letters move under load, and the run is killed right after it."""
+    kafka.wait_until_whole()
+    config = {"min.insync.replicas": "1"}
+    cluster = Cluster(
+        kafka.address, tmp_path, "moved", heartbeat_ms=2_000, replicas=2, topic_config=config
+    )
+    try:
+        flow, traffic = start_under_load(cluster, 1_000, rate=500)
+        for shift in range(3):
+            wait_for_more(cluster, 1_000)
+            kafka.move([*cluster.inputs, cluster.output, cluster.letters], shift)
+            if shift:
+                flow.kill()
+                flow.wait()
+                flow = start(cluster)
+            assert flow.poll() is None, cluster.errors(flow)
+        through_ms = catch_up(cluster, traffic)
+        stop(cluster, flow)
+        check(cluster, through_ms)
+    finally:
+        cluster.end()
+
+
 def test_partition_without_leader_is_left_and_made_up_for(
     kafka: ThreeBrokers, replicated: Cluster
 ) -> None:

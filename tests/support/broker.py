@@ -88,7 +88,7 @@ class Broker:
             + properties.format(port=self._port, controller=self._controller)
         )
         users = [option for user in scram for option in ("--add-scram", user)]
-        self._java(
+        self.run_tool(
             "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties),
             *users,
         )  # fmt: skip
@@ -96,7 +96,8 @@ class Broker:
     def _command(self, *arguments: str) -> list[str]:
         return ["java", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-cp", self._libs, *arguments]
 
-    def _java(self, *arguments: str) -> None:
+    def run_tool(self, *arguments: str) -> None:
+        """Run one of Kafka's own tools to its end, by the name of its class."""
         subprocess.run(self._command(*arguments), check=True, capture_output=True)
 
     @property

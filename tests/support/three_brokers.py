@@ -1,8 +1,11 @@
 """A Kafka of three brokers, each behind a proxy; one at a time may be killed, paused or cut off."""
 
+import json
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 
@@ -26,6 +29,7 @@ class ThreeBrokers:
 
     def __init__(self, folder: Path) -> None:
         """Format the storage; `start` starts them."""
+        self._folder = folder
         controllers = [free_port() for _ in range(COUNT)]
         voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(controllers, 1))
         self.brokers = [
@@ -62,6 +66,35 @@ class ThreeBrokers:
         while not self._whole():
             assert time.monotonic() < deadline, "replicas do not come back into sync"
             time.sleep(0.2)
+
+    def move(self, topics: Iterable[str], shift: int) -> None:
+        """Give each partition of topics two replicas, on other brokers with each shift.
+
+        Returns once they are in sync there.
+        """
+        found, parts = self.brokers[0].admin().list_topics(timeout=5).topics, []
+        for topic in topics:
+            for number in found[topic].partitions:
+                replicas = [(number + shift + n) % COUNT + 1 for n in range(2)]
+                parts.append({"topic": topic, "partition": number, "replicas": replicas})
+        plan = self._folder / "plan.json"
+        plan.write_text(json.dumps({"version": 1, "partitions": parts}))
+        self.brokers[0].run_tool(
+            "org.apache.kafka.tools.reassign.ReassignPartitionsCommand", "--execute",
+            "--bootstrap-server", self.address, "--reassignment-json-file", str(plan),
+        )  # fmt: skip
+        deadline = time.monotonic() + WHOLE_S
+        while not self._is_moved(parts):
+            assert time.monotonic() < deadline, "partitions do not move"
+            time.sleep(0.2)
+
+    def _is_moved(self, parts: list[dict[str, Any]]) -> bool:
+        found = self.brokers[0].admin().list_topics(timeout=5).topics
+        return all(
+            sorted(part["replicas"]) == sorted(now.replicas) == sorted(now.isrs)
+            for part in parts
+            for now in [found[part["topic"]].partitions[part["partition"]]]
+        )
 
     def _whole(self) -> bool:
         with suppress(KafkaException):
