@@ -1,6 +1,8 @@
 """The records of a lane on their way: acknowledged, waiting, found again after a crash."""
 
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace
 
 from dataflows.formats import SINK_VERSION, STRAYS_VERSION
 from dataflows.kafka.outbox import AlreadyWritten, Outbox
@@ -111,6 +113,26 @@ def test_session_that_was_found_and_is_ignored_now_ends_after_its_last_heartbeat
     end = SessionEnd("d", "s", "pc", T, T + BEAT_MS, "replaced", BEAT_MS)
     assert decoded(outbox.admit(ignored())) == [end]
     assert not outbox.admit(ignored())
+
+
+def test_end_that_is_moved_after_a_heartbeat_keeps_the_context_as_it_was() -> None:
+    """It is encoded again, and neither a space nor a zero of what is carried may change."""
+    outbox, context = resumed(), Raw(b'{"title": 1.50}')
+    carrying = [replace(event, context=context) for event in (active(), beat(1))]
+    outbox.reconcile(12, written(*carrying))
+    end = SessionEnd("d", "s", "pc", T, T + 1, "ended", 1, context)
+    (value,) = outbox.admit(batch(end)).values
+    assert value.endswith(b'"duration_ms":%d,"context":{"title": 1.50}}' % BEAT_MS)
+
+
+def test_session_that_is_ignored_now_ends_with_the_context_that_it_had() -> None:
+    """The start that is ignored carries what the one did by which it was announced."""
+    outbox, context = resumed(), Raw(b'{"title": 1.50}')
+    outbox.reconcile(11, written(replace(active(), context=context)))
+    records = OutputBatch()
+    records.add(EndIfOpen("d", "s", "pc", T, T, "replaced", 0, context), b"")
+    end = SessionEnd("d", "s", "pc", T, T, "replaced", 0, context)
+    assert decoded(outbox.admit(records)) == [end]
 
 
 def test_session_that_was_not_found_or_has_its_end_gets_none_from_an_ignored_start() -> None:

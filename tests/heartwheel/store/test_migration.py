@@ -13,21 +13,26 @@ from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING
-from msgspec import structs
+from msgspec import UNSET, structs
 
+from dataflows import sessions as flow
 from dataflows.formats import SOURCE_VERSION
 from dataflows.kafka.input_topics import OtherTopicError
 from heartwheel.store.contents import Contents
 from heartwheel.store.migration import check_moved
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sources import source_states
+from heartwheel.store.summary import summarize
 from session_logic.errors import SnapshotError
+from session_logic.events import Heartbeat, SessionEnd
+from session_logic.restoring import CARRYING_VERSION
 from tests.support.broker import ROOT
+from tests.support.carrying import CarryingDecode
 from tests.support.events import by_device
 from tests.support.fake_input import FakeInput
-from tests.support.fixture_stores import sessions
-from tests.support.flow import SETTINGS, history, run, sent
-from tests.support.stores import Command, active, execute, sink
+from tests.support.fixture_stores import POLLS, sessions
+from tests.support.flow import SETTINGS, T, history, run, sent
+from tests.support.stores import Command, active, execute, make, sink
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 8, 256])
@@ -108,6 +113,28 @@ def test_position_of_a_newer_version_is_not_migrated(
     code, output = command("store", "migrate", store, tmp_path / "new", "--lanes", 2)
     assert code == 1
     assert "is newer than this program knows" in output
+
+
+@pytest.mark.parametrize("lanes", [2, 256])
+def test_migrated_store_has_what_its_sessions_carry(
+    lanes: int, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of the next run have the same context as without the move."""
+    monkeypatch.setattr(flow, "Decode", CarryingDecode)
+    store = make(tmp_path / "store", 1, POLLS)
+    assert command("store", "migrate", store, tmp_path / "new", "--lanes", lanes)[0] == 0
+    with Recovery(tmp_path / "new") as recovery:
+        versions = summarize(Contents(recovery, SETTINGS.rules())).state_versions
+    assert CARRYING_VERSION in versions
+    out: list[Any] = []
+    run(history(60), tmp_path / "new", out, settings=structs.replace(SETTINGS, lanes=lanes))
+    whole: list[Any] = []
+    run(history(60), store, whole)
+    assert by_device(sent(out)) == by_device(sent(whole))
+    of_stored = [
+        e for e in sent(out) if e.context is not UNSET and e.started_ms < T + POLLS * 1_000
+    ]
+    assert {type(event) for event in of_stored} == {Heartbeat, SessionEnd}
 
 
 def test_killed_run_is_not_migrated(store: Path, tmp_path: Path, command: Command) -> None:
