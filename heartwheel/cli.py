@@ -14,6 +14,7 @@ from dataflows.version import program_version
 from heartwheel.commands.config import config_app
 from heartwheel.commands.dead_letters import dead_letters_app
 from heartwheel.commands.demo import demo_command
+from heartwheel.commands.events import events_app
 from heartwheel.commands.load import load_command
 from heartwheel.commands.record import record_command
 from heartwheel.commands.replay import replay_command
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config", rich_help_panel=OPERATE)
 app.add_typer(topics_app, name="topics", rich_help_panel=OPERATE)
+app.add_typer(events_app, name="events", rich_help_panel=TEST)
 app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel=OPERATE)
 app.add_typer(store_app, name="store", rich_help_panel=OPERATE)
 

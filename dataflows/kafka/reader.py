@@ -40,9 +40,20 @@ class _Consumer(Protocol):
 class ReadToEnd:
     """Iterates over the records of some partitions, from their starts to their ends."""
 
-    def __init__(self, consumer: _Consumer, topic: str, starts: Mapping[int, int]) -> None:
-        """Read from starts: the first offset of each partition. The consumer has END_OPTIONS."""
+    def __init__(
+        self,
+        consumer: _Consumer,
+        topic: str,
+        starts: Mapping[int, int],
+        stops: Mapping[int, int] | None = None,
+    ) -> None:
+        """Read from starts: the first offset of each partition. The consumer has END_OPTIONS.
+
+        A partition that has come to its offset in stops is at its end: one that is written to
+        without a pause has no other.
+        """
         self._consumer = consumer
+        self._stops = stops or {}
         self._topic = topic
         self._starts = starts
         self.ends: dict[int, int] = {}  # the end offset of each partition that has been reached
@@ -57,6 +68,7 @@ class ReadToEnd:
                 error = message.error()
                 if error is None:
                     answered_s = time.monotonic()
+                    self._note_stop(message)
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
                     answered_s = time.monotonic()
@@ -69,3 +81,8 @@ class ReadToEnd:
                 msg = f"topic {self._topic} cannot be read: no answer for {TIMEOUT_S:g} s"
                 raise ReadError(msg)
         self._consumer.unassign()
+
+    def _note_stop(self, message: Message) -> None:
+        partition, end = cast("int", message.partition()), cast("int", message.offset()) + 1
+        if end >= self._stops.get(partition, end + 1):
+            self.ends.setdefault(partition, end)

@@ -1,0 +1,128 @@
+"""What a run would make of a record, decided as its decode step does, with the reason in words."""
+
+import time
+from typing import Literal
+
+from msgspec import Struct
+
+from dataflows.settings import Settings
+from heartwheel.events.records import SeenRecord
+from session_logic.codec import decode_input
+from session_logic.event_parts import Part, parts_of
+from session_logic.event_table import EventTable
+from session_logic.events import GameStart, InputEvent, Rejected
+from session_logic.mapping import MappedEvent, Mapping, Skipped
+from session_logic.record_fields import UNREADABLE, SlowFields
+
+Becomes = Literal["start", "end", "ping", "skipped", "rejected"]
+EVENTS: tuple[Becomes, ...] = ("start", "end")
+NO_TIMESTAMP = -1
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What a record becomes: an event with its parts, or something else for a reason.
+
+    time_ms is None where a record of a file has no time in a field. session_id is "" for an end of
+    what is active. A late event has its record's timestamp, because its own is too long ago.
+    """
+
+    record: SeenRecord
+    becomes: Becomes
+    reason: str = ""
+    detail: str = ""
+    device_id: str = ""
+    session_id: str = ""
+    platform: str = ""
+    time_ms: int | None = None
+    late: bool = False
+    carried: bytes = b""
+
+
+class Trial:
+    """Tries the records of one topic."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        """Read by the topic's table, or in our own format where it has none."""
+        self.table: EventTable | None = settings.inputs.get(topic)
+        self._mapping: Mapping | None = settings.mappings().get(topic)
+        self.platform = settings.input_topics.get(topic, "")
+        self._max_bytes = settings.max_record_bytes
+        self._latest_ms = int(time.time() * 1000) + settings.max_clock_skew_ms
+        self._type = parts_of(self.table, SlowFields()).type if self.table else None
+
+    def of(self, record: SeenRecord) -> Outcome:
+        """Return what a record becomes."""
+        size = len(record.key or b"") + len(record.value or b"")
+        if size > self._max_bytes:
+            detail = f"{size:,} bytes, and HEARTWHEEL_MAX_RECORD_BYTES is {self._max_bytes:,}"
+            return _rejected(record, Rejected("too_large", detail))
+        stamp_ms = NO_TIMESTAMP if record.time_ms is None else record.time_ms
+        found: MappedEvent | InputEvent | Skipped | Rejected
+        if self._mapping is None:
+            found = decode_input(record.value)
+        else:
+            found = self._mapping.read(record.key, record.value, record.headers, stamp_ms)
+        if isinstance(found, Rejected):
+            return _rejected(record, found)
+        if isinstance(found, Skipped):
+            becomes: Becomes = "ping" if found.kind == "ping" else "skipped"
+            detail = "" if found.kind == "ping" else self._type_of(record)
+            return Outcome(record=record, becomes=becomes, reason=found.kind, detail=detail)
+        if record.time_ms is not None and (wrong := self._wrong_timestamp(stamp_ms)):
+            return _rejected(record, wrong)
+        if isinstance(found, MappedEvent):
+            return _mapped(record, found)
+        return Outcome(
+            record=record,
+            becomes="start" if isinstance(found, GameStart) else "end",
+            device_id=found.device_id,
+            session_id=found.session_id,
+            platform=self.platform,
+            time_ms=record.time_ms,
+        )
+
+    def _wrong_timestamp(self, time_ms: int) -> Rejected | None:
+        if time_ms < 0:
+            return Rejected("no_timestamp", "the record has no timestamp, or one before 1970")
+        if time_ms > self._latest_ms:
+            ahead_ms = time_ms - self._latest_ms
+            detail = f"the record's timestamp is {ahead_ms:,} ms later than what is accepted now"
+            return Rejected("in_the_future", detail)
+        return None
+
+    def _type_of(self, record: SeenRecord) -> str:
+        """Return in words what a record has for a type."""
+        assert self._type is not None
+        value = type_value(self._type, record)
+        return (
+            f"{self._type.name} is missing" if value is None else f"{self._type.name} is {value!r}"
+        )
+
+
+def type_value(part: Part, record: SeenRecord) -> object:
+    """Return what a record has for a part of an event, None if nothing."""
+    try:
+        members = SlowFields.decode(record.value or b"{}")
+    except UNREADABLE:
+        members = {}
+    try:
+        return part.get((members, record.key, record.headers))
+    except UNREADABLE:
+        return None
+
+
+def _mapped(record: SeenRecord, event: MappedEvent) -> Outcome:
+    return Outcome(
+        record=record,
+        becomes="start" if event.is_start else "end",
+        device_id=event.device_id,
+        session_id=event.session_id,
+        platform=event.platform,
+        time_ms=record.time_ms if event.time_ms is None else event.time_ms,
+        late=event.late,
+        carried=event.carried,
+    )
+
+
+def _rejected(record: SeenRecord, why: Rejected) -> Outcome:
+    return Outcome(record=record, becomes="rejected", reason=why.reason, detail=why.detail)

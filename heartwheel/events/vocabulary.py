@@ -1,0 +1,106 @@
+"""What names and words are likely to mean; nothing here is certain."""
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Literal
+
+Kind = Literal["start", "end", "ping"]
+
+_TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+
+def _set(*lines: str) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
+
+
+_WORDS: dict[Kind, frozenset[str]] = {
+    "start": _set(
+        "start starts started starting begin begins began begun connect connected login loggedin",
+        "signin signedin logon open opened create created online up join joined enter entered",
+        "launch launched active born birth",
+    ),
+    "end": _set(
+        "end ends ended ending stop stops stopped disconnect disconnected logout loggedout signout",
+        "signedout logoff close closed delete deleted offline down leave left exit exited quit",
+        "finish finished terminate terminated expired inactive died death",
+    ),
+    "ping": _set("ping pinged heartbeat keepalive alive beat tick"),
+}
+# What a word with one of these tells is that something did not happen, or not yet.
+_VOID = _set("failed failure fail error denied rejected refused attempt before request")
+# Of change events: created, read in a snapshot, deleted.
+_CHANGES: dict[str, Kind] = {"c": "start", "r": "start", "d": "end"}
+
+# Parts of names, with how much each speaks for it or against it.
+TYPE = {"type": 4, "event": 4, "action": 3, "op": 4, "kind": 3, "status": 2, "state": 2, "name": 1}
+DEVICE = {
+    "device": 6, "imei": 6, "udid": 6, "client": 5, "psid": 5, "thing": 5, "host": 4, "pcid": 4,
+    "serial": 4, "machine": 4, "console": 3, "gateway": 3, "mac": 3, "vin": 3, "node": 1,
+    "subject": 3,
+    "session": -6, "account": -4, "user": -4, "ip": -4, "type": -5, "version": -5, "model": -5,
+    "addr": -4, "time": -5, "status": -5, "name": -1,
+}  # fmt: skip
+SESSION = {
+    "session": 6, "trip": 5, "ride": 5, "visit": 5, "connection": 4, "call": 3, "match": 3,
+    "sid": 4, "play": 2, "run": 2,
+    "time": -5, "at": -5, "count": -5, "type": -5, "duration": -6, "status": -5, "start": -3,
+    "end": -3, "number": -2, "timeout": -5,
+}  # fmt: skip
+TIME = {
+    "timestamp": 6, "time": 5, "ts": 5, "at": 3, "date": 3, "datetime": 5, "occurred": 3,
+    "event": 1, "ms": 1,
+    "duration": -8, "fg": -6, "total": -6, "zone": -6, "expiry": -6, "keepalive": -6,
+    "interval": -6, "timeout": -6, "uptime": -6, "id": -4,
+}  # fmt: skip
+PLATFORM = {"platform": 6, "os": 5, "system": 2, "family": 2, "devicetype": 3, "kind": 1}
+# What consumers often ask for.
+CARRIED = {"account": 5, "user": 4, "customer": 4, "title": 5, "game": 4, "app": 2, "country": 3,
+           "region": 3, "locale": 2}  # fmt: skip
+# From so many letters on, a part of a name is looked for inside of its tokens: clientid.
+_LONG = 4
+PLATFORMS = _set(
+    "pc console mobile ios android web tv xbox playstation ps4 ps5 switch windows linux macos mac",
+    "mqtt iot vr browser desktop phone tablet car",
+)
+
+
+def tokens(text: str) -> list[str]:
+    """Return the words that a name is made of: hostPcId is host, pc and id."""
+    return [token.lower() for token in _TOKEN.findall(text)]
+
+
+def kind_of(word: str, name: str) -> Kind | None:
+    """Return what a word is likely to say where it stands in a field of this name."""
+    if leaf(name) == "op" and len(word) == 1:
+        return _CHANGES.get(word)
+    found = _grams(word)
+    kinds: list[Kind] = [kind for kind, words in _WORDS.items() if found & words]
+    return kinds[0] if len(kinds) == 1 and not found & _VOID else None
+
+
+def likeness(source: str, names: Mapping[str, int]) -> int:
+    """Return how much the last name of a source speaks for a part of an event."""
+    name = leaf(source)
+    found = _grams(name)
+    return sum(
+        points
+        for word, points in names.items()
+        if word in found or (len(word) >= _LONG and points > 0 and word in name.lower())
+    )
+
+
+def leaf(source: str) -> str:
+    """Return the last name of a source: id of data.device.id, type of header:ce_type."""
+    return source.removeprefix("header:").rpartition(".")[2]
+
+
+def platform_words(text: str) -> list[str]:
+    """Return the platforms that a text tells of."""
+    return [token for token in tokens(text) if token in PLATFORMS]
+
+
+def _grams(text: str) -> set[str]:
+    """Return the words of a text, and each two that stand side by side, as one: signed in."""
+    found = tokens(text)
+    return {*found, *(a + b for a, b in pairwise(found))}

@@ -1,0 +1,118 @@
+"""The newest records of a topic, read without a trace: no group is joined, nothing is committed."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import cast
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaException, Message, TopicPartition
+
+from dataflows.kafka.client import consumer_options, make_consumer
+from dataflows.kafka.headers import headers_of
+from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
+from dataflows.kafka.reader import END_OPTIONS, ReadError, ReadToEnd
+from dataflows.logs import announced
+from dataflows.settings import Settings
+from heartwheel.events.records import SeenRecord
+from session_logic.errors import ConfigError
+
+# So many offsets of a partition are looked at for its newest records, where most are none: markers
+# of transactions, or what was aborted or compacted away.
+MAX_OFFSETS = 100_000
+FURTHER = 4
+
+
+class NewestRecords:
+    """Reads the newest records of topics, as a run would see them."""
+
+    def __init__(self, settings: Settings, topics: Collection[str]) -> None:
+        """Find topics; raises ConfigError if Kafka does not answer, or has not all of them."""
+        self._settings = settings
+        self._consumer = make_consumer(
+            consumer_options(
+                settings,
+                {
+                    **END_OPTIONS,
+                    "group.id": "heartwheel",
+                    "enable.auto.commit": "false",
+                    "isolation.level": "read_committed",
+                    "auto.offset.reset": "earliest",
+                },
+            )
+        )
+        found = {name: describe(self._consumer, settings, name).topics[name] for name in topics}
+        missing = [
+            name for name, topic in found.items() if topic.error is not None or not topic.partitions
+        ]
+        if missing:
+            msg = (
+                f"no topic {', '.join(missing)} on {settings.bootstrap_servers}, or this user may "
+                "not see it; correct the name, or HEARTWHEEL_BOOTSTRAP_SERVERS"
+            )
+            raise ConfigError(msg)
+        self._partitions = {name: list(topic.partitions) for name, topic in found.items()}
+
+    def of(self, topic: str, last: int) -> list[SeenRecord]:
+        """Return the newest records of a topic, in the order of their timestamps.
+
+        Raises ReadError if Kafka does not let them be read.
+        """
+        with announced(f"waiting for Kafka to give the newest records of topic {topic}"):
+            bounds = {n: self._bounds(topic, n) for n in self._partitions[topic]}
+            found = self._read(topic, bounds, last)
+        messages = [message for some in found.values() for message in some]
+        messages.sort(key=lambda one: (one.timestamp()[1], one.partition(), one.offset()))
+        return list(map(_seen, messages[-last:]))
+
+    def _bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        where = TopicPartition(topic, partition)
+        try:
+            return self._consumer.get_watermark_offsets(where, METADATA_TIMEOUT_S)
+        except KafkaException as error:
+            raise _unreadable(topic, error.args[0].str()) from None
+
+    def _read(
+        self, topic: str, bounds: dict[int, tuple[int, int]], last: int
+    ) -> dict[int, list[Message]]:
+        """Return the newest records of each partition, looking further back where few are found."""
+        found: dict[int, list[Message]] = {}
+        reach, left = last, {n for n, (low, high) in bounds.items() if high > low}
+        while left:
+            starts = {n: max(bounds[n][0], bounds[n][1] - reach) for n in left}
+            found |= self._read_from(topic, starts, {n: bounds[n][1] for n in left}, last)
+            reach *= FURTHER
+            left = {
+                n
+                for n in left
+                if len(found[n]) < last and starts[n] > bounds[n][0] and reach <= MAX_OFFSETS
+            }
+        return found
+
+    def _read_from(
+        self, topic: str, starts: dict[int, int], ends: dict[int, int], last: int
+    ) -> dict[int, list[Message]]:
+        found: defaultdict[int, list[Message]] = defaultdict(list, {n: [] for n in starts})
+        for message in ReadToEnd(self._consumer, topic, starts, ends):
+            partition, offset = cast("int", message.partition()), cast("int", message.offset())
+            if offset < ends[partition]:
+                found[partition].append(message)
+                del found[partition][:-last]
+        return found
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        self._consumer.close()
+
+
+def _seen(message: Message) -> SeenRecord:
+    kind, time_ms = message.timestamp()
+    return SeenRecord(
+        name=f"{message.partition()}/{message.offset()}",
+        time_ms=-1 if kind == TIMESTAMP_NOT_AVAILABLE else time_ms,
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message) or [],
+    )
+
+
+def _unreadable(topic: str, why: str) -> ReadError:
+    return ReadError(f"topic {topic} cannot be read: {why}; docs/security.md lists the rights")
