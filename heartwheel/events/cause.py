@@ -98,7 +98,7 @@ class _Causes:
         without = len(self._seen.records) - len(self._values(some))
         if not some or not self._is_most(without):
             return
-        names = " and ".join(source.name for source in sources(some))
+        names = " and no ".join(source.name.removeprefix("the ") for source in sources(some))
         no_records = f"{key}: {without} of {len(self._seen.records)} records have no {names}"
         near = [hint for source in sources(some) if (hint := self._nearest(source))]
         yield f"{no_records}; {near[0]}" if near else no_records

@@ -180,7 +180,8 @@ class Evidence:
                 if len(numbers) > 1
             ]
             # When a session began is in its end as well, and is not the time of the end.
-            points -= 6 * (sum(len(some) == 1 for some in several) > len(several) / 2)
+            if sum(len(some) == 1 for some in several) > len(several) / 2:
+                return 0
         return points
 
 

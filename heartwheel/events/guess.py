@@ -9,6 +9,8 @@ from heartwheel.events.fields import REJECTED, Field, Seen
 from heartwheel.events.records import SeenRecord
 from heartwheel.events.times import UNIT_NAMES, Reading, distance_text
 from heartwheel.events.vocabulary import Kind, platform_words
+from session_logic.codec import decode_input
+from session_logic.events import Rejected
 
 # By so many points must a field be before the next.
 CLEAR = 2
@@ -62,6 +64,11 @@ def _notes(seen: Seen) -> Iterator[str]:
     """Yield what the table is made from, and what is rejected whatever the table says."""
     count = len(seen.records)
     yield f"A proposal, made from {_amount(count, 'record')}."
+    if sum(not isinstance(decode_input(one.value), Rejected) for one in seen.records) > count / 2:
+        yield (
+            "Most are in Heartwheel's own format: without a table, HEARTWHEEL_INPUT_TOPICS is all "
+            "that names the topic."
+        )
     if count < ENOUGH:
         yield "Unsure: so few tell little of how often values repeat."
     for writing, number in seen.writings.most_common():

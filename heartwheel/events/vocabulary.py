@@ -32,6 +32,10 @@ _VOID = _set("failed failure fail error denied rejected refused attempt before r
 # Of change events: created, read in a snapshot, deleted.
 _CHANGES: dict[str, Kind] = {"c": "start", "r": "start", "d": "end"}
 
+# What has one of these names and is true or false tells that a device is there, or not.
+_PRESENCE = _set("online connected active playing present")
+_TRUTH: dict[str, Kind] = {"true": "start", "false": "end"}
+
 # Parts of names, with how much each speaks for it or against it.
 TYPE = {"type": 4, "event": 4, "action": 3, "op": 4, "kind": 3, "status": 2, "state": 2, "name": 1}
 DEVICE = {
@@ -74,6 +78,8 @@ def kind_of(word: str, name: str) -> Kind | None:
     """Return what a word is likely to say where it stands in a field of this name."""
     if leaf(name) == "op" and len(word) == 1:
         return _CHANGES.get(word)
+    if word in _TRUTH:
+        return _TRUTH[word] if _PRESENCE & set(tokens(name)) else None
     found = _grams(word)
     kinds: list[Kind] = [kind for kind, words in _WORDS.items() if found & words]
     return kinds[0] if len(kinds) == 1 and not found & _VOID else None
@@ -82,12 +88,14 @@ def kind_of(word: str, name: str) -> Kind | None:
 def likeness(source: str, names: Mapping[str, int]) -> int:
     """Return how much the last name of a source speaks for a part of an event."""
     name = leaf(source)
-    found = _grams(name)
-    return sum(
-        points
+    whole, lower = _grams(name), name.lower()
+    found = {
+        word
         for word, points in names.items()
-        if word in found or (len(word) >= _LONG and points > 0 and word in name.lower())
-    )
+        if word in whole or (len(word) >= _LONG and points > 0 and word in lower)
+    }
+    # One that is in a longer one tells nothing more: time in timestamp.
+    return sum(names[word] for word in found if not any(word in other for other in found - {word}))
 
 
 def leaf(source: str) -> str:

@@ -1,5 +1,6 @@
 """What records would become: a line each where there is room, else two that lose nothing."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
@@ -51,7 +52,9 @@ def _stacked(
 ) -> Iterator[Text]:
     """Yield two lines for each, or as many as it takes."""
     for one in outcomes:
-        yield _styled(one, begins.line(_begin(one)), "")
+        *others, begin = _wrapped(begins.line(_begin(one)), columns)
+        yield from map(Text, others)
+        yield _styled(one, begin, "")
         text = events.words(_event(one)) if one.becomes in EVENTS else _why(one)
         for line in _wrapped(text, max(columns - len(INDENT), 1)):
             yield Text(f"{INDENT}{line}")
@@ -111,7 +114,7 @@ def as_json(topic: str, outcome: Outcome) -> dict[str, Any]:
         "platform": outcome.platform if is_event else None,
         "time_ms": outcome.time_ms,
         "late": outcome.late,
-        "context": f"{{{outcome.carried.decode()}}}" if outcome.carried else None,
+        "context": json.loads(b"{%b}" % outcome.carried) if outcome.carried else None,
     }
 
 

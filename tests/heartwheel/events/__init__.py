@@ -1,0 +1,1 @@
+"""Tests of what records would become, and of the tables that are proposed for them."""
