@@ -75,8 +75,7 @@ class ReadToEnd:
                     self.ends[cast("int", message.partition())] = cast("int", message.offset())
                 elif error.code() not in TRANSIENT:
                     hint = damage_hint(self._topic, message.partition(), error)
-                    text = f"topic {self._topic} cannot be read: {error.str()}"
-                    raise ReadError(text, hint)
+                    raise read_error(self._topic, error, hint)
             if time.monotonic() - answered_s > TIMEOUT_S:
                 msg = f"topic {self._topic} cannot be read: no answer for {TIMEOUT_S:g} s"
                 raise ReadError(msg)
@@ -86,3 +85,9 @@ class ReadToEnd:
         partition, end = cast("int", message.partition()), cast("int", message.offset()) + 1
         if end >= self._stops.get(partition, end + 1):
             self.ends.setdefault(partition, end)
+
+
+def read_error(topic: str, error: KafkaError, hint: str = "") -> ReadError:
+    """Return the error to raise for one of Kafka's."""
+    rights = "; docs/security.md lists the rights" if "AUTHORIZATION" in error.name() else ""
+    return ReadError(f"topic {topic} cannot be read: {error.str()}{rights}", hint)

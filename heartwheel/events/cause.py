@@ -11,7 +11,9 @@ from session_logic.event_table import EventTable, FromField, Some, Source, sourc
 
 NEARLY_ALL = 0.8
 ALIKE = 0.6
-SHOWN = 8
+SHOWN, MAX_SHOWN = 8, 40
+# Reasons that no field of a record has.
+OF_THE_RECORD = {"too_large", "no_timestamp"}
 LATE_MS = 86_400_000
 
 
@@ -19,7 +21,9 @@ def likely_causes(table: EventTable | None, outcomes: Sequence[Outcome]) -> list
     """Return sentences that say why; none if enough becomes events, at their own times."""
     bad = [one for one in outcomes if one.becomes in ("skipped", "rejected")]
     if _is_nearly_all(len(bad), outcomes):
-        return list(_Causes(table, bad).found()) or [_most_common(bad)]
+        reason, sentence = _most_common(bad)
+        found = [] if reason in OF_THE_RECORD else list(_Causes(table, bad).found())
+        return found or [sentence]
     late = [one for one in outcomes if one.late]
     if table is not None and _is_nearly_all(len(late), outcomes):
         return list(_Causes(table, late).time())
@@ -30,9 +34,19 @@ def _is_nearly_all(count: int, outcomes: Sequence[Outcome]) -> bool:
     return count > 0 and count >= NEARLY_ALL * len(outcomes)
 
 
-def _most_common(bad: Sequence[Outcome]) -> str:
-    (detail, count), *_ = Counter(one.detail for one in bad).most_common(1)
-    return f"{count} of {len(bad)} times: {detail}"
+def _most_common(bad: Sequence[Outcome]) -> tuple[str, str]:
+    """Return the reason that most have, and what is said of it, with an example."""
+    (reason, count), *_ = Counter(one.reason for one in bad).most_common(1)
+    detail = next(one.detail for one in bad if one.reason == reason)
+    return reason, f"{count} of {_records(len(bad))}: {detail}"
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
 
 
 class _Causes:
@@ -99,7 +113,7 @@ class _Causes:
         if not some or not self._is_most(without):
             return
         names = " and no ".join(source.name.removeprefix("the ") for source in sources(some))
-        no_records = f"{key}: {without} of {len(self._seen.records)} records have no {names}"
+        no_records = f"{key}: {without} of {_records(len(self._seen.records))} have no {names}"
         near = [hint for source in sources(some) if (hint := self._nearest(source))]
         yield f"{no_records}; {near[0]}" if near else no_records
 
@@ -137,10 +151,12 @@ class _Causes:
         other = {word: count for word, count in texts.most_common() if word not in known}
         if missing or not self._is_most(sum(other.values())):
             return
-        shown = ", ".join(f"{word!r} ({count})" for word, count in list(other.items())[:SHOWN])
+        shown = ", ".join(
+            f"{_quoted(word)} ({count})" for word, count in list(other.items())[:SHOWN]
+        )
         cases = {word.casefold().strip(): word for word in known}
         same = [cases[key] for word in other if (key := word.casefold().strip()) in cases]
-        hint = f"; the table has {same[0]!r}, and capitals and spaces count" if same else ""
+        hint = f"; the table has {_quoted(same[0])}, and capitals and spaces count" if same else ""
         yield f"type has {shown}: none is in start, end or ping{hint}"
 
     def time(self) -> Iterator[str]:
@@ -155,13 +171,13 @@ class _Causes:
             return
         records = self._seen.records
         reading = reading_of([(value, records[n].time_ms) for n, value in values.items()])
-        example = text_of(next(iter(values.values())))
+        example = _quoted(text_of(next(iter(values.values()))))
         if reading is None:
             if any(one.late or "time" in one.detail for one in self._outcomes):
-                yield f"time has {example!r}, which is no time in a unit that time_unit may be"
+                yield f"time has {example}, which is no time in a unit that time_unit may be"
         elif reading.unit != table.time_unit:
             yield (
-                f'time has {example!r}: write time_unit = "{reading.unit}" '
+                f'time has {example}: write time_unit = "{reading.unit}" '
                 f'({UNIT_NAMES[reading.unit]}), not "{table.time_unit}"'
             )
         elif reading.apart_ms is not None and self._is_apart():

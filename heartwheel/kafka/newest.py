@@ -9,7 +9,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaException, Message, To
 from dataflows.kafka.client import consumer_options, make_consumer
 from dataflows.kafka.headers import headers_of
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
-from dataflows.kafka.reader import END_OPTIONS, ReadError, ReadToEnd
+from dataflows.kafka.reader import END_OPTIONS, ReadToEnd, read_error
 from dataflows.logs import announced
 from dataflows.settings import Settings
 from heartwheel.events.records import SeenRecord
@@ -68,7 +68,7 @@ class NewestRecords:
         try:
             return self._consumer.get_watermark_offsets(where, METADATA_TIMEOUT_S)
         except KafkaException as error:
-            raise _unreadable(topic, error.args[0].str()) from None
+            raise read_error(topic, error.args[0]) from None
 
     def _read(
         self, topic: str, bounds: dict[int, tuple[int, int]], last: int
@@ -112,7 +112,3 @@ def _seen(message: Message) -> SeenRecord:
         value=message.value(),
         headers=headers_of(message) or [],
     )
-
-
-def _unreadable(topic: str, why: str) -> ReadError:
-    return ReadError(f"topic {topic} cannot be read: {why}; docs/security.md lists the rights")

@@ -1,6 +1,8 @@
 """A real Kafka with authentication: SCRAM over TLS, certificates of clients, and ACLs."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import trustme
 from confluent_kafka.admin import (
@@ -106,6 +108,15 @@ class SecureBroker(Broker):
             (ResourceType.GROUP, "heartwheel", begins, read),
             (ResourceType.TRANSACTIONAL_ID, "heartwheel", begins, write),
         ]
+        self._allow(rights)
+
+    def allow_to_describe(self, topic: str) -> None:
+        """Allow to see a topic, and not to read it."""
+        self._allow(
+            [(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, AclOperation.DESCRIBE)]
+        )
+
+    def _allow(self, rights: Sequence[tuple[Any, ...]]) -> None:
         allow = AclPermissionType.ALLOW
         admin = self.admin()
         done = admin.create_acls(

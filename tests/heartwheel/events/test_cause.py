@@ -174,7 +174,18 @@ def test_time_that_is_none_is_the_cause() -> None:
 def test_reason_that_is_the_same_for_all_is_told_where_nothing_better_is_known() -> None:
     """The most frequent one."""
     records = fields(lambda event: event | {"appSessionId": True})
-    assert "32 of 32 times: field appSessionId is true" in only_cause(TABLE, records)
+    assert "32 of 32 records: field appSessionId is true" in only_cause(TABLE, records)
+
+
+def test_large_records_and_wrong_clocks_are_told_before_fields() -> None:
+    """A field cannot help there; an example is enough."""
+    large = fields(lambda event: {"text": "x" * 70_000} | event)
+    assert only_cause(TABLE, large).startswith("32 of 32 records: 70,")
+    undated = [replace(one, time_ms=-1) for one in reference()]
+    assert "has no timestamp" in only_cause(TABLE, undated)
+    words = fields(lambda event: event | {"eventId": "x" * 500})
+    assert "type has 'xxx" in only_cause(TABLE, words)
+    assert len(only_cause(TABLE, words)) < 120
 
 
 def test_nothing_but_pings_has_no_cause() -> None:
