@@ -189,7 +189,7 @@ def _type_points(field: Field, seen: Seen) -> float:
     """Return what speaks for a field to have the words for start and end."""
     texts = field.texts()
     name = leaf(field.name)
-    if len(texts) > MAX_WORDS or not all(isinstance(v, str | bool) for v in field.values.values()):
+    if len(texts) > MAX_WORDS:
         return 0
     kinds = {kind_of(text, name) for text in texts} & {"start", "end"}
     points = 8 * len(kinds) + min(likeness(name, TYPE), 4) * bool(kinds)
@@ -202,10 +202,10 @@ def _platform_points(field: Field) -> float:
 
 
 def _is_id(field: Field) -> bool:
-    return all(
-        type(value) in (str, int) and 0 < len(str(value)) <= MAX_ID
-        for value in field.values.values()
-    )
+    """Say whether most values can be ids; some may be faulty."""
+    values = field.values.values()
+    fit = [type(one) in (str, int) and 0 < len(str(one)) <= MAX_ID for one in values]
+    return sum(fit) >= MOST * len(fit)
 
 
 def _numbers_by_value(field: Field) -> dict[str, list[int]]:
