@@ -54,6 +54,10 @@ class Ranking(Struct, frozen=True):
         """Put fields in order; those for which nothing speaks are left out."""
         return cls(sorted((one for one in some if one[0] > 0), key=lambda one: -one[0]), least)
 
+    def without(self, name: str) -> "Ranking":
+        """Return the others, without a field of this name."""
+        return Ranking([one for one in self.ranked if one[1].name != name], self.least)
+
     @property
     def best(self) -> Field | None:
         """The field that is proposed."""

@@ -121,9 +121,11 @@ def _device(found: Evidence) -> Choice:
         note = "Not found: no field that most events have looks like the id of a device."
         return Choice("device", None, [note, *_also(found.devices)])
     notes = [_repeats(field)]
+    ranking = found.devices
     if field.name != "key" and found.is_key(field):
         notes.append("The key of the record has the same.")
-    return Choice("device", _source(field), [*notes, *_doubt(found.devices)])
+        ranking = ranking.without("key")
+    return Choice("device", _source(field), [*notes, *_doubt(ranking)])
 
 
 def _session(found: Evidence) -> Choice:
@@ -191,11 +193,11 @@ def _doubt(ranking: Ranking) -> Iterator[str]:
 def _also(ranking: Ranking) -> Iterator[str]:
     others = ranking.others[:SHOWN_FIELDS]
     if others:
-        yield f"Also possible: {', '.join(f'{field.name} ({_shown(field)})' for field in others)}."
+        yield f"Also possible: {', '.join(f'{one.name} ({_shown(one, 1)})' for one in others)}."
 
 
-def _shown(field: Field) -> str:
-    texts = [text for text, _ in field.texts().most_common(SHOWN_FIELDS)]
+def _shown(field: Field, most: int = SHOWN_FIELDS) -> str:
+    texts = [text for text, _ in field.texts().most_common(most)]
     return ", ".join(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…" for text in texts)
 
 

@@ -1,7 +1,8 @@
 """The newest records of a topic, read without a trace: no group is joined, nothing is committed."""
 
+import difflib
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaException, Message, TopicPartition
@@ -12,6 +13,7 @@ from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.kafka.reader import END_OPTIONS, ReadToEnd, read_error
 from dataflows.logs import announced
 from dataflows.settings import Settings
+from dataflows.text import printable
 from heartwheel.events.records import SeenRecord
 from session_logic.errors import ConfigError
 
@@ -39,17 +41,11 @@ class NewestRecords:
                 },
             )
         )
-        found = {name: describe(self._consumer, settings, name).topics[name] for name in topics}
-        missing = [
-            name for name, topic in found.items() if topic.error is not None or not topic.partitions
-        ]
+        found = describe(self._consumer, settings).topics
+        missing = [name for name in topics if name not in found or found[name].error is not None]
         if missing:
-            msg = (
-                f"no topic {', '.join(missing)} on {settings.bootstrap_servers}, or this user may "
-                "not see it; correct the name, or HEARTWHEEL_BOOTSTRAP_SERVERS"
-            )
-            raise ConfigError(msg)
-        self._partitions = {name: list(topic.partitions) for name, topic in found.items()}
+            raise ConfigError(_missing(settings, missing, found))
+        self._partitions = {name: list(found[name].partitions) for name in topics}
 
     def of(self, topic: str, last: int) -> list[SeenRecord]:
         """Return the newest records of a topic, in the order of their timestamps.
@@ -111,4 +107,13 @@ def _seen(message: Message) -> SeenRecord:
         key=message.key(),
         value=message.value(),
         headers=headers_of(message) or [],
+    )
+
+
+def _missing(settings: Settings, missing: Sequence[str], there: Iterable[str]) -> str:
+    near = {one for name in missing for one in difflib.get_close_matches(name, there, 1)}
+    hint = f"did you mean {', '.join(map(printable, sorted(near)))}? else " if near else ""
+    return (
+        f"no topic {', '.join(map(printable, missing))} on {settings.bootstrap_servers}, or this "
+        f"user may not see it; {hint}correct its name, or HEARTWHEEL_BOOTSTRAP_SERVERS"
     )

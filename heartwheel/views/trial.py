@@ -13,11 +13,13 @@ from dataflows.text import printable
 from heartwheel.events.trial import EVENTS, Becomes, Outcome
 from heartwheel.text import moment_text, text_or_bytes
 
-MAX_KEY = 40  # characters of a key that are shown
+# Characters of a key that are shown: on a terminal, and elsewhere.
+MAX_KEY_COLUMNS, MAX_KEY = 20, 60
 GAP = "  "
 # A reason is put beside its record where it has so much room; without a terminal it has this.
 MIN_COLUMNS, MAX_COLUMNS = 40, 1_000_000
 INDENT = "    "
+UNBROKEN = "\N{NO-BREAK SPACE}"
 STYLES: dict[Becomes, str] = {
     "start": "green",
     "end": "cyan",
@@ -26,12 +28,13 @@ STYLES: dict[Becomes, str] = {
     "rejected": "bold red",
 }
 HEAD = ("record", "timestamp", "key", "becomes")
-EVENT_HEAD = ("device", "session", "platform", "time of the event", "context")
+EVENT_HEAD = ("device", "session", "platform", "event time", "context")
 
 
 def trial_lines(outcomes: Sequence[Outcome], columns: int | None) -> Iterator[Text]:
     """Yield outcomes for a terminal of so many columns; None is no terminal, and no limit."""
-    begins = _Grid(HEAD, [_begin(one) for one in outcomes])
+    max_key = MAX_KEY if columns is None else MAX_KEY_COLUMNS
+    begins = _Grid(HEAD, [_begin(one, max_key) for one in outcomes])
     events = _Grid(EVENT_HEAD, [_event(one) for one in outcomes if one.becomes in EVENTS])
     left = MAX_COLUMNS if columns is None else columns - begins.width - len(GAP)
     if left < max(events.width, MIN_COLUMNS):
@@ -43,7 +46,7 @@ def trial_lines(outcomes: Sequence[Outcome], columns: int | None) -> Iterator[Te
             first, *others = [events.line(_event(one))]
         else:
             first, *others = _wrapped(_why(one), left) or [""]
-        yield _styled(one, begins.line(_begin(one)), first)
+        yield _styled(one, begins.line(_begin(one, max_key)), first)
         yield from (Text(f"{' ' * (begins.width + len(GAP))}{line}") for line in others)
 
 
@@ -52,7 +55,7 @@ def _stacked(
 ) -> Iterator[Text]:
     """Yield two lines for each, or as many as it takes."""
     for one in outcomes:
-        *others, begin = _wrapped(begins.line(_begin(one)), columns)
+        *others, begin = _wrapped(begins.line(_begin(one, MAX_KEY_COLUMNS)), columns)
         yield from map(Text, others)
         yield _styled(one, begin, "")
         text = events.words(_event(one)) if one.becomes in EVENTS else _why(one)
@@ -61,7 +64,8 @@ def _stacked(
 
 
 def _wrapped(text: str, columns: int) -> list[str]:
-    return wrap(text, columns, break_on_hyphens=False)
+    lines = wrap(text, columns, break_on_hyphens=False)
+    return [line.replace(UNBROKEN, " ") for line in lines]
 
 
 class _Grid:
@@ -83,7 +87,8 @@ class _Grid:
 
     def words(self, cells: Sequence[str]) -> str:
         """Return cells in a sentence, each with its head."""
-        return ", ".join(f"{self._heads[n]} {cells[n]}" for n in self._used if cells[n])
+        parts = (f"{self._heads[n]} {cells[n]}" for n in self._used if cells[n])
+        return ", ".join(part.replace(" ", UNBROKEN) for part in parts)
 
 
 def count_line(outcomes: Sequence[Outcome]) -> str:
@@ -118,10 +123,10 @@ def as_json(topic: str, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _begin(one: Outcome) -> tuple[str, ...]:
+def _begin(one: Outcome, max_key: int) -> tuple[str, ...]:
     record = one.record
     stamp = "-" if record.time_ms is None else moment_text(record.time_ms)
-    return record.name, stamp, _cut(printable(record.key)), one.becomes
+    return record.name, stamp, _cut(printable(record.key), max_key), one.becomes
 
 
 def _event(one: Outcome) -> tuple[str, ...]:
@@ -148,5 +153,5 @@ def _styled(one: Outcome, begin: str, rest: str) -> Text:
     return line
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_KEY else f"{text[: MAX_KEY - 1]}…"
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

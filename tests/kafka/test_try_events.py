@@ -120,6 +120,8 @@ def test_topic_that_does_not_exist_is_one_line_and_is_not_made(own: Cluster) -> 
     config.write_text(TABLES.format(pc="nowhere-1"))
     one_line(events("try", **own.variables), 2, "no topic nowhere-1 on 127.0.0.1")
     one_line(events("guess", "nowhere-2", **own.variables), 2, "nowhere-2")
+    near = own.pc.replace("-pc", "_pc")
+    one_line(events("guess", near, **own.variables), 2, f"did you mean {own.pc}?")
     assert not {"nowhere-1", "nowhere-2"} & set(own.admin.list_topics(timeout=10).topics)
 
 

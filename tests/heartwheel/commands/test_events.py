@@ -51,8 +51,8 @@ def test_file_is_tried_by_the_only_table(config: str, file: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     title, head, *rows, counts = done.stdout.splitlines()
     assert title == "pc_sessions, read by its table"
-    assert head.split() == ["record", "becomes", "device", "session", "platform", "time", "of",
-                            "the", "event"]  # fmt: skip
+    assert head.split() == ["record", "becomes", "device", "session", "platform", "event",
+                            "time"]  # fmt: skip
     assert [row.split()[:3] for row in rows] == [
         ["line", "31", "end"], ["line", "32", "end"], ["line", "33", "rejected"],
     ]  # fmt: skip

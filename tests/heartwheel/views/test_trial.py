@@ -41,7 +41,7 @@ def test_pipe_gets_one_line_for_each_with_everything_in_it() -> None:
     head, *rows = plain(ALL, None)
     assert [re.split(" {2,}", row) for row in (head, *rows)] == [
         ["record", "timestamp", "key", "becomes", "device", "session", "platform",
-         "time of the event", "context"],
+         "event time", "context"],
         ["0/7", stamp, "k1", "start", DEVICE, SESSION, "pc", "2026-09-21 14:13:19.000Z"],
         ["0/8", stamp, "k1", "end", "d", "(the active one)", "pc", f"{stamp} (late)",
          '"title":"Astro"'],
@@ -62,6 +62,7 @@ def test_terminal_of_any_width_gets_all_words_and_no_line_beyond_it(columns: int
     assert not set(REASON.split()) - set(words)
     if columns > len(DEVICE) + 4:
         assert words.count(DEVICE) + words.count(f"{DEVICE},") == 1
+        assert words.count("14:13:19.000Z") == 1
 
 
 def test_long_reason_is_folded_beside_its_record() -> None:
@@ -94,7 +95,7 @@ def test_what_senders_have_chosen_gives_no_orders_to_a_terminal() -> None:
 
 def test_long_key_is_cut() -> None:
     """It may have as many bytes as a record."""
-    assert f"{'k' * 39}…  start" in plain([outcome(key=b"k" * 5_000, device_id="d")], None)[1]
+    assert f"{'k' * 59}…  start" in plain([outcome(key=b"k" * 5_000, device_id="d")], None)[1]
 
 
 def test_counts_name_what_is_there_and_what_is_late() -> None:
