@@ -7,7 +7,7 @@ probability.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from msgspec import Struct
 
@@ -66,8 +66,13 @@ class Ranking(Struct, frozen=True):
 
     @property
     def others(self) -> list[Field]:
-        """The fields that are not proposed."""
-        return [field for _, field in self.ranked if field is not self.best]
+        """The fields that might be proposed instead; without a best one, all that there are."""
+        best = self.best
+        return [
+            field
+            for points, field in self.ranked
+            if field is not best and (best is None or points >= self.least)
+        ]
 
     @property
     def lead(self) -> float:
@@ -139,6 +144,7 @@ class Evidence:
         elif self.is_key(field):
             points += 4
         points += len(field.texts()) < len(field.values)
+        points += 3 * self._alternates(field)
         return points + self._against_id(field)
 
     def _session_points(self, field: Field) -> float:
@@ -159,6 +165,16 @@ class Evidence:
             points -= 4 * (different == 1)
             points -= 6 * (different == count and len(set(self.events.values())) > 1)
         return points - 5 * (field.sources in self.readings)
+
+    def _alternates(self, field: Field) -> bool:
+        """Say whether most values have a start, an end, a start and so on: sessions in turn."""
+        several = [
+            [self.events[number] for number in numbers]
+            for numbers in _numbers_by_value(field).values()
+            if len(numbers) > FEW
+        ]
+        in_turn = [all(a != b for a, b in pairwise(kinds)) for kinds in several]
+        return sum(in_turn) > MOST * len(in_turn) > MOST
 
     def _paired(self, field: Field) -> float:
         """Return the share of values with one start and one end, of those that have an end."""
@@ -233,7 +249,7 @@ def _pairs(fields: list[Field], evidence: Evidence) -> Iterator[Field]:
     by_name: defaultdict[str, list[Field]] = defaultdict(list)
     for field in fields:
         if not evidence.has_most(field) and field.values:
-            by_name[leaf(field.name)].append(field)
+            by_name[field.name.rpartition(".")[2]].append(field)
     for some in by_name.values():
         for one, other in combinations(some, 2):
             starts = Counter(evidence.events[number] for number in one.values)

@@ -55,8 +55,8 @@ def propose(topic: str, records: Sequence[SeenRecord]) -> Proposal:
         *_carry(found),
         *_format(seen),
     ]
-    empty = {choice.key for choice in choices if choice.value is None}
-    missing = [key for key in ("type", "start", "device") if key in empty]
+    there = {choice.key for choice in choices if choice.value is not None}
+    missing = [key for key in ("type", "start", "device") if key not in there]
     return Proposal(topic, list(_notes(seen)), choices, missing)
 
 
@@ -92,7 +92,6 @@ def _type_and_words(found: Evidence) -> Iterator[Choice]:
     if field is None:
         note = "Not found: no field has a few words that look like a start or an end."
         yield Choice("type", None, [note, *_also(found.types)])
-        yield Choice("start", None)
         return
     texts = field.texts()
     count = f"{len(field.values)} of {_amount(len(found.seen.records), 'record')}"

@@ -61,6 +61,8 @@ PLATFORM = {"platform": 6, "os": 5, "system": 2, "family": 2, "devicetype": 3, "
 # What consumers often ask for.
 CARRIED = {"account": 5, "user": 4, "customer": 4, "title": 5, "game": 4, "app": 2, "country": 3,
            "region": 3, "locale": 2}  # fmt: skip
+# Names that tell nothing without that of the object in which they are.
+_GENERAL = _set("id uuid identifier value key")
 # From so many letters on, a part of a name is looked for inside of its tokens: clientid.
 _LONG = 4
 PLATFORMS = _set(
@@ -99,13 +101,14 @@ def likeness(source: str, names: Mapping[str, int]) -> int:
 
 
 def leaf(source: str) -> str:
-    """Return the last name of a source: id of data.device.id, type of header:ce_type."""
-    return source.removeprefix("header:").rpartition(".")[2]
+    """Return the name of a source that tells what it is: device.id of data.device.id."""
+    path = source.removeprefix("header:").split(".")
+    return ".".join(path[-2:] if path[-1].lower() in _GENERAL else path[-1:])
 
 
 def platform_words(text: str) -> list[str]:
     """Return the platforms that a text tells of."""
-    return [token for token in tokens(text) if token in PLATFORMS]
+    return [word for word in (text.lower(), *tokens(text)) if word in PLATFORMS]
 
 
 def _grams(text: str) -> set[str]:

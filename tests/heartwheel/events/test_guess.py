@@ -188,7 +188,17 @@ def test_field_with_the_name_of_a_source_is_told_from_it() -> None:
                "key": f"device {one.device}", "session": one.session}, "all")
         for one in moments([f"u{n}" for n in range(6)])
     ]  # fmt: skip
-    assert "$.key (device u" in toml("t", records)
+    assert table("t", records)["device"] == "$.key"
+
+
+def test_device_without_a_name_is_what_has_sessions_in_turn() -> None:
+    """Its starts and ends alternate; those of a country do not."""
+    records = [
+        record(one.number, one.time_ms, {"action": "StartTransaction" if one.is_start else "Stop",
+               "chargePoint": one.device, "transaction": one.session, "country": "DE"})
+        for one in moments([f"u{n}" for n in range(6)], sessions=3)
+    ]  # fmt: skip
+    assert table("t", records)["device"] == "chargePoint"
 
 
 def test_session_without_a_name_is_what_has_one_start_and_one_end() -> None:
@@ -244,7 +254,7 @@ def test_platform_may_be_in_a_field() -> None:
     """Where a field has few values and such a name."""
     records = [
         record(one.number, one.time_ms, {"event": "open" if one.is_start else "close",
-               "device": one.device, "session": one.session, "client": {"os": ["ios", "android"][
+               "device": one.device, "session": one.session, "client": {"os": ["iOS", "Android"][
                    one.session % 2]}})
         for one in moments([f"u{n}" for n in range(6)])
     ]  # fmt: skip
