@@ -58,6 +58,7 @@ def try_command(
     Exit code 1 if there is a topic of which no record would be a start or an end.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from heartwheel.events.cause import likely_causes
     from heartwheel.events.trial import EVENTS, Trial
@@ -82,7 +83,7 @@ def try_command(
             console.print(line)
         print(view.count_line(outcomes) if outcomes else "no record")
         for cause in causes:
-            print(f"LIKELY CAUSE {printable(cause)}")
+            console.print(Text(f"LIKELY CAUSE {printable(cause)}", "bold yellow"))
     raise typer.Exit(int(fault))
 
 

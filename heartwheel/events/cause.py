@@ -113,7 +113,8 @@ class _Causes:
         if not some or not self._is_most(without):
             return
         names = " and no ".join(source.name.removeprefix("the ") for source in sources(some))
-        no_records = f"{key}: {without} of {_records(len(self._seen.records))} have no {names}"
+        number = _records(len(self._seen.records))
+        no_records = f"{key}: there is no {names} in {without} of {number}"
         near = [hint for source in sources(some) if (hint := self._nearest(source))]
         yield f"{no_records}; {near[0]}" if near else no_records
 

@@ -174,7 +174,10 @@ def test_no_command_creates_a_topic_by_asking(
         asked = variables | {"HEARTWHEEL_BOOTSTRAP_SERVERS": broker.address}
         asked["HEARTWHEEL_RECOVERY_DIR"] = str(tmp_path / "recovery")
         asked["HEARTWHEEL_HTTP_PORT"] = "0"
-        for arguments in (("run",), ("topics", "check"), ("dead-letters", "list"), ("run",)):
+        for arguments in (
+            ("run",), ("topics", "check"), ("dead-letters", "list"), ("events", "try"),
+            ("events", "guess", f"{tmp_path.name}-pc"), ("run",),
+        ):  # fmt: skip
             assert command(*arguments, **asked).returncode
         inputs = dict.fromkeys(("console", "pc"), 1)
         name = asked["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
@@ -202,7 +205,7 @@ def test_missing_broker_is_one_line_for_every_command(tmp_path: Path) -> None:
         "HEARTWHEEL_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "HEARTWHEEL_RECOVERY_DIR": str(tmp_path),
     }
-    commands = (("topics", "check"), ("dead-letters", "list"), ("load",))
+    commands = (("topics", "check"), ("dead-letters", "list"), ("load",), ("events", "try"))
     with ThreadPoolExecutor() as pool:  # each asks for 15 s
         ended = list(pool.map(lambda arguments: command(*arguments, **nowhere), commands))
     for done in ended:

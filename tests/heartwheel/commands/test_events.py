@@ -70,8 +70,8 @@ def test_file_of_which_nothing_is_an_event_exits_with_1(config: str, file: str) 
     done = command("events", "try", "--file", file, "--config", config)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines()[-1] == (
-        "LIKELY CAUSE device: 20 of 20 records have no field host_pc_id; the nearest is hostPcId "
-        "(in 20)"
+        "LIKELY CAUSE device: there is no field host_pc_id in 20 of 20 records; the nearest is "
+        "hostPcId (in 20)"
     )
 
 
