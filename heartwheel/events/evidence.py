@@ -29,6 +29,7 @@ from heartwheel.events.vocabulary import (
 
 MAX_WORDS = 30  # that a type has, or a platform
 MAX_ID = 128  # characters
+MAX_ALIKE = 20  # fields of one name, of which each two are looked at
 MOST = 0.9  # of the events must have a part of an event
 FEW = 3  # values, which tell nothing of how often they repeat
 NEAR_MS, DAY_MS = 60_000, 86_400_000
@@ -251,7 +252,7 @@ def _pairs(fields: list[Field], evidence: Evidence) -> Iterator[Field]:
         if not evidence.has_most(field) and field.values:
             by_name[field.name.rpartition(".")[2]].append(field)
     for some in by_name.values():
-        for one, other in combinations(some, 2):
+        for one, other in combinations(some[:MAX_ALIKE], 2):
             starts = Counter(evidence.events[number] for number in one.values)
             first, second = (one, other) if starts["start"] >= starts["end"] else (other, one)
             yield Field((*first.sources, *second.sources), {**second.values, **first.values})

@@ -17,6 +17,7 @@ from session_logic.record_fields import UNREADABLE, SlowFields
 Becomes = Literal["start", "end", "ping", "skipped", "rejected"]
 EVENTS: tuple[Becomes, ...] = ("start", "end")
 NO_TIMESTAMP = -1
+MAX_SHOWN = 60  # characters of a value
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -94,9 +95,11 @@ class Trial:
         """Return in words what a record has for a type."""
         assert self._type is not None
         value = type_value(self._type, record)
-        return (
-            f"{self._type.name} is missing" if value is None else f"{self._type.name} is {value!r}"
-        )
+        if value is None:
+            return f"{self._type.name} is missing"
+        text = repr(value)
+        shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+        return f"{self._type.name} is {shown}"
 
 
 def type_value(part: Part, record: SeenRecord) -> object:

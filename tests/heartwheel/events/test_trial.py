@@ -26,6 +26,7 @@ TABLE = EventTable(
     session="session",
     time="ts",
     time_unit="ms",
+    carry={"title": "title"},
 )
 NOW_MS = int(time.time() * 1000)
 EVENT = {"type": "begin", "device": "d1", "session": 7, "ts": NOW_MS - 50}
@@ -56,6 +57,7 @@ def test_start_and_end_have_their_parts() -> None:
     [
         ({"type": "beat"}, "ping", ""),
         ({"type": "other"}, "skipped", "field type is 'other'"),
+        ({"type": "x" * 5_000}, "skipped", "field type is 'xxx"),
         ({"type": None}, "skipped", "field type is missing"),
         ({"session": True}, "rejected", "field session is true: text or a whole number"),
         ({"session": None}, "rejected", "field session is missing"),
@@ -70,6 +72,7 @@ def test_what_is_no_event_has_its_reason(
     found = tried(EVENT | changes)
     assert found.becomes == becomes
     assert detail in found.detail
+    assert len(found.detail) <= 200
 
 
 def test_time_long_ago_is_late_and_the_timestamp_is_taken() -> None:
@@ -105,6 +108,7 @@ def any_value(rng: random.Random) -> object:
     mapped = EVENT | {
         "type": rng.choice(["begin", "finish", "beat", "no", None, 1]),
         "session": rng.choice([1, "s", "", None, [], 1.5]),
+        "title": rng.choice(["Astro", None, 7, "x" * 300]),
         "ts": rng.choice([NOW_MS, NOW_MS - 10**8, NOW_MS + 10**6, str(NOW_MS), "x", None]),
     }
     return own if choice % 2 else mapped
@@ -136,14 +140,15 @@ def decoded(kept: Settings, topic: str, one: SeenRecord, number: int) -> tuple[o
         assert isinstance(item, LaneBatch)
         (fact,) = item.facts
         kind = "start" if fact.is_start else "end"
-        return (kind, fact.device_id, fact.session_id, fact.platform, fact.time_ms)
+        return (kind, fact.device_id, fact.session_id, fact.platform, fact.time_ms, fact.carried)
     return ("nothing",)
 
 
 def as_decoded(one: Outcome) -> tuple[object, ...]:
     """Return an outcome in the same way."""
     if one.becomes in EVENTS:
-        return (one.becomes, one.device_id, one.session_id, one.platform, one.time_ms)
+        return (one.becomes, one.device_id, one.session_id, one.platform, one.time_ms,
+                one.carried)  # fmt: skip
     return ("rejected", one.reason) if one.becomes == "rejected" else ("nothing",)
 
 
