@@ -1,0 +1,1 @@
+"""Avro: schemas from a registry, and the fields of records that are written by them."""
