@@ -3,12 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping as Named
 from threading import Lock
-from typing import get_args
+from typing import Protocol, get_args
 
 from dataflows.messages import (
     DEAD_LETTER_KEY,
     DeadLetter,
     DeadLettersBegin,
+    Headers,
     LaneBatch,
     Message,
     PartitionBatch,
@@ -21,12 +22,21 @@ from dataflows.run_state import RunState
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GameStart, Rejected
 from session_logic.keys import key_group_of, lane_of
-from session_logic.mapping import MappedEvent, Mapping, Skipped, SkippedKind
+from session_logic.mapping import Found, MappedEvent, Skipped, SkippedKind
 
 # No record is larger than this.
 MAX_BYTES = 1 << 31
 
 Decoded = LaneBatch | DeadLetter | DeadLettersBegin
+
+
+class Reads(Protocol):
+    """What reads the records of a topic that has a table."""
+
+    def read(
+        self, key: bytes | None, value: bytes | None, headers: Headers | None, time_ms: int
+    ) -> Found:
+        """Return what a record is; time_ms is its timestamp."""
 
 
 class Decode:
@@ -38,14 +48,14 @@ class Decode:
         max_clock_skew_ms: int,
         run: RunState,
         max_record_bytes: int = MAX_BYTES,
-        mappings: Named[str, Mapping] | None = None,
+        readers: Named[str, Reads] | None = None,
     ) -> None:
         """Reject what is timestamped more than max_clock_skew_ms from now, or is too large.
 
-        The limit is that of key and value together. Topics with a mapping are read by it.
+        The limit is that of key and value together. Topics with a reader are read by it.
         """
-        self._mappings = mappings or {}
-        for topic in self._mappings:
+        self._readers = readers or {}
+        for topic in self._readers:
             LATE_EVENTS.labels(topic)
             for kind in get_args(SkippedKind):
                 SKIPPED.labels(topic, kind)
@@ -94,17 +104,17 @@ class Decode:
         letters: list[DeadLetter] = []
         leads_ms: list[int] = []
         skipped: Counter[str] = Counter()
-        mapping = self._mappings.get(poll.topic)
+        reader = self._readers.get(poll.topic)
         # Who has a table says by it where the device id is, so the key may be anything.
-        keyed = mapping is None
+        keyed = reader is None
         check_placement, place = self._placement.check, (poll.topic, poll.partition)
         earlier = self._rejected_earlier(poll)
         for message in poll.messages:
             found: Fact | Skipped | Rejected
-            if mapping is None:
+            if reader is None:
                 found = self._read(message, poll.platform)
             else:
-                found = self._read_mapped(message, mapping, poll.topic)
+                found = self._read_mapped(message, reader, poll.topic)
             if isinstance(found, Fact):
                 if message[1] > now:
                     leads_ms.append(message[1] - now)
@@ -142,14 +152,14 @@ class Decode:
         )
 
     def _read_mapped(
-        self, message: Message, mapping: Mapping, topic: str
+        self, message: Message, reader: Reads, topic: str
     ) -> Fact | Skipped | Rejected:
         """Return the fact in a message of a topic that has a table, or why it has none."""
         _, time_ms, key, value, created, headers = message
         size = len(key or b"") + len(value or b"")
         if size > self._max_record_bytes:
             return self._too_large(size)
-        event = mapping.read(key, value, headers, time_ms)
+        event = reader.read(key, value, headers, time_ms)
         if not isinstance(event, MappedEvent):
             return event
         if event.late:

@@ -242,6 +242,12 @@ UNREAD_PARTITIONS = Gauge(
     "Partitions that were added to an input topic and are read from the next start on.",
     ["topic"],
 )
+AWAITED_SCHEMAS = Gauge(
+    "heartwheel_awaited_schemas", "Schemas that records wait for, of a registry that is away."
+)
+REGISTRY_FAILURES = Counter(
+    "heartwheel_registry_failures", "Times that the schema registry has not given an answer."
+)
 SINK_QUEUE = Gauge("heartwheel_sink_queue_records", "Records sent and not acknowledged yet.")
 SNAPSHOT_AGE = Gauge("heartwheel_snapshot_age_seconds", "Age of the last complete snapshot.")
 SNAPSHOT_DURATION = Histogram(

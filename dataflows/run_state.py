@@ -44,6 +44,8 @@ class RunState(Struct, eq=False):
     timestamps: Timestamps = field(default_factory=Timestamps)
     # Whether a loop stands still until Kafka answers, which is no fault of the process.
     waits_for_kafka: Callable[[], bool] = lambda: False
+    # The schema that input waits for while its registry is away, in words; "" if it does not.
+    awaited_schema: Callable[[], str] = lambda: ""
     # The offsets and timestamps of the input that earlier runs rejected by their clocks, by topic
     # and partition; read from Kafka when it is called.
     rejected_earlier: Callable[[], RejectedByClock] = dict

@@ -1,5 +1,6 @@
 """The dataflow: device sessions and heartbeats, from Kafka to Kafka."""
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -8,7 +9,7 @@ from bytewax.dataflow import Dataflow, Stream
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from dataflows.decode import Decode
+from dataflows.decode import Decode, Reads
 from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.messages import DEAD_LETTER_KEY, PartitionBatch
 from dataflows.run_state import RunState
@@ -25,10 +26,12 @@ def build_flow(
     sink: Sink[Any],
     settings: Settings,
     run: RunState | None = None,
+    readers: Mapping[str, Reads] | None = None,
 ) -> Dataflow:
     """Return the dataflow between a source of polls and a sink of records; for one run only.
 
-    Step ids are names in the recovery store: they must stay.
+    Without readers, topics that have a table are read as JSON. Step ids are names in the recovery
+    store: they must stay.
     """
     run = run or RunState()
     inbox: Inbox = Inbox()
@@ -42,7 +45,7 @@ def build_flow(
         settings.max_clock_skew_ms,
         run,
         settings.max_record_bytes,
-        settings.mappings(),
+        settings.mappings() if readers is None else readers,
     )
     decoded = op.branch(
         "decoded",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from dataflows.avro.access import is_word, wrong_access
 from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable
 from session_logic.keys import KEY_GROUPS
@@ -220,6 +221,26 @@ class Settings(
         Positive,
         Meta(description="/readyz fails while a lane is further behind the wall clock."),
     ] = 5_000
+    registry_url: Annotated[
+        str,
+        Meta(
+            description="Schema registry of the topics in Avro: what comes before /schemas/ids in "
+            "its addresses, with commas between several.",
+            extra={"allowed": "http:// or https://"},
+        ),
+    ] = ""
+    registry_username: Annotated[
+        str, Meta(description="User for the registry, with basic authentication.")
+    ] = ""
+    registry_password: Annotated[str, Meta(description="Password of that user.")] = ""
+    registry_token: Annotated[str, Meta(description="Bearer token for the registry instead.")] = ""
+    registry_ca: Annotated[
+        str,
+        Meta(
+            description="PEM file with the authorities that may sign the registry's certificate; "
+            "without it, those that the system trusts."
+        ),
+    ] = ""
     kafka: Annotated[Options, Meta(description="Options of librdkafka for all clients.")] = {}
     consumer: Annotated[Options, Meta(description="Options of librdkafka for consumers.")] = {}
     producer: Annotated[Options, Meta(description="Options of librdkafka for producers.")] = {}
@@ -230,6 +251,7 @@ class Settings(
             self._wrong_times(),
             self._wrong_topics(),
             self._wrong_http(),
+            self._wrong_registry(),
         ):
             if problem:
                 raise ConfigError(problem)
@@ -283,10 +305,30 @@ class Settings(
                 "HEARTWHEEL_HTTP_TOKEN (or HEARTWHEEL_HTTP_TOKEN_FILE) to what they must know, or "
                 "HEARTWHEEL_HTTP_PORT=0 to have no server"
             )
-        token = self.http_token
-        if not token.isascii() or not token.isprintable() or " " in token:
+        if not is_word(self.http_token):
             return "HEARTWHEEL_HTTP_TOKEN must be one word of ASCII letters, digits and signs"
         return ""
+
+    def _wrong_registry(self) -> str:
+        for topic in self.avro_topics:
+            if not self.registry_url:
+                return (
+                    f"HEARTWHEEL_INPUTS, {topic} has format avro: set HEARTWHEEL_REGISTRY_URL to "
+                    "where the schemas are"
+                )
+        return wrong_access(
+            self.registry_urls, self.registry_username, self.registry_password, self.registry_token
+        )
+
+    @property
+    def registry_urls(self) -> list[str]:
+        """Every address of the registry."""
+        return [url.strip().rstrip("/") for url in self.registry_url.split(",") if url.strip()]
+
+    @property
+    def avro_topics(self) -> list[str]:
+        """The input topics in Avro."""
+        return [topic for topic, table in self.inputs.items() if table.format == "avro"]
 
     @property
     def all_input_topics(self) -> list[str]:

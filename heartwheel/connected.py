@@ -5,6 +5,7 @@ from pathlib import Path
 from bytewax.dataflow import Dataflow
 from msgspec import Struct
 
+from dataflows.avro.topics import gates, open_schemas, readers
 from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.metadata import describe
 from dataflows.kafka.permit import WritePermit
@@ -44,6 +45,8 @@ def connect(
     # The producer is served at every poll, also while nothing is written: the metrics tell when a
     # record was acknowledged, and a run ends that Kafka does not let write.
     source = KafkaSource(settings, state, on_tick=sink.producer.tick)
+    schemas = open_schemas(settings, state.stop)
+    source.gates = gates(settings, schemas)
     source.share(cluster.number, max(1, len(cluster.addresses)))
     brokers = describe(source.consumer.open(), settings).brokers
     allow_open_files(settings, cluster, folder, len(brokers))
@@ -51,6 +54,9 @@ def connect(
     sink.list_parts()
     letters = LetterOffsets(settings, dead_letter_ends(folder))
     state.waits_for_kafka = lambda: sink.waits_for_kafka() or letters.waiting
+    if schemas is not None:
+        state.awaited_schema = schemas.wait
     state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
     state.published_ms = sink.published_ms
-    return Connected(build_flow(source, sink, settings, state), source, sink)
+    reads = readers(settings, schemas)
+    return Connected(build_flow(source, sink, settings, state, reads), source, sink)

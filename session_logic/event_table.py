@@ -124,11 +124,12 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
         ),
     ] = {}
     format: Annotated[
-        Literal["json", "json_sr"],
+        Literal["json", "json_sr", "avro"],
         Meta(
             description="`json_sr` is JSON framed for a schema registry: the five bytes before "
-            "it are passed over, where they are there.",
-            extra={"allowed": '"json" or "json_sr"'},
+            "it are passed over, where they are there. `avro` is read by the schema whose id is "
+            "before it, or in a header.",
+            extra={"allowed": '"json", "json_sr" or "avro"'},
         ),
     ] = "json"
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import ClassVar, Literal
 
 TimeUnit = Literal["iso", "s", "ms", "us"]
 # What a value must be, in words.
@@ -26,6 +26,38 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
 _ZONE = re.compile(r" (UTC|GMT|Z|(?=[+-]\d))")
 
 
+class Timestamp(int):
+    """A time in a unit that comes with it, so that no table need say it: whole, since 1970."""
+
+    __slots__ = ()
+    per_ms: ClassVar[int] = 1
+
+    @property
+    def ms(self) -> int:
+        """The time in milliseconds."""
+        return int(self) // self.per_ms
+
+
+class Millis(Timestamp):
+    """Milliseconds."""
+
+    __slots__ = ()
+
+
+class Micros(Timestamp):
+    """Microseconds."""
+
+    __slots__ = ()
+    per_ms = 1_000
+
+
+class Nanos(Timestamp):
+    """Nanoseconds."""
+
+    __slots__ = ()
+    per_ms = 1_000_000
+
+
 def time_reader(unit: TimeUnit) -> ReadTime:
     """Return what reads a time of this unit; it returns None for what is none, and never raises."""
     return {"iso": read_iso, "s": _read_s, "ms": _read_ms, "us": _read_us}[unit]
@@ -34,7 +66,7 @@ def time_reader(unit: TimeUnit) -> ReadTime:
 def read_iso(value: object) -> int | None:
     """Return the time that ISO 8601 text tells; without a zone it is UTC."""
     if not isinstance(value, str):
-        return None
+        return _own_ms(value)
     text = value.upper()
     if text[10:11] not in _SEPARATORS and text[8:9] not in _SEPARATORS:
         return None  # no time of day, or a number
@@ -59,17 +91,22 @@ def _read_s(value: object) -> int | None:
     if isinstance(number, float):
         # By way of microseconds, so that 1.001 is 1,001 ms whatever its binary digits are.
         return round(number * 1_000_000) // 1000
-    return None if number is None else number * 1000
+    return _own_ms(value) if number is None else number * 1000
 
 
 def _read_ms(value: object) -> int | None:
     number = _number(value)
-    return None if number is None else int(number // 1)
+    return _own_ms(value) if number is None else int(number // 1)
 
 
 def _read_us(value: object) -> int | None:
     number = _number(value)
-    return None if number is None else int(number // 1000)
+    return _own_ms(value) if number is None else int(number // 1000)
+
+
+def _own_ms(value: object) -> int | None:
+    """Return the time that a value tells in its own unit."""
+    return value.ms if isinstance(value, Timestamp) else None
 
 
 def _number(value: object) -> int | float | None:

@@ -27,7 +27,14 @@ Context = (
 )
 EndReason = Literal["ended", "replaced", "timed_out"]
 RejectReason = Literal[
-    "empty", "not_json", "not_an_event", "in_the_future", "no_timestamp", "too_large"
+    "empty",
+    "not_json",
+    "not_an_event",
+    "in_the_future",
+    "no_timestamp",
+    "too_large",
+    "not_avro",
+    "unknown_schema",
 ]
 
 

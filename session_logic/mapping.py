@@ -13,16 +13,17 @@ the fields to the same rules, so they decide alike.
 
 import json
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from session_logic import carried_json
 from session_logic.codec import DETAIL_LENGTH, not_json
+from session_logic.decoded_fields import DecodedFields
 from session_logic.event_parts import CarriedPart, Part, Parts, fast_fields, parts_of
 from session_logic.event_table import EventTable, FromField, Some, sources, words
-from session_logic.event_time import NEEDED, time_reader
+from session_logic.event_time import NEEDED, Timestamp, time_reader
 from session_logic.events import Rejected
 from session_logic.record_fields import UNREADABLE, Headers, Record, SlowFields
 
@@ -93,6 +94,7 @@ class Mapping:
         self._type_needs_value = any(one.kind == "field" for one in sources(table.type))
         self._decode = fast.decode
         self._fast, self._slow = parts_of(table, fast), parts_of(table, SlowFields())
+        self._decoded = parts_of(table, DecodedFields())
 
     def read(
         self, key: bytes | None, value: bytes | None, headers: Headers | None, time_ms: int
@@ -120,7 +122,18 @@ class Mapping:
         except msgspec.ValidationError as error:
             return Rejected("not_an_event", f"the value cannot be read: {error}"[:DETAIL_LENGTH])
         except UNREADABLE as error:
-            problem = not_json(value, error)
+            return self.read_unreadable(not_json(value, error), key, headers, time_ms)
+
+    def read_decoded(
+        self, fields: dict[str, Any], key: bytes | None, headers: Headers | None, time_ms: int
+    ) -> Found:
+        """Return what a record is whose value was decoded from another format than JSON."""
+        return self._decide(self._decoded, (fields, key, headers), time_ms)
+
+    def read_unreadable(
+        self, problem: Rejected, key: bytes | None, headers: Headers | None, time_ms: int
+    ) -> Found:
+        """Return the problem with a value, unless key or headers say that it is to be skipped."""
         if self._type_needs_value:
             return problem
         return self._without_value(problem, key, headers, time_ms)
@@ -191,7 +204,7 @@ def _word(value: object) -> str | None:
 def _id(part: Part, record: Record) -> str:
     """Return an id as text; raises _NotAnEventError if it is none."""
     value = part.get(record)
-    text = str(value) if type(value) is int else value
+    text = str(value) if type(value) is int or isinstance(value, Timestamp) else value
     if isinstance(text, str) and 0 < len(text) <= MAX_ID:
         return text
     raise _NotAnEventError(_rejected(part, value, ID))

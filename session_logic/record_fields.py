@@ -36,9 +36,6 @@ _encode = msgspec.json.Encoder().encode
 class Fields(Protocol):
     """A way to take values out of a record."""
 
-    def decode(self, value: bytes) -> Any:
-        """Return the fields of a record's value; raises one of UNREADABLE."""
-
     def value(self, path: Path) -> Get:
         """Return what gets the value of a field."""
 
@@ -81,18 +78,19 @@ def carried_of(sources: Sequence[Source], fields: Fields) -> Get:
 def _beside(source: Source) -> Get:
     """Return what gets the text of a key or of a header, or its bytes where they are no text."""
     if source.kind == "key":
-        return lambda record: _text(record[1])
+        return lambda record: text_of(record[1])
     (name,) = source.path
 
     def get(record: Record) -> Any:
         # Of several with a name the last one counts, as for Kafka's own clients.
         found = (content for header, content in reversed(record[2] or ()) if header == name)
-        return _text(next(found, None))
+        return text_of(next(found, None))
 
     return get
 
 
-def _text(content: bytes | None) -> str | bytes | None:
+def text_of(content: bytes | None) -> str | bytes | None:
+    """Return bytes as text, or as they are where they are no UTF-8."""
     try:
         return None if content is None else content.decode()
     except UnicodeDecodeError:

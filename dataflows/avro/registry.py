@@ -2,6 +2,7 @@
 
 import ssl
 from base64 import b64encode
+from collections.abc import Callable
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -41,6 +42,10 @@ class SchemaText(Struct, frozen=True, omit_defaults=True):
     needs: list[str] = []
 
 
+# How a schema is asked for; it raises what `Registry.schema` does.
+Ask = Callable[[SchemaId], SchemaText]
+
+
 class _Reference(Struct):
     subject: str
     version: int
@@ -61,7 +66,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         """Ask as these settings say; raises ConfigError for certificates that cannot be read."""
-        self._urls = [url.strip().rstrip("/") for url in settings.registry_url.split(",")]
+        self._urls = settings.registry_urls
         self._authorization = _authorization(settings)
         self._opener = build_opener(HTTPSHandler(context=_context(settings.registry_ca)))
 

@@ -7,7 +7,7 @@ Of the logical types, moments, decimals and UUIDs in bytes become values of thei
 are read as what they are made of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from io import BytesIO
 from typing import Any, cast
@@ -45,7 +45,7 @@ def _decimal(data: bytes, schema: Names, _reader: object = None) -> Decimal:
 
 
 # Under names of our own, because fastavro has one register for a whole process.
-LOGICAL_TYPES = {
+LOGICAL_TYPES: dict[str, Callable[..., Any]] = {
     "bytes-decimal": _decimal,
     "fixed-decimal": _decimal,
     "fixed-uuid": lambda data, *_: str(UUID(bytes=data)),
@@ -76,7 +76,7 @@ class Schema:
             _Limits(named).least_bytes(parsed, ())
         except UnreadableSchemaError:
             raise
-        except Exception as error:  # fastavro raises of every kind for what is no schema
+        except Exception as error:  # noqa: BLE001  # what is no schema gives errors of any kind
             raise UnreadableSchemaError(_words(error)) from None
         self._parsed = parsed
 

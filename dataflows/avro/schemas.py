@@ -4,11 +4,12 @@ Nobody waits for an answer: whoever needs a schema asks whether it is here, and 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from threading import Event, Lock, Thread
 from uuid import UUID
 
 from dataflows.avro.registry import (
+    Ask,
     RegistryAwayError,
     SchemaId,
     SchemaText,
@@ -16,10 +17,11 @@ from dataflows.avro.registry import (
 )
 from dataflows.avro.schema import Fields, Schema, UnreadableSchemaError
 from dataflows.logs import log
-from dataflows.messages import Headers, Message
+from dataflows.messages import Message
 from dataflows.metrics import AWAITED_SCHEMAS, REGISTRY_FAILURES, read_from
 from session_logic.codec import DETAIL_LENGTH
 from session_logic.events import Rejected
+from session_logic.record_fields import Headers
 
 AGAIN_S = 1.0
 # How often it is said that the registry is away.
@@ -33,7 +35,6 @@ NUMBER, NUMBER_BYTES = b"\0", 5
 GUID, GUID_BYTES = b"\1", 17
 
 _UNFRAMED = "the value is no Avro with the id of its schema in front, or in a header"
-Ask = Callable[[SchemaId], SchemaText]
 
 
 def schema_of(value: bytes, headers: Headers | None) -> tuple[SchemaId, int] | None:
@@ -56,9 +57,9 @@ def _schema_id(data: bytes) -> tuple[SchemaId, int] | None:
 class Schemas:
     """The schemas of one process, which its source waits for and its decode step reads by."""
 
-    def __init__(self, registry: Ask, where: str, stop: Event) -> None:
+    def __init__(self, ask: Ask, where: str, stop: Event) -> None:
         """Ask this registry, until the stop; where is its address in words."""
-        self._ask, self._where, self._stop = registry, where, stop
+        self._ask, self._where, self._stop = ask, where, stop
         self._known: dict[SchemaId, Schema | Rejected] = {}
         # Until when it is believed that there is no such schema.
         self._unknown: dict[SchemaId, float] = {}
@@ -67,6 +68,7 @@ class Schemas:
         self._waking = Event()
         self._starting = Lock()
         self._thread: Thread | None = None
+        self._away = False
         self._said_s = float("-inf")
         read_from(AWAITED_SCHEMAS, self.awaited)
 
@@ -74,11 +76,12 @@ class Schemas:
         """Return how many schemas are waited for."""
         return len(self._wanted)
 
-    @property
     def wait(self) -> str:
-        """What is being waited for, in words; empty if nothing is."""
+        """Return in words what is waited for while the registry is away; empty if nothing is."""
         wanted = next(iter(self._wanted.copy()), None)
-        return "" if wanted is None else f"schema {wanted} of {self._where}"
+        if wanted is None or not self._away:
+            return ""
+        return f"schema {wanted} of {self._where}"
 
     def is_here(self, message: Message) -> bool:
         """Say whether a message can be read, or never will be; if not, its schema is asked for."""
@@ -145,12 +148,13 @@ class Schemas:
         except RegistryAwayError as error:
             self._say_away(schema_id, str(error))
             return False
-        if self._said_s > float("-inf"):
-            self._said_s = float("-inf")
+        if self._away:
+            self._away, self._said_s = False, float("-inf")
             log.info("the schema registry answers again", registry=self._where)
         return True
 
     def _say_away(self, schema_id: SchemaId, problem: str) -> None:
+        self._away = True
         REGISTRY_FAILURES.inc()
         now_s = time.monotonic()
         if now_s - self._said_s < LINE_S:

@@ -56,7 +56,9 @@ class Backlog:
         passed_ms = now_ms - self._logged_ms
         if passed_ms < LOG_MS:
             return
-        if self._read == self._read_before and not any(part.pending for part in behind):
+        if any(part.held for part in behind):
+            pass  # what they wait for is told where it is asked for
+        elif self._read == self._read_before and not any(part.pending for part in behind):
             self._log_standstill(consumer, behind)
         else:
             log.info(

@@ -28,6 +28,7 @@ from dataflows.kafka.client import (
 from dataflows.kafka.end_of_input import BrokerContact, EndOfInput
 from dataflows.kafka.headers import headers_of
 from dataflows.kafka.offset_commits import OffsetCommitter
+from dataflows.kafka.parking import park_held
 from dataflows.kafka.partition import REPORT_MS, InputPartition
 from dataflows.kafka.patience import bounds
 from dataflows.kafka.snapshots import SourceSnapshots
@@ -177,6 +178,7 @@ class SharedConsumer:
         self._check_ends(consumer, now)
         self._refetch_outdated(consumer)
         self._invalidate_ends(consumer, self._contact.held_until_loss())
+        park_held(consumer, self._partitions, now)
         self._backlog.note_poll(consumer, len(messages), now)
         self._tick.note_work(now, len(messages))
         self._wake_ms = now if len(messages) == MAX_POLL else self._tick.next_ms(now)
@@ -188,7 +190,7 @@ class SharedConsumer:
         whole at each snapshot: without a limit, a restore under a backlog would take longer the
         longer it took.
         """
-        parts = self._partitions
+        parts = [part for part in self._partitions if not part.parked]
         return (
             sum(len(part.pending) for part in parts) > MAX_PENDING
             or sum(part.pending_bytes for part in parts) > MAX_PENDING_BYTES
@@ -277,7 +279,11 @@ class SharedConsumer:
 
         Each begins after the messages that it has, so those of a poll must be dispatched before.
         """
-        outdated = [part.refetch() for part in self._partitions if part.end is EndOfInput.REFETCH]
+        outdated = [
+            part.refetch()
+            for part in self._partitions
+            if part.end is EndOfInput.REFETCH and not part.parked
+        ]
         if outdated:
             consumer.incremental_unassign(outdated)
             consumer.incremental_assign(outdated)

@@ -1,6 +1,7 @@
 """An input partition as a plain value: what has been fetched, taken and stored of it."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from confluent_kafka import TopicPartition
@@ -19,6 +20,10 @@ MAX_GOALS = 2
 # How often progress is reported to the lanes: by each partition that is behind, and once for all
 # that are caught up.
 REPORT_MS = 200
+
+
+# Says whether a message can be decoded by now; if not, it waits, and all that are behind it.
+Gate = Callable[[Message], bool]
 
 
 class Goal(NamedTuple):
@@ -50,6 +55,9 @@ class InputPartition:
         self.leaderless_ms: int | None = None  # since when it has no leader
         self.left = False  # as last reported: the lanes go on without it
         self.idle_ms = 0  # how long it may have no leader; 0 for ever
+        self.gate: Gate | None = None
+        self.held = False  # its next message waits at the gate
+        self.parked = False  # and nothing more is fetched meanwhile
         self.added = False  # to its topic, while the run went on
         self.new = new  # read for the first time, and no snapshot has it yet
         self.watermark_ms = 0  # the timestamp that it has come to
@@ -128,13 +136,27 @@ class InputPartition:
         if fetched_offset == self.next_offset and not pending:
             return []  # as nearly always
         # One by one, because the thread that polls may be adding to it.
-        messages = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
+        count = min(len(pending), MAX_BATCH)
+        if self.gate is None:
+            messages = [pending.popleft() for _ in range(count)]
+        else:
+            messages = self._take_ready(count, self.gate)
         if messages:
             self._taken_bytes += _bytes(messages)
             self.next_offset = messages[-1][0] + 1
             self.watermark_ms = max(self.watermark_ms, min(now_ms, messages[-1][1]))
         if fetched_offset > self.next_offset and not pending:
             self.next_offset = fetched_offset
+        return messages
+
+    def _take_ready(self, count: int, gate: Gate) -> list[Message]:
+        messages: list[Message] = []
+        self.held = False
+        while len(messages) < count and not self.held:
+            if gate(self.pending[0]):
+                messages.append(self.pending.popleft())
+            else:
+                self.held = True
         return messages
 
     def progress(self, parts: int, source: str, now_ms: int) -> PartitionProgress | None:

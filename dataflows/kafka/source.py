@@ -23,7 +23,7 @@ from dataflows.formats import Position, SourceState, read_position, source_state
 from dataflows.kafka.client import MakeConsumer, make_admin, make_consumer
 from dataflows.kafka.consumer import SharedConsumer
 from dataflows.kafka.input_topics import MakeAdmin, other_topic
-from dataflows.kafka.partition import InputPartition
+from dataflows.kafka.partition import Gate, InputPartition
 from dataflows.kafka.source_errors import source_error
 from dataflows.kafka.topic_watch import SPARE_PARTITIONS, TopicWatch
 from dataflows.logs import log
@@ -52,6 +52,8 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
 
         on_tick is called at every poll.
         """
+        # The messages of these topics wait at them; given before a partition is read.
+        self.gates: Mapping[str, Gate] = {}
         self._topics = settings.all_input_topics
         self.platforms = settings.input_topics  # a table tells that of its topic
         self.run = run
@@ -171,6 +173,7 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
             self._part = self._consumer.assign(self._topic, self._number, offset)
         except KafkaException as error:
             raise source_error(self._topic, self._number, error.args[0]) from None
+        self._part.gate = self._source.gates.get(self._topic)
         self._told_begin = not self._part.new
         self._position = self._source.topics.now.position(self._topic, 0)
         return self._part

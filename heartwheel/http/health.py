@@ -36,6 +36,8 @@ class Health:
             return stalled
         if self._run.waits_for_kafka():
             return "waiting for an answer of Kafka"
+        if schema := self._run.awaited_schema():
+            return f"waiting for {schema}"
         if self._run.awaited_processes:
             return f"waiting for {self._run.awaited_processes}"
         now_ms = self._run.clock.now_ms()

@@ -1,0 +1,103 @@
+"""A real schema registry for tests: Apicurio's, got from Maven, which speaks as Confluent's does."""
+
+import fcntl
+import json
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from tests.support.broker import POM, ROOT
+from tests.support.ports import free_port
+
+VERSION = "2.6.13.Final"
+ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
+FOLDER = ROOT / ".cache" / f"apicurio-{VERSION}"
+JAR = f"apicurio-registry-app-{VERSION}-runner.jar"
+START_S = 90
+
+
+def fetch_registry() -> Path:
+    """Return the folder of the registry, got with Maven on first use."""
+    FOLDER.parent.mkdir(exist_ok=True)
+    with FOLDER.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the tests may be at it
+        if not FOLDER.exists():
+            _download(FOLDER.with_suffix(".part"))
+    return FOLDER
+
+
+def _download(part: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "-C", "-f", str(POM), "dependency:copy"]
+    command += [f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={part}"]
+    subprocess.run(command, check=True)
+    (archive,) = part.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(part, filter="data")
+    archive.unlink()
+    part.rename(FOLDER)
+
+
+class RealRegistry:
+    """A registry in memory; one that is started again has the same schemas under the same ids."""
+
+    def __init__(self, folder: Path) -> None:
+        """Have no schemas yet; `start` starts it."""
+        self._folder = folder
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._registered: list[tuple[str, dict[str, object]]] = []
+        self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self._folder / "registry.log").open("ab") as log:
+            options = ["-Xmx256m", "-XX:+UseSerialGC", "-Dquarkus.http.host=127.0.0.1"]
+            options += [f"-Dquarkus.http.port={self._port}", "-jar", str(fetch_registry() / JAR)]
+            self._process = subprocess.Popen(
+                ["java", *options], cwd=self._folder, stdout=log, stderr=log
+            )
+        deadline_s = time.monotonic() + START_S
+        while True:
+            try:
+                self._ask("subjects")
+            except (URLError, ConnectionError):
+                assert self._process.poll() is None, "the registry has ended"
+                assert time.monotonic() < deadline_s, "the registry does not answer"
+                time.sleep(0.2)
+            else:
+                break
+        for subject, schema in self._registered:
+            self._register(subject, schema)
+
+    def kill(self) -> None:
+        """Kill it."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def register(self, subject: str, schema: object, **more: object) -> int:
+        """Register a schema, and return its id."""
+        body = {"schema": json.dumps(schema), **more}
+        self._registered.append((subject, body))
+        return self._register(subject, body)
+
+    def _register(self, subject: str, body: dict[str, object]) -> int:
+        found: dict[str, int] = self._ask(f"subjects/{subject}/versions", body)
+        return found["id"]
+
+    def _ask(self, path: str, body: object = None) -> dict[str, int]:
+        request = Request(
+            f"{self.url}/{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/vnd.schemaregistry.v1+json"},
+        )
+        with urlopen(request, timeout=10) as response:
+            found: dict[str, int] = json.load(response)
+        return found
