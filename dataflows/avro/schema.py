@@ -19,7 +19,7 @@ import msgspec
 
 from dataflows.avro.registry import SchemaText
 from session_logic.codec import DETAIL_LENGTH
-from session_logic.event_time import Micros, Millis, Nanos
+from session_logic.event_time import Micros, Millis, Nanos, Timestamp
 from session_logic.events import Rejected
 
 # Worker threads have small stacks, and fastavro does not look how deep it is.
@@ -32,6 +32,7 @@ WRAPPED = "heartwheel_wrapped"
 
 Fields = dict[str, Any]
 Names = Mapping[str, Any]
+Read = Callable[..., Any]
 
 
 class UnreadableSchemaError(Exception):
@@ -44,16 +45,26 @@ def _decimal(data: bytes, schema: Names, _reader: object = None) -> Decimal:
     return Decimal(f"{unscaled}E{-int(schema.get('scale', 0))}")
 
 
-# Under names of our own, because fastavro has one register for a whole process.
-LOGICAL_TYPES: dict[str, Callable[..., Any]] = {
+def _uuid(data: bytes, _schema: Names, _reader: object = None) -> str:
+    return str(UUID(bytes=data))
+
+
+def _moments(kind: type[Timestamp]) -> Read:
+    return lambda data, _schema, _reader=None: kind(data)
+
+
+LOGICAL_TYPES: dict[str, Read] = {
     "bytes-decimal": _decimal,
     "fixed-decimal": _decimal,
-    "fixed-uuid": lambda data, *_: str(UUID(bytes=data)),
-} | {
-    f"long-{zone}timestamp-{name}": lambda data, *_, kind=kind: kind(data)
-    for zone in ("", "local-")
-    for name, kind in (("millis", Millis), ("micros", Micros), ("nanos", Nanos))
+    "fixed-uuid": _uuid,
+    "long-timestamp-millis": _moments(Millis),
+    "long-timestamp-micros": _moments(Micros),
+    "long-timestamp-nanos": _moments(Nanos),
+    "long-local-timestamp-millis": _moments(Millis),
+    "long-local-timestamp-micros": _moments(Micros),
+    "long-local-timestamp-nanos": _moments(Nanos),
 }
+# Under names of our own, because fastavro has one register for a whole process.
 for _name, _read in LOGICAL_TYPES.items():
     _type, _, _logical = _name.partition("-")
     fastavro.read.LOGICAL_READERS[f"{_type}-{OWN}{_logical}"] = _read
