@@ -12,17 +12,9 @@ import msgspec
 from session_logic.record_fields import Get, Path, text_of
 
 _ABSENT = object()
-
-
-def _as_number(value: object) -> int:
-    """Return a kind of whole number that the encoder does not know as one that it does."""
-    if isinstance(value, int):
-        return int(value)
-    raise NotImplementedError(type(value))
-
-
-# Bytes are in Base64, and a number that is none or infinite is null, as JSON has neither.
-_encode = msgspec.json.Encoder(enc_hook=_as_number, decimal_format="number").encode
+# Bytes are in Base64, and a number that is none or infinite is null, as JSON has neither. What the
+# encoder does not know is a Timestamp, which is a number.
+_encode = msgspec.json.Encoder(enc_hook=int, decimal_format="number").encode
 
 
 class DecodedFields:

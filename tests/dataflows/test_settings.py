@@ -168,6 +168,25 @@ WRONG_IN_FILE = {
     ),
     "inputs = {}\ninput_topics = {}": "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWH",
     "lanes 4": "settings file FILE is not TOML",
+    f"[inputs.pc]\n{TABLE}format = 'avro'": (
+        "inputs in FILE, pc has format avro: set HEARTWHEEL_REGISTRY_URL to where the schemas are"
+    ),
+    f"[inputs.pc]\n{TABLE}format = 'xml'": (
+        'inputs.pc.format in FILE is \'xml\': write "json", "json_sr" or "avro"'
+    ),
+    "registry_url = 'registry:8081'": "registry_url in FILE is no address: write it as https://",
+    "registry_url = 'file:///etc'": "registry_url in FILE is no address: write it as https://",
+    "registry_url = 'https://host:port'": "registry_url in FILE cannot be read (",
+    "registry_url = 'http://a, http://b?x'": "registry_url in FILE has more than a path: write it",
+    "registry_url = 'https://me:hunter2@host'": (
+        "registry_url in FILE has a user in it: write that in HEARTWHEEL_REGISTRY_USERNAME, and"
+    ),
+    "registry_username = 'me'": "registry_username in FILE and HEARTWHEEL_REGISTRY_PASSWORD need",
+    "registry_username = 'a:b'\nregistry_password = 'c'": "registry_username in FILE has a colon",
+    "registry_username = 'a'\nregistry_password = 'b'\nregistry_token = 'c'": (
+        "registry_username in FILE and registry_token in FILE exclude each other: take one out"
+    ),
+    "registry_token = 'a b'": "registry_token in FILE must be one word of ASCII letters",
 }
 
 
@@ -236,11 +255,27 @@ def test_every_setting_has_a_description_and_says_what_it_may_be() -> None:
     for setting in msgspec.json.schema(Settings)["$defs"]["Settings"]["properties"].values():
         assert setting["description"].endswith(".")
     for name in set(Settings.__struct_fields__) - {
-        *OPTION_TABLES, "inputs", "http_token", "monitor_group",
+        *OPTION_TABLES, "inputs", "http_token", "monitor_group", "registry_url",
+        "registry_username", "registry_password", "registry_token", "registry_ca",
     }:  # fmt: skip
         with pytest.raises(ConfigError) as error:
             load_settings({f"HEARTWHEEL_{name.upper()}": ""})
         assert re.match(rf"HEARTWHEEL_{name.upper()} is '': write \w+", str(error.value))
+
+
+def test_registry_is_set_with_its_secrets_in_files(tmp_path: Path) -> None:
+    """They are shown as stars."""
+    (tmp_path / "secret").write_text("hunter2\n")
+    settings = settings_of(
+        tmp_path,
+        f"registry_url = 'http://a/x/, https://b'\n[inputs.pc]\n{TABLE}format = 'avro'",
+        HEARTWHEEL_REGISTRY_USERNAME="me",
+        HEARTWHEEL_REGISTRY_PASSWORD_FILE=str(tmp_path / "secret"),
+    )
+    assert settings.registry_urls == ["http://a/x", "https://b"]
+    assert (settings.registry_password, settings.avro_topics) == ("hunter2", ["pc"])
+    assert "hunter2" not in str(settings)
+    assert settings.masked()["registry_password"] == "***"  # noqa: S105
 
 
 def test_variable_of_another_program_is_left_alone() -> None:

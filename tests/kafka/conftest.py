@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.missing import MAVEN, require
 from tests.support.proxy import ProxiedBroker
+from tests.support.registry import FOLDER, RealRegistry
 
 _numbers = count()
 
@@ -39,3 +41,26 @@ def far_cluster(proxied: ProxiedBroker, tmp_path: Path) -> Iterator[Cluster]:
     own.variables["HEARTWHEEL_BOOTSTRAP_SERVERS"] = proxied.proxy.address
     yield own
     own.end()
+
+
+@pytest.fixture(scope="session")
+def started_registry(
+    kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealRegistry]:
+    """Start a real schema registry."""
+    assert kafka_libs.exists()
+    if not FOLDER.exists():
+        require(MAVEN)
+    registry = RealRegistry(tmp_path_factory.mktemp("registry"))
+    try:
+        registry.start()
+        yield registry
+    finally:
+        registry.kill()
+
+
+@pytest.fixture
+def registry(started_registry: RealRegistry) -> Iterator[RealRegistry]:
+    """Return a registry that a test may kill; it works again for the next test."""
+    yield started_registry
+    started_registry.resume()

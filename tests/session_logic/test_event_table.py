@@ -26,7 +26,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "number in a table": ({"carry": {"a": 5}}, "carry is {'a': 5}: write a table of up to 8"),
     "no such unit": ({"time_unit": "min"}, "time_unit is 'min': write \"iso\", \"s\", \"ms\" or"),
     "no such other": ({"other": "drop"}, "other is 'drop': write \"skip\" or \"reject\""),
-    "no such format": ({"format": "csv"}, "format is 'csv': write \"json\" or \"json_sr\""),
+    "no such format": ({"format": "csv"}, 'format is \'csv\': write "json", "json_sr" or "avro"'),
     "no device in a list": ({"device": []}, "device is empty: write a path"),
     "empty path": ({"device": ""}, "device is '': a name is missing in the path; write a path"),
     "two dots": ({"session": "a..b"}, "session is 'a..b': a name is missing in the path"),

@@ -10,6 +10,7 @@ import session_logic
 ALLOWED = {
     "collections",
     "datetime",
+    "decimal",
     "difflib",
     "enum",
     "itertools",

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -44,14 +45,13 @@ def _download(part: Path) -> None:
 
 
 class RealRegistry:
-    """A registry in memory; one that is started again has the same schemas under the same ids."""
+    """A registry that has its schemas still when it is killed and started again."""
 
     def __init__(self, folder: Path) -> None:
         """Have no schemas yet; `start` starts it."""
         self._folder = folder
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._registered: list[tuple[str, dict[str, object]]] = []
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
 
     def start(self) -> None:
@@ -60,7 +60,12 @@ class RealRegistry:
             options = ["-Xmx256m", "-XX:+UseSerialGC", "-Dquarkus.http.host=127.0.0.1"]
             options += [f"-Dquarkus.http.port={self._port}", "-jar", str(fetch_registry() / JAR)]
             self._process = subprocess.Popen(
-                ["java", *options], cwd=self._folder, stdout=log, stderr=log
+                ["java", *options],
+                cwd=self._folder,
+                env=os.environ
+                | {"REGISTRY_DATASOURCE_URL": f"jdbc:h2:file:{self._folder}/schemas"},
+                stdout=log,
+                stderr=log,
             )
         deadline_s = time.monotonic() + START_S
         while True:
@@ -71,9 +76,7 @@ class RealRegistry:
                 assert time.monotonic() < deadline_s, "the registry does not answer"
                 time.sleep(0.2)
             else:
-                break
-        for subject, schema in self._registered:
-            self._register(subject, schema)
+                return
 
     def kill(self) -> None:
         """Kill it."""
@@ -82,15 +85,15 @@ class RealRegistry:
             self._process.wait()
             self._process = None
 
+    def resume(self) -> None:
+        """Start it again if it was killed."""
+        if self._process is None:
+            self.start()
+
     def register(self, subject: str, schema: object, **more: object) -> int:
         """Register a schema, and return its id."""
         body = {"schema": json.dumps(schema), **more}
-        self._registered.append((subject, body))
-        return self._register(subject, body)
-
-    def _register(self, subject: str, body: dict[str, object]) -> int:
-        found: dict[str, int] = self._ask(f"subjects/{subject}/versions", body)
-        return found["id"]
+        return self._ask(f"subjects/{subject}/versions", body)["id"]
 
     def _ask(self, path: str, body: object = None) -> dict[str, int]:
         request = Request(  # noqa: S310  # our own address

@@ -205,3 +205,33 @@ def test_unknown_end_does_not_move_the_watermark_when_invalidated() -> None:
     part.take(T)
     part.invalidate_end(T)
     assert part.watermark_ms == T - 7_000
+
+
+def test_message_that_is_not_ready_waits_with_all_behind_it() -> None:
+    """The partition is behind meanwhile, and goes on from there, in order and without a gap."""
+    part = caught_up_partition()
+    ready = {10, 12}
+    part.gate = lambda message: message[0] in ready
+    add(part, T, T + 1, T + 2)
+    reach_end(part, T + 5)
+    assert [offset for offset, *_ in part.take(T + 5)] == [10]
+    assert part.take(T + 5) == []
+    part.check_goals()
+    assert (part.held, part.next_offset, part.store()) == (True, 11, 11)
+    later_ms = T + BEHIND_MS + 100
+    assert progress(part, later_ms) == (T,)  # it has come no further
+    ready.add(11)
+    assert [offset for offset, *_ in part.take(later_ms)] == [11, 12]
+    part.check_goals()
+    assert not part.held
+    assert progress(part, later_ms) == CAUGHT_UP
+
+
+def test_gate_lets_a_batch_through_at_a_time() -> None:
+    """What is ready has the limit that all have."""
+    part = partition()
+    part.gate = lambda _: True
+    add(part, *[T] * (MAX_BATCH + 1))
+    assert len(part.take(T)) == MAX_BATCH
+    assert len(part.take(T)) == 1
+    assert not part.held

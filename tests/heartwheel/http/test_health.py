@@ -62,6 +62,14 @@ def test_wait_for_kafka_is_alive_and_not_ready() -> None:
     assert "Kafka" in (health(run).unready() or "")
 
 
+def test_wait_for_a_schema_is_alive_and_not_ready() -> None:
+    """The probe says which one; a restart would not bring it."""
+    run = at(T)
+    run.awaited_schema = lambda: "schema 7 of the registry"
+    assert health(run).stalled() is None
+    assert health(run).unready() == "waiting for schema 7 of the registry"
+
+
 def test_process_that_waits_for_another_is_alive_and_says_for_which(client: Client) -> None:
     """A restart would not bring the other one."""
     client.run.lanes.clear()
