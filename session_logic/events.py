@@ -37,6 +37,10 @@ RejectReason = Literal[
     "unknown_schema",
 ]
 
+# What is rejected for one of these may be an event at another moment: a clock has gone on, or a
+# schema was registered. What one run has rejected so stays rejected.
+OF_A_MOMENT: frozenset[RejectReason] = frozenset({"in_the_future", "unknown_schema"})
+
 
 class GameStart(Struct, frozen=True, gc=False, tag_field="type", tag="GameStart"):
     """A device says that a session has begun."""

@@ -9,6 +9,7 @@ from dataflows.kafka.reader import ReadError
 from dataflows.kafka.reconcile import OutputReader, ReconcileError
 from dataflows.logs import log
 from dataflows.messages import RecordId, RejectedByClock
+from session_logic.events import OF_A_MOMENT
 
 # A start waits so long for each partition.
 BOUNDS_TIMEOUT_S = 5.0
@@ -82,9 +83,9 @@ class LetterTopic:
         )
 
     def rejected_by_clock(self, stored: dict[int, int] | None) -> RejectedByClock:
-        """Return the input that earlier runs rejected because it was in the future.
+        """Return the input that earlier runs rejected because of the moment that it was.
 
-        What one run has rejected stays rejected: by a later clock the same record would be an
+        What one run has rejected stays rejected: at a later moment the same record would be an
         event. Only what came after the last snapshot can be decoded again, so the topic is read
         from the stored offsets on; without them (a store that another process has) from its
         beginning.
@@ -94,8 +95,10 @@ class LetterTopic:
         def take(message: Message) -> None:
             headers = header_bytes(message)
             record, time_ms = origin_of(headers), headers.get("heartwheel.timestamp", b"")
-            by_clock = headers.get("heartwheel.reason") == b"in_the_future"
-            if record is not None and by_clock and time_ms.isdigit():
+            of_a_moment = (
+                headers.get("heartwheel.reason", b"").decode(errors="replace") in OF_A_MOMENT
+            )
+            if record is not None and of_a_moment and time_ms.isdigit():
                 found.setdefault(record[:2], {})[record.offset] = int(time_ms)
 
         self.read(stored, take)

@@ -23,7 +23,7 @@ from heartwheel.recording.recorded_output import (
     decode_record,
     recorded_output,
 )
-from heartwheel.recording.replay import BY_CLOCK
+from session_logic.events import OF_A_MOMENT
 from session_logic.output import OutputBatch
 
 # How far to look for the counterpart of a record that differs, and how many rows of it to keep.
@@ -74,7 +74,7 @@ class Comparison:
         items: list[tuple[str, Item]] = []
         if isinstance(item, OutputBatch):
             items += zip(item.keys, item.values, strict=True)
-        elif item.reason != BY_CLOCK:
+        elif item.reason not in OF_A_MOMENT:
             offset, time_ms, key, value, *_ = item.message
             name = dead_letter_name(RecordId(item.topic, item.partition, offset))
             items.append((name, ComparedDeadLetter(time_ms, item.reason, key, value)))

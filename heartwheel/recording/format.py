@@ -19,6 +19,7 @@ import msgspec
 from backports import zstd
 from msgspec import Struct
 
+from dataflows.avro.registry import SchemaText
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
@@ -41,6 +42,7 @@ SETTINGS = (
     "max_record_bytes",
     "catch_up",
     "carry_in_heartbeats",
+    "registry_url",
 )
 # What a setting is called in the file, where it has been renamed since.
 STORED_NAMES = {
@@ -49,7 +51,7 @@ STORED_NAMES = {
     "max_record_bytes": "value_limit_bytes",
 }
 # What a recording without input tables lacks.
-WITHOUT_TABLES: dict[str, Any] = {"inputs": {}, "late_limit_ms": 86_400_000}
+WITHOUT_TABLES: dict[str, Any] = {"inputs": {}, "late_limit_ms": 86_400_000, "registry_url": ""}
 CURRENT_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
@@ -136,13 +138,19 @@ class Chunk(Struct, frozen=True):
     least_ms: int
 
 
-class Manifest(Struct, frozen=True, tag_field="heartwheel_manifest", tag=MANIFEST):
-    """The last line: everything that is in the file, complete up to complete_ms."""
+class Manifest(
+    Struct, frozen=True, omit_defaults=True, tag_field="heartwheel_manifest", tag=MANIFEST
+):
+    """The last line: everything that is in the file, complete up to complete_ms.
+
+    schemas are those of records in Avro, by their ids.
+    """
 
     preface: Preface
     complete_ms: int
     partitions: dict[str, Extent]
     chunks: list[Chunk]
+    schemas: dict[str, SchemaText] = {}
 
 
 encode_line = msgspec.json.Encoder().encode
@@ -196,7 +204,7 @@ def read_preface(path: Path, data: bytes) -> Preface:
 
 def stored_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that a recording holds, under the names that it has for them."""
-    plain = msgspec.to_builtins(settings)
+    plain = msgspec.json.decode(msgspec.json.encode(settings))  # as it will be read
     names = [name for name in SETTINGS if settings.inputs or name not in WITHOUT_TABLES]
     return {STORED_NAMES.get(name, name): plain[name] for name in names}
 

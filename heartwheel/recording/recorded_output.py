@@ -10,9 +10,9 @@ from dataflows.messages import RecordId
 from heartwheel.kafka.headers import MARK
 from heartwheel.recording.format import Line
 from heartwheel.recording.reader import Recording
-from heartwheel.recording.replay import BY_CLOCK, read_dead_letter
+from heartwheel.recording.replay import read_dead_letter
 from session_logic.codec import decode_output
-from session_logic.events import OutputEvent
+from session_logic.events import OF_A_MOMENT, OutputEvent
 
 
 class ComparedDeadLetter(Struct, frozen=True):
@@ -66,7 +66,7 @@ def recorded_output(recording: Recording) -> Iterator[tuple[str, Recorded]]:
             if any(header.name == MARK for header in line.headers):
                 continue  # a dead letter was requeued; what was sent then is in the input
             origin, reason = read_dead_letter(line)
-            if reason != BY_CLOCK:
+            if reason not in OF_A_MOMENT:
                 letter = ComparedDeadLetter(
                     origin.time_ms, reason, line.key_bytes(), line.value_bytes()
                 )

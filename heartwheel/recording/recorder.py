@@ -21,6 +21,7 @@ from heartwheel.recording.format import (
     part_name,
     stored_settings,
 )
+from heartwheel.recording.schemas_seen import SchemasSeen
 from heartwheel.recording.writer import Writer
 from heartwheel.text import text_or_bytes
 from session_logic.errors import ConfigError
@@ -46,7 +47,8 @@ class Recorder:
         self._outputs = [settings.output_topic, settings.dead_letter_topic]
         self._consumer = self._open()
         self._names = self._partition_names()
-        self._writer = Writer(path, self._preface, stored_settings(settings))
+        self._schemas = SchemasSeen(settings)
+        self._writer = Writer(path, self._preface, stored_settings(settings), self._schemas.note)
         starts = self._writer.preface.starts
         if starts.keys() != set(self._names):
             missing = ", ".join(sorted(starts.keys() ^ set(self._names)))
@@ -186,7 +188,8 @@ class Recorder:
             for name in self._names
             if name.rpartition("/")[0] in self._outputs
         )
-        return self._writer.finish(max(self._complete_ms, written_ms))
+        self._writer.flush()
+        return self._writer.finish(max(self._complete_ms, written_ms), self._schemas.texts())
 
     def close(self) -> None:
         """Leave Kafka and the file."""

@@ -6,12 +6,15 @@ from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import accumulate, groupby, islice
 from operator import attrgetter, itemgetter
-from typing import Any
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
 
+from dataflows.avro.registry import SchemaId, SchemaText, UnknownSchemaError
+from dataflows.avro.topics import new_schemas, readers
 from dataflows.clock import system_time
 from dataflows.memory import GC_THRESHOLDS
 from dataflows.messages import DeadLetter, Message, PartitionBatch, RecordId
@@ -23,12 +26,13 @@ from heartwheel.kafka.headers import REASON, Origin, header_texts
 from heartwheel.recording.format import Line, RecordingError
 from heartwheel.recording.reader import Recording
 from session_logic.clock import PartitionProgress
+from session_logic.events import OF_A_MOMENT
 from session_logic.output import OutputBatch
 
+if TYPE_CHECKING:  # it needs the extra
+    from dataflows.avro.schemas import Schemas
+
 BATCH_MESSAGES = 2_000
-# The recorded run decided this by its own clock, which a replay does not have: it skips the same
-# records.
-BY_CLOCK = "in_the_future"
 END_MS = 1 << 62  # later than any timestamp
 _DUE = system_time(0)
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -72,15 +76,18 @@ def recorded_input(recording: Recording) -> Iterator[tuple[int, Line]]:
     return merge(*(in_time_order(recording, name) for name in names), key=itemgetter(0))
 
 
-def rejected_by_clock(recording: Recording) -> set[RecordId]:
-    """Return the input that the recorded run rejected because of a timestamp in the future."""
+def rejected_of_a_moment(recording: Recording) -> set[RecordId]:
+    """Return the input that the recorded run rejected because of the moment that it was.
+
+    A replay has another moment, so it skips these records.
+    """
     dead_letters = (
         read_dead_letter(line)
         for name in recording.partitions([recording.settings["dead_letter_topic"]])
         for _, lines in recording.read(name)
         for line in lines
     )
-    return {origin.record for origin, reason in dead_letters if reason == BY_CLOCK}
+    return {origin.record for origin, reason in dead_letters if reason in OF_A_MOMENT}
 
 
 def read_dead_letter(line: Line) -> tuple[Origin, str]:
@@ -108,7 +115,7 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
     ) -> None:
         self._input = recorded_input(recording)
         self._until_ms = until_ms
-        self._skipped = rejected_by_clock(recording)
+        self._skipped = rejected_of_a_moment(recording)
         self._platforms = settings.input_topics
         self._clock = clock
         self._at_end = False
@@ -227,6 +234,24 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def recorded_schemas(recording: Recording, settings: Settings) -> "Schemas | None":
+    """Return the schemas that a recording has, None without topics in Avro."""
+    if not settings.avro_topics:
+        return None
+
+    def ask(schema_id: SchemaId) -> SchemaText:
+        raise UnknownSchemaError(f"{recording.path} does not have schema {schema_id}")
+
+    schemas = new_schemas(settings, ask, f"recording {recording.path}", Event())
+    schemas.add(
+        {
+            int(name) if name.isdecimal() else name: text
+            for name, text in recording.manifest.schemas.items()
+        }
+    )
+    return schemas
+
+
 def replay(
     recording: Recording,
     settings: Settings,
@@ -241,7 +266,8 @@ def replay(
     """
     clock = FrozenClock(recording.manifest.complete_ms)
     source = RecordingSource(recording, settings, clock, until_ms)
-    flow = build_flow(source, CollectorSink(take), settings, RunState(clock))
+    reads = readers(settings, recorded_schemas(recording, settings))
+    flow = build_flow(source, CollectorSink(take), settings, RunState(clock), reads)
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
     try:

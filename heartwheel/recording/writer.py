@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dataflows.avro.registry import SchemaText
 from heartwheel.recording.format import (
     Chunk,
     Extent,
@@ -34,13 +35,22 @@ MAX_BUFFER_BYTES = 16 << 20
 class Writer:
     """A recording that is being made; it begins with the whole frames that the file has."""
 
-    def __init__(self, path: Path, wanted: Callable[[], Preface], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wanted: Callable[[], Preface],
+        settings: dict[str, Any],
+        note_lines: Callable[[list[Line]], None] = lambda _: None,
+    ) -> None:
         """Open the file, or create it with the wanted preface.
+
+        note_lines gets all records that the file has, and then each that is written.
 
         Raises ConfigError if it is complete, in use, or made with other settings, RecordingError
         if it is damaged or no recording.
         """
         self._path = path
+        self._note_lines = note_lines
         self._chunks: list[Chunk] = []
         self._sha256: defaultdict[str, Any] = defaultdict(hashlib.sha256)
         self._lines: defaultdict[str, list[bytes]] = defaultdict(list)
@@ -101,6 +111,7 @@ class Writer:
         times = [line.timestamp_ms for line in lines]
         self._chunks.append(Chunk(name, at, size, len(lines), min(times)))
         self._sha256[name].update(data)
+        self._note_lines(lines)
         self.extents[name] = Extent(
             extent.records + len(lines),
             extent.first if extent.records else lines[0].offset,
@@ -125,12 +136,12 @@ class Writer:
         self._lines.clear()
         self._bytes = 0
 
-    def finish(self, complete_ms: int) -> Manifest:
+    def finish(self, complete_ms: int, schemas: dict[str, SchemaText]) -> Manifest:
         """Write the manifest; the recording is complete then."""
         self.flush()
         for name in self.preface.starts:
             self.extents[name].sha256 = self._sha256[name].hexdigest()
-        manifest = Manifest(self.preface, complete_ms, dict(self.extents), self._chunks)
+        manifest = Manifest(self.preface, complete_ms, dict(self.extents), self._chunks, schemas)
         at, _ = self._write(pack(encode_line(manifest) + b"\n"))
         self._write(tail(at))
         os.fsync(self._file.fileno())

@@ -9,8 +9,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from dataflows.avro import schemas as module
+from dataflows.avro.framing import schema_of
 from dataflows.avro.registry import RegistryAwayError, SchemaId, SchemaText, UnknownSchemaError
-from dataflows.avro.schemas import Schemas, schema_of
+from dataflows.avro.schemas import Schemas
 from dataflows.messages import Headers, Message
 from session_logic.events import Rejected
 from tests.support.waiting import wait_for
