@@ -1,9 +1,10 @@
 FROM python:3.11.14-slim-trixie AS build
 WORKDIR /source
-COPY requirements.txt .
+# With the extra avro; the others have the same versions in requirements.txt.
+COPY requirements-avro.txt .
 RUN ["python", "-m", "venv", "/opt/heartwheel"]
 # hadolint ignore=DL3059 # one RUN for both would need a shell
-RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--no-deps", "--require-hashes", "-r", "requirements.txt"]
+RUN ["/opt/heartwheel/bin/pip", "install", "--no-cache-dir", "--no-deps", "--require-hashes", "-r", "requirements-avro.txt"]
 # hadolint ignore=DL3059 # likewise
 RUN ["/opt/heartwheel/bin/pip", "check"]
 COPY pyproject.toml README.md LICENSE ./

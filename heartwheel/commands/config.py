@@ -37,9 +37,12 @@ def show_command(config: ConfigOption = None, as_json: JsonOption = False) -> No
 def check_command(config: ConfigOption = None) -> None:
     """Check the settings and the options of Kafka's clients, certificate files included.
 
-    This does not connect to a broker; `heartwheel topics check` does. Exit code 2 if anything is
+    This connects to nothing; `heartwheel topics check` asks a broker. Exit code 2 if anything is
     wrong.
     """
+    from threading import Event
+
+    from dataflows.avro.topics import open_schemas
     from dataflows.kafka.consumer import SharedConsumer
     from dataflows.kafka.producer import SharedProducer
     from dataflows.run_state import RunState
@@ -47,6 +50,7 @@ def check_command(config: ConfigOption = None) -> None:
     settings = load_settings(os.environ, config)
     SharedConsumer(settings, RunState()).open()
     SharedProducer(settings).open()
+    open_schemas(settings, Event())
     count = len(settings_sources(os.environ, config))
     print(f"OK: {count} set, the others have their defaults")
 

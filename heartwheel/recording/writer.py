@@ -136,12 +136,14 @@ class Writer:
         self._lines.clear()
         self._bytes = 0
 
-    def finish(self, complete_ms: int, schemas: dict[str, SchemaText]) -> Manifest:
+    def finish(self, complete_ms: int, schemas: dict[str, SchemaText] | None = None) -> Manifest:
         """Write the manifest; the recording is complete then."""
         self.flush()
         for name in self.preface.starts:
             self.extents[name].sha256 = self._sha256[name].hexdigest()
-        manifest = Manifest(self.preface, complete_ms, dict(self.extents), self._chunks, schemas)
+        manifest = Manifest(
+            self.preface, complete_ms, dict(self.extents), self._chunks, schemas or {}
+        )
         at, _ = self._write(pack(encode_line(manifest) + b"\n"))
         self._write(tail(at))
         os.fsync(self._file.fileno())

@@ -52,7 +52,12 @@ def faults_of(lock_text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "extras"), [("requirements.txt", ()), ("requirements-dev.txt", ("dev",))]
+    ("file", "extras"),
+    [
+        ("requirements.txt", ()),
+        ("requirements-avro.txt", ("avro",)),
+        ("requirements-dev.txt", ("dev", "avro")),
+    ],
 )
 @pytest.mark.parametrize("environment", environments(), ids=lambda e: e["python_version"])
 def test_lock_has_all_that_is_required(
@@ -69,10 +74,11 @@ def test_locked_packages_are_the_installed_ones() -> None:
         assert package.specifier.contains(version(name), prereleases=True), package
 
 
-def test_lock_for_development_has_all_of_the_other_one() -> None:
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-avro.txt"])
+def test_lock_for_development_has_all_of_the_other_ones(file: str) -> None:
     """The tests run with the versions that a user gets."""
     development = locked("requirements-dev.txt")
-    for name, package in locked("requirements.txt").items():
+    for name, package in locked(file).items():
         assert development[name].specifier == package.specifier
 
 
