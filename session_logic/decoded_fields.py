@@ -23,7 +23,10 @@ class DecodedFields:
     @staticmethod
     def value(path: Path) -> Get:
         """Return what gets the value of a field."""
-        return lambda record: _value(_find(record[0], path))
+        if len(path) > 1:
+            return lambda record: _value(_find(record[0], path))
+        (name,) = path
+        return lambda record: _value(record[0].get(name))
 
     @staticmethod
     def carried(path: Path) -> Get:
@@ -47,6 +50,8 @@ def _find(found: Any, path: Path) -> Any:
 
 def _value(found: Any) -> Any:
     """Return a value as it would be if it had come as JSON: bytes are text, if they are UTF-8."""
+    if type(found) is str:  # as most are
+        return found
     if found is _ABSENT:
         return None
     if isinstance(found, bytes):

@@ -5,9 +5,11 @@ import signal
 import time
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from heartwheel.recording.reader import Recording
 from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
 from tests.support.avro import framed
 from tests.support.cluster import Cluster
@@ -117,8 +119,13 @@ def is_whole(records: list[OutputEvent]) -> bool:
     )
 
 
-def test_events_in_avro_and_framed_json_become_sessions(cluster: Cluster, sender: Sender) -> None:
-    """While the schema changes; the time is the event's, and each bad record has its reason."""
+def test_events_in_avro_and_framed_json_become_sessions(
+    cluster: Cluster, sender: Sender, registry: RealRegistry
+) -> None:
+    """While the schema changes; the time is the event's, and each bad record has its reason.
+
+    A recording of it is replayed to the same output without a registry.
+    """
     flow = cluster.start(HEARTWHEEL_CATCH_UP="all")
     begun_ms = now_ms() - 1_500
     sender.send_old("START", "d1", 11, begun_ms)
@@ -165,6 +172,15 @@ def test_events_in_avro_and_framed_json_become_sessions(cluster: Cluster, sender
     assert b"is JSON, not AVRO" in details
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(STOP_S) == 0, cluster.errors(flow)
+
+    recording = str(cluster.folder / "recording")
+    recorder = cluster.start("record", recording, HEARTWHEEL_CATCH_UP="all")
+    assert recorder.wait(STOP_S) == 0, cluster.errors(recorder)
+    schemas = Recording(Path(recording)).manifest.schemas
+    assert schemas.keys() == {str(sender.old), str(sender.new), str(sender.json)}
+    registry.kill()
+    replayed = cluster.start("replay", recording, "--check")
+    assert replayed.wait(STOP_S) == 0, cluster.errors(replayed)
 
 
 def test_records_wait_for_a_registry_that_is_away(
