@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.missing import MAVEN, require
+from tests.support.missing import KAFKA, MAVEN, require
 from tests.support.proxy import ProxiedBroker
 from tests.support.registry import FOLDER, RealRegistry
 
@@ -44,11 +44,9 @@ def far_cluster(proxied: ProxiedBroker, tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def started_registry(
-    kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RealRegistry]:
+def started_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
     """Start a real schema registry."""
-    assert kafka_libs.exists()
+    require(KAFKA)  # the same Java
     if not FOLDER.exists():
         require(MAVEN)
     registry = RealRegistry(tmp_path_factory.mktemp("registry"))

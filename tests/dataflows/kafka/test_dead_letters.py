@@ -17,6 +17,7 @@ from dataflows.metrics import DEAD_LETTERS_DROPPED
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from session_logic.clock import PartitionProgress
+from session_logic.events import RejectReason
 from session_logic.lane import Lane
 from session_logic.rules import Rules
 from tests.support.clocks import FixedClock, T
@@ -31,10 +32,11 @@ def dead_letter(offset: int, partition: int = 0, headers: Headers | None = None)
     return DeadLetter("in", partition, message, "not_json", "no JSON")
 
 
-def in_the_future(offset: int, partition: int = 0) -> DeadLetter:
-    """Return a dead letter that a clock has made."""
+def of_a_moment(offset: int, partition: int = 0) -> DeadLetter:
+    """Return a dead letter that a clock has made, or for an odd offset a registry."""
     message = (offset, T + offset, b"key", b"value", True, None)
-    return DeadLetter("in", partition, message, "in_the_future", "limit")
+    reason: RejectReason = "unknown_schema" if offset % 2 else "in_the_future"
+    return DeadLetter("in", partition, message, reason, "limit")
 
 
 class Reader(OutputReader):
@@ -362,12 +364,12 @@ def test_topic_that_expired_or_was_made_anew_is_read_from_what_there_is(
     assert letters.stored(part)[1][0] == 4
 
 
-def test_what_a_clock_rejected_since_the_snapshot_is_found(letters: Letters) -> None:
+def test_what_was_rejected_of_a_moment_since_the_snapshot_is_found(letters: Letters) -> None:
     """By place and timestamp; other reasons and other programs' records are skipped."""
     part = letters.part()
-    part.write_batch([in_the_future(1), in_the_future(1, 1)])
+    part.write_batch([of_a_moment(1), of_a_moment(1, 1)])
     stored = letters.stored(part)[1]
-    part.write_batch([in_the_future(2), dead_letter(3), in_the_future(4, 2), in_the_future(5, 1)])
+    part.write_batch([of_a_moment(2), dead_letter(3), of_a_moment(4, 2), of_a_moment(5, 1)])
     letters.arrive()
     letters.log.at(("letters", 0)).append(Record(T, None, None, {"heartwheel.requeued": "x"}, T))
     later: RejectedByClock = {("in", 0): {2: T + 2}, ("in", 2): {4: T + 4}, ("in", 1): {5: T + 5}}
@@ -377,7 +379,7 @@ def test_what_a_clock_rejected_since_the_snapshot_is_found(letters: Letters) -> 
 def test_process_without_the_store_reads_all_that_clocks_rejected(letters: Letters) -> None:
     """It does not know how far the last snapshot was."""
     part = letters.part()
-    part.write_batch([in_the_future(1), dead_letter(2), in_the_future(3, 1)])
+    part.write_batch([of_a_moment(1), dead_letter(2), of_a_moment(3, 1)])
     letters.arrive()
     found: RejectedByClock = {("in", 0): {1: T + 1}, ("in", 1): {3: T + 3}}
     assert letters.rejected_by_clock(None) == (found, 3)
@@ -387,7 +389,7 @@ def test_nothing_is_read_where_nothing_is_new(letters: Letters) -> None:
     """A start after a clean stop, or with an empty topic, costs two requests."""
     assert letters.rejected_by_clock(None) == ({}, 0)
     part = letters.part()
-    part.write_batch([in_the_future(1)])
+    part.write_batch([of_a_moment(1)])
     assert letters.rejected_by_clock(letters.stored(part)[1]) == ({}, 0)
 
 
