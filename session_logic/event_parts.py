@@ -20,10 +20,11 @@ class Part(Struct, frozen=True):
 
 
 class CarriedPart(Struct, frozen=True):
-    """A value that is carried: where it is, and what stands before it in the context."""
+    """A value that is carried: its name in a context, where it is, and what gets it."""
 
-    part: Part
     begins: bytes
+    part: Part
+    get: Get
 
 
 class Parts(Struct, frozen=True, kw_only=True):
@@ -56,10 +57,11 @@ def parts_of(table: EventTable, fields: Fields) -> Parts:
         return Part(sources(some), value_of(sources(some), fields))
 
     def members(carry: dict[str, Some]) -> tuple[CarriedPart, ...]:
-        return tuple(
-            CarriedPart(Part(sources(some), carried_of(sources(some), fields)), member_name(name))
+        parts = {
+            name: Part(sources(some), carried_of(sources(some), fields))
             for name, some in carry.items()
-        )
+        }
+        return tuple(CarriedPart(member_name(name), part, part.get) for name, part in parts.items())
 
     return Parts(
         type=part(table.type) if table.type else None,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
 TimeUnit = Literal["iso", "s", "ms", "us"]
@@ -15,12 +15,12 @@ NEEDED: dict[TimeUnit, str] = {
 }
 ReadTime = Callable[[object], int | None]
 
-# Beyond this no unit gives a time of this age of the world.
+# Numbers beyond this are no time in any unit.
 LIMIT = 10**18
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+_DAY_S = 86_400
 # After the date, 2025-11-01 or 20251101.
-_SEPARATORS = {"T", " "}
+_SEPARATORS = {"T", "t", " "}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
 # Written by some after a space, where ISO 8601 has none.
 _ZONE = re.compile(r" (UTC|GMT|Z|(?=[+-]\d))")
@@ -67,19 +67,19 @@ def read_iso(value: object) -> int | None:
     """Return the time that ISO 8601 text tells; without a zone it is UTC."""
     if not isinstance(value, str):
         return _own_ms(value)
-    text = value.upper()
-    if text[10:11] not in _SEPARATORS and text[8:9] not in _SEPARATORS:
+    if value[10:11] not in _SEPARATORS and value[8:9] not in _SEPARATORS:
         return None  # no time of day, or a number
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(value)
     except ValueError:
         try:
-            moment = datetime.fromisoformat(_ZONE.sub(_zone, text))
+            moment = datetime.fromisoformat(_ZONE.sub(_zone, value.upper()))
         except ValueError:
             return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MILLISECOND
+    since = moment - _EPOCH
+    return (since.days * _DAY_S + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def _zone(found: re.Match[str]) -> str:

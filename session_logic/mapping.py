@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from session_logic import carried_json
+from session_logic.carried_json import MAX_TOGETHER, checked, is_short_text
 from session_logic.codec import DETAIL_LENGTH, not_json
 from session_logic.decoded_fields import DecodedFields
 from session_logic.event_parts import CarriedPart, Part, Parts, fast_fields, parts_of
@@ -83,6 +83,7 @@ class Mapping:
         self._kinds: dict[object, Kind] = {
             word: kind for kind, some in kinds.items() for word in words(some)
         }
+        self._words = f"one of {', '.join(map(str, self._kinds))}"
         self._skips = table.other == "skip"
         self._platform = "" if isinstance(table.platform, FromField) else table.platform
         self._framed = table.format == "json_sr"
@@ -92,7 +93,7 @@ class Mapping:
         fast = fast_fields(table)
         self.needs_value = not fast.is_empty
         self._type_needs_value = any(one.kind == "field" for one in sources(table.type))
-        self._decode = fast.decode
+        self._decode, self._is_alone = fast.decode, fast.is_alone
         self._fast, self._slow = parts_of(table, fast), parts_of(table, SlowFields())
         self._decoded = parts_of(table, DecodedFields())
 
@@ -109,7 +110,9 @@ class Mapping:
                 Rejected("empty", "the record has no value"), key, headers, time_ms
             )
         try:
-            return self._decide(self._fast, (self._decode(value), key, headers), time_ms)
+            fields = self._decode(value)
+            record = fields if self._is_alone else (fields, key, headers)
+            return self._decide(self._fast, record, time_ms)
         except UNREADABLE:
             return self.read_slowly(key, value, headers, time_ms)
 
@@ -150,11 +153,11 @@ class Mapping:
         kind: Kind = "start"
         if parts.type is not None:
             word = parts.type.get(record)
-            found = self._kinds.get(word if isinstance(word, str) else _word(word))
-            if found is None and not self._skips:
-                return _rejected(parts.type, word, f"one of {', '.join(map(str, self._kinds))}")
-            if found is None or found == "ping":
-                return PING if found else OTHER
+            found = self._kinds.get(word if type(word) is str else _word(word))
+            if found is None:
+                return OTHER if self._skips else _rejected(parts.type, word, self._words)
+            if found == "ping":
+                return PING
             kind = found
         try:
             return self._event(parts, record, time_ms, is_start=kind == "start")
@@ -214,20 +217,25 @@ def _members(fields: tuple[CarriedPart, ...], record: Record) -> bytes:
     """Return the members of a context; raises _NotAnEventError if one cannot be carried."""
     members, size = [], 0
     for field in fields:
-        raw = field.part.get(record)
-        if raw is None:
+        raw = field.get(record)
+        if not raw:
             continue
-        try:
-            raw = carried_json.checked(raw)
-        except ValueError as error:
-            detail = f"{field.part.name} {error}"[:DETAIL_LENGTH]
-            raise _NotAnEventError(Rejected("not_an_event", detail)) from None
+        if not is_short_text(raw):
+            raw = _checked(field.part, raw)
         members.append(field.begins + raw)
         size += len(raw)
-    if size > carried_json.MAX_TOGETHER:
-        detail = f"what is carried has {size} bytes, limit {carried_json.MAX_TOGETHER}"
+    if size > MAX_TOGETHER:
+        detail = f"what is carried has {size} bytes, limit {MAX_TOGETHER}"
         raise _NotAnEventError(Rejected("not_an_event", detail))
     return b",".join(members)
+
+
+def _checked(part: Part, raw: bytes) -> bytes:
+    try:
+        return checked(raw)
+    except ValueError as error:
+        detail = f"{part.name} {error}"[:DETAIL_LENGTH]
+        raise _NotAnEventError(Rejected("not_an_event", detail)) from None
 
 
 def _rejected(part: Part, value: object, needed: str) -> Rejected:
