@@ -74,7 +74,8 @@ def asyncapi() -> dict[str, Any]:
                 "the record's timestamp. Unknown fields are ignored.",
                 "parameters": {
                     "topic": {
-                        "description": "One of HEARTWHEEL_INPUT_TOPICS.",
+                        "description": "One of HEARTWHEEL_INPUT_TOPICS. Topics that have a table "
+                        "([inputs.TOPIC]) have messages of the shape that it describes.",
                         "enum": list(settings.input_topics),
                     }
                 },

@@ -51,7 +51,12 @@ STORED_NAMES = {
     "max_record_bytes": "value_limit_bytes",
 }
 # What a recording without input tables lacks.
-WITHOUT_TABLES: dict[str, Any] = {"inputs": {}, "late_limit_ms": 86_400_000, "registry_url": ""}
+WITHOUT_TABLES: dict[str, Any] = {
+    "inputs": {},
+    "late_limit_ms": 86_400_000,
+    "registry_url": "",
+    "carry_in_heartbeats": True,
+}
 CURRENT_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
