@@ -87,7 +87,7 @@ class Settings(
         NotNegative,
         Meta(
             description="How long after its end a repeated start of a session is recognised as a "
-            "duplicate, and an end waits for its start."
+            "duplicate, and an end waits for its start. A change holds for stored ends as well."
         ),
     ] = 120_000
     tick_ms: Annotated[
@@ -101,7 +101,7 @@ class Settings(
         Literal["latest", "all"],
         Meta(
             description="Of the heartbeats due during an outage, send the latest of each session "
-            "or all."
+            "or all. What is set at a start decides about the outage before it."
         ),
     ] = "latest"
     carry_in_heartbeats: Annotated[

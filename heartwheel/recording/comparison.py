@@ -79,16 +79,24 @@ class Comparison:
             name = dead_letter_name(RecordId(item.topic, item.partition, offset))
             items.append((name, ComparedDeadLetter(time_ms, item.reason, key, value)))
         for name, replayed in items:
-            queues = self._waiting.setdefault(name, _Queues())
+            queues = self._queues(name)
             queues.replayed.append(replayed)
-            self._match(name, queues)
+            if queues.recorded:
+                self._match(name, queues)
         self._read(islice(self._recorded, len(items)))
 
     def _read(self, items: Iterable[tuple[str, Recorded]]) -> None:
         for name, recorded in items:
-            queues = self._waiting.setdefault(name, _Queues())
+            queues = self._queues(name)
             queues.recorded.append(recorded)
-            self._match(name, queues)
+            if queues.replayed:
+                self._match(name, queues)
+
+    def _queues(self, name: str) -> _Queues:
+        queues = self._waiting.get(name)
+        if queues is None:
+            queues = self._waiting[name] = _Queues()
+        return queues
 
     def _match(self, name: str, queues: _Queues) -> None:
         """Remove what is equal or accepted from the heads of both queues of a device."""

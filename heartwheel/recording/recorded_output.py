@@ -28,7 +28,7 @@ Item = bytes | ComparedDeadLetter
 Event = OutputEvent | ComparedDeadLetter | None
 
 
-class Recorded(Struct, frozen=True):
+class Recorded(Struct, frozen=True, gc=False):
     """An item, where it is in its topic, and when it was sent by the clock of the run."""
 
     item: Item
