@@ -126,14 +126,17 @@ class SharedConsumer:
 
     def assign(self, topic: str, number: int, offset: int | None) -> InputPartition:
         """Begin to read a partition, from the offset or from where the settings say."""
-        consumer, new = self.open(), offset is None
+        consumer, new, end_offset = self.open(), offset is None, 0
         if offset is None:
             offset = OFFSET_BEGINNING
             if self._settings.start == "latest":
                 offset = self._end(topic, number)
+        elif offset >= 0:
+            # An earlier run may have acted on what is there: it is read before time passes.
+            end_offset = self._end(topic, number)
         begin = "earliest" if offset == OFFSET_BEGINNING else offset
         log.info("reading", topic=topic, partition=number, offset=begin)
-        part = InputPartition(topic, number, offset, new=new)
+        part = InputPartition(topic, number, offset, end_offset=end_offset, new=new)
         part.idle_ms = self._settings.idle_partition_ms
         self._by_place[topic, number] = part
         self._open.add(part)
@@ -240,13 +243,14 @@ class SharedConsumer:
             self._contact.note_answer()
 
     def _check_ends(self, consumer: Consumer, now: int) -> None:
-        """Look where each log ends, from time to time: what is held up there does not come."""
+        """Look where each log ends, from time to time: what is held up does not come."""
         if now - self._checked_ms < REPORT_MS:
             return
         self._checked_ms = now
         for part in self._partitions:
-            if part.end is EndOfInput.REACHED:
-                part.check_end(consumer.get_watermark_offsets(part.place, cached=True)[1])
+            high_watermark = consumer.get_watermark_offsets(part.place, cached=True)[1]
+            if high_watermark >= 0:  # known
+                part.check_end(high_watermark, now)
 
     def _note_leaders(self, now: int) -> None:
         """Tell partitions that they have lost their leader, or have one again."""

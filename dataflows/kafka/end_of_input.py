@@ -20,6 +20,13 @@ librdkafka announces an end when an answer has no records. That announcement tel
 behind transaction markers, which are never delivered, and is compared like all that comes. It comes
 at the last stable offset, so an open transaction, which holds up what is behind it, is no end.
 
+A leader that has just taken over has every record that was committed, but may tell an earlier high
+watermark than the one before it, until it has heard from the other replicas. So a watermark below
+the highest that is known is no end and no goal, and a known end does not hold meanwhile. A start
+asks for the end of what was read before, and Kafka tells it only when the leader knows it: an
+earlier run may have acted on what is there. What is left is what was committed after the newest
+answer of the leader before: until the new one has heard from the others, nothing tells of it.
+
 As long as fetches are answered, no news means that an end still holds, but for one case: what
 comes behind a transaction that is open is in the log, and is held up without news. So a known end
 is compared with the newest watermark again and again. An idle fetch is answered after
@@ -42,7 +49,8 @@ the last goal for one with more to read, the invalidation for one whose report i
 
 What would break it: a watermark that is looked at before a new answer has come; an end or a goal
 from before an invalidation that counts; to fetch again before all records of the last poll are in
-their queues, because then records come twice; a PAUSE_MS that is not well below END_VALID_MS.
+their queues, because then records come twice; a PAUSE_MS that is not well below END_VALID_MS. A log
+that was cut, and ends before the highest watermark, holds time up for TAKE_OVER_MS.
 """
 
 from enum import Enum, auto

@@ -15,6 +15,9 @@ MAX_BATCH = 2_000
 BEHIND_MS = 1_000
 # What Kafka says of leaders is no older than this.
 LEADER_MS = 1_000
+# A leader that has taken over knows how far the log goes after this: it goes on without replicas
+# that it does not hear of for Kafka's `replica.lag.time.max.ms` (30 s).
+TAKE_OVER_MS = 60_000
 # One to come to, and one that is younger for when it is come to.
 MAX_GOALS = 2
 # How often progress is reported to the lanes: by each partition that is behind, and once for all
@@ -39,7 +42,10 @@ class InputPartition:
     The thread that polls Kafka adds to it while the thread of its worker takes from it.
     """
 
-    def __init__(self, topic: str, number: int, offset: int, *, new: bool = False) -> None:
+    def __init__(
+        self, topic: str, number: int, offset: int, *, end_offset: int = 0, new: bool = False
+    ) -> None:
+        """Read from an offset on, where the log is known to go to end_offset at least."""
         self.topic = topic
         self.number = number
         self.place = TopicPartition(topic, number)
@@ -48,6 +54,8 @@ class InputPartition:
         self.end = EndOfInput.UNKNOWN
         self.end_ms = 0  # the last moment as of which everything had been taken
         self.goals: deque[Goal] = deque()  # the first ones that have not been come to
+        self._highest = max(offset, end_offset)  # watermark that is known to have been
+        self._early_ms: int | None = None  # since when Kafka tells an earlier one
         self.announced_offset = -1  # where Kafka last said that nothing more can be read
         self.fetched_offset = offset  # after what is pending
         self.next_offset = offset  # of what is pending
@@ -84,15 +92,38 @@ class InputPartition:
 
     def note_answer(self, high_watermark: int, now_ms: int) -> None:
         """Take in where the log ended when Kafka sent what has just been added."""
+        if self._is_early(high_watermark):
+            return
         if self.fetched_offset >= high_watermark:
             self.end = self.end.after(Signal.END)
         if len(self.goals) < MAX_GOALS:
             self.goals.append(Goal(high_watermark, now_ms))
 
-    def check_end(self, high_watermark: int) -> None:
-        """Take in where the log ends by now, though nothing has come: more may be held up."""
-        if self.end is EndOfInput.REACHED and high_watermark > self.fetched_offset:
+    def check_end(self, high_watermark: int, now_ms: int) -> None:
+        """Take in where the log ends by now, though nothing has come.
+
+        More may be held up, or the leader may not know yet how far the log goes.
+        """
+        if self._is_early(high_watermark):
+            self._note_early(high_watermark, now_ms)
+        elif self._early_ms is not None:
+            self._early_ms = None
+            self.end = EndOfInput.REFETCH  # so that Kafka says anew what can be read
+        elif self.end is EndOfInput.REACHED and high_watermark > self.fetched_offset:
             self.end = self.end.after(Signal.RECORDS)
+
+    def _is_early(self, high_watermark: int) -> bool:
+        """Say whether a leader that has just taken over tells less than was known before."""
+        self._highest = max(self._highest, high_watermark)
+        return high_watermark < self._highest
+
+    def _note_early(self, high_watermark: int, now_ms: int) -> None:
+        if self._early_ms is None:
+            self._early_ms = now_ms
+        if self.end is EndOfInput.REACHED:
+            self.end = self.end.after(Signal.RECORDS)
+        if now_ms - self._early_ms > TAKE_OVER_MS:
+            self._highest = high_watermark  # the log was cut
 
     def held_up(self, high_watermark: int) -> bool:
         """Say whether an open transaction keeps back what is in the log."""

@@ -63,6 +63,7 @@ class WritePermit:
         self._end: HeartwheelError | None = None
         self._over, self._wake = Event(), Event()
         self._keeper: threading.Thread | None = None
+        self._warn_s = WARN_S  # the age at which it is said next
         self.reason = UNANSWERED  # why there is no newer renewal
         self.asked = Event()  # once somebody has wanted to write
         self.on_lapse: Callable[[], None] = lambda: None
@@ -127,37 +128,43 @@ class WritePermit:
             self._wake.clear()
             if self._over.is_set():
                 return
-            try:
-                renew()
-            except KafkaException as error:
-                self.reason = describe(error)
-            except HeartwheelError as error:
-                self.end(error)
-            except Exception as error:  # noqa: BLE001  # else nobody would know, and all would wait
-                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                msg = f"the lease on output topic {self._topic} is lost by an unexpected {what}"
-                self.end(LeaseError(msg))
+            self.try_to(renew)
+
+    def try_to(self, renew: Callable[[], None]) -> None:
+        """Renew once; what fails is kept as the reason, or is the end."""
+        try:
+            renew()
+        except KafkaException as error:
+            self.reason = describe(error)
+        except HeartwheelError as error:
+            self.end(error)
+        except Exception as error:  # noqa: BLE001  # else nobody would know, and all would wait
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            msg = f"the lease on output topic {self._topic} is lost by an unexpected {what}"
+            self.end(LeaseError(msg))
 
     def _watch(self) -> None:
-        """Have given up what may not be sent any more, and warn of what is not renewed."""
-        warn_s = WARN_S
         while not self._over.wait(WATCH_S):
-            if self._given and not self.valid:
-                self.on_lapse()
-            age_s = self._age_s()
-            if age_s < WARN_S:
-                if warn_s > WARN_S:
-                    log.info("the lease is renewed again", topic=self._topic)
-                warn_s = WARN_S
-            elif age_s > warn_s and self._wanted() and self._end is None:
-                warn_s = age_s + WARN_AGAIN_S
-                log.warning(
-                    "the lease on the output topic is not renewed; without it nothing is written "
-                    f"from {self._lasts_s:g} s on",
-                    topic=self._topic,
-                    seconds=round(age_s, 1),
-                    error=self.reason,
-                )
+            self.look()
+
+    def look(self) -> None:
+        """Have given up what may not be sent any more, and warn of what is not renewed."""
+        if self._given and not self.valid:
+            self.on_lapse()
+        age_s = self._age_s()
+        if age_s < WARN_S:
+            if self._warn_s > WARN_S:
+                log.info("the lease is renewed again", topic=self._topic)
+            self._warn_s = WARN_S
+        elif age_s > self._warn_s and self._wanted() and self._end is None:
+            self._warn_s = age_s + WARN_AGAIN_S
+            log.warning(
+                "the lease on the output topic is not renewed; without it nothing is written "
+                f"from {self._lasts_s:g} s on",
+                topic=self._topic,
+                seconds=round(age_s, 1),
+                error=self.reason,
+            )
 
     def close(self) -> bool:
         """Renew no more; say whether this process still had the right, and nobody renews it."""

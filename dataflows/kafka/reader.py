@@ -44,10 +44,14 @@ class ReadToEnd:
         self,
         consumer: _Consumer,
         topic: str,
-        starts: Mapping[int, int],
+        bounds: Mapping[int, tuple[int, int]],
         stops: Mapping[int, int] | None = None,
     ) -> None:
-        """Read from starts: the first offset of each partition. The consumer has END_OPTIONS.
+        """Read the partitions in bounds: each from its first offset to its end at that time.
+
+        What comes behind that end is read as far as it is there. An end before it is that of a
+        broker which has just taken over, and does not know yet how far the others have come.
+        The consumer has END_OPTIONS.
 
         A partition that has come to its offset in stops is at its end: one that is written to
         without a pause has no other.
@@ -55,15 +59,15 @@ class ReadToEnd:
         self._consumer = consumer
         self._stops = stops or {}
         self._topic = topic
-        self._starts = starts
+        self._bounds = bounds
         self.ends: dict[int, int] = {}  # the end offset of each partition that has been reached
 
     def __iter__(self) -> Iterator[Message]:
         """Yield each record; raises ReadError if a partition cannot be read."""
-        parts = [TopicPartition(self._topic, *start) for start in self._starts.items()]
+        parts = [TopicPartition(self._topic, n, start) for n, (start, _) in self._bounds.items()]
         self._consumer.assign(parts)
         answered_s = time.monotonic()
-        while len(self.ends) < len(self._starts):
+        while len(self.ends) < len(self._bounds):
             for message in self._consumer.consume(READ_MESSAGES, POLL_S):
                 error = message.error()
                 if error is None:
@@ -72,7 +76,7 @@ class ReadToEnd:
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
                     answered_s = time.monotonic()
-                    self.ends[cast("int", message.partition())] = cast("int", message.offset())
+                    self._note_end(cast("int", message.partition()), cast("int", message.offset()))
                 elif error.code() not in TRANSIENT:
                     hint = damage_hint(self._topic, message.partition(), error)
                     raise read_error(self._topic, error, hint)
@@ -80,6 +84,10 @@ class ReadToEnd:
                 msg = f"topic {self._topic} cannot be read: no answer for {TIMEOUT_S:g} s"
                 raise ReadError(msg)
         self._consumer.unassign()
+
+    def _note_end(self, partition: int, offset: int) -> None:
+        if offset >= self._bounds[partition][1]:
+            self.ends[partition] = offset
 
     def _note_stop(self, message: Message) -> None:
         partition, end = cast("int", message.partition()), cast("int", message.offset()) + 1

@@ -12,7 +12,8 @@ This rests on three things, and each is checked:
 - The snapshot's offset is still in the partition: not beyond its end (the topic was cut or
   created again), not before its beginning (the records have expired).
 - The read reaches the true end, so what the crashed run still had under way has arrived or never
-  will. Kafka tells the end; there is no timeout after which a part of it would do.
+  will. Kafka tells the end before the read, and no earlier one counts: a broker that takes over
+  meanwhile does not know it at first. There is no timeout after which a part of it would do.
 
 All resumed lanes of a process are read together, once, by the first worker thread that comes;
 the others wait for it.
@@ -120,9 +121,11 @@ class OutputReader:
         """
         with self._reading:  # worker threads share the consumer
             began_s = time.monotonic()
-            for partition, start in starts.items():
-                self._check(topic, partition, start)
-            records = ReadToEnd(self._open(), topic, starts)
+            bounds = {
+                partition: (start, self._end(topic, partition, start))
+                for partition, start in starts.items()
+            }
+            records = ReadToEnd(self._open(), topic, bounds)
             count = 0
             self.waiting = True
             try:
@@ -148,19 +151,22 @@ class OutputReader:
         Raises ReconcileError or ReadError if Kafka does not tell.
         """
         bounds = {partition: self.bounds(topic, partition) for partition in range(partitions)}
-        starts = {partition: high - 1 for partition, (low, high) in bounds.items() if low < high}
-        if not starts:
+        last = {n: (high - 1, high) for n, (low, high) in bounds.items() if low < high}
+        if not last:
             return 0
         with self._reading:
             self.waiting = True
-            times_ms = [record.timestamp()[1] for record in ReadToEnd(self._open(), topic, starts)]
+            times_ms = [record.timestamp()[1] for record in ReadToEnd(self._open(), topic, last)]
             self.waiting = False
         return max(times_ms, default=0)
 
-    def _check(self, topic: str, partition: int, start: int) -> None:
-        gap = gap_of(topic, partition, start, self.bounds(topic, partition))
+    def _end(self, topic: str, partition: int, start: int) -> int:
+        """Return where a partition ends; raises ReconcileError if it does not have the start."""
+        bounds = self.bounds(topic, partition)
+        gap = gap_of(topic, partition, start, bounds)
         if gap is not None:
             raise ReconcileError(output_fault(gap))
+        return bounds[1]
 
 
 class Reconciliation:

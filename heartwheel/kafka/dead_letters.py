@@ -184,8 +184,10 @@ class DeadLetterReader:
 
     def _messages(self) -> Iterator[Message]:
         """Yield what is in the topic, up to the ends that were found at the beginning."""
-        starts = {n: OFFSET_BEGINNING for n, (low, high) in self._bounds.items() if high > low}
-        for message in ReadToEnd(self._consumer, self._topic, starts):
+        wanted = {
+            n: (OFFSET_BEGINNING, high) for n, (low, high) in self._bounds.items() if high > low
+        }
+        for message in ReadToEnd(self._consumer, self._topic, wanted):
             if cast("int", message.offset()) < self._bounds[cast("int", message.partition())][1]:
                 yield message
 

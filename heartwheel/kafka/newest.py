@@ -87,7 +87,9 @@ class NewestRecords:
         self, topic: str, starts: dict[int, int], ends: dict[int, int], last: int
     ) -> dict[int, list[Message]]:
         found: defaultdict[int, list[Message]] = defaultdict(list, {n: [] for n in starts})
-        for message in ReadToEnd(self._consumer, topic, starts, ends):
+        # An open transaction has its end before that of the partition.
+        bounds = {n: (start, 0) for n, start in starts.items()}
+        for message in ReadToEnd(self._consumer, topic, bounds, ends):
             partition, offset = cast("int", message.partition()), cast("int", message.offset())
             if offset < ends[partition]:
                 found[partition].append(message)

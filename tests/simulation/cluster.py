@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from dataflows.clock import SteadyClock
 from dataflows.decode import Decode, Decoded
 from dataflows.formats import read_dead_letters
+from dataflows.kafka.permit import WritePermit
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
 from dataflows.lanes import LaneLogic
@@ -33,6 +34,7 @@ from session_logic.output import OutputBatch
 from session_logic.restoring import LaneState
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.history import Change, Event, History
+from tests.simulation.leases import Leases
 from tests.support.carrying import CarryingDecode
 from tests.support.fake_kafka import Admin, Consumer, Log, Producer, Where
 
@@ -49,6 +51,7 @@ class World(Struct):
     database: Database
     settings: Settings
     random: random.Random
+    leases: Leases
     history: History = field(default_factory=History)
     wall_ahead_ms: int = 0
     carries: bool = False
@@ -161,13 +164,21 @@ class NotedLane(LaneLogic):
 class Process:
     """The steps of the dataflow in one process, wired as dataflows.sessions does."""
 
-    def __init__(self, world: World, inputs: list[str], origins: Origins, index: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        inputs: list[str],
+        origins: Origins,
+        index: int,
+        permit: WritePermit | None,
+    ) -> None:
         settings, database = world.settings, world.database
         self.clock = SimulatedClock(world)
         run = RunState(self.clock, elapsed_ms=world.elapsed_ms)
         self.stop = run.stop
         self.consumer = Consumer(world.log, world.elapsed_ms, self.clock.now_ms)
         self.producer = Producer(world.log, world.random, world.elapsed_ms)
+        self.producer.on_produce = lambda: world.leases.check_send(index)
         source = KafkaSource(
             settings,
             run,
@@ -178,6 +189,7 @@ class Process:
         sink = KafkaSink(
             settings,
             run,
+            permit,
             make_consumer=lambda _options: Consumer(world.log, world.elapsed_ms),
             make_producer=lambda _options: self.producer,
         )
@@ -241,8 +253,8 @@ class Run:
         owners = {name: self._owner(name, count) for name in names}
         self._origins = Origins(settings.lanes)
         self.processes = [
-            Process(world, [n for n in names if owners[n] == index], self._origins, index)
-            for index in range(count)
+            Process(world, [n for n in names if owners[n] == index], self._origins, index, permit)
+            for index, permit in enumerate(world.leases.begin(count))
         ]
         self.process_of: dict[Where, Process] = {
             (name.rpartition("/")[0], int(name.rpartition("/")[2])): self.processes[owner]

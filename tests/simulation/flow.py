@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dataflows.formats import read_position
+from dataflows.kafka.permit import LeaseError
 from dataflows.kafka.producer import DeliveryError
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
@@ -25,10 +26,12 @@ from heartwheel.signals import STEP_BACK_S
 from session_logic import journal
 from session_logic.lane import NEVER_MS, PAUSE_MS
 from session_logic.restoring import read_lane_state
+from tests.simulation.brokers import Brokers
 from tests.simulation.cluster import Run, World
 from tests.simulation.engine import EPOCH_MS, Database
 from tests.simulation.history import Past, Skip
 from tests.simulation.judge import Judge, letter_of
+from tests.simulation.leases import Leases, SimulatedTime
 from tests.support.fake_kafka import Log, Record, Where
 
 BEGIN_MS = 1_700_000_000_000
@@ -92,7 +95,10 @@ class Simulation:
         )
         topics = dict.fromkeys(self._topics, PARTITIONS)
         topics |= {OUTPUT: LANES, LETTERS: choose([1, 2])}
-        self.world = World(BEGIN_MS, Log(topics), Database(), settings, self.random)
+        self._time = SimulatedTime(lambda: self.world.now_ms, self._wait)
+        self._leases = Leases(settings, seed, self._time)
+        log, database = Log(topics), Database()
+        self.world = World(BEGIN_MS, log, database, settings, self.random, self._leases)
         self.world.carries = self._choose_carried.random() < 0.3
         # Partitions that have a record in every answer, and how long ago it was timestamped.
         choose_busy = random.Random(f"busy {seed}").choice
@@ -113,6 +119,10 @@ class Simulation:
         # By how much our own clock may be wrong.
         self._wrong_ms = self._choose_clock([[], [], [300, 3_000], [3_000, 100_000, 3_600_000]])
         self._latest_ms = 0  # the latest timestamp that is an event's
+        self._aside = random.Random(f"aside {seed}").random
+        self._brokers = Brokers(self.world.log, seed, self._append)
+        idle_ms = self._brokers.choose_idle_ms()
+        self.world.settings = replace(settings, idle_partition_ms=idle_ms)
         self._transactions: list[tuple[Where, list[int], int]] = []  # until when each is open
         self._transactional = random.Random(f"transactions {seed}")
         self._segment_bytes = choose([1, 200, 4_000])
@@ -123,7 +133,8 @@ class Simulation:
         self._lane_ms: dict[int, tuple[int, bool]] = {}
         self.counts: Counter[str] = Counter()
         self.active: Run | None = None
-        self._start(stopped=True)
+        with self._time.instead():
+            self._start(stopped=True)
 
     @property
     def _active(self) -> Run:
@@ -161,16 +172,18 @@ class Simulation:
             self.set_our_clock: 0.5,
             self.suspend: 0.5,
         }
-        with segment_bytes(self._segment_bytes):
+        with segment_bytes(self._segment_bytes), self._time.instead():
             if self.world.settings.max_clock_skew_ms == STRICT_SKEW_MS or self._wrong_ms:
                 self._store_a_dead_letter()
             for _ in range(steps):
+                self._brokers.trouble(self.world.now_ms)
+                self._leases.trouble()
                 self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
         settings = self.world.settings
         judge = Judge(settings, self.world.log, self._history, carries=self.world.carries)
         judge.check(OUTPUT, LETTERS, self.world.now_ms)
-        self.counts += judge.counts
+        self.counts += judge.counts + self._brokers.counts + self._leases.counts
 
     def _store_a_dead_letter(self) -> None:
         """Wait until a snapshot knows the dead letters: then each later one is found again."""
@@ -192,7 +205,7 @@ class Simulation:
             record = Record(time_ms, device.encode(), value, None, self.world.now_ms)
             if self.random.random() < 0.03:
                 record.value = self.random.choice([*BAD_INPUT, None])
-            self._append(where, device, record)
+            self._append(where, record)
 
     def _place(self, device: str) -> tuple[str, int]:
         """Return a topic and partition for an event."""
@@ -218,7 +231,10 @@ class Simulation:
         if self._ahead_ms:
             self._ahead_ms[self._choose_clock(list(self._ahead_ms))] = self._choose_ahead_ms()
 
-    def _append(self, where: tuple[str, int], device: str, record: Record) -> None:
+    def _append(self, where: tuple[str, int], record: Record) -> None:
+        if self._brokers.hold(where, record):
+            return
+        record.appended_ms, device = self.world.now_ms, (record.key or b"").decode()
         if where[0] in self._by_broker:
             record.time_ms = self.world.now_ms + self._ahead_ms[where]
             record.created = False
@@ -238,17 +254,40 @@ class Simulation:
             self.world.log.at(where).append(record)
 
     def hold_up(self) -> None:
-        """Let the end of a session wait behind a transaction, while nothing else is the matter."""
+        """Let the end of a session be there and not come, while nothing else is the matter."""
         device = self._transactional.choice(DEVICES)
         where, session = self._place(device), f"{device}-held-{self.world.now_ms}"
-        self._stalled.clear()
+        self._calm_down()
         self._turns(80)
-        self._append(where, device, self._event("Start", device, session))
+        self._append(where, self._event("Start", device, session))
         self._turns(20)
+        ways = [self._hold_by_transaction, self._hold_by_leader, self._hold_at_a_start]
+        self._transactional.choice(ways)(where, device, session)
+        self._turns(HELD_MS // 100 + 5, 100)
+        self._calm_down()
+
+    def _hold_by_transaction(self, where: Where, device: str, session: str) -> None:
+        """Let the end come behind a transaction."""
         transaction = self.world.log.begin_transaction(where, self._event("End", device, "none"))
         self._transactions.append((where, transaction, self.world.now_ms + HELD_MS))
         self.world.log.at(where).append(self._event("End", device, session))
-        self._turns(HELD_MS // 100 + 5, 100)
+
+    def _hold_by_leader(self, where: Where, device: str, session: str) -> None:
+        """Let another leader take over that does not know of the end, nor of what came before."""
+        self.world.log.at(where).append(self._event("End", device, session))
+        self.world.log.elect(where, 2)
+
+    def _hold_at_a_start(self, where: Where, device: str, session: str) -> None:
+        """Let a run publish the end and be killed; the next one does not get it for a while."""
+        self._stalled["commit",] = self.world.now_ms + HELD_MS
+        self.world.log.at(where).append(self._event("End", device, session))
+        self._turns(20)
+        self._end_run()
+        self._start()
+        if self._transactional.random() < 0.5:
+            self.world.log.elect(where, 2)
+        else:
+            self.world.log.lose_leader(where)
 
     def _event(self, kind: str, device: str, session: str) -> Record:
         value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
@@ -256,10 +295,12 @@ class Simulation:
 
     def _end_transactions(self, now_ms: int) -> None:
         """End the transactions whose time has come, one in four of them by an abort."""
-        for one in [one for one in self._transactions if one[2] <= now_ms]:
+        log = self.world.log
+        due = [one for one in self._transactions if one[2] <= now_ms]
+        for one in [one for one in due if one[0] not in log.leaderless]:
             self._transactions.remove(one)
             commit = self._transactional.random() < 0.75
-            self.world.log.end_transaction(*one[:2], self.world.now_ms, commit=commit)
+            log.end_transaction(*one[:2], self.world.now_ms, commit=commit)
 
     def _stamp(self, device: str) -> int:
         """Return a time about now, or at or beside a moment that matters to the device."""
@@ -369,6 +410,8 @@ class Simulation:
         caught_up = len(lanes) == LANES and all(lane.clock.live for lane in lanes)
         self._drain()
         stopped = self._active.ended and caught_up
+        if self._active.ended:
+            self._leases.release()
         self._end_run()
         self.world.now_ms += self.random.choice([20, 500, 3_000])
         self._start(stopped=stopped)
@@ -379,15 +422,22 @@ class Simulation:
         """Give everything that is not held up a turn with this probability, in any order."""
         try:
             self._go_on(share)
-        except DeliveryError:
+        except (DeliveryError, LeaseError) as error:
+            if isinstance(error, LeaseError):
+                self._leases.check_end(error)
             self.counts["failed runs"] += 1
             self._end_run()
             self._start()
 
+    def _wait(self, for_ms: int) -> None:
+        """Let time pass for all, because one waits; only the leases have threads of their own."""
+        self.world.now_ms += for_ms
+        self._leases.go_on()
+
     def _go_on(self, share: float) -> None:
         active, chance, stalled = self._active, self.random.random, self._stalled
         now_ms = self.world.now_ms
-        self._end_transactions(now_ms)
+        self._go_on_in_kafka(now_ms)
         for process in active.processes:
             if chance() < 0.02:
                 process.topics.look()
@@ -425,11 +475,21 @@ class Simulation:
             if held_ms <= now_ms:
                 take[kind](which)
 
+    def _go_on_in_kafka(self, now_ms: int) -> None:
+        """Let brokers and leases have their turns, and the clients hear of leaders."""
+        self._brokers.go_on(now_ms)
+        self._end_transactions(now_ms)
+        if self._aside() < 0.8:
+            self._leases.go_on()
+        for process in self._active.processes:
+            if self._aside() < 0.3:
+                process.consumer.tell_leaders(*self.world.log.leaderless)
+
     def _deliver(self, channel: tuple[str, int, int]) -> None:
         self._active.deliver(channel, self.random.choice([1, 3, 1_000]))
 
     def _fetch(self, where: tuple[str, int]) -> None:
-        if where in self._busy_ms:
+        if where in self._busy_ms and where not in self.world.log.leaderless:
             self._append_busy(where)
         self._active.process_of[where].consumer.fetch(where, self.random.choice([1, 5, 1_000]))
 
@@ -439,7 +499,7 @@ class Simulation:
         device = f"busy-{'-'.join(map(str, where))}-{offset}"
         value = f'{{"type":"GameEnd","device_id":"{device}","session_id":"s"}}'.encode()
         record = Record(now_ms - self._busy_ms[where], device.encode(), value, None, now_ms)
-        self._append(where, device, record)
+        self._append(where, record)
 
     def _take(self, index: int) -> None:
         producer = self._active.processes[index].producer
@@ -494,11 +554,20 @@ class Simulation:
         ):
             self.world.settings = replace(self.world.settings, **self._some_rules())
             self.counts["runs with other rules"] += 1
-        self.active = Run(self.world)
+        self.active = self._run()
         self.counts["runs with a wrong clock"] += self.world.wall_ahead_ms != 0
         self._stalled.clear()
         self._lane_ms = {state[2]: (state[3], True) for state in database.load("sessions").values()}
         self.counts["runs"] += 1
+
+    def _run(self) -> Run:
+        """Return a run, once it has the lease: a supervisor starts it until then."""
+        while True:
+            try:
+                return Run(self.world)
+            except LeaseError as error:
+                self._leases.check_end(error)
+                self.world.now_ms += 1_000
 
     def _change_topics(self, *, stopped: bool) -> None:
         """Let a topic join; once a run that had caught up was stopped, one may leave as well."""
@@ -526,13 +595,20 @@ class Simulation:
                 {where: p.consumer.reading for where, p in active.process_of.items()},
                 active.told_ms(),
                 self.world.settings.rules(),
+                self.world.settings.idle_partition_ms,
             )
         )
+
+    def _calm_down(self) -> None:
+        """Hold nothing up, and let all brokers be there."""
+        self._stalled.clear()
+        self._brokers.settle()
+        self._leases.settle()
 
     def _drain(self) -> None:
         """Stop the sources and wait for the end."""
         active = self._active
-        self._stalled.clear()
+        self._calm_down()
         for process in active.processes:
             process.stop.set()
         for _ in range(2_000):
@@ -550,7 +626,7 @@ class Simulation:
         self._finishing = True
         if self.world.settings.input_topics != self._topics:
             self.stop()
-        self._stalled.clear()
+        self._calm_down()
         settings = self.world.settings
         for process in self._active.processes:
             process.topics.look()

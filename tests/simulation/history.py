@@ -21,11 +21,20 @@ class Past(Struct):
     readings: dict[Where, Reading]
     told_ms: list[tuple[int, int]]
     rules: Rules
+    idle_ms: int = 0
 
     def clock_ms(self, at_ms: int) -> int:
         """Return the latest time that the clock of the run had told by a moment."""
         told = bisect_right(self.told_ms, at_ms, key=itemgetter(0))
         return self.told_ms[told - 1][1] if told else NEVER_MS
+
+    def may_leave(self, where: Where, by_ms: int) -> bool:
+        """Say whether lanes may have gone on without a partition that has had no leader.
+
+        They may once that has been known for the idle time, until they have heard of it again.
+        """
+        times = self.readings[where].leaderless_ms[where]
+        return self.idle_ms > 0 and any(ms + self.idle_ms < by_ms for ms, *_ in times)
 
     def given_ms(self, record: RecordId) -> int | None:
         """Return the time by the clock at which a source was given a record; None if it was not."""

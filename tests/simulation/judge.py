@@ -11,7 +11,6 @@ from itertools import chain, pairwise
 
 from msgspec import UNSET
 
-from dataflows.kafka.partition import REPORT_MS
 from dataflows.messages import RecordId
 from dataflows.settings import Settings
 from session_logic.clock import END_VALID_MS
@@ -343,10 +342,12 @@ class Judge:
                     for begin, end in reading.doubts
                     if end > record.appended_ms and begin >= assigned_ms
                 ]
-                held_ms = reading.held_ms[where]
-                sure_ms += [ms + REPORT_MS for ms in held_ms if ms >= record.appended_ms]
+                told_ms = reading.unsure_ms[where]
+                sure_ms += [by_ms for ms, by_ms in told_ms if ms >= record.appended_ms]
                 given_ms = reading.given_ms.get((where, offset), past.ended_ms)
                 sure_until_ms = past.clock_ms(min([given_ms, *sure_ms])) + END_VALID_MS
+                if past.may_leave(where, given_ms):
+                    sure_until_ms = past.clock_ms(past.ended_ms)
                 limit_ms = max(limit_ms, min(past.clock_ms(past.ended_ms), sure_until_ms))
         return limit_ms
 

@@ -5,14 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_LOG_APPEND_TIME, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaException,
+    TopicPartition,
+)
 
 from dataflows import decode
-from dataflows.kafka import consumer, sink, source
+from dataflows.kafka import consumer, lease, permit, reader, sink, source
 from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.letter_queue import LetterQueue
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from dataflows.kafka.partition import InputPartition
+from dataflows.kafka.producer import SharedProducer
 from session_logic import clock, lane, table, transitions
 from session_logic.errors import HeartwheelError
 from session_logic.output import OutputBatch
@@ -41,7 +47,8 @@ def test_random_histories_of_the_whole_flow_match_the_model(first: int, count: i
     assert counts["runs"] > 4 * count
     rare = ("raced facts", "skipped heartbeats", "missed heartbeats", "failed runs",
             "dead letters by the clock", "reordered devices", "clock set back",
-            "clock set forward", "runs with other topics", "runs with other rules")  # fmt: skip
+            "clock set forward", "runs with other topics", "runs with other rules",
+            "leaders moved", "coordinators moved")  # fmt: skip
     assert all(counts[name] for name in rare), counts
 
 
@@ -258,6 +265,60 @@ def judge_by_this_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink.KafkaSink, "published_ms", lambda _: 0)
 
 
+def believe_a_leader_that_has_just_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take its high watermark for the end, though an earlier answer told of more."""
+    monkeypatch.setattr(InputPartition, "_is_early", lambda *_: False)
+
+
+def begin_at_the_end_of_a_leader_that_knows_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask at a start for no end, so that the first answer tells it."""
+    monkeypatch.setattr(consumer.SharedConsumer, "_end", lambda *_: 0)
+
+
+def read_output_to_any_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the end that a new leader announces for that of all that has been written."""
+
+    def note_end(self: reader.ReadToEnd, partition: int, offset: int) -> None:
+        self.ends[partition] = offset
+
+    monkeypatch.setattr(reader.ReadToEnd, "_note_end", note_end)
+
+
+def go_on_without_a_partition_that_is_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a partition without a leader, whatever an earlier run has read of it."""
+
+    def may_be_left(self: InputPartition, now_ms: int) -> bool:
+        since_ms = self.leaderless_ms
+        return self.idle_ms > 0 and since_ms is not None and now_ms - since_ms >= self.idle_ms
+
+    monkeypatch.setattr(InputPartition, "may_be_left", may_be_left)
+
+
+def write_by_a_lease_of_any_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look only at whether there has been a renewal."""
+    monkeypatch.setattr(permit.WritePermit, "valid", property(lambda self: self._given))
+
+
+def renew_with_a_producer_that_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin the next transaction after one that was not answered."""
+    turn = lease.Lease._turn
+
+    def stubborn(self: lease.Lease) -> None:
+        producer = self._producer
+        try:
+            turn(self)
+        except KafkaException:
+            self._producer = producer
+            raise
+
+    monkeypatch.setattr(lease.Lease, "_turn", stubborn)
+
+
+def send_what_has_lapsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is enqueued when the lease is over."""
+    monkeypatch.setattr(SharedProducer, "give_up", lambda _: None)
+
+
 FAULTS = [
     mistake_who_set_the_timestamp,
     drop_journal_row,
@@ -273,6 +334,7 @@ FAULTS = [
     wait_for_an_answer_without_records,
     take_an_announced_end_for_the_end,
     swap_two_records,
+    renew_with_a_producer_that_has_failed,
 ]
 # Found only after hundreds of histories.
 RARE_FAULTS = [
@@ -286,6 +348,11 @@ RARE_FAULTS = [
     forget_the_position_of_an_added_partition,
     believe_in_an_end_before_an_open_transaction,
     decide_by_the_clock_again,
+    believe_a_leader_that_has_just_taken_over,
+    begin_at_the_end_of_a_leader_that_knows_less,
+    go_on_without_a_partition_that_is_unread,
+    read_output_to_any_end,
+    write_by_a_lease_of_any_age,
 ]
 
 

@@ -1,7 +1,13 @@
 """Kafka in memory, slow on purpose: what source, sink and tails call of their clients.
 
 Nothing moves by itself: the simulation says when a record is taken in, fetched or acknowledged,
-when a transaction begins and ends, and what retention or compaction takes away.
+when a transaction begins and ends, what retention or compaction takes away, and which partition
+has no leader, or one that has just taken over.
+
+Such a leader has every record, but its high watermark is the one that it was told last. It stays
+there until the leader has heard from the other replicas, and then has come to all that was
+committed. Meanwhile a fetch brings nothing from behind it, an end of the log is refused (KIP-207),
+and no record is acknowledged.
 """
 
 import json
@@ -24,12 +30,16 @@ from confluent_kafka import (
 from msgspec import Struct
 
 from dataflows.kafka.end_of_input import PAUSE_MS
+from dataflows.kafka.partition import REPORT_MS
 
 Where = tuple[str, int]
 UNKNOWN_OFFSET = -1001
 EOF = KafkaError(KafkaError._PARTITION_EOF)
 FATAL = KafkaError(KafkaError._FATAL, "a record was refused", fatal=True)
+PURGED = KafkaError(KafkaError._PURGE_QUEUE)
 AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+NO_LEADER = KafkaError(KafkaError.LEADER_NOT_AVAILABLE)
+NOT_YET = KafkaError(KafkaError.OFFSET_NOT_AVAILABLE)
 
 
 class Record(Struct):
@@ -58,6 +68,10 @@ class Log:
         # What is in the open transactions of a partition, in the order in which they began.
         self._open: defaultdict[Where, list[list[int]]] = defaultdict(list)
         self.ids: dict[str, str] = {}
+        self.leaderless: set[Where] = set()
+        self.after_ask: Callable[[Where], None] = lambda _: None
+        # The high watermark of a leader that has not heard from the other replicas yet.
+        self._early: dict[Where, int] = {}
         self._made = 0
         self.cluster_id = "cluster-1"
         for name, count in partitions.items():
@@ -92,9 +106,44 @@ class Log:
                 self.at(where)[offset].hidden = True
         self.at(where).append(Record(now_ms, None, None, None, now_ms, hidden=True))
 
+    def high(self, where: Where) -> int:
+        """Return the high watermark, as the leader knows it."""
+        return min(len(self.at(where)), self._early.get(where, len(self.at(where))))
+
     def stable(self, where: Where) -> int:
         """Return where a partition ends for those who read only what is committed."""
-        return min([len(self.at(where)), *(offsets[0] for offsets in self._open[where])])
+        return min([self.high(where), *(offsets[0] for offsets in self._open[where])])
+
+    def lose_leader(self, where: Where) -> None:
+        """Let a partition have no leader."""
+        self.leaderless.add(where)
+
+    def elect(self, where: Where, missing: int) -> None:
+        """Let a leader take over, whose high watermark lacks so many of the records."""
+        self.leaderless.discard(where)
+        self._early[where] = max(self.low[where], len(self.at(where)) - missing)
+
+    def settle(self, where: Where) -> None:
+        """Let a partition have a leader that has heard from the other replicas."""
+        self.leaderless.discard(where)
+        self._early.pop(where, None)
+
+    def takes_in(self, where: Where) -> bool:
+        """Say whether a record would be acknowledged."""
+        return where not in self.leaderless and where not in self._early
+
+    def ask_end(self, where: Where) -> int:
+        """Return where a partition ends; who is refused and asks again has waited for long enough.
+
+        Raises KafkaException while it has no leader, or one that does not know it yet.
+        """
+        if self.takes_in(where):
+            end = len(self.at(where))
+            self.after_ask(where)
+            return end
+        error = NO_LEADER if where in self.leaderless else NOT_YET
+        self.settle(where)
+        raise KafkaException(error)
 
     def expire(self, where: Where, low: int) -> None:
         """Take away what is before an offset, as retention does."""
@@ -182,6 +231,7 @@ class Producer:
         self._random = choice
         self._now_ms = now_ms
         self._failed = False
+        self.on_produce: Callable[[], None] = lambda: None
         self._limit = choice.choice([3, 40, 100_000])
         self.flying: dict[Where, deque[tuple[Record, Callable[..., None] | None]]] = {}
         self._reports: deque[Callable[[], None]] = deque()
@@ -202,6 +252,7 @@ class Producer:
     ) -> None:
         if self._failed:
             raise KafkaException(FATAL)
+        self.on_produce()
         queue = self.flying.setdefault((topic, partition), deque())
         if len(queue) >= self._limit:
             raise BufferError
@@ -211,6 +262,8 @@ class Producer:
     def take(self, where: Where, count: int) -> None:
         """Put the first records that are on their way to a partition into the log."""
         queue, log = self.flying[where], self._log.at(where)
+        if not self._log.takes_in(where):
+            return
         for _ in range(min(count, len(queue))):
             record, on_delivery = queue.popleft()
             record.appended_ms = self._now_ms()
@@ -229,6 +282,17 @@ class Producer:
                     self._reports.append(lambda f=on_delivery, m=message: f(FATAL, m))
         self.flying = {}
 
+    def purge(self, *, blocking: bool) -> None:
+        """Give up what is on its way, but for what has been sent already."""
+        assert not blocking
+        for where, queue in self.flying.items():
+            self.take(where, self._random.choice([0, 0, len(queue) // 2]))
+            for _, on_delivery in queue:
+                if on_delivery is not None:
+                    message = Message(where, -1, None)
+                    self._reports.append(lambda f=on_delivery, m=message: f(PURGED, m))
+        self.flying = {}
+
     def __len__(self) -> int:
         return sum(map(len, self.flying.values())) + len(self._reports)
 
@@ -242,6 +306,7 @@ class Producer:
 
     def _take_all(self) -> None:
         for where, queue in self.flying.items():
+            self._log.settle(where)
             self.take(where, len(queue))
 
     def flush(self, timeout: float) -> int:
@@ -270,13 +335,22 @@ class Reading:
         self.given_ms: dict[tuple[Where, int], int] = {}
         self.given_clock_ms: dict[tuple[Where, int], int] = {}  # by the clock, before it was set
         self.doubts: list[tuple[int, int]] = []  # (last it was sure, first it may be again)
-        # When it was told that a partition has more than it is given.
-        self.held_ms: defaultdict[Where, list[int]] = defaultdict(list)
+        # When it was told that a partition may have more than it is given, and when it noticed.
+        self.unsure_ms: defaultdict[Where, list[tuple[int, int]]] = defaultdict(list)
+        # Since when it has been told that a partition has no leader, and until when.
+        self.leaderless_ms: defaultdict[Where, list[list[int]]] = defaultdict(list)
         self._polled_ms: int | None = None
 
-    def note_held(self, where: Where, now_ms: int) -> None:
-        """Note an answer that tells of an open transaction."""
-        self.held_ms[where].append(now_ms)
+    def note_leaderless(self, leaderless: set[Where], now_ms: int) -> None:
+        """Note a word of which partitions have no leader."""
+        for where, times in self.leaderless_ms.items():
+            if where not in leaderless and len(times[-1]) == 1:
+                times[-1].append(now_ms)
+        for where in leaderless:
+            times = self.leaderless_ms[where]
+            if not times or len(times[-1]) > 1:
+                times.append([now_ms])
+                self.unsure_ms[where].append((now_ms, now_ms))
 
     def note(self, messages: list[Message], now_ms: int) -> None:
         """Note a poll and what it gave."""
@@ -304,10 +378,12 @@ class Consumer:
         self.reading = Reading(clock_ms or now_ms)
         self.next: dict[Where, int] = {}
         self.high: dict[Where, int] = {}
+        self._highest: defaultdict[Where, int] = defaultdict(int)  # that it knows to have been
         self._end_told: dict[Where, int] = {}
         self._queue: deque[Message] = deque()
         self.options: dict[str, Any] = {}
-        self._statistics: deque[str] = deque()
+        # What the client says of itself, and which partitions have no leader.
+        self._statistics: deque[tuple[str, set[Where]]] = deque()
         self.committed: dict[Where, int] = {}
         self._commits: deque[list[TopicPartition]] = deque()
         self.commit_error: KafkaError | None = None
@@ -326,8 +402,10 @@ class Consumer:
         self, part: TopicPartition, timeout: float = 0, *, cached: bool = False
     ) -> tuple[int, int]:
         where = part.topic, part.partition
-        high = self.high.get(where, UNKNOWN_OFFSET) if cached else len(self._log.at(where))
-        return self._log.low[where], high
+        if cached:
+            return self._log.low[where], self.high.get(where, UNKNOWN_OFFSET)
+        self._highest[where] = max(self._highest[where], end := self._log.ask_end(where))
+        return self._log.low[where], end
 
     def incremental_assign(self, parts: list[TopicPartition]) -> None:
         for part in parts:
@@ -350,16 +428,19 @@ class Consumer:
 
     def fetch(self, where: Where, count: int) -> None:
         """Bring an answer: some records of a partition, or the word that its end is there."""
-        if where not in self.next:
+        if where not in self.next or where in self._log.leaderless:
             return
         log, low = self._log.at(where), self._log.low[where]
         offset = low if self.next[where] == OFFSET_BEGINNING else self.next[where]
         if not low <= offset <= len(log):
             self.fail(where, KafkaError._AUTO_OFFSET_RESET)
             return
-        self.high[where], stable = len(log), self._log.stable(where)
-        if stable < len(log):
-            self.reading.note_held(where, self._now_ms())
+        high, stable = self._log.high(where), self._log.stable(where)
+        if stable < max(high, self._highest[where]):
+            # An open transaction, or a leader that knows less than the one before it has told.
+            told_ms = self._now_ms()
+            self.reading.unsure_ms[where].append((told_ms, told_ms + REPORT_MS))
+        self.high[where], self._highest[where] = high, max(high, self._highest[where])
         if offset == stable and self._end_told.get(where) != offset:
             self._end_told[where] = offset
             self._queue.append(Message(where, offset, None, EOF))
@@ -380,7 +461,7 @@ class Consumer:
     def tell_silence(self, for_ms: int) -> None:
         """Tell in the statistics that the broker has sent nothing for so long."""
         broker = {"rxidle": for_ms * 1000, "toppars": {"t-0": {}}}
-        self._statistics.append(json.dumps({"brokers": {"b": broker}}))
+        self._statistics.append((json.dumps({"brokers": {"b": broker}}), set()))
 
     def tell_leaders(self, *leaderless: Where) -> None:
         """Tell in the statistics which partitions have no leader."""
@@ -388,7 +469,7 @@ class Consumer:
         for topic, number in leaderless:
             partitions = topics.setdefault(topic, {"partitions": {}})["partitions"]
             partitions[str(number)] = {"leader": -1}
-        self._statistics.append(json.dumps({"brokers": {}, "topics": topics}))
+        self._statistics.append((json.dumps({"brokers": {}, "topics": topics}), set(leaderless)))
 
     def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> None:
         self.committed |= {(part.topic, part.partition): part.offset for part in offsets}
@@ -403,8 +484,11 @@ class Consumer:
         if timeout:  # the caller waits
             for where in list(self.next):
                 self.fetch(where, 1_000_000)
+                self._log.settle(where)
         while self._statistics:
-            self.options["stats_cb"](self._statistics.popleft())
+            statistics, leaderless = self._statistics.popleft()
+            self.options["stats_cb"](statistics)
+            self.reading.note_leaderless(leaderless, self._now_ms())
         messages = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
         self.reading.note(messages, self._now_ms())
         return messages

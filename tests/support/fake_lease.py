@@ -92,6 +92,14 @@ class LeaseBroker:
             outcome = planned.popleft()
             raise KafkaException(outcome) if isinstance(outcome, KafkaError) else outcome
 
+    def take(self, who: "LeaseProducer") -> None:
+        """Commit what a producer has sent."""
+        self.committed = who.offset
+        self.commits += 1
+
+    def leave_open(self, who: "LeaseProducer") -> None:
+        """Know of a commit that was not answered."""
+
     def consumer(self, _options: dict[str, Any]) -> Any:
         """Make a consumer of this broker."""
         return LeaseConsumer(self)
@@ -124,7 +132,7 @@ class LeaseProducer:
 
     def __init__(self, broker: LeaseBroker) -> None:
         self._broker = broker
-        self._offset = NOTHING
+        self.offset = NOTHING
         self._unfinished = ""  # the call that timed out
         self._state = "new"
         self._fatal: KafkaError | None = None
@@ -163,15 +171,18 @@ class LeaseProducer:
         self, offsets: list[TopicPartition], _group: object, _timeout: float
     ) -> None:
         self._call("send_offsets_to_transaction", "open")
-        (self._offset,) = offsets
+        (self.offset,) = offsets
 
     def commit_transaction(self, _timeout: float) -> None:
-        self._call("commit_transaction", "open", resumable=True)
+        try:
+            self._call("commit_transaction", "open", resumable=True)
+        except KafkaException:
+            self._broker.leave_open(self)
+            raise
         if self._broker.newest is not self:
             self._fatal = FENCED
             raise KafkaException(FENCED)
-        self._broker.committed = self._offset
-        self._broker.commits += 1
+        self._broker.take(self)
         self._state = "ready"
 
     def abort_transaction(self, _timeout: float) -> None:

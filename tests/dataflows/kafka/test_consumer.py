@@ -14,7 +14,7 @@ from dataflows.kafka.consumer import (
     SharedConsumer,
 )
 from dataflows.kafka.end_of_input import PAUSE_MS, EndOfInput
-from dataflows.kafka.partition import REPORT_MS, InputPartition
+from dataflows.kafka.partition import REPORT_MS, TAKE_OVER_MS, InputPartition
 from dataflows.kafka.source_errors import SourceError
 from session_logic.journal import JournalRow
 from tests.support.clocks import T
@@ -208,6 +208,80 @@ def test_transaction_that_opens_at_a_known_end_ends_it() -> None:
     reading.fetch(0)
     reading.poll()
     assert reading.ends() == {EndOfInput.REACHED}
+
+
+def taken_over() -> Reading:
+    """Return a partition at its end, whose new leader lacks a record in what it knows."""
+    reading = Reading()
+    reading.append(0, T, T)
+    reading.fetch(0)
+    reading.poll()
+    reading.reach_ends()
+    reading.log.elect(("in", 0), 1)
+    reading.append(0, T)
+    return reading
+
+
+def test_leader_that_has_just_taken_over_knows_no_end() -> None:
+    """Its high watermark is from before: what was committed since then is still to come."""
+    reading = taken_over()
+    reached_ms = reading.clock.now
+    for _ in range(3):
+        reading.fetch(0)
+        reading.poll(REPORT_MS)
+    assert reading.ends() == {EndOfInput.PASSED}
+    assert reading.parts[0].end_as_of(reading.clock.now) == reached_ms
+    reading.log.settle(("in", 0))
+    for _ in range(3):
+        reading.fetch(0)
+        reading.poll(REPORT_MS)
+    assert offsets(reading.parts[0]) == [2]
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_end_that_a_leader_announces_too_early_is_none() -> None:
+    """The one before it has told of more, which has not come."""
+    reading = Reading()
+    reading.append(0, T, T, T)
+    reading.kafka.fetch(("in", 0), 1)
+    reading.poll()
+    reading.log.elect(("in", 0), 2)
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.log.settle(("in", 0))
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_log_that_was_cut_has_an_end_again() -> None:
+    """A leader that goes on telling less than was known does not know more."""
+    reading = Reading()
+    reading.append(0, T, T, T)
+    reading.kafka.fetch(("in", 0), 1)
+    reading.poll()
+    del reading.log.at(("in", 0))[1:]
+    for _ in range(TAKE_OVER_MS // REPORT_MS):
+        reading.fetch(0)
+        reading.poll(REPORT_MS)
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    for _ in range(4):
+        reading.poll(REPORT_MS)
+        reading.fetch(0)
+    assert reading.ends() == {EndOfInput.REACHED}
+
+
+def test_start_reads_to_the_end_that_there_is_before_time_passes() -> None:
+    """An earlier run may have acted on what a leader that has just taken over does not know."""
+    fake = FakeInput()
+    fake.append(0, T, T, T)
+    consumer = fake.shared()
+    part = consumer.assign("in", 0, 1)
+    fake.log.elect(("in", 0), 2)
+    fake.fetch(0)
+    consumer.poll()
+    assert part.end is EndOfInput.UNKNOWN
 
 
 def test_retention_behind_markers_stops_nothing() -> None:
@@ -418,7 +492,7 @@ def test_partition_that_is_added_while_others_are_polled_disturbs_nothing() -> N
     watermarks = reading.kafka.get_watermark_offsets
 
     def assigning(*arguments: Any, **options: Any) -> tuple[int, int]:
-        if len(reading.parts) < 40:
+        if options.get("cached") and len(reading.parts) < 40:
             reading.parts.append(reading.consumer.assign("in", len(reading.parts) % 3, 0))
         return watermarks(*arguments, **options)
 

@@ -160,7 +160,7 @@ def test_goal_from_before_an_invalidation_does_not_count() -> None:
     """One of a partition that is fetched again is gone, one of what may be old says nothing."""
     part = caught_up_partition()
     add(part, T)
-    part.note_answer(15, T + 1)
+    part.note_answer(13, T + 1)
     part.invalidate_end(T)
     part.refetch()
     assert not part.goals

@@ -93,6 +93,24 @@ def test_record_that_was_compacted_away_is_known_by_a_later_one(resume: Resume) 
     assert decoded(resume.sent[0]) == [beat(2, DEVICES[0])]
 
 
+def test_end_that_a_broker_tells_which_has_just_taken_over_is_not_the_end(
+    resume: Resume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it does not know yet would be sent again."""
+    sent = batch(active(DEVICES[0]), beat(1, DEVICES[0]))
+    resume.append(0, *sent.values)
+    assign = resume.kafka.assign
+
+    def late(parts: list[TopicPartition]) -> None:
+        resume.log.elect(("out", 0), 1)
+        assign(parts)
+
+    monkeypatch.setattr(resume.kafka, "assign", late)
+    resume.resume(0, 0, sent)
+    resume.reconciliation.reconcile()
+    assert resume.sent[0].values == []
+
+
 def test_store_without_an_offset_begins_at_the_end(resume: Resume) -> None:
     """A migrated lane knows that nothing of it is under way."""
     resume.append(0, *batch(active(DEVICES[0])).values)
