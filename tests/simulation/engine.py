@@ -58,6 +58,12 @@ class Database:
             for epoch in [epoch for epoch in found if epoch >= self.front]:
                 del found[epoch]
 
+    def replace(self, values: dict[tuple[str, str], Any]) -> None:
+        """Have these values, by step and key, and no others."""
+        self.snaps.clear()
+        for name, value in values.items():
+            self.snaps[name][self.front - 1] = pickle.dumps(value)
+
     def load(self, step: str) -> dict[str, Any]:
         """Return the newest snapshot of each key of a step before the resume epoch."""
         loaded = {}

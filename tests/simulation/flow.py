@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from dataflows.formats import read_position
 from dataflows.kafka.permit import LeaseError
 from dataflows.kafka.producer import DeliveryError
+from dataflows.kafka.reconcile import ReconcileError
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
 from heartwheel.fleet import BAD_INPUT
@@ -32,6 +33,7 @@ from tests.simulation.engine import EPOCH_MS, Database
 from tests.simulation.history import Past, Skip
 from tests.simulation.judge import Judge, letter_of
 from tests.simulation.leases import Leases, SimulatedTime
+from tests.simulation.losses import Losses
 from tests.support.fake_kafka import Log, Record, Where
 
 BEGIN_MS = 1_700_000_000_000
@@ -120,6 +122,7 @@ class Simulation:
         self._wrong_ms = self._choose_clock([[], [], [300, 3_000], [3_000, 100_000, 3_600_000]])
         self._latest_ms = 0  # the latest timestamp that is an event's
         self._aside = random.Random(f"aside {seed}").random
+        self._ways = random.Random(f"ways {seed}")
         self._brokers = Brokers(self.world.log, seed, self._append)
         idle_ms = self._brokers.choose_idle_ms()
         self.world.settings = replace(settings, idle_partition_ms=idle_ms)
@@ -127,6 +130,7 @@ class Simulation:
         self._transactional = random.Random(f"transactions {seed}")
         self._segment_bytes = choose([1, 200, 4_000])
         self._stalled: defaultdict[object, int] = defaultdict(int)
+        self._losses = Losses(self.world, seed)
         self._starts: set[tuple[str, str, int]] = set()
         self._seen: dict[str, Seen] = {}
         self._history = self.world.history
@@ -175,15 +179,21 @@ class Simulation:
         with segment_bytes(self._segment_bytes), self._time.instead():
             if self.world.settings.max_clock_skew_ms == STRICT_SKEW_MS or self._wrong_ms:
                 self._store_a_dead_letter()
-            for _ in range(steps):
+            for step in range(steps):
                 self._brokers.trouble(self.world.now_ms)
                 self._leases.trouble()
+                self.take_over()
+                if step == self._losses.step:
+                    self._calm_down()
+                    self._turns(80)
+                    self.stop(self._lose)
                 self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
         settings = self.world.settings
         judge = Judge(settings, self.world.log, self._history, carries=self.world.carries)
         judge.check(OUTPUT, LETTERS, self.world.now_ms)
         self.counts += judge.counts + self._brokers.counts + self._leases.counts
+        self.counts += self._losses.counts
 
     def _store_a_dead_letter(self) -> None:
         """Wait until a snapshot knows the dead letters: then each later one is found again."""
@@ -254,20 +264,26 @@ class Simulation:
             self.world.log.at(where).append(record)
 
     def hold_up(self) -> None:
-        """Let the end of a session be there and not come, while nothing else is the matter."""
-        device = self._transactional.choice(DEVICES)
+        """Let the end of a session wait behind a transaction, while nothing else is the matter."""
+        self._hold(self._transactional, self._hold_by_transaction)
+
+    def take_over(self) -> None:
+        """Let the end of a session be where a leader does not know of it, or is none."""
+        if self._ways.random() < 0.004:
+            self._hold(self._ways, self._ways.choice([self._hold_by_leader, self._hold_at_a_start]))
+
+    def _hold(self, choice: random.Random, hold: Callable[[Where, str, str], None]) -> None:
+        device = choice.choice(DEVICES)
         where, session = self._place(device), f"{device}-held-{self.world.now_ms}"
         self._calm_down()
         self._turns(80)
         self._append(where, self._event("Start", device, session))
         self._turns(20)
-        ways = [self._hold_by_transaction, self._hold_by_leader, self._hold_at_a_start]
-        self._transactional.choice(ways)(where, device, session)
+        hold(where, device, session)
         self._turns(HELD_MS // 100 + 5, 100)
         self._calm_down()
 
     def _hold_by_transaction(self, where: Where, device: str, session: str) -> None:
-        """Let the end come behind a transaction."""
         transaction = self.world.log.begin_transaction(where, self._event("End", device, "none"))
         self._transactions.append((where, transaction, self.world.now_ms + HELD_MS))
         self.world.log.at(where).append(self._event("End", device, session))
@@ -284,7 +300,7 @@ class Simulation:
         self._turns(20)
         self._end_run()
         self._start()
-        if self._transactional.random() < 0.5:
+        if self._ways.random() < 0.5:
             self.world.log.elect(where, 2)
         else:
             self.world.log.lose_leader(where)
@@ -403,8 +419,26 @@ class Simulation:
         """Let Kafka refuse what is on its way; the run ends of it."""
         self.random.choice(self._active.processes).producer.fail()
 
-    def stop(self) -> None:
-        """Stop cleanly and start again."""
+    def _lose(self) -> bool:
+        """Let topics lose something, or get what is not theirs; then let a start be refused.
+
+        Says whether no run was there in between.
+        """
+        self.events()
+        self._end_transactions(max((one[2] for one in self._transactions), default=0))
+        if not self._losses.befall():
+            return True
+        self._start()
+        try:
+            self._turns(400)
+        except ReconcileError:
+            self._end_run()
+            self._losses.skip("is not Heartwheel's")
+            return False
+        raise AssertionError("a record of somebody else is taken for one of ours")
+
+    def stop(self, between: Callable[[], bool] = lambda: True) -> None:
+        """Stop cleanly and start again; between is for what happens if all had been read."""
         lanes = [logic._lane for logic in self._lane_logics()]
         # Else what a crashed run has read may still be to be read again.
         caught_up = len(lanes) == LANES and all(lane.clock.live for lane in lanes)
@@ -414,7 +448,7 @@ class Simulation:
             self._leases.release()
         self._end_run()
         self.world.now_ms += self.random.choice([20, 500, 3_000])
-        self._start(stopped=stopped)
+        self._start(stopped=stopped and between())
 
     # How it goes on.
 
@@ -586,7 +620,8 @@ class Simulation:
         active.crash()
         if DEAD_LETTER_KEY not in self.world.database.load("sink"):
             # The very first letters: a run that has no snapshot of them sends them again.
-            records = chain(*self.world.log.topics[LETTERS])
+            written = self.world.log.written.items()
+            records = chain(*(some for where, some in written if where[0] == LETTERS))
             self._history.doubled_letters += Counter({letter_of(record) for record in records})
         self._history.pasts.append(
             Past(

@@ -10,7 +10,7 @@ process that only follows.
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from unittest.mock import patch
 from uuid import uuid4
@@ -72,13 +72,14 @@ class SimulatedTime:
 
     @contextmanager
     def instead(self) -> Iterator[None]:
-        """Let the product have this time meanwhile."""
+        """Let the product have this time meanwhile, and no thread that watches it."""
+        silent = {"announced": lambda _: nullcontext()}
         with (
-            patch.multiple(lease, time=self, boot_time_s=self.boot_time_s),
+            patch.multiple(lease, time=self, boot_time_s=self.boot_time_s, **silent),
             patch.multiple(permit, time=self, boot_time_s=self.boot_time_s),
             patch.object(followed_lease, "boot_time_s", self.boot_time_s),
             patch.object(lease_record, "time", self),
-            patch.object(patience, "time", self),
+            patch.multiple(patience, time=self, **silent),
             patch.object(producer, "discard_unsent", lambda: None),
         ):
             yield

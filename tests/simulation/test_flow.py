@@ -13,17 +13,21 @@ from confluent_kafka import (
 )
 
 from dataflows import decode
-from dataflows.kafka import consumer, lease, permit, reader, sink, source
+from dataflows.kafka import consumer, lease, permit, reader, reconcile, sink, source
 from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.letter_queue import LetterQueue
+from dataflows.kafka.letter_topic import LetterTopic
 from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
 from dataflows.kafka.partition import InputPartition
-from dataflows.kafka.producer import SharedProducer
+from dataflows.kafka.reconcile import ReconcileError
+from heartwheel.store import skip, start
+from heartwheel.store.offsets import StoredOffsets
 from session_logic import clock, lane, table, transitions
 from session_logic.errors import HeartwheelError
 from session_logic.output import OutputBatch
 from tests.simulation import engine
 from tests.simulation.flow import PARTITIONS, simulate
+from tests.support.output_records import active
 
 HISTORIES = 1_000
 # A fault must be found in fewer histories than this.
@@ -48,7 +52,8 @@ def test_random_histories_of_the_whole_flow_match_the_model(first: int, count: i
     rare = ("raced facts", "skipped heartbeats", "missed heartbeats", "failed runs",
             "dead letters by the clock", "reordered devices", "clock set back",
             "clock set forward", "runs with other topics", "runs with other rules",
-            "leaders moved", "coordinators moved")  # fmt: skip
+            "leaders moved", "coordinators moved", "wrong stores", "strays", "letters lost",
+            "input expired", "output cut")  # fmt: skip
     assert all(counts[name] for name in rare), counts
 
 
@@ -314,9 +319,52 @@ def renew_with_a_producer_that_has_failed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(lease.Lease, "_turn", stubborn)
 
 
-def send_what_has_lapsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what is enqueued when the lease is over."""
-    monkeypatch.setattr(SharedProducer, "give_up", lambda _: None)
+def take_any_store_for_the_one_that_has_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a start not compare the sign of the output topic with the store."""
+    monkeypatch.setattr(start.StartCheck, "_of_owner", lambda _: iter(()))
+
+
+def take_a_stray_record_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe that each record of the output is of this store."""
+    own = reconcile.output_event
+    monkeypatch.setattr(reconcile, "output_event", lambda *of: own(*of) or active("anybody"))
+
+
+def begin_behind_a_gap_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a start not compare what it has read with what is there."""
+    monkeypatch.setattr(StoredOffsets, "input_gaps", lambda *_: [])
+
+
+def begin_behind_a_gap_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a start not compare what it has written with what is there."""
+    monkeypatch.setattr(StoredOffsets, "output_gaps", lambda *_: [])
+
+
+def refuse_a_start_without_the_letters_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run stop where the dead-letter topic has expired or was made anew."""
+
+    def refuse(_self: LetterTopic, *where: int) -> None:
+        raise ReconcileError(f"no dead letters from {where} on")
+
+    monkeypatch.setattr(LetterTopic, "_warn_of_gap", refuse)
+
+
+def forget_the_sessions_in_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin anew behind what is lost."""
+    apply = skip.Skipping.apply
+
+    def careless(self: skip.Skipping, skips: list[skip.Skip]) -> None:
+        for part in self._recovery.parts:
+            part.db.execute("DELETE FROM snaps WHERE step_id = 'heartwheel.sessions'")
+            part.db.execute("DELETE FROM snaps WHERE step_id = 'heartwheel.store'")
+        apply(self, skips)
+
+    monkeypatch.setattr(skip.Skipping, "apply", careless)
+
+
+def note_no_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no trace in the store of what was accepted as lost."""
+    monkeypatch.setattr(skip, "note_down", lambda *_: None)
 
 
 FAULTS = [
@@ -332,12 +380,15 @@ FAULTS = [
     trust_an_end_for_a_minute,
     judge_ends_by_timestamps,
     wait_for_an_answer_without_records,
-    take_an_announced_end_for_the_end,
     swap_two_records,
     renew_with_a_producer_that_has_failed,
+    take_a_stray_record_for_its_own,
+    forget_the_sessions_in_a_skip,
+    note_no_skip,
 ]
 # Found only after hundreds of histories.
 RARE_FAULTS = [
+    take_an_announced_end_for_the_end,
     judge_by_this_clock_alone,
     store_no_waiting_letters,
     begin_an_added_partition_at_its_end,
@@ -353,6 +404,10 @@ RARE_FAULTS = [
     go_on_without_a_partition_that_is_unread,
     read_output_to_any_end,
     write_by_a_lease_of_any_age,
+    take_any_store_for_the_one_that_has_written,
+    begin_behind_a_gap_of_the_input,
+    begin_behind_a_gap_of_the_output,
+    refuse_a_start_without_the_letters_of_before,
 ]
 
 

@@ -64,6 +64,8 @@ class Log:
 
     def __init__(self, partitions: dict[str, int]) -> None:
         self.topics: dict[str, list[list[Record]]] = {}
+        # All that producers have put in, whatever has become of it.
+        self.written: defaultdict[Where, list[Record]] = defaultdict(list)
         self.low: defaultdict[Where, int] = defaultdict(int)
         # What is in the open transactions of a partition, in the order in which they began.
         self._open: defaultdict[Where, list[list[int]]] = defaultdict(list)
@@ -80,6 +82,8 @@ class Log:
     def make(self, name: str, count: int) -> None:
         """Make a topic, also one that was there before."""
         self.topics[name] = [[] for _ in range(count)]
+        for number in range(count):
+            self.low.pop((name, number), None)
         self._made += 1
         self.ids[name] = f"id-{self._made}"
 
@@ -268,6 +272,7 @@ class Producer:
             record, on_delivery = queue.popleft()
             record.appended_ms = self._now_ms()
             log.append(record)
+            self._log.written[where].append(record)
             if on_delivery is not None:
                 message = Message(where, len(log) - 1, record)
                 self._reports.append(lambda f=on_delivery, m=message: f(None, m))
