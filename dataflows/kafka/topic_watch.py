@@ -103,7 +103,7 @@ class TopicWatch:
             if looks == GONE_LOOKS:
                 log.warning(
                     "an input topic is not there any more, and the run goes on without it; no "
-                    "start does, until it is there again or HEARTWHEEL_INPUT_TOPICS leaves it out",
+                    "start does, until it is there again or the settings leave it out",
                     topic=topic,
                 )
 

@@ -152,6 +152,11 @@ def _check(producer: "Producer", settings: Settings, mix: "Mix") -> None:
     from dataflows.kafka.metadata import describe
     from heartwheel.kafka.topics import Topics
 
+    if not settings.input_topics:
+        raise ConfigError(
+            "every input topic has a table, and the load sends our own format only; name a topic "
+            "without a table in HEARTWHEEL_INPUT_TOPICS"
+        )
     found = describe(producer, settings).topics
     missing = [topic for topic in settings.input_topics if topic not in found]
     if missing:

@@ -51,8 +51,8 @@ class Requeue:
         topic, partition, _ = origin.record
         if topic not in self._settings.all_input_topics:
             msg = (
-                f"dead letters of topic {topic} cannot be sent again: it is not in "
-                "HEARTWHEEL_INPUT_TOPICS; add it, or select others with --topic"
+                f"dead letters of topic {topic} cannot be sent again: it is neither in "
+                "HEARTWHEEL_INPUT_TOPICS nor has a table; add it, or select others with --topic"
             )
             raise ConfigError(msg)
         if partition >= self._partitions.get(topic, 0):

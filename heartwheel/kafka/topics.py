@@ -24,6 +24,7 @@ TIMESTAMP_TYPES: dict[Timestamps, str] = {"append": "LogAppendTime", "create": "
 DEAD_LETTER_OVERHEAD_BYTES = 4_096
 # With three, one may be lost and the run goes on; more cost more than they protect.
 MAX_REPLICAS = 3
+OUTPUT = "HEARTWHEEL_OUTPUT_TOPIC"
 _CONFIG = (
     "retention.ms",
     "message.timestamp.type",
@@ -41,7 +42,7 @@ class TopicSpec(Struct, frozen=True, kw_only=True):
     """What a topic should be; None for partitions or timestamps: any."""
 
     name: str
-    variable: str
+    named_by: str  # a variable, or a table of the file
     partitions: int | None
     retention_ms: int
     timestamps: Timestamps | None
@@ -91,14 +92,14 @@ class Topics:
 
         def spec(
             name: str,
-            setting: str,
+            named_by: str,
             partitions: int | None = None,
             timestamps: Timestamps | None = None,
             record_bytes: int = 0,
         ) -> TopicSpec:
             return TopicSpec(
                 name=name,
-                variable=f"HEARTWHEEL_{setting}",
+                named_by=named_by,
                 partitions=partitions,
                 retention_ms=options.retention_ms,
                 timestamps=timestamps,
@@ -110,11 +111,20 @@ class Topics:
         dead_letter_bytes = settings.max_record_bytes + DEAD_LETTER_OVERHEAD_BYTES
         return [
             *(
-                spec(topic, "INPUT_TOPICS", options.input_partitions, options.timestamps)
+                spec(
+                    topic,
+                    f"[inputs.{topic}]" if topic in settings.inputs else "HEARTWHEEL_INPUT_TOPICS",
+                    options.input_partitions,
+                    options.timestamps,
+                )
                 for topic in settings.all_input_topics
             ),
-            spec(settings.output_topic, "OUTPUT_TOPIC", settings.lanes),
-            spec(settings.dead_letter_topic, "DEAD_LETTER_TOPIC", record_bytes=dead_letter_bytes),
+            spec(settings.output_topic, OUTPUT, settings.lanes),
+            spec(
+                settings.dead_letter_topic,
+                "HEARTWHEEL_DEAD_LETTER_TOPIC",
+                record_bytes=dead_letter_bytes,
+            ),
         ]
 
     def state(self, name: str) -> TopicState | None:
@@ -215,7 +225,7 @@ def faults(spec: TopicSpec, state: TopicState | None) -> Iterator[str]:
     if state is None:
         yield (
             "does not exist, or this user may not see it; run `heartwheel topics create`, "
-            f"or correct {spec.variable}"
+            f"or correct {spec.named_by}"
         )
         return
     yield from _shape_faults(spec, state)
@@ -245,7 +255,7 @@ def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
 def _partition_fault(spec: TopicSpec, state: TopicState) -> str:
     """Say what to do: a broker with auto-creation makes a topic with its own default of them."""
     has = f"has {state.partitions} partition{'' if state.partitions == 1 else 's'}"
-    if spec.variable == "HEARTWHEEL_OUTPUT_TOPIC":
+    if spec.named_by == OUTPUT:
         other = "else correct HEARTWHEEL_LANES, or see `heartwheel store migrate`"
     else:
         other = "else create a new topic, because more partitions would move devices between them"

@@ -82,7 +82,7 @@ def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
 
 SPEC = TopicSpec(
     name="t",
-    variable="HEARTWHEEL_INPUT_TOPICS",
+    named_by="HEARTWHEEL_INPUT_TOPICS",
     partitions=None,
     retention_ms=86_400_000,
     timestamps=None,
@@ -128,13 +128,13 @@ def test_fault_that_takes_several_brokers_is_a_line(change: dict[str, object], w
 def test_wrong_number_of_partitions_says_what_to_do(variable: str, otherwise: str) -> None:
     """An auto-created topic is deleted; one with records is another matter."""
     state = replace(INTACT, partitions=1)
-    (line,) = faults(replace(SPEC, variable=variable, partitions=4), state)
+    (line,) = faults(replace(SPEC, named_by=variable, partitions=4), state)
     assert line.startswith(
         "has 1 partition, not 4: if it was never written to, `heartwheel topics create` adds "
         "them; else "
     )
     assert otherwise in line
-    (line,) = faults(replace(SPEC, variable=variable, partitions=4), replace(INTACT, partitions=5))
+    (line,) = faults(replace(SPEC, named_by=variable, partitions=4), replace(INTACT, partitions=5))
     assert line.startswith(
         "has 5 partitions, not 4: if it is empty (auto-created), delete it and run "
         "`heartwheel topics create`; else "

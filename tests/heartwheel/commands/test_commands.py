@@ -145,6 +145,30 @@ def test_config_shows_values_sources_and_no_secret(tmp_path: Path) -> None:
         assert SECRET not in output.stdout + output.stderr
 
 
+def test_config_shows_and_checks_input_tables(tmp_path: Path) -> None:
+    """Each key that is given has a row, with the file; what is wrong is one line with its place."""
+    config = tmp_path / "heartwheel.toml"
+    text = (
+        '[inputs."prod.pc"]\nplatform = "pc"\ntype = "kind"\nstart = ["on"]\nend = "off"\n'
+        'device = "id"\nsession = "sid"\ncarry = {account = ["a", "b"]}\n'
+    )
+    config.write_text(text)
+    shown = json.loads(command("config", "show", "--json", "--config", str(config)).stdout)
+    tables = {name: row for name, row in shown.items() if name.startswith("inputs.")}
+    assert {row["from"] for row in tables.values()} == {str(config)}
+    assert {name.removeprefix("inputs.prod.pc."): row["value"] for name, row in tables.items()} == {
+        "platform": "pc", "type": "kind", "start": ["on"], "end": "off", "device": "id",
+        "session": "sid", "carry": {"account": ["a", "b"]},
+    }  # fmt: skip
+    assert shown["input_topics"] == {"value": "", "from": str(config)}
+    table = command("config", "show", "--config", str(config)).stdout
+    assert '{"account": ["a", "b"]}' in table
+    assert command("config", "check", "--config", str(config)).returncode == 0
+    config.write_text(text.replace('"id"', '"id."'))
+    done = command("config", "check", "--config", str(config))
+    one_line(done, 2, f"inputs.prod.pc.device in {config} is 'id.'", "see docs/events.md")
+
+
 def test_every_top_level_secret_is_masked() -> None:
     """By its name, whatever settings there will be."""
 
