@@ -73,7 +73,7 @@ def try_command(
         trial = Trial(settings, name)
         outcomes = [trial.of(record) for record in records]
         fault = fault or not any(one.becomes in EVENTS for one in outcomes)
-        causes = likely_causes(trial.table, outcomes)
+        causes = likely_causes(trial.table, outcomes, trial.read_value)
         if as_json:
             for one in outcomes:
                 print(json.dumps(view.as_json(name, one)))
@@ -103,6 +103,8 @@ def guess_command(
 
     Exit code 1 if there is no record, or something that a table must have was not found.
     """
+    from heartwheel.events.avro import avro_values
+    from heartwheel.events.fields import read_json
     from heartwheel.events.guess import propose
     from heartwheel.views.proposal import toml_lines
 
@@ -110,7 +112,8 @@ def guess_command(
     ((_, records),) = _records(settings, [topic], last, file)
     if not records:
         raise EmptyTopicError(f"topic {topic} has no record: nothing can be proposed")
-    proposal = propose(topic, records)
+    avro = avro_values(settings)
+    proposal = propose(topic, records, avro.read if avro else read_json)
     print("\n".join(toml_lines(proposal)))
     if proposal.missing:
         missing = ", ".join(proposal.missing)

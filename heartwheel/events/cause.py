@@ -4,7 +4,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from heartwheel.events.fields import REJECTED, Scalar, Seen, text_of
+from heartwheel.events.fields import REJECTED, Read, Scalar, Seen, read_json, text_of
 from heartwheel.events.times import UNIT_NAMES, distance_text, reading_of
 from heartwheel.events.trial import Outcome
 from session_logic.event_table import EventTable, FromField, Some, Source, sources, words
@@ -17,16 +17,18 @@ OF_THE_RECORD = {"too_large", "no_timestamp"}
 LATE_MS = 86_400_000
 
 
-def likely_causes(table: EventTable | None, outcomes: Sequence[Outcome]) -> list[str]:
+def likely_causes(
+    table: EventTable | None, outcomes: Sequence[Outcome], read: Read = read_json
+) -> list[str]:
     """Return sentences that say why; none if enough becomes events, at their own times."""
     bad = [one for one in outcomes if one.becomes in ("skipped", "rejected")]
     if _is_nearly_all(len(bad), outcomes):
         reason, sentence = _most_common(bad)
-        found = [] if reason in OF_THE_RECORD else list(_Causes(table, bad).found())
+        found = [] if reason in OF_THE_RECORD else list(_Causes(table, bad, read).found())
         return found or [sentence]
     late = [one for one in outcomes if one.late]
     if table is not None and _is_nearly_all(len(late), outcomes):
-        return list(_Causes(table, late).time())
+        return list(_Causes(table, late, read).time())
     return []
 
 
@@ -52,9 +54,9 @@ def _quoted(text: str) -> str:
 class _Causes:
     """Looks at records that become no events, with the table by which they are read."""
 
-    def __init__(self, table: EventTable | None, bad: Sequence[Outcome]) -> None:
+    def __init__(self, table: EventTable | None, bad: Sequence[Outcome], read: Read) -> None:
         self._table = table
-        self._seen = Seen.of([one.record for one in bad])
+        self._seen = Seen.of([one.record for one in bad], read)
         self._outcomes = bad
         self._fields = {sources(field.sources[0])[0]: field for field in self._seen.fields}
 
@@ -171,7 +173,9 @@ class _Causes:
         if not values:
             return
         records = self._seen.records
-        reading = reading_of([(value, records[n].time_ms) for n, value in values.items()])
+        reading = reading_of(
+            [(value, records[n].time_ms) for n, value in values.items()], table.time_unit
+        )
         example = _quoted(text_of(next(iter(values.values()))))
         if reading is None:
             if any(one.late or "time" in one.detail for one in self._outcomes):

@@ -2,15 +2,16 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from msgspec import DecodeError, Struct
 from msgspec.json import decode
 
+from dataflows.avro.framing import schema_of
 from heartwheel.events.records import BOM, UTF_16, SeenRecord
 from session_logic.errors import ConfigError
-from session_logic.event_table import HEADER, MAX_NAMES, ROOT, EventTable
+from session_logic.event_table import HEADER, MAX_NAMES, ROOT, EventTable, Source
 
 # Of records with more fields (a map with ids as names) the others are not looked at.
 MAX_FIELDS = 500
@@ -19,7 +20,7 @@ MAX_UNZIPPED_BYTES = 1_000_000
 Scalar = str | int | float | bool
 # How a value is written; json_sr is JSON framed for a schema registry, framed is what else is.
 Writing = Literal[
-    "json", "json_sr", "framed", "bom", "utf_16", "gzip", "empty", "no_object", "no_json"
+    "json", "json_sr", "avro", "framed", "bom", "utf_16", "gzip", "empty", "no_object", "no_json"
 ]
 
 # What is said of values that no table can read.
@@ -28,7 +29,8 @@ REJECTED: dict[Writing, str] = {
     "utf_16": "are UTF-16, which is rejected: send UTF-8",
     "gzip": "are compressed (gzip), which is rejected: send them as they are, Kafka's clients "
     "compress",
-    "framed": "look like Avro or Protobuf framed for a schema registry",
+    "framed": "look like Avro or Protobuf framed for a schema registry; Avro is read with "
+    'format = "avro" and HEARTWHEEL_REGISTRY_URL',
     "empty": "are empty",
     "no_object": "are JSON, but no objects",
     "no_json": "are no JSON",
@@ -66,12 +68,13 @@ class Seen(Struct, frozen=True):
     fields: list[Field]
 
     @classmethod
-    def of(cls, records: Sequence[SeenRecord]) -> "Seen":
-        """Look at records."""
+    def of(cls, records: Sequence[SeenRecord], read: "Read | None" = None) -> "Seen":
+        """Look at records; without a way to read their values, these are JSON."""
+        read = read or read_json
         writings: Counter[Writing] = Counter()
         found: dict[str, dict[int, Scalar]] = {}
         for number, record in enumerate(records):
-            writing, members = read_value(record.value)
+            writing, members = read(record)
             writings[writing] += 1
             for source, value in (*_beside(record), *_leaves(members, ())):
                 if source in found or len(found) < MAX_FIELDS:
@@ -80,20 +83,42 @@ class Seen(Struct, frozen=True):
         return cls(records, writings, fields)
 
 
+# What reads the value of a record: how it is written, and its fields.
+Read = Callable[[SeenRecord], tuple[Writing, dict[str, Any]]]
+
+
+def value_at(some: Iterable[Source], record: SeenRecord, members: dict[str, Any]) -> object:
+    """Return what the first source that is there has, None if none is."""
+    beside: dict[str, object] = dict(_beside(record))
+    for source in some:
+        found: object = members
+        if source.kind == "field":
+            for name in source.path:
+                found = found.get(name) if isinstance(found, dict) else None
+        else:
+            found = beside.get("key" if source.kind == "key" else f"{HEADER}{source.path[0]}")
+        if found is not None:
+            return found
+    return None
+
+
 def text_of(value: Scalar) -> str:
     """Return a value as text, as in JSON."""
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 
-def read_value(value: bytes | None) -> tuple[Writing, dict[str, Any]]:
+def read_json(record: SeenRecord) -> tuple[Writing, dict[str, Any]]:
     """Return how a value is written, and what it has if that is an object."""
+    value = record.value
     if not value:
         return "empty", {}
     writing, plain = _unwrapped(value)
     try:
         found = decode(plain)
     except (DecodeError, UnicodeDecodeError, RecursionError):
-        return ("no_json" if writing in ("json", "json_sr") else writing), {}
+        if writing in ("json", "json_sr"):
+            writing = "no_json" if schema_of(value, record.headers) is None else "framed"
+        return writing, {}
     if isinstance(found, dict):
         return writing, found
     return ("no_object" if writing == "json" else writing), {}

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from heartwheel.events.evidence import MAX_ID, Evidence, Ranking
-from heartwheel.events.fields import REJECTED, Field, Seen
+from heartwheel.events.fields import REJECTED, Field, Read, Seen, read_json
 from heartwheel.events.records import SeenRecord
 from heartwheel.events.times import UNIT_NAMES, Reading, distance_text
 from heartwheel.events.vocabulary import Kind, platform_words
 from session_logic.codec import decode_input
+from session_logic.event_time import Timestamp
 from session_logic.events import Rejected
 
 # By so many points must a field be before the next.
@@ -42,9 +43,9 @@ class Proposal(Struct, frozen=True):
     missing: Sequence[str]
 
 
-def propose(topic: str, records: Sequence[SeenRecord]) -> Proposal:
+def propose(topic: str, records: Sequence[SeenRecord], read: Read = read_json) -> Proposal:
     """Return a table for the topic of these records, of which there is at least one."""
-    seen = Seen.of(records)
+    seen = Seen.of(records, read)
     found = Evidence(seen)
     choices = [
         _platform(topic, found),
@@ -144,13 +145,17 @@ def _time(found: Evidence) -> Iterator[Choice]:
         yield Choice("time", None, [note, *_also(found.times)])
         return
     reading = found.readings[field.sources]
-    yield Choice("time", _source(field), [*_distance(reading), *_doubt(found.times)])
-    yield Choice("time_unit", reading.unit)
+    # A time of Avro comes with its own unit.
+    is_own = any(isinstance(value, Timestamp) for value in field.values.values())
+    name = "times of Avro" if is_own else UNIT_NAMES[reading.unit]
+    yield Choice("time", _source(field), [*_distance(name, reading), *_doubt(found.times)])
+    if not is_own:
+        yield Choice("time_unit", reading.unit)
 
 
-def _distance(reading: Reading) -> Iterator[str]:
+def _distance(name: str, reading: Reading) -> Iterator[str]:
     """Yield how far the times are from the records' timestamps."""
-    name, apart_ms = UNIT_NAMES[reading.unit], reading.apart_ms
+    apart_ms = reading.apart_ms
     if apart_ms is None:
         yield f"It has {name}."
         return
@@ -170,8 +175,11 @@ def _carry(found: Evidence) -> Iterator[Choice]:
 
 
 def _format(seen: Seen) -> Iterator[Choice]:
-    framed = seen.writings["json_sr"]
-    if framed:
+    framed, avro = seen.writings["json_sr"], seen.writings["avro"]
+    if avro:
+        note = f"{avro} of {len(seen.records)} values are Avro; HEARTWHEEL_REGISTRY_URL is needed."
+        yield Choice("format", "avro", [note])
+    elif framed:
         note = f"{framed} of {len(seen.records)} values have the five bytes of a schema registry."
         yield Choice("format", "json_sr", [note])
 

@@ -31,9 +31,14 @@ class Reading(Struct, frozen=True):
     apart_ms: int | None
 
 
-def reading_of(values: Sequence[tuple[Scalar, int | None]]) -> Reading | None:
-    """Return how values are times, or None; each comes with the timestamp of its record, if any."""
-    for unit in UNITS:
+def reading_of(
+    values: Sequence[tuple[Scalar, int | None]], first: TimeUnit = "iso"
+) -> Reading | None:
+    """Return how values are times, or None; each comes with the timestamp of its record, if any.
+
+    A time of Avro is read in any unit, so the one that is wanted is tried first.
+    """
+    for unit in (first, *UNITS):
         read = time_reader(unit)
         found = [
             (time_ms, stamp_ms)

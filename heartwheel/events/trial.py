@@ -1,18 +1,19 @@
 """What a run would make of a record, decided as its decode step does, with the reason in words."""
 
 import time
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
+from dataflows.avro.topics import readers
 from dataflows.settings import Settings
+from heartwheel.events.avro import AvroValues
+from heartwheel.events.fields import read_json, value_at
 from heartwheel.events.records import SeenRecord
 from session_logic.codec import decode_input
-from session_logic.event_parts import Part, parts_of
-from session_logic.event_table import EventTable
+from session_logic.event_table import EventTable, sources
 from session_logic.events import GameStart, InputEvent, Rejected
-from session_logic.mapping import MappedEvent, Mapping, Skipped
-from session_logic.record_fields import UNREADABLE, SlowFields
+from session_logic.mapping import MappedEvent, Skipped
 
 Becomes = Literal["start", "end", "ping", "skipped", "rejected"]
 EVENTS: tuple[Becomes, ...] = ("start", "end")
@@ -43,13 +44,17 @@ class Trial:
     """Tries the records of one topic."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        """Read by the topic's table, or in our own format where it has none."""
+        """Read by the topic's table, or in our own format where it has none.
+
+        Raises ConfigError if the topic is in Avro and the extra is not installed.
+        """
         self.table: EventTable | None = settings.inputs.get(topic)
-        self._mapping: Mapping | None = settings.mappings().get(topic)
         self.platform = settings.input_topics.get(topic, "")
+        avro = AvroValues(settings) if topic in settings.avro_topics else None
+        self.read_value = avro.read if avro else read_json
+        self._reader = readers(settings, avro.schemas if avro else None).get(topic)
         self._max_bytes = settings.max_record_bytes
         self._latest_ms = int(time.time() * 1000) + settings.max_clock_skew_ms
-        self._type = parts_of(self.table, SlowFields()).type if self.table else None
 
     def of(self, record: SeenRecord) -> Outcome:
         """Return what a record becomes."""
@@ -59,15 +64,17 @@ class Trial:
             return _rejected(record, Rejected("too_large", detail))
         stamp_ms = NO_TIMESTAMP if record.time_ms is None else record.time_ms
         found: MappedEvent | InputEvent | Skipped | Rejected
-        if self._mapping is None:
+        members: dict[str, Any] = {}
+        if self._reader is None:
             found = decode_input(record.value)
         else:
-            found = self._mapping.read(record.key, record.value, record.headers, stamp_ms)
+            _, members = self.read_value(record)  # has a schema known, if one is needed
+            found = self._reader.read(record.key, record.value, record.headers, stamp_ms)
         if isinstance(found, Rejected):
             return _rejected(record, found)
         if isinstance(found, Skipped):
             becomes: Becomes = "ping" if found.kind == "ping" else "skipped"
-            detail = "" if found.kind == "ping" else self._type_of(record)
+            detail = "" if found.kind == "ping" else self._type_of(record, members)
             return Outcome(record=record, becomes=becomes, reason=found.kind, detail=detail)
         if record.time_ms is not None and (wrong := self._wrong_timestamp(stamp_ms)):
             return _rejected(record, wrong)
@@ -91,27 +98,15 @@ class Trial:
             return Rejected("in_the_future", detail)
         return None
 
-    def _type_of(self, record: SeenRecord) -> str:
+    def _type_of(self, record: SeenRecord, members: dict[str, Any]) -> str:
         """Return in words what a record has for a type."""
-        assert self._type is not None
-        value = type_value(self._type, record)
+        assert self.table is not None
+        some = sources(self.table.type)
+        name, value = " or ".join(source.name for source in some), value_at(some, record, members)
         if value is None:
-            return f"{self._type.name} is missing"
+            return f"{name} is missing"
         text = repr(value)
-        shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-        return f"{self._type.name} is {shown}"
-
-
-def type_value(part: Part, record: SeenRecord) -> object:
-    """Return what a record has for a part of an event, None if nothing."""
-    try:
-        members = SlowFields.decode(record.value or b"{}")
-    except UNREADABLE:
-        members = {}
-    try:
-        return part.get((members, record.key, record.headers))
-    except UNREADABLE:
-        return None
+        return f"{name} is {text if len(text) <= MAX_SHOWN else f'{text[:MAX_SHOWN]}...'}"
 
 
 def _mapped(record: SeenRecord, event: MappedEvent) -> Outcome:
