@@ -8,6 +8,7 @@ So an error that ends a process is looked at for such a cause first.
 import os
 import re
 import resource
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,10 +61,10 @@ def unwrap_error(error: BaseException, recovery_dir: Path | None = None) -> Hear
     for one in _causes(error):
         if isinstance(one, HeartwheelError):
             return one
-        if recovery_dir is not None and (failure := _FAILURE.search(str(one))):
+        if recovery_dir is not None and (failure := _sqlite_says(one)):
             return SnapshotError(
-                f"recovery store {recovery_dir} cannot be written ({failure[1]}); make room on "
-                f"its disk, or {RESTORE_COPY}, and start again"
+                f"recovery store {recovery_dir} cannot be written ({failure}); make room on its "
+                f"disk, or {RESTORE_COPY}, and start again"
             )
         if type(one).__name__ == "PanicException":  # of the threads that talk to the others
             return ClusterError(
@@ -71,6 +72,20 @@ def unwrap_error(error: BaseException, recovery_dir: Path | None = None) -> Hear
                 "again: they resume from the last snapshot"
             )
     return None
+
+
+def sqlite_failure(error: BaseException) -> str | None:
+    """Return what SQLite says, to Python or to Bytewax, where that has ended something."""
+    if isinstance(error, HeartwheelError):
+        return None
+    return next(filter(None, map(_sqlite_says, _causes(error))), None)
+
+
+def _sqlite_says(error: BaseException) -> str | None:
+    if isinstance(error, sqlite3.Error):
+        return str(error)
+    found = _FAILURE.search(str(error))
+    return found and found[1]
 
 
 def find_shortage(error: BaseException) -> ShortageError | None:

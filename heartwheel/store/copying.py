@@ -7,8 +7,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
+from dataflows.errors import sqlite_failure
 from heartwheel.store.recovery_files import Recovery
-from session_logic.errors import ConfigError
+from session_logic.errors import ConfigError, SnapshotError
 
 
 def copy_store(source: Path, target: Path) -> None:
@@ -24,7 +25,10 @@ def copy_store(source: Path, target: Path) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder beside the target; it becomes the target if all goes well."""
+    """Yield a folder beside the target; it becomes the target if all goes well.
+
+    Raises ConfigError if that cannot be, SnapshotError if SQLite cannot write it.
+    """
     if target.exists():
         raise ConfigError(f"{target} exists; name a directory that does not")
     try:
@@ -36,5 +40,14 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.rename(target)
+    except BaseException as error:
+        failure = sqlite_failure(error)
+        if failure is None:
+            raise
+        msg = (
+            f"{target} cannot be made ({failure}); make room on its disk, and see with "
+            "`heartwheel store check` that the source is intact"
+        )
+        raise SnapshotError(msg) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from bytewax.recovery import init_db_dir
 
-from dataflows.errors import lanes_mismatch
+from dataflows.errors import lanes_mismatch, sqlite_failure
 from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW, lane_states
 from heartwheel.store.lock import is_held_by_first
@@ -67,7 +67,17 @@ def _wait_for_first(folder: Path, timeout_s: float) -> None:
 def _make_parts(folder: Path, count: int) -> None:
     """Make new partitions aside, so that none is seen, or left by a kill, before it is whole."""
     with TemporaryDirectory(dir=folder) as aside:
-        init_db_dir(Path(aside), count)  # type: ignore[no-untyped-call]
+        try:
+            init_db_dir(Path(aside), count)  # type: ignore[no-untyped-call]
+        except BaseException as error:  # Rust panics
+            failure = sqlite_failure(error)
+            if failure is None:
+                raise
+            msg = (
+                f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be written ({failure}); make room on its "
+                "disk"
+            )
+            raise ConfigError(msg) from None
         for part in Path(aside).iterdir():
             part.rename(folder / part.name)
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from heartwheel.store.copying import copy_store
 from heartwheel.store.recovery_files import StoreInUseError
 from tests.support.broker import ROOT
+from tests.support.disk import BLOCK, fill, small_disk
 from tests.support.fixture_stores import sessions
 from tests.support.stores import Command
 
@@ -31,6 +33,38 @@ def holding(store: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["copy"], ["migrate", "--lanes", 2]])
+def test_copy_to_a_full_disk_is_one_line_and_leaves_nothing(
+    store: Path, tmp_path: Path, command: Command, arguments: list[object]
+) -> None:
+    """Whether SQLite tells Python of it or Bytewax."""
+    with small_disk(tmp_path / "disk", 1) as disk:
+        leave_room(disk)
+        code, output = command("store", *arguments, store, disk / "new")
+        assert [one.name for one in disk.iterdir()] == ["ballast"]
+    assert code == 1
+    (line,) = [line for line in output.splitlines() if line.startswith("heartwheel: ")]
+    assert line.startswith(f"heartwheel: {disk / 'new'} cannot be made (d")
+    assert "make room on its disk" in line
+
+
+def test_new_store_on_a_full_disk_is_one_line(tmp_path: Path, command: Command) -> None:
+    """It does not say that anything is damaged."""
+    with small_disk(tmp_path / "disk", 1) as disk:
+        leave_room(disk)
+        code, output = command.run(disk / "recovery")
+    assert code == 2
+    (line,) = [line for line in output.splitlines() if line.startswith("heartwheel: ")]
+    assert "make room" in line
+    assert "restore" not in line
+
+
+def leave_room(disk: Path) -> None:
+    """Fill a disk but for some blocks: for directories, and not for a store."""
+    ballast = fill(disk)
+    os.truncate(ballast, ballast.stat().st_size - 4 * BLOCK)
 
 
 def test_store_in_use_is_inspected_but_not_copied_or_migrated(
