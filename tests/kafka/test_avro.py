@@ -17,6 +17,8 @@ from tests.support.endpoint import STOP_S, get, start
 from tests.support.registry import RealRegistry
 from tests.support.scrape import Metrics
 
+pytestmark = pytest.mark.timeout(360)  # a registry is got and started, and killed twice
+
 TABLES = """
 [inputs.{pc}]
 format = "avro"
