@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dataflows.kafka.parking import MAX_HELD
 from heartwheel.recording.reader import Recording
 from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
 from tests.support.avro import framed
@@ -19,6 +20,7 @@ from tests.support.scrape import Metrics
 
 pytestmark = pytest.mark.timeout(360)  # a registry is got and started, and killed twice
 
+BACKLOG = 2 * MAX_HELD
 TABLES = """
 [inputs.{pc}]
 format = "avro"
@@ -188,7 +190,10 @@ def test_events_in_avro_and_framed_json_become_sessions(
 def test_records_wait_for_a_registry_that_is_away(
     cluster: Cluster, sender: Sender, registry: RealRegistry
 ) -> None:
-    """The process lives and says what it waits for; a stop, a kill and a return lose nothing."""
+    """The process lives and says what it waits for; a stop, a kill and a return lose nothing.
+
+    More waits than is fetched of such a partition, and the events of another one go on.
+    """
     flow, port = start(cluster)
     begun_ms = now_ms()
     sender.send_old("START", "d1", 11, begun_ms)
@@ -197,8 +202,12 @@ def test_records_wait_for_a_registry_that_is_away(
     registry.kill()
     sender.send_new("START", "d2", 22, begun_ms + 1)
     sender.send_old("END", "d1", 11, now_ms())
+    for number in range(BACKLOG):
+        sender.send_old("END", f"other-{number}", number, now_ms())
+    sender.send_json("START", "d3", 33)
     cluster.flush()
     cluster.wait("a warning", lambda: "waiting for the schema registry" in cluster.errors(flow))
+    cluster.wait("a session of another topic", lambda: "33" in cluster.sessions())
     cluster.wait("its word", lambda: "waiting for schema" in str(get(port, "/readyz")[1]))
     assert get(port, "/readyz")[0] == 503
     cluster.wait_for_renewals(3)  # the lease goes on
