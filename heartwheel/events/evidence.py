@@ -153,10 +153,15 @@ class Evidence:
         points = likeness(field.name, SESSION)
         if field is device or field.name == "key":
             return 0
+        paired = self._paired(field)
+        if field.sources in self.readings and paired > MOST:
+            return max(
+                points, SESSION_LEAST
+            )  # when it began, which the end tells as well: that names it
         if points <= 0 and device is not None and _tells_no_more(field, device):
             return 0
         points -= 3 * (likeness(field.name, DEVICE) > 0)
-        return points + 4 * self._paired(field) + self._against_id(field)
+        return points + 4 * paired + self._against_id(field)
 
     def _against_id(self, field: Field) -> float:
         """Return what speaks against an id: one for all, another in each record, or a time."""

@@ -8,7 +8,7 @@ from heartwheel.events.evidence import MAX_ID, Evidence, Ranking
 from heartwheel.events.fields import REJECTED, Field, Read, Seen, read_json
 from heartwheel.events.records import SeenRecord
 from heartwheel.events.times import UNIT_NAMES, Reading, distance_text
-from heartwheel.events.vocabulary import Kind, platform_words
+from heartwheel.events.vocabulary import Kind, leaf, platform_words
 from session_logic.codec import decode_input
 from session_logic.event_time import Timestamp
 from session_logic.events import Rejected
@@ -19,6 +19,8 @@ CLEAR = 2
 ENOUGH = 20
 SHOWN_FIELDS, SHOWN_WORDS, MAX_SHOWN = 3, 12, 40
 LATE_MS = 86_400_000
+# The type of a change event, and its words for a row that is new, and for one that was there.
+CHANGE, CREATED, READ = "op", "c", "r"
 KINDS: tuple[Kind, ...] = ("start", "end", "ping")
 
 
@@ -102,6 +104,9 @@ def _type_and_words(found: Evidence) -> Iterator[Choice]:
         if words:
             unsure = ["Unsure: are these all one thing?"] if len(words) > 1 else []
             counts = ", ".join(f"{word} ({texts[word]})" for word in words)
+            if words == [CREATED] and leaf(field.name) == CHANGE:
+                words = [CREATED, READ]
+                unsure = ["Rows that were there before the first change are r."]
             yield Choice(kind, words, [f"Seen: {counts}.", *unsure])
         elif kind != "ping":
             yield Choice(kind, None, [f"Not found: no word looks like {_KIND_NAMES[kind]}."])
@@ -135,7 +140,10 @@ def _session(found: Evidence) -> Choice:
             "Not found: the start's time names a session, and an end ends the one that is active."
         )
         return Choice("session", None, [note, *_also(found.sessions)])
-    return Choice("session", _source(field), [_repeats(field), *_doubt(found.sessions)])
+    notes = [_repeats(field)]
+    if field.sources in found.readings:
+        notes.append("It is the time of the start, which the end has as well.")
+    return Choice("session", _source(field), [*notes, *_doubt(found.sessions)])
 
 
 def _time(found: Evidence) -> Iterator[Choice]:

@@ -107,8 +107,8 @@ def aws_iot() -> list[SeenRecord]:
     return records
 
 
-def emqx() -> list[SeenRecord]:
-    """Return client events of EMQX, whose ends do not name a session."""
+def emqx(version: int = 4) -> list[SeenRecord]:
+    """Return client events of EMQX; the ends of older versions do not tell the start."""
     records = []
     for one in moments([f"c_{n}" for n in range(8)]):
         event: Event = {
@@ -125,6 +125,8 @@ def emqx() -> list[SeenRecord]:
                       "clean_start": True, "conn_props": {"User-Property": {}}}  # fmt: skip
         else:
             event |= {"reason": "normal", "disconnected_at": one.time_ms}
+            if version >= 5:
+                event["connected_at"] = one.started_ms
         records.append(record(one.number, one.time_ms + DELAY_MS, event))
     return records
 

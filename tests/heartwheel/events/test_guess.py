@@ -11,18 +11,21 @@ import pytest
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from heartwheel.events.guess import propose
-from heartwheel.events.records import SeenRecord
+from heartwheel.events.records import SeenRecord, read_lines
 from heartwheel.events.trial import EVENTS, Trial
 from heartwheel.views.proposal import toml_lines
+from tests.support.broker import ROOT
 from tests.support.own_events import (
     BEGIN_MS,
     DELAY_MS,
     SAMPLES,
     aws_iot,
+    emqx,
     moments,
     record,
     reference,
 )
+from tests.support.pages import page
 
 Table = dict[str, Any]
 
@@ -110,7 +113,7 @@ EXPECTED: dict[str, Table] = {
     "pg.public.sessions": {
         "platform": "pg.public.sessions",
         "type": "op",
-        "start": ["c"],
+        "start": ["c", "r"],
         "end": ["d"],
         "device": ["after.device_id", "before.device_id"],
         "session": ["after.id", "before.id"],
@@ -145,6 +148,34 @@ def test_same_table_is_found_in_values_alone_where_they_have_all(topic: str) -> 
     else:
         assert tomllib.loads("\n".join(toml_lines(proposal)))["inputs"][topic] == EXPECTED[topic]
         assert not proposal.missing
+
+
+READY = {
+    "pc_sessions": "reference-pc",
+    "console_sessions": "reference-console",
+    "aws-iot-presence": "aws-iot",
+    "emqx-clients": "emqx",
+    "players-structured": "cloudevents-structured",
+    "presence.public.sessions": "debezium",
+}
+
+
+@pytest.mark.parametrize("topic", READY)
+def test_ready_table_of_the_page_is_found_in_a_few_records(topic: str) -> None:
+    """Where the parts are that tell one event from another; of two times, either will do."""
+    inputs = [tomllib.loads(text).get("inputs", {}) for text in page("events.md").blocks("toml")]
+    ready = next(tables[topic] for tables in inputs if topic in tables)
+    file = ROOT / "tests" / "fixtures" / "events" / f"{READY[topic]}.jsonl"
+    found = table(topic, read_lines(str(file), 100))
+    for key in ("type", "start", "end", "device", "session"):
+        assert found[key] == ready[key], key
+    assert found["time_unit"] == ready.get("time_unit", "iso")
+
+
+def test_time_of_the_start_names_a_session_where_its_end_has_it_too() -> None:
+    """Where nothing else does."""
+    assert table("emqx", emqx(version=5))["session"] == "connected_at"
+    assert "It is the time of the start, which the end has as well." in toml("emqx", emqx(5))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
