@@ -144,6 +144,8 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
         platform = self.platform
         if isinstance(platform, str) and not 0 < len(platform) <= MAX_NAME:
             raise TableError("platform", f" is {platform!r}: write 1 to {MAX_NAME} characters")
+        if self.time_unit != "iso" and not self.time:
+            raise TableError("time", f" is missing, but time_unit is there: write {SOURCES}")
         self._check_words()
         self._check_carried()
 

@@ -173,7 +173,7 @@ class Mapping:
         field_ms, late = None, False
         if parts.time is not None:
             field_ms = self._field_ms(parts.time, record, time_ms)
-            late = field_ms < max(0, time_ms - self._max_late_ms)
+            late = field_ms < 0 or field_ms < time_ms - self._max_late_ms
             field_ms = None if late else field_ms
         session_id = ""
         if parts.session is not None:

@@ -18,8 +18,10 @@ from dataflows.messages import DeadLetter, Message, PartitionBatch
 from dataflows.run_state import RunState
 from session_logic.clock import PartitionProgress
 from session_logic.codec import DETAIL_LENGTH, decode_output
+from session_logic.event_table import read_table
 from session_logic.events import RejectReason
 from session_logic.lane import Lane, LaneOutput
+from session_logic.mapping import Mapping
 from session_logic.restoring import read_lane_state
 from session_logic.rules import Rules
 from tests.support.broker import ROOT
@@ -33,6 +35,19 @@ HEARTBEAT_MS = 30_000
 REASONS = get_args(RejectReason)
 SCHEMA = json.loads(Path(ROOT / "schemas" / "output.schema.json").read_text())
 ODD_IDS = ["", " ", "\0", "\x1b[31m", "\u2028", "\ud800", "\U0001f3ae", '"\\', "é" * 128, "x" * 129]
+TABLE = {
+    "platform": "pc",
+    "type": "type",
+    "start": "GameStart",
+    "end": "GameEnd",
+    "device": "device_id",
+    "session": "session_id",
+    "time": "at",
+    "time_unit": "ms",
+    "other": "reject",
+    "carry": {"a": "more", "b": "session_id"},
+    "end_carry": {"c": ["more", "at"]},
+}
 RAW = [
     b"", b"null", b"[]", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b"[" * 5_000, b"1e999", b"NaN",
     b"\0\0\0\0\1{}", b'{"type":1}', b'{"type":"GameStart"}', b'{"device_id":"d","session_id":"s"}',
@@ -63,6 +78,7 @@ class AnyInput:
                 "type": choose(["GameStart", "GameEnd"]),
                 "device_id": device,
                 "session_id": choose(["s0", "s1", "s2"]),
+                "at": self._time_ms(now_ms),
             }
             if self._random.random() < 0.2:
                 event[choose([*event, "more"])] = self._json(3)
@@ -72,7 +88,7 @@ class AnyInput:
         else:
             value = choose([None, *RAW, json.dumps(self._json(4)).encode()])
         key = choose([None, b"", b"\xff", device.encode(errors="surrogatepass")])
-        return self._offset, self._time_ms(now_ms), key, value, choose([True, False])
+        return self._offset, self._time_ms(now_ms), key, value, choose([True, False]), None
 
     def _time_ms(self, now_ms: int) -> int:
         choose = self._random.choice
@@ -114,14 +130,22 @@ class Written:
             event = decode_output(value)
             assert event.device_id == key
             key.encode()
-            self._schema.validate(json.loads(value))
+            record = json.loads(value)
+            self._schema.validate(record)
+            self.counts["context"] += "context" in record
             self.counts[type(event).__name__] += 1
 
 
-def go_through(seed: int, written: Written) -> None:
+def mapping(seed: int) -> Mapping:
+    """Return what reads the same events by a table, half of the time without their session ids."""
+    plain = TABLE if seed % 2 else {k: v for k, v in TABLE.items() if k != "session"}
+    return Mapping(read_table(plain), SKEW_MS, 3 * HEARTBEAT_MS)
+
+
+def go_through(seed: int, written: Written, readers: dict[str, Mapping]) -> None:
     """Let random input go through the decoder and a lane, which is restored in the middle."""
     given, clock = AnyInput(seed), FixedClock(T)
-    decode = Decode(1, SKEW_MS, RunState(clock))
+    decode = Decode(1, SKEW_MS, RunState(clock), readers=readers)
     rules = Rules(HEARTBEAT_MS, 3 * HEARTBEAT_MS, catch_up="all" if seed % 2 else "latest")
     lane, store = Lane(0, 1, rules), Store()
     for number in range(BATCHES):
@@ -149,18 +173,23 @@ def go_through(seed: int, written: Written) -> None:
             assert not lane.restoring
 
 
+@pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(
     "first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(20, len(SEEDS), 20))]
 )
-def test_all_that_is_written_can_be_read_and_is_valid(first: int) -> None:
-    """Every record is an event or a dead letter, and each of them is as the contract says."""
+def test_all_that_is_written_can_be_read_and_is_valid(first: int, *, mapped: bool) -> None:
+    """Every record is an event or a dead letter, and each of them is as the contract says.
+
+    So it is in our own format, and by a table that has time, context and no session.
+    """
     written = Written()
     for seed in SEEDS[first : first + 20]:
         try:
-            go_through(seed, written)
+            go_through(seed, written, {"t": mapping(seed)} if mapped else {})
         except Exception as error:
             error.add_note(f"seed={seed}")
             raise
     wanted = {"SessionActive", "Heartbeat", "SessionEnd", *REASONS}
     wanted -= {"too_large", "not_avro", "unknown_schema"}
+    wanted |= {"context"} if mapped else set()
     assert {name for name, count in written.counts.items() if count > 5} == wanted

@@ -62,6 +62,8 @@ class AnyMapping:
         for key in ("session", "time"):
             if self._random.random() < 0.7:
                 plain[key] = self._sources()
+        if "time" not in plain:
+            plain["time_unit"] = "iso"
         if self._random.random() < 0.9:
             words = self._random.sample(WORDS, 4)
             plain |= {"start": words[0], "end": words[1:3], "ping": words[3:]}

@@ -25,6 +25,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "number in a list": ({"device": ["a", 5]}, "device is ['a', 5]: write a path such as data.id"),
     "number in a table": ({"carry": {"a": 5}}, "carry is {'a': 5}: write a table of up to 8"),
     "no such unit": ({"time_unit": "min"}, "time_unit is 'min': write \"iso\", \"s\", \"ms\" or"),
+    "unit of no time": ({"time_unit": "ms"}, "time is missing, but time_unit is there: write"),
     "no such other": ({"other": "drop"}, "other is 'drop': write \"skip\" or \"reject\""),
     "no such format": ({"format": "csv"}, 'format is \'csv\': write "json", "json_sr" or "avro"'),
     "no device in a list": ({"device": []}, "device is empty: write a path"),
@@ -72,7 +73,7 @@ def test_wrong_table_is_one_line_that_begins_with_its_key(name: str) -> None:
         read_table(table(**changes))
     assert text in str(error.value)
     assert str(error.value) == error.value.key + error.value.problem
-    assert error.value.key.partition(".")[0] in {*changes, "start"}
+    assert error.value.key.partition(".")[0] in {*changes, "start", "time"}
     assert "\n" not in str(error.value)
 
 

@@ -130,3 +130,31 @@ def test_recording_without_tables_is_as_it_was(tmp_path: Path) -> None:
     recording = write(tmp_path / "r", preface(SETTINGS), [], BEGIN_MS)
     assert recording.manifest.preface.heartwheel_recording == 1
     assert replay_settings(recording, {}).inputs == {}
+
+
+def test_topic_without_session_ids_is_replayed(tmp_path: Path) -> None:
+    """A start is called after its time, an end ends what is active; both carry what they have."""
+    plain = {"platform": "tv", "type": "kind", "start": "on", "end": "off", "device": "key"}
+    carry = {"carry": {"title": "title"}, "end_carry": {"why": "why"}}
+    settings = replace(SETTINGS, input_topics={}, inputs={"pc-events": read_table(plain | carry)})
+
+    def line(after_ms: int, **fields: object) -> Line:
+        event = event_line("p1", "Start", "", BEGIN_MS + after_ms)
+        return replace(event, value=json.dumps(fields))
+
+    lines = [
+        line(0, kind="on", title="a"), line(0, kind="on", title="again"), line(1_500, kind="off"),
+        line(2_000, kind="off", why="nothing is active"), line(3_000, kind="on"),
+        line(4_000, kind="off", why=[1]),
+    ]  # fmt: skip
+    recording = write(tmp_path / "r", preface(settings), lines, BEGIN_MS + 60_000)
+    records = [json.loads(value) for _, value in replayed(recording)]
+    assert [(r["type"], r["session_id"], r.get("context")) for r in records] == [
+        ("SessionActive", str(BEGIN_MS), {"title": "a"}),
+        ("Heartbeat", str(BEGIN_MS), {"title": "a"}),
+        ("SessionEnd", str(BEGIN_MS), {"title": "a"}),
+        ("SessionActive", str(BEGIN_MS + 3_000), None),
+        ("Heartbeat", str(BEGIN_MS + 3_000), None),
+        ("SessionEnd", str(BEGIN_MS + 3_000), {"why": [1]}),
+    ]
+    assert {r.get("reason") for r in records} == {None, "ended"}
