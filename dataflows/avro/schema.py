@@ -115,12 +115,17 @@ def _words(error: Exception) -> str:
 
 
 def _renamed(plain: Any) -> Any:
-    """Return a schema whose logical types are ours, or none."""
+    """Return a schema whose logical types are ours, or none, as it is written by the book.
+
+    Other libraries take defaults of a wrong type, which nothing here needs, and types in types.
+    """
     if isinstance(plain, list):
         return [_renamed(item) for item in plain]
     if not isinstance(plain, dict):
         return plain
-    renamed = {key: _renamed(value) for key, value in plain.items()}
+    renamed = {key: _renamed(value) for key, value in plain.items() if key != "default"}
+    if "name" not in renamed and isinstance(renamed.get("type"), dict | list):
+        return renamed["type"]
     logical = renamed.pop("logicalType", None)
     if f"{renamed.get('type')}-{logical}" in LOGICAL_TYPES:
         renamed["logicalType"] = f"{OWN}{logical}"

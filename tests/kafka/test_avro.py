@@ -18,7 +18,8 @@ from tests.support.endpoint import STOP_S, get, start
 from tests.support.registry import RealRegistry
 from tests.support.scrape import Metrics
 
-pytestmark = pytest.mark.timeout(360)  # a registry is got and started, and killed twice
+# A registry is got and started, and killed twice.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
 
 BACKLOG = 2 * MAX_HELD
 TABLES = """

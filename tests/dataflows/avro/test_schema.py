@@ -110,6 +110,28 @@ def test_several_kinds_of_records_are_one_schema() -> None:
     assert schema_of(kinds).read(b"\x02\x0e", 0) == {"end": 7}
 
 
+@pytest.mark.parametrize(
+    ("field", "data", "value"),
+    [
+        ({"type": "int", "default": "x"}, b"\x02", 1),
+        ({"type": ["string", "int"], "default": None}, b"\x02\x02", 1),
+        ({"type": {"type": {"type": "int", "connect.version": 1}}, "doc": "y"}, b"\x02", 1),
+        ({"type": {"type": ["null", "int"]}, "order": "ignore"}, b"\x02\x02", 1),
+        (
+            {"type": {"type": "enum", "name": "E", "symbols": ["A", "B"], "default": "Z"}},
+            b"\x02",
+            "B",
+        ),
+    ],
+)
+def test_schema_that_other_libraries_take_is_read_by(
+    field: dict[str, Any], data: bytes, value: Any
+) -> None:
+    """A default of a wrong type, a type in a type, and words of other programs."""
+    record = {"type": "record", "name": "a-b.R", "fields": [{"name": "f", **field}]}
+    assert schema_of(record).read(data, 0) == {"f": value}
+
+
 LINKED = {"type": "record", "name": "L", "fields": [{"name": "next", "type": ["null", "L"]}]}
 DEEP: Any = "int"
 for _ in range(100):
