@@ -38,6 +38,7 @@ processing, the order of a dict).
 """
 
 from enum import Enum, auto
+from operator import attrgetter
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -62,6 +63,7 @@ from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact
 
 NEVER_MS = -1
+_CARRIED = attrgetter("carried")
 # A lane that stood still for longer, though it runs, has had an outage.
 PAUSE_MS = 10_000
 # One call fires at most about this many records, so that input is read and sent in between.
@@ -165,7 +167,8 @@ class Lane:
     def apply(self, facts: list[Fact], now_ms: int) -> LaneOutput:
         """Store facts, then act on them; while rows are missing they are stored and wait."""
         output = LaneOutput()
-        self.table.carries = self.table.carries or any(fact.carried for fact in facts)
+        if not self.table.carries:
+            self.table.carries = any(map(_CARRIED, facts))
         if self.phase is Phase.LIVE:
             self._let_idle_time_pass(now_ms)
         # A moved lane has bases to restore before its first segment has begun.

@@ -140,13 +140,15 @@ def owed_heartbeats(
     None is due at or after the timeout. With at_most, the older ones are left out.
     """
     interval_ms = rules.interval_ms(session)
-    context = context_of(session) if rules.carry_in_heartbeats else UNSET
     upto_ms = min(upto_ms, timeout_ms(session, rules) - 1)
     last = (upto_ms - session.started_ms) // interval_ms
     after_ms = rules.sent_until_ms(session, after_ms)
     first = max(0, (after_ms - session.started_ms) // interval_ms) + 1
     if at_most is not None:
         first = max(first, last + 1 - at_most)
+    if first > last:
+        return []
+    context = context_of(session) if rules.carry_in_heartbeats else UNSET
     return [
         Heartbeat(
             session.device_id,
@@ -193,17 +195,17 @@ def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd
 
 def session_of(fact: Fact, platform: str, interval: int, ended_ms: int = 0) -> Session:
     """Return a session that is as a fact says."""
-    times = fact.time_ms, ended_ms, interval
-    if fact.carried:
-        context = b"{" + fact.carried + b"}"
-        return CarryingSession(fact.device_id, fact.session_id, platform, *times, context)
-    return Session(fact.device_id, fact.session_id, platform, *times)
+    device, name, time_ms = fact.device_id, fact.session_id, fact.time_ms
+    if not fact.carried:
+        return Session(device, name, platform, time_ms, ended_ms, interval)
+    context = b"{" + fact.carried + b"}"
+    return CarryingSession(device, name, platform, time_ms, ended_ms, interval, context)
 
 
 def context_of(session: Session, carried: bytes = b"") -> Context:
     """Return the context of a record of a session: what its start carried, then what is given."""
     if not isinstance(session, CarryingSession):
-        return as_context(carried)
+        return as_context(carried) if carried else UNSET
     if not carried:
         return Raw(session.context)
     return Raw(session.context[:-1] + b"," + carried + b"}")

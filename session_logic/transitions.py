@@ -14,7 +14,7 @@ if that began no later; else it is remembered for a start that comes later and i
 Every fact has one outcome, and every outcome is counted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntEnum, auto
 from itertools import product
 from sys import intern
@@ -101,7 +101,9 @@ def state_of(table: SessionTable, change: Change) -> State:
         return State.ACTIVE if active.started_ms <= fact.time_ms else State.OVERTAKEN
     known = State.IDLE if active is None else State.BUSY
     overtaken = before_active = active is not None and active.started_ms > fact.time_ms
-    for ended in _remembered(table, change):
+    for ended in change.group.ended(fact.device_id):
+        if not _is_remembered(table, change, ended):
+            continue
         if _is_spoken_of(ended, fact):
             known = _state_after_end(ended, fact, table.rules, known)
         elif has_begun(ended) and ended.started_ms > fact.time_ms:
@@ -113,12 +115,12 @@ def state_of(table: SessionTable, change: Change) -> State:
     return State.OVERTAKEN if overtaken and known is not State.ENDED else known
 
 
-def _remembered(table: SessionTable, change: Change) -> Iterator[Session]:
-    """Yield the sessions of the device that ended a short while ago."""
-    for ended in change.group.ended(change.fact.device_id):
-        # Else its turn to be dropped has not come round yet.
-        if not is_due(drop_ms(ended, table.rules), change.watermark.upto_ms):
-            yield ended
+def _is_remembered(table: SessionTable, change: Change, ended: Session) -> bool:
+    """Say whether a session ended a short while ago; else its turn to be dropped is still to come.
+
+    What a fact does never depends on which slots of the wheel have come round.
+    """
+    return not is_due(drop_ms(ended, table.rules), change.watermark.upto_ms)
 
 
 def _is_spoken_of(ended: Session, fact: Fact) -> bool:
@@ -163,7 +165,9 @@ def close_session(table: SessionTable, change: Change) -> list[OutputEvent]:
     """End the active session."""
     assert change.active is not None
     records = _end_active(table, change, "ended")
-    return _with_fields_of_end(records, change.active, change.fact.carried)
+    if change.fact.carried:
+        return _with_fields_of_end(records, change.active, change.fact.carried)
+    return records
 
 
 def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
@@ -172,8 +176,11 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
     # First, because the end of the active session may take the place of this one.
     ended_ms, carried = min(
         (end.ended_ms, carried_by(end))
-        for end in _remembered(table, change)
-        if not has_begun(end) and _is_spoken_of(end, fact) and fact.time_ms <= end.ended_ms
+        for end in change.group.ended(fact.device_id)
+        if not has_begun(end)
+        and _is_remembered(table, change, end)
+        and _is_spoken_of(end, fact)
+        and fact.time_ms <= end.ended_ms
     )
     records = [] if change.active is None else _end_active(table, change, "replaced")
     session, opened = _begin(table, fact)
@@ -259,8 +266,6 @@ def _with_fields_of_end(
     records: list[OutputEvent], session: Session, carried: bytes
 ) -> list[OutputEvent]:
     """Return the last records of a session, of which the end has what the end carried as well."""
-    if not carried:
-        return records
     *others, end = records
     return [*others, replace(end, context=context_of(session, carried))]
 
