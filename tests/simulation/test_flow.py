@@ -270,11 +270,6 @@ def judge_by_this_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink.KafkaSink, "published_ms", lambda _: 0)
 
 
-def believe_a_leader_that_has_just_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take its high watermark for the end, though an earlier answer told of more."""
-    monkeypatch.setattr(InputPartition, "_is_early", lambda *_: False)
-
-
 def begin_at_the_end_of_a_leader_that_knows_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask at a start for no end, so that the first answer tells it."""
     monkeypatch.setattr(consumer.SharedConsumer, "_end", lambda *_: 0)
@@ -399,7 +394,6 @@ RARE_FAULTS = [
     forget_the_position_of_an_added_partition,
     believe_in_an_end_before_an_open_transaction,
     decide_by_the_clock_again,
-    believe_a_leader_that_has_just_taken_over,
     begin_at_the_end_of_a_leader_that_knows_less,
     go_on_without_a_partition_that_is_unread,
     read_output_to_any_end,
