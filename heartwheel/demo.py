@@ -10,13 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from msgspec import Struct
 from rich.panel import Panel
 
 from dataflows.settings import Settings
-from dataflows.settings_sources import environment
-from heartwheel.fleet import Fleet, Mix
+from dataflows.settings_sources import environment, load_settings
+from heartwheel import reference
+from heartwheel.event_writer import writers_of
+from heartwheel.fleet import Fleet, Mix, Names
 from heartwheel.http.listener import bind, url_of
 from heartwheel.views.demo import DemoView
 from session_logic.codec import decode_output
@@ -24,7 +28,6 @@ from session_logic.errors import ConfigError
 
 LANES = 4  # a topic of the built-in broker has 4 partitions
 HEARTBEAT_MS = 2_000
-MAX_SESSION_MS = 10_000
 DEVICES = 400
 EVENTS_PER_S = 60
 STEP_S = 0.05
@@ -33,11 +36,41 @@ STOP_TIMEOUT_S = 25
 FETCH_WAIT_MS = "10"
 
 
+class Scene(Struct, frozen=True, kw_only=True):
+    """What is shown: input tables, or none for our own format, ids, and when a session times out.
+
+    With examples, records are shown as they go in and as they come out.
+    """
+
+    tables: str = ""
+    names: Names = Names()
+    max_session_ms: int
+    examples: bool = False
+
+
+OWN_EVENTS = Scene(max_session_ms=10_000)
+REFERENCE_EVENTS = Scene(
+    tables=reference.TABLES,
+    names=reference.NAMES,
+    max_session_ms=reference.MAX_SESSION_MS,
+    examples=True,
+)
+
+
+class Example(NamedTuple):
+    """A record that went in, and the one that came of it."""
+
+    topic: str
+    value: bytes
+    output: bytes
+
+
 class DemoJob:
     """Broker, fleet and flow of one demonstration; its view has what came out."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scene: Scene = OWN_EVENTS) -> None:
         """Start the broker and the flow."""
+        self._scene = scene
         self._log = folder / "flow.log"
         page = page_settings()
         self._producer = Producer(
@@ -45,25 +78,27 @@ class DemoJob:
         )
         broker = next(iter(self._producer.list_topics(timeout=10).brokers.values()))
         address = f"{broker.host}:{broker.port}"
-        variables = environment() | {
+        config = folder / "heartwheel.toml"
+        config.write_text(scene.tables)
+        ours = {
+            "HEARTWHEEL_CONFIG": str(config),
             "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
             "HEARTWHEEL_LANES": str(LANES),
             "HEARTWHEEL_HEARTBEAT_MS": str(HEARTBEAT_MS),
-            "HEARTWHEEL_MAX_SESSION_MS": str(MAX_SESSION_MS),
+            "HEARTWHEEL_MAX_SESSION_MS": str(scene.max_session_ms),
             "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
             "HEARTWHEEL_HTTP_PORT": str(page.http_port),
             "HEARTWHEEL_KAFKA_LOG__LEVEL": "0",
             "HEARTWHEEL_LOG_LEVEL": "warning",
             "HEARTWHEEL_CONSUMER_FETCH_WAIT_MAX_MS": FETCH_WAIT_MS,
         }
-        self._fleet = Fleet(
-            self._producer, ["console-events", "pc-events"], Mix(devices=DEVICES), seed=1
-        )
-        for topic in ("console-events", "pc-events", "session-events", "dead-letters"):
+        writers = writers_of(load_settings(ours))
+        self._fleet = Fleet(self._producer, writers, Mix(devices=DEVICES), 1, scene.names)
+        for topic in (*writers, "session-events", "dead-letters"):
             self._producer.list_topics(topic, timeout=10)  # appears on first use
         self._flow = subprocess.Popen(
             [sys.executable, "-m", "heartwheel.cli", "run"],
-            env=variables,
+            env=environment() | ours,
             stderr=self._log.open("wb"),  # the live view has the terminal
             start_new_session=True,  # Ctrl-C is for the demo, which then stops the flow
         )
@@ -97,7 +132,22 @@ class DemoJob:
 
     def render(self, seconds: float) -> Panel:
         """Return the live view."""
-        return self.view.render(self._fleet.sent, seconds, HEARTBEAT_MS)
+        return self.view.render(self._fleet.sent, seconds, HEARTBEAT_MS, self.examples()[-1:])
+
+    def examples(self) -> list[Example]:
+        """Return the newest start and the newest end of which both records are known, in order."""
+        if not self._scene.examples:
+            return []
+        recent = {(one.event.is_start, one.event.session_id): one for one in self._fleet.recent}
+        examples = []
+        for kind, is_start in (("SessionActive", True), ("SessionEnd ended", False)):
+            pairs = [
+                Example(came_from.topic, came_from.record.value, value)
+                for output, value in self.view.last[kind]
+                if (came_from := recent.get((is_start, output.session_id)))
+            ]
+            examples += pairs[-1:]
+        return examples
 
     def _read(self) -> None:
         for message in self._consumer.consume(5_000, 0):

@@ -3,12 +3,18 @@
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 from msgspec import Struct
 
-BAD_INPUT = (b"not json", b"[]", b'{"type":"GamePause"}', b'{"type":"GameStart","device_id":""}')
+from heartwheel.event_writer import Sent, Writer
+from session_logic.carried_json import member_name
+from session_logic.mapping import MappedEvent
+
+# Of devices on a topic whose table reads the platform from a field.
+PLATFORMS = ("console", "pc")
 # The share of events of a device with a session that start another one without an end.
 REPLACED = 0.1
 # A repeated event is one of this number of last ones.
@@ -33,26 +39,48 @@ class Mix(Struct, frozen=True, kw_only=True):
     bad: float = 0.02
 
 
+class Names(Struct, frozen=True):
+    """What devices and sessions are called, by their numbers."""
+
+    device: Callable[[int], str] = "device-{}".format
+    session: Callable[[int], str] = "session-{}".format
+
+
+class SentEvent(Struct, frozen=True):
+    """An event that was sent, as what it is and as a record."""
+
+    topic: str
+    event: MappedEvent
+    record: Sent
+
+
 class Fleet:
     """Devices on all input topics; each step sends what some of them do.
 
-    What which device does depends on the seed alone.
+    What which device does depends on the seed alone. What a table carries is made up: text that
+    tells the device from a start, and from an end for how many seconds its session has gone on.
     """
 
     def __init__(
-        self, producer: Producer, topics: list[str], mix: Mix, seed: int, name: str = ""
+        self,
+        producer: Producer,
+        writers: Mapping[str, Writer],
+        mix: Mix,
+        seed: int,
+        names: Names = Names(),  # noqa: B008  # it is frozen
     ) -> None:
-        """Send through this producer; a device stays on one topic. Session ids contain the name."""
+        """Send through this producer to the topics of these writers; a device stays on one."""
         self._producer = producer
-        self._topics = topics
+        self._topics = list(writers)
+        self._writers = writers
         self._mix = mix
         self._random = random.Random(seed)
-        self._name = name
-        self._sessions: dict[int, str] = {}
+        self._names = names
+        self._sessions: dict[int, tuple[str, int]] = {}  # with the time of the start
         self._number = 0
         self._coming = max(1, round(mix.devices * mix.churn))
         self._staying = iter(range(self._coming, mix.devices))
-        self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT)
+        self.recent: deque[SentEvent] = deque(maxlen=RECENT)
         self.sent = 0
         self.failed = 0
         self.failure: KafkaError | None = None
@@ -67,42 +95,61 @@ class Fleet:
         mix = self._mix
         for _ in range(events):
             chance = self._random.random()
+            late_ms = self._late_ms()
             if chance < mix.bad:
-                bad = self._random.choice(BAD_INPUT)
-                self._produce(self._random.randrange(mix.devices), bad, stop)
-            elif chance < mix.bad + mix.duplicates and self._recent:
-                self._produce(*self._random.choice(self._recent), stop)
+                device = self._random.randrange(mix.devices)
+                topic = self._topic(device)
+                some = self._writers[topic].bad(self._names.device(device))
+                self._produce(topic, self._random.choice(some), late_ms, stop)
+            elif chance < mix.bad + mix.duplicates and self.recent:
+                again = self._random.choice(self.recent)
+                self._produce(again.topic, again.record, late_ms, stop)
             else:
-                device, value = self._event()
-                self._recent.append((device, value))
-                self._produce(device, value, stop)
+                new = self._next_event(late_ms)
+                self.recent.append(new)
+                self._produce(new.topic, new.record, late_ms, stop)
         self._producer.poll(0)
 
-    def _event(self) -> tuple[int, bytes]:
+    def _late_ms(self) -> int:
+        """Return how late the next record is."""
+        if self._mix.late and self._random.random() < self._mix.late:
+            return round(self._random.uniform(0, self._mix.late_ms))
+        return 0
+
+    def _topic(self, device: int) -> str:
+        return self._topics[device % len(self._topics)]
+
+    def _next_event(self, late_ms: int) -> SentEvent:
         """Return the next event; devices that stay begin first, with every second event."""
         device = next(self._staying, None) if self.sent % 2 else None
         if device is None:
             position = self._random.random() ** (1 + self._mix.skew)
             device = int(self._coming * position)
-        session = self._sessions.get(device)
-        if session is None or self._random.random() < REPLACED:
+        time_ms = _now_ms() - late_ms
+        session, started_ms = self._sessions.pop(device, (None, time_ms))
+        is_start = session is None or self._random.random() < REPLACED
+        if session is None or is_start:
             self._number += 1
-            session = self._sessions[device] = f"session-{self._name}{self._number}"
-            return device, _value("GameStart", device, session)
-        del self._sessions[device]
-        return device, _value("GameEnd", device, session)
+            session, started_ms = self._names.session(self._number), time_ms
+            self._sessions[device] = session, started_ms
+        topic = self._topic(device)
+        name = self._names.device(device)
+        writer = self._writers[topic]
+        value = f"of {name}" if is_start else max(0, time_ms - started_ms) // 1000
+        carried = _members(writer.carried(is_start=is_start), value)
+        platform = PLATFORMS[device // len(self._topics) % len(PLATFORMS)]
+        event = MappedEvent(is_start, name, session, platform, time_ms, carried)
+        return SentEvent(topic, event, writer.write(event))
 
-    def _produce(self, device: int, value: bytes, stop: Callable[[], bool]) -> None:
-        topic = self._topics[device % len(self._topics)]
-        stamp_ms = 0  # now
-        if self._mix.late and self._random.random() < self._mix.late:
-            stamp_ms = int(time.time() * 1000 - self._random.uniform(0, self._mix.late_ms))
+    def _produce(self, topic: str, record: Sent, late_ms: int, stop: Callable[[], bool]) -> None:
+        stamp_ms = _now_ms() - late_ms if late_ms else 0  # 0: now
         while True:
             try:
                 self._producer.produce(
                     topic,
-                    value,
-                    f"device-{device}",
+                    record.value,
+                    record.key,
+                    headers=[*record.headers],
                     on_delivery=self._on_delivery,
                     timestamp=stamp_ms,
                 )
@@ -120,5 +167,12 @@ class Fleet:
             self.failure = error
 
 
-def _value(kind: str, device: int, session: str) -> bytes:
-    return f'{{"type":"{kind}","device_id":"device-{device}","session_id":"{session}"}}'.encode()
+def _members(names: Sequence[str], value: str | int) -> bytes:
+    """Return what an event carries: the same value under each of these names."""
+    if not names:
+        return b""
+    return b",".join(member_name(name) + msgspec.json.encode(value) for name in names)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

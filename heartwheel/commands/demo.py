@@ -4,6 +4,7 @@ import json
 import signal
 import tempfile
 import time
+from enum import StrEnum
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,22 +22,35 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINE_S = 2.0  # between the plain lines that are shown without a terminal
 
 
+class Events(StrEnum):
+    """Whose events the fleet sends."""
+
+    OWN = "own"
+    REFERENCE = "reference"
+
+
 def demo_command(
     seconds: Annotated[
         float | None, typer.Option(help="End after this many seconds; the default is until Ctrl-C.")
     ] = None,
+    events: Annotated[
+        Events,
+        typer.Option(
+            help="Our own format, or that of the reference pipeline, read by input tables."
+        ),
+    ] = Events.OWN,
 ) -> None:
     """Show Heartwheel at work, on a built-in broker with a small simulated fleet."""
     from rich.console import Console
 
-    from heartwheel.demo import DemoJob
+    from heartwheel.demo import OWN_EVENTS, REFERENCE_EVENTS, DemoJob
 
     console = Console()
     show = _show_live if console.is_terminal else _show_lines
     with tempfile.TemporaryDirectory(prefix="heartwheel-demo-") as folder:
         for number in END_SIGNALS:
             signal.signal(number, signal.default_int_handler)
-        job = DemoJob(Path(folder))
+        job = DemoJob(Path(folder), REFERENCE_EVENTS if events is Events.REFERENCE else OWN_EVENTS)
         passed_s = takewhile(lambda s: seconds is None or s < seconds, _passed_s())
         try:
             show(console, job, passed_s)
@@ -78,9 +92,19 @@ def _show_lines(_console: "Console", job: "DemoJob", passed_s: "Iterable[float]"
 
 
 def _show_end(console: "Console", job: "DemoJob") -> None:
-    """Show the numbers, then the last record of each kind as it is in the topic."""
+    """Show the numbers, then records as they are in the topics.
+
+    They are the last one of each kind, or examples of what went in and what came of it.
+    """
     console.print(job.line(), style="bold", soft_wrap=True, highlight=False, markup=False)
-    for records in job.view.last.values():
-        for _, value in list(records)[-1:]:
-            text = json.dumps(json.loads(value))
-            console.print(text, soft_wrap=True, highlight=False, style="dim")
+    examples = job.examples()
+    lines = [
+        f"{where}  {json.dumps(json.loads(value))}"
+        for topic, value, output in examples
+        for where, value in ((topic, value), ("session-events", output))
+    ]
+    if not examples:
+        newest = [records[-1][1] for records in job.view.last.values() if records]
+        lines = [json.dumps(json.loads(value)) for value in newest]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False, style="dim")

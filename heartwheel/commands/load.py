@@ -91,7 +91,10 @@ def load_command(
 
     They are real records, some of them faulty on purpose: do not send them to topics in use.
 
-    In topics with LogAppendTime the broker timestamps the events: then none is late.
+    A topic that has an input table gets events as the table describes them.
+
+    In topics with LogAppendTime the broker timestamps the events: then none is late, unless an
+    input table has their time in a field.
     """
     from heartwheel.fleet import Mix
 
@@ -115,8 +118,10 @@ def load_command(
 
 def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float) -> None:
     from dataflows.kafka.client import make_producer, producer_options
-    from heartwheel.fleet import Fleet
+    from heartwheel.event_writer import writers_of
+    from heartwheel.fleet import Fleet, Names
 
+    writers = writers_of(settings)
     options = producer_options(
         settings,
         defaults={
@@ -129,7 +134,8 @@ def _run(settings: Settings, mix: "Mix", seed: int, rate: float, seconds: float)
     _check(producer, settings, mix)
     begin_s = time.time()
     # Two loads with the same seed must not have the same session ids.
-    fleet = Fleet(producer, list(settings.input_topics), mix, seed, f"{int(begin_s):x}-")
+    names = Names(session=f"session-{int(begin_s):x}-{{}}".format)
+    fleet = Fleet(producer, writers, mix, seed, names)
     asked = _Asked()
     behind_s, took_s = _send(fleet, asked, rate, seconds)
     left = producer.flush(FLUSH_S)
@@ -152,20 +158,16 @@ def _check(producer: "Producer", settings: Settings, mix: "Mix") -> None:
     from dataflows.kafka.metadata import describe
     from heartwheel.kafka.topics import Topics
 
-    if not settings.input_topics:
-        raise ConfigError(
-            "every input topic has a table, and the load sends our own format only; name a topic "
-            "without a table in HEARTWHEEL_INPUT_TOPICS"
-        )
     found = describe(producer, settings).topics
-    missing = [topic for topic in settings.input_topics if topic not in found]
+    missing = [topic for topic in settings.all_input_topics if topic not in found]
     if missing:
         msg = (
             f"input topic {', '.join(missing)} does not exist on {settings.bootstrap_servers}, or "
             "this user may not see it; create it with `heartwheel topics create`"
         )
         raise ConfigError(msg)
-    for topic in settings.input_topics if mix.late else ():
+    stamped = [topic for topic, table in settings.inputs.items() if not table.time]
+    for topic in (*settings.input_topics, *stamped) if mix.late else ():
         state = Topics(settings).state(topic)
         if state is not None and state.timestamps == "append":
             print(f"{topic} has LogAppendTime: none of its events will be late")

@@ -1,6 +1,7 @@
 """The view of the demonstration: numbers, and the last records of each kind."""
 
 from collections import Counter, deque
+from collections.abc import Sequence
 
 from rich.console import Group
 from rich.panel import Panel
@@ -9,7 +10,8 @@ from rich.text import Text
 
 from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
 
-SHOWN_RECORDS = 3
+SHOWN_RECORDS, SHOWN_BESIDE_EXAMPLES = 3, 1
+MAX_ID = 14  # characters of an id that is shown
 MAX_DELAYS = 5_000
 KINDS = (
     "SessionActive",
@@ -69,10 +71,22 @@ class DemoView:
             f"dead letters {self.counts['dead letter']}  status page {self.url}"
         )
 
-    def render(self, sent: int, seconds: float, heartbeat_ms: int) -> Panel:
-        """Return the live view."""
+    def render(
+        self,
+        sent: int,
+        seconds: float,
+        heartbeat_ms: int,
+        examples: Sequence[tuple[str, bytes, bytes]] = (),
+    ) -> Panel:
+        """Return the live view; an example has input topic, input record and output record."""
+        shown = [
+            Text.assemble("\n", (f"{where}  ", "bold"), (value.decode(), "dim"))
+            for topic, value, output in examples
+            for where, value in ((topic, value), ("session-events", output))
+        ]
+        rows = SHOWN_BESIDE_EXAMPLES if shown else SHOWN_RECORDS
         return Panel(
-            Group(self._numbers(sent), Text(""), self._records()),
+            Group(self._numbers(sent), Text(""), self._records(rows), *shown),
             title=(
                 f"Heartwheel demo, {seconds:.0f} s, heartbeat every {heartbeat_ms // 1000} s, "
                 "Ctrl-C ends it"
@@ -92,7 +106,7 @@ class DemoView:
         table.add_row("heartbeats out", str(heartbeats), "dead letters", str(letters))
         return table
 
-    def _records(self) -> Table:
+    def _records(self, shown: int) -> Table:
         """Return the last records with what tells them apart; the whole JSON is too wide."""
         table = Table.grid(padding=(0, 2, 0, 0))
         for style in ("bold", "cyan", "dim", "dim", "dim", "dim"):
@@ -101,8 +115,8 @@ class DemoView:
         table.columns[0].min_width, table.columns[1].min_width = 13, 6
         for kind in KINDS:
             label = kind.removeprefix("SessionEnd ").replace("_", " ")
-            rows = [_fields(event) for event, _ in self.last[kind]]
-            rows += [("", "", "", "")] * (SHOWN_RECORDS - len(rows))
+            rows = [_fields(event) for event, _ in [*self.last[kind]][-shown:]]
+            rows += [("", "", "", "")] * (shown - len(rows))
             for index, fields in enumerate(rows):
                 first = ("", "") if index else (label, str(self.counts[kind]))
                 table.add_row(*first, *fields)
@@ -115,4 +129,8 @@ def _fields(event: OutputEvent) -> tuple[str, str, str, str]:
         what = f"sequence {event.sequence}"
     elif isinstance(event, SessionEnd):
         what = f"{event.reason}, {event.duration_ms / 1000:.1f} s"
-    return event.device_id, event.session_id, event.platform, what
+    return _short(event.device_id), _short(event.session_id), event.platform, what
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_ID else f"{text[: MAX_ID - 1]}…"

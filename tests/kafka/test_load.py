@@ -6,12 +6,40 @@ import subprocess
 import sys
 from collections import Counter
 
-from dataflows.settings_sources import environment
+from dataflows.settings_sources import environment, load_settings
 from session_logic.codec import decode_input
-from session_logic.events import GameEnd, GameStart, Rejected
+from session_logic.events import GameEnd, GameStart, Rejected, SessionEnd
+from session_logic.mapping import MappedEvent
 from tests.support.broker import ROOT
 from tests.support.cluster import Cluster, Record
 from tests.support.command import command, one_line
+from tests.support.traffic import check, start, stop, wait_for_model
+
+# One with everything in fields, one with as much as can be beside them.
+TABLES = """
+[inputs.{pc}]
+platform = "pc"
+type = "eventId"
+start = "ApplicationSessionStart"
+end = "ApplicationSessionEndBi"
+device = ["data.hostPcId", "key"]
+session = "data.appSessionId"
+time = "timestamp"
+carry = {{account = "psnAccountId"}}
+end_carry = {{foreground_s = "totalFgTime"}}
+format = "json_sr"
+
+[inputs.{console}]
+platform = {{field = "header:os"}}
+type = "header:ce_type"
+start = "on"
+end = ["off", "gone"]
+device = "key"
+session = "header:session"
+time = "header:ce_time"
+time_unit = "s"
+carry = {{account = "account"}}
+"""
 
 
 def sent(cluster: Cluster) -> list[Record]:
@@ -78,6 +106,75 @@ def test_ctrl_c_ends_a_load_with_its_summary(cluster: Cluster) -> None:
     summary = rest.splitlines()[-1]
     assert summary.startswith(f"{len(sent(cluster))} events in")
     assert "behind the plan" in summary
+
+
+def give_tables(cluster: Cluster) -> None:
+    """Let the input topics be read by tables."""
+    config = cluster.folder / "heartwheel.toml"
+    config.write_text(TABLES.format(pc=cluster.pc, console=cluster.console))
+    del cluster.variables["HEARTWHEEL_INPUT_TOPICS"]
+    cluster.variables["HEARTWHEEL_CONFIG"] = str(config)
+
+
+def test_load_of_topics_with_tables_is_as_they_say(cluster: Cluster) -> None:
+    """Events, late ones and bad ones; what is carried tells the device and the time played."""
+    give_tables(cluster)
+    asked = ("--rate", "700", "--seconds", "2", "--bad", "0.1", "--late", "0.2", "--late-by", "10m")
+    assert command("load", *asked, "--devices", "200", **cluster.variables).returncode == 0
+    mappings = load_settings(cluster.variables).mappings()
+    for topic, mapping in mappings.items():
+        records = cluster.read(topic)
+        headers = [[*record.headers.items()] for record in records]
+        found = [
+            mapping.read(record.key, record.value, some, record.time_ms)
+            for record, some in zip(records, headers, strict=True)
+        ]
+        assert 30 < sum(isinstance(one, Rejected) for one in found) < 110
+        events = [
+            (record.time_ms, one)
+            for record, one in zip(records, found, strict=True)
+            if isinstance(one, MappedEvent)
+        ]
+        assert len(events) > 500
+        late, last_ms = 0, max(record.time_ms for record in records)
+        for stamp_ms, event in events:
+            assert event.time_ms is not None
+            assert 0 <= stamp_ms - event.time_ms < 5_000
+            late += last_ms - event.time_ms > 10_000
+            if event.is_start:
+                assert event.carried == f'"account":"of {event.device_id}"'.encode()
+            elif topic == cluster.pc:
+                assert 0 <= json.loads(b"{" + event.carried + b"}")["foreground_s"] <= 603
+        assert 70 < late < 200
+        assert {event.platform for _, event in events} == (
+            {"pc"} if topic == cluster.pc else {"pc", "console"}
+        )
+
+
+def test_run_takes_a_load_of_topics_with_tables(cluster: Cluster) -> None:
+    """Every record is as the reference model says, what is carried as well."""
+    give_tables(cluster)
+    flow = start(cluster)
+    asked = ("--rate", "200", "--seconds", "3", "--bad", "0", "--duplicates", "0.1")
+    assert command("load", *asked, "--devices", "200", **cluster.variables).returncode == 0
+    through_ms = wait_for_model(cluster)
+    stop(cluster, flow)
+    found = check(cluster, through_ms)
+    assert found.sessions > 200
+    ends = [event for event in cluster.events() if isinstance(event, SessionEnd)]
+    contexts = [json.loads(bytes(event.context)) for event in ends if event.context]
+    assert len(contexts) == len(ends) > 30
+    assert any(context.keys() == {"account", "foreground_s"} for context in contexts)
+
+
+def test_topic_that_cannot_be_written_to_is_one_line(cluster: Cluster) -> None:
+    """Before anything is sent."""
+    give_tables(cluster)
+    config = cluster.folder / "heartwheel.toml"
+    config.write_text(config.read_text().replace('"header:session"', '"key"'))
+    done = command("load", **cluster.variables)
+    one_line(done, 2, f"inputs.{cluster.console} has two parts of an event in the key")
+    assert sent(cluster) == []
 
 
 def test_wrong_load_is_one_line(cluster: Cluster) -> None:

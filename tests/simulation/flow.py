@@ -22,7 +22,7 @@ from dataflows.kafka.producer import DeliveryError
 from dataflows.kafka.reconcile import ReconcileError
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
-from heartwheel.fleet import BAD_INPUT
+from heartwheel.event_writer import BAD_INPUT
 from heartwheel.signals import STEP_BACK_S
 from session_logic import journal
 from session_logic.lane import NEVER_MS, PAUSE_MS

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from dataflows.kafka.partition import InputPartition
-from heartwheel.fleet import BAD_INPUT
+from heartwheel.event_writer import BAD_INPUT
 from tests.simulation.flow import DEVICES, STRICT_SKEW_MS, TOPICS, Simulation
 from tests.support.fake_kafka import Record
 

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    Consumer,
+    KafkaError,
+    Message,
+    TopicPartition,
+)
 
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import Fact, GameStart, OutputEvent, Rejected
+from session_logic.mapping import MappedEvent, Skipped
+from session_logic.mapping import Mapping as EventMapping
 
 BATCH = 20_000
 # Short, because a batch that the end of the partition cuts off waits for it.
@@ -43,17 +51,49 @@ def _to_the_end(consumer: Consumer) -> Iterator[Message]:
                 return
 
 
-def facts(address: str, inputs: Mapping[str, str], *, bad: bool = False) -> Iterator[Fact]:
-    """Yield the facts of input topics (topic -> platform); without bad, no record may be none."""
+def facts(
+    address: str,
+    inputs: Mapping[str, str],
+    *,
+    bad: bool = False,
+    tables: Mapping[str, EventMapping] | None = None,
+) -> Iterator[Fact]:
+    """Yield the facts of input topics (topic -> platform); without bad, no record may be none.
+
+    Topics that have a table are read by it.
+    """
     for topic, platform in inputs.items():
+        table = (tables or {}).get(topic)
         for message in messages(address, topic):
-            event = decode_input(message.value())
-            if isinstance(event, Rejected):
-                assert bad, event
-                continue
-            is_start = isinstance(event, GameStart)
-            time_ms = message.timestamp()[1]
-            yield Fact(is_start, event.device_id, event.session_id, platform, time_ms)
+            fact = _own(message, platform) if table is None else _mapped(message, table)
+            if isinstance(fact, Fact):
+                yield fact
+            else:
+                assert bad, fact
+
+
+def _own(message: Message, platform: str) -> Fact | Rejected:
+    event = decode_input(message.value())
+    if isinstance(event, Rejected):
+        return event
+    is_start = isinstance(event, GameStart)
+    return Fact(is_start, event.device_id, event.session_id, platform, message.timestamp()[1])
+
+
+def _mapped(message: Message, table: EventMapping) -> Fact | Rejected | Skipped:
+    kind, time_ms = message.timestamp()
+    event = table.read(message.key(), message.value(), message.headers(), time_ms)
+    if not isinstance(event, MappedEvent):
+        return event
+    return Fact(
+        event.is_start,
+        event.device_id,
+        event.session_id,
+        event.platform,
+        time_ms if event.time_ms is None else event.time_ms,
+        created=event.time_ms is not None or kind == TIMESTAMP_CREATE_TIME,
+        carried=event.carried,
+    )
 
 
 def outputs(address: str, topic: str) -> Iterator[tuple[int, OutputEvent]]:

@@ -166,10 +166,11 @@ def compare(
     cluster: Cluster, through_ms: int, topics: Sequence[str] = (), rules: Rules | None = None
 ) -> Check:
     """Compare the output with the model; several topics are read one after the other."""
-    if rules is None:
-        rules = load_settings(cluster.variables).rules()
+    settings = load_settings(cluster.variables)
+    rules = rules or settings.rules()
     now_ms = time.time_ns() // 1_000_000
-    want = expected(facts(cluster.address, cluster.inputs), rules, now_ms)
+    given = facts(cluster.address, cluster.inputs, tables=settings.mappings())
+    want = expected(given, rules, now_ms)
     events = (
         event
         for topic in topics or [cluster.output]
