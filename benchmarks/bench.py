@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.load import Plan
+from benchmarks.load import TABLE, Plan
 from benchmarks.picture import draw
 from benchmarks.report import Latency
 from benchmarks.stage import LoadProcess, stage, wait_for_records
@@ -48,7 +48,17 @@ def plan_of(arguments: argparse.Namespace, cluster: Cluster) -> Plan:
         steady_s=arguments.seconds,
         seed=arguments.seed,
         bad=arguments.bad,
+        field_bytes=arguments.field_bytes if arguments.mapped else 0,
     )
+
+
+def give_tables(cluster: Cluster) -> None:
+    """Let a cluster's input topics be read by tables."""
+    tables = [TABLE.format(topic=topic, platform=name) for topic, name in cluster.inputs.items()]
+    config = cluster.folder / "heartwheel.toml"
+    config.write_text("".join(tables))
+    del cluster.variables["HEARTWHEEL_INPUT_TOPICS"]
+    cluster.variables["HEARTWHEEL_CONFIG"] = str(config)
 
 
 def ramp(load: LoadProcess, plan: Plan, cluster: Cluster, flow_pid: int) -> dict[str, object]:
@@ -126,7 +136,8 @@ def check(
     """Compare the output with the model; return this phase's part of the report."""
     print("check: reading the topics", flush=True)
     rules, latency = settings.rules(), Latency()
-    want = expected(facts(cluster.address, cluster.inputs, bad=bad), rules, stopped_ms)
+    given = facts(cluster.address, cluster.inputs, bad=bad, tables=settings.mappings())
+    want = expected(given, rules, stopped_ms)
     events = latency.measured(outputs(cluster.address, cluster.output), window_ms)
     found = check_output(events, want, rules, stopped_ms - LAST_MS)
     begin_ms, end_ms = window_ms
@@ -171,6 +182,8 @@ def measure(
 def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Run one benchmark in a folder and return its report."""
     with stage(folder, arguments.lanes, arguments.broker_dir) as (broker, cluster):
+        if arguments.mapped:
+            give_tables(cluster)
         plan = plan_of(arguments, cluster)
         return {
             "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
@@ -179,6 +192,7 @@ def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
             "events_per_s": round(plan.rate),
             "lanes": arguments.lanes,
             "bad": arguments.bad,
+            "field_bytes": plan.field_bytes,
             "set": arguments.set,
             **measure(arguments, broker, cluster, folder),
         }
@@ -195,6 +209,12 @@ def main() -> int:
         "--bad", type=int, default=0, help="records that are no events, for each hundred events"
     )
     parser.add_argument(
+        "--mapped",
+        action="store_true",
+        help="events with ten more fields, read by input tables that carry two of them",
+    )
+    parser.add_argument("--field-bytes", type=int, default=200, help="size of each such field")
+    parser.add_argument(
         "--broker-dir",
         type=Path,
         help="Kafka's data, where it is not to share a disk with the recovery store",
@@ -210,7 +230,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="heartwheel-bench-") as folder:
         report = bench(arguments, Path(folder))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    name = f"scale-{arguments.scale:g}{'-kill' if arguments.kill else ''}"
+    kinds = [kind for kind in ("mapped", "kill") if getattr(arguments, kind)]
+    name = "-".join((f"scale-{arguments.scale:g}", *kinds))
     (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1))
     draw(report, arguments.out / f"{name}.png")
     shown = {k: v for k, v in report.items() if k not in ("series", "core_series")}

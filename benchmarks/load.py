@@ -19,12 +19,28 @@ SLICE_MS = 10
 ENDS, STARTS, REPLACED = 46, 46, 6
 # Records that are no events, each for another reason.
 BAD = b"", b"no JSON", b"{}", b'{"type":"GameStart","device_id":"bad"}'
+# Of events that are read by a table: the first field and the last one are carried.
+FIELDS = 10
+KINDS = 64  # of contents of these fields
+TABLE = """
+[inputs."{topic}"]
+platform = "{platform}"
+type = "kind"
+start = "GameStart"
+end = "GameEnd"
+other = "reject"
+device = "device"
+session = "session"
+carry = {{first = "field0", last = "field9"}}
+"""
 
 
 class Plan(Struct):
     """What to send: sessions to start evenly over ramp_s, then rate events/s for steady_s.
 
-    bad is how many records that are no events come with each hundred of them.
+    bad is how many records that are no events come with each hundred of them. With field_bytes
+    an event has ten more fields of so many bytes each, and is as TABLE says; else it is in our own
+    format.
     """
 
     bootstrap_servers: str
@@ -35,6 +51,7 @@ class Plan(Struct):
     steady_s: float
     seed: int
     bad: int = 0
+    field_bytes: int = 0
 
 
 class Load:
@@ -50,6 +67,7 @@ class Load:
         self._active: list[int] = []
         self._idle: list[int] = []
         self._last: tuple[str, bytes, str] | None = None
+        self._fields = [self._more_fields() for _ in range(KINDS)] if plan.field_bytes else []
         self._producer = Producer(
             {
                 "bootstrap.servers": plan.bootstrap_servers,
@@ -61,12 +79,20 @@ class Load:
         )
 
     def _send(self, kind: str, device: int) -> None:
-        name = _name(device)
-        value = (
-            f'{{"type":"{kind}","device_id":"{name}","session_id":"{self._sessions[device]}"}}'
-        ).encode()
-        self._last = (self._plan.topics[device & 1], value, name)
+        name, session = _name(device), self._sessions[device]
+        value = f'{{"type":"{kind}","device_id":"{name}","session_id":"{session}"}}'
+        if self._fields:
+            who = f'"kind":"{kind}","device":"{name}","session":"{session}"'
+            value = f'{{{who},"field0":"{name}{self._fields[device % KINDS]}'
+        self._last = (self._plan.topics[device & 1], value.encode(), name)
         self._produce(*self._last)
+
+    def _more_fields(self) -> str:
+        """Return what follows the name of a device, which begins the first field, to the end."""
+        size = self._plan.field_bytes
+        first, *others = (f"{self._random.getrandbits(4 * size):0{size}x}" for _ in range(FIELDS))
+        fields = [f'"field{number}":"{text}"' for number, text in enumerate(others, 1)]
+        return f'{first[len(_name(0)) :]}",{",".join(fields)}}}'
 
     def _send_bad(self, count: float) -> None:
         self._bad_due += count
