@@ -12,8 +12,6 @@ from session_logic.event_table import EventTable, FromField, Some, Source, sourc
 NEARLY_ALL = 0.8
 ALIKE = 0.6
 SHOWN, MAX_SHOWN = 8, 40
-# Reasons that no field of a record has.
-OF_THE_RECORD = {"too_large", "no_timestamp"}
 LATE_MS = 86_400_000
 
 
@@ -23,9 +21,10 @@ def likely_causes(
     """Return sentences that say why; none if enough becomes events, at their own times."""
     bad = [one for one in outcomes if one.becomes in ("skipped", "rejected")]
     if _is_nearly_all(len(bad), outcomes):
-        reason, sentence = _most_common(bad)
-        found = [] if reason in OF_THE_RECORD else list(_Causes(table, bad, read).found())
-        return found or [sentence]
+        by_fields = [one for one in bad if not one.beside]
+        if not _is_nearly_all(len(by_fields), bad):
+            return [_most_common(bad)]
+        return list(_Causes(table, by_fields, read).found()) or [_most_common(by_fields)]
     late = [one for one in outcomes if one.late]
     if table is not None and _is_nearly_all(len(late), outcomes):
         return list(_Causes(table, late, read).time())
@@ -36,11 +35,11 @@ def _is_nearly_all(count: int, outcomes: Sequence[Outcome]) -> bool:
     return count > 0 and count >= NEARLY_ALL * len(outcomes)
 
 
-def _most_common(bad: Sequence[Outcome]) -> tuple[str, str]:
-    """Return the reason that most have, and what is said of it, with an example."""
+def _most_common(bad: Sequence[Outcome]) -> str:
+    """Return what is said of the reason that most have, with an example."""
     (reason, count), *_ = Counter(one.reason for one in bad).most_common(1)
     detail = next(one.detail for one in bad if one.reason == reason)
-    return reason, f"{count} of {_records(len(bad))}: {detail}"
+    return f"{count} of {_records(len(bad))}: {detail}"
 
 
 def _records(count: int) -> str:
@@ -68,8 +67,8 @@ class _Causes:
             return
         if self._table is None:
             yield (
-                "these are no events in Heartwheel's own format; `heartwheel events guess` "
-                "proposes a table for those of another"
+                f"{_most_common(self._outcomes)}; for events of another shape than our own, "
+                "`heartwheel events guess` proposes a table"
             )
             return
         yield from self._type()

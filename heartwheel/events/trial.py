@@ -25,7 +25,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What a record becomes: an event with its parts, or something else for a reason.
 
     time_ms is None where a record of a file has no time in a field. session_id is "" for an end of
-    what is active. A late event has its record's timestamp, because its own is too long ago.
+    what is active. A late event has its record's timestamp, because its own is too long ago. beside
+    says that a record is rejected for its size or timestamp, whatever its fields have.
     """
 
     record: SeenRecord
@@ -38,6 +39,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     time_ms: int | None = None
     late: bool = False
     carried: bytes = b""
+    beside: bool = False
 
 
 class Trial:
@@ -51,7 +53,9 @@ class Trial:
         self.table: EventTable | None = settings.inputs.get(topic)
         self.platform = settings.input_topics.get(topic, "")
         avro = AvroValues(settings) if topic in settings.avro_topics else None
-        self.read_value = avro.read if avro else read_json
+        # Where key and headers tell all, no schema is needed.
+        needed = avro is not None and settings.mappings()[topic].needs_value
+        self.read_value = avro.read if avro and needed else read_json
         self._reader = readers(settings, avro.schemas if avro else None).get(topic)
         self._max_bytes = settings.max_record_bytes
         self._latest_ms = int(time.time() * 1000) + settings.max_clock_skew_ms
@@ -61,7 +65,7 @@ class Trial:
         size = len(record.key or b"") + len(record.value or b"")
         if size > self._max_bytes:
             detail = f"{size:,} bytes, and HEARTWHEEL_MAX_RECORD_BYTES is {self._max_bytes:,}"
-            return _rejected(record, Rejected("too_large", detail))
+            return _rejected(record, Rejected("too_large", detail), beside=True)
         stamp_ms = NO_TIMESTAMP if record.time_ms is None else record.time_ms
         found: MappedEvent | InputEvent | Skipped | Rejected
         members: dict[str, Any] = {}
@@ -77,7 +81,7 @@ class Trial:
             detail = "" if found.kind == "ping" else self._type_of(record, members)
             return Outcome(record=record, becomes=becomes, reason=found.kind, detail=detail)
         if record.time_ms is not None and (wrong := self._wrong_timestamp(stamp_ms)):
-            return _rejected(record, wrong)
+            return _rejected(record, wrong, beside=True)
         if isinstance(found, MappedEvent):
             return _mapped(record, found)
         return Outcome(
@@ -122,5 +126,7 @@ def _mapped(record: SeenRecord, event: MappedEvent) -> Outcome:
     )
 
 
-def _rejected(record: SeenRecord, why: Rejected) -> Outcome:
-    return Outcome(record=record, becomes="rejected", reason=why.reason, detail=why.detail)
+def _rejected(record: SeenRecord, why: Rejected, *, beside: bool = False) -> Outcome:
+    return Outcome(
+        record=record, becomes="rejected", reason=why.reason, detail=why.detail, beside=beside
+    )

@@ -132,6 +132,16 @@ def test_registry_that_is_away_is_one_line() -> None:
         trial.of(records()[0])
 
 
+def test_topic_whose_headers_tell_all_needs_no_registry() -> None:
+    """As in a run."""
+    table = {"type": "header:kind", "device": "key", "time": [], "platform": "pc",
+             "session": "header:session"}  # fmt: skip
+    trial = Trial(settings(f"http://127.0.0.1:{free_port()}", **table), "t")
+    headers = {"kind": "started", "session": "s1"}
+    found = trial.of(record(1, 1_764_000_000_000, b"\0\0\0\0\1x", "d1", headers))
+    assert (found.becomes, found.device_id, found.session_id) == ("start", "d1", "s1")
+
+
 def test_table_for_avro_is_proposed_where_the_registry_is_known(registry: Registry) -> None:
     """A time comes with its unit, and what the value is read by is in the table."""
     values = avro_values(Settings(registry_url=registry.url))

@@ -85,8 +85,10 @@ def test_values_that_are_written_otherwise_are_the_cause(
 
 
 def test_own_events_without_a_table_are_told_to_need_one() -> None:
-    """The command that proposes one is named."""
-    assert "`heartwheel events guess`" in only_cause(None, reference())
+    """The command that proposes one is named, beside what is wrong with most."""
+    found = only_cause(None, reference())
+    assert found.startswith("32 of 32 records: Object missing required field `type`; ")
+    assert "`heartwheel events guess` proposes a table" in found
 
 
 @pytest.mark.parametrize(
@@ -177,12 +179,23 @@ def test_reason_that_is_the_same_for_all_is_told_where_nothing_better_is_known()
     assert "32 of 32 records: field appSessionId is true" in only_cause(TABLE, records)
 
 
+def own(table: EventTable | None, records: list[SeenRecord]) -> list[SeenRecord]:
+    """Return records that are well but for their timestamps."""
+    event = b'{"type":"GameStart","device_id":"d","session_id":"s"}'
+    return records if table else [replace(one, value=event) for one in records]
+
+
 def test_large_records_and_wrong_clocks_are_told_before_fields() -> None:
     """A field cannot help there; an example is enough."""
     large = fields(lambda event: {"text": "x" * 70_000} | event)
     assert only_cause(TABLE, large).startswith("32 of 32 records: 70,")
     undated = [replace(one, time_ms=-1) for one in reference()]
-    assert "has no timestamp" in only_cause(TABLE, undated)
+    for table in (TABLE, None):
+        assert "has no timestamp" in only_cause(table, own(table, undated))
+    ahead = [replace(one, time_ms=10**14) for one in reference()]
+    for table in (TABLE, None):
+        found = only_cause(table, own(table, ahead))
+        assert found.startswith("32 of 32 records: the record's timestamp is ")
     words = fields(lambda event: event | {"eventId": "x" * 500})
     assert "type has 'xxx" in only_cause(TABLE, words)
     assert len(only_cause(TABLE, words)) < 120
