@@ -227,7 +227,11 @@ def _set(values: dict[str, Any], name: str, text: str) -> str:
         raise ConfigError(msg)
     if key not in Settings.__struct_fields__:
         raise _unknown(name, key, variable_of)
-    values[key] = _topics(name, text) if key == "input_topics" else text
+    if key == "input_topics":
+        # Where a variable is there in any case, as in a manifest, it can say that there are none.
+        values[key] = _topics(name, text) if text or not values.get("inputs") else {}
+    else:
+        values[key] = text
     return key
 
 

@@ -215,6 +215,8 @@ def test_topics_with_a_table_are_all_there_is_unless_others_are_named(tmp_path: 
     assert both.all_input_topics == ["x", "prod.pc", "b"]
     assert both.input_topics == {"x": "console"}
     assert both.mappings().keys() == {"prod.pc", "b"}
+    none = settings_of(tmp_path, text, HEARTWHEEL_INPUT_TOPICS="")
+    assert none.all_input_topics == ["prod.pc", "b"]
     assert settings_of(tmp_path, "inputs = {}").all_input_topics == ["console-events", "pc-events"]
 
 

@@ -81,6 +81,36 @@ def test_kustomization_of_ones_own_is_the_example_and_renders(tmp_path: Path) ->
     assert environment_of(manifests, "heartwheel-0")["HEARTWHEEL_LANES"] == "2"
 
 
+def test_file_with_input_tables_is_mounted_where_it_is_read(tmp_path: Path) -> None:
+    """In the pod and in the job, as the page says; its topics are then those of the tables."""
+    folder = copy_of_examples(tmp_path)
+    file = folder / "kustomization.yaml"
+    example = yaml.safe_load(file.read_text())
+    shown = yaml.safe_load(page("kubernetes.md").blocks("yaml")[1])
+    own, config = shown["configMapGenerator"]
+    literals = [*example["configMapGenerator"][0]["literals"], *own["literals"]]
+    by_name = {literal.partition("=")[0]: literal for literal in literals}
+    example["configMapGenerator"] = [own | {"literals": list(by_name.values())}, config]
+    example["patches"] += shown["patches"]
+    file.write_text(yaml.safe_dump(example))
+    (folder / "heartwheel.toml").write_text(page("events.md").blocks("toml")[0])
+    manifests = kustomize(folder)
+    variables = environment_of(manifests, "heartwheel-0")
+    for kind in ("StatefulSet", "Job"):
+        pod = named(manifests, kind)["spec"]["template"]["spec"]
+        (volume,) = (one for one in pod["volumes"] if one["name"] == "config")
+        (mount,) = (m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "config")
+        path = Path(variables["HEARTWHEEL_CONFIG"])
+        assert path.parent == Path(mount["mountPath"])
+        files = named(manifests, "ConfigMap", volume["configMap"]["name"])["data"]
+        (tmp_path / path.name).write_text(files[path.name])
+    settings = load_settings(
+        {"HEARTWHEEL_INPUT_TOPICS": variables["HEARTWHEEL_INPUT_TOPICS"]},
+        str(tmp_path / "heartwheel.toml"),
+    )
+    assert settings.all_input_topics == ["pc_sessions", "console_sessions"]
+
+
 def test_client_certificate_can_be_left_out(tmp_path: Path) -> None:
     """The patch of the page takes its two options out, and nothing else."""
     folder = copy_of_examples(tmp_path)
@@ -89,7 +119,7 @@ def test_client_certificate_can_be_left_out(tmp_path: Path) -> None:
     example["components"].append("../components/kafka-tls-sasl")
     file.write_text(yaml.safe_dump(example))
     before = environment_of(kustomize(folder), "heartwheel-0")
-    example["patches"] += yaml.safe_load(page("kubernetes.md").blocks("yaml")[1])["patches"]
+    example["patches"] += yaml.safe_load(page("kubernetes.md").blocks("yaml")[2])["patches"]
     file.write_text(yaml.safe_dump(example))
     after = environment_of(kustomize(folder), "heartwheel-0")
     assert {
