@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import product
 
 import pytest
+from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from session_logic.events import (
@@ -32,8 +33,8 @@ NOW = T + 20_500
 FACTS = [
     Fact(True, "a", "replaced", "pc", T),
     Fact(True, "b", "ended", "console", T + 100),
-    Fact(True, "a", "timed out", "pc", T + 2_500),
-    Fact(False, "b", "ended", "console", T + 3_300),
+    Fact(True, "a", "timed out", "pc", T + 2_500, carried=b'"account":"x"'),
+    Fact(False, "b", "ended", "console", T + 3_300, carried=b'"seconds":3'),
     Fact(True, "c", "active", "pc", T + 16_000),
 ]
 Output = list[OutputEvent]
@@ -182,6 +183,19 @@ PLANTED: dict[str, tuple[Callable[[Output], None], dict[Difference, int]]] = {
     "wrong start": (alter("active", Heartbeat, started_ms=T), {D.WRONG: 1}),
     "wrong device": (alter("active", SessionActive, device_id="a"), {D.WRONG: 1}),
     "wrong platform": (alter("active", SessionActive, platform="console"), {D.WRONG: 1}),
+    "no context in a start": (
+        alter("timed out", SessionActive, context=UNSET),
+        {D.WRONG: 1},
+    ),
+    "no context in a heartbeat": (
+        alter("timed out", Heartbeat, context=UNSET),
+        {D.WRONG: 1},
+    ),
+    "context of another session": (
+        alter("timed out", Heartbeat, context=Raw(b'{"account":"y"}')),
+        {D.WRONG: 1},
+    ),
+    "no context in an end": (alter("ended", SessionEnd, context=UNSET), {D.WRONG: 1}),
 }
 
 
