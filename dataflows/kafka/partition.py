@@ -77,8 +77,10 @@ class InputPartition:
         self.end = self.end.after(Signal.RECORDS)
         self._added_bytes += _bytes(messages)
         self.pending.extend(messages)
+        after = messages[-1][0] + 1
+        self._highest = max(self._highest, after)  # what has come was committed
         # Last, because `take` reads it first.
-        self.fetched_offset = messages[-1][0] + 1
+        self.fetched_offset = after
 
     @property
     def pending_bytes(self) -> int:

@@ -432,10 +432,12 @@ class Simulation:
         try:
             self._turns(400)
         except ReconcileError:
-            self._end_run()
-            self._losses.skip("is not Heartwheel's")
-            return False
-        raise AssertionError("a record of somebody else is taken for one of ours")
+            pass
+        else:  # a lane without sessions has nothing to write, and does not look
+            assert self._losses.stray_is_last(), "a stray record is taken for one of ours"
+        self._end_run()
+        self._losses.skip("is not Heartwheel's")
+        return False
 
     def stop(self, between: Callable[[], bool] = lambda: True) -> None:
         """Stop cleanly and start again; between is for what happens if all had been read."""

@@ -342,10 +342,14 @@ class Judge:
             elif past.began_ms <= record.appended_ms:
                 reading = past.readings[where]
                 assigned_ms = reading.assigned_ms.get(where, past.ended_ms)  # later if it was added
+                # A leader that has just taken over may tell an end before it.
+                misled_ms = [ms for ms, high in reading.misled_ms[where] if high <= offset]
                 sure_ms = [
                     begin
                     for begin, end in reading.doubts
-                    if end > record.appended_ms and begin >= assigned_ms
+                    if end > record.appended_ms
+                    and begin >= assigned_ms
+                    and not any(ms >= end for ms in misled_ms)
                 ]
                 told_ms = reading.unsure_ms[where]
                 sure_ms += [by_ms for ms, by_ms in told_ms if ms >= record.appended_ms]

@@ -66,6 +66,7 @@ class Losses:
         self._kind = seed + seed // 10
         self._offsets: dict[Where, TopicPartition] = {}
         self._strayed: Where | None = None
+        self._stray_record: Record | None = None
         self.counts: Counter[str] = Counter()
 
     @property
@@ -207,7 +208,13 @@ class Losses:
             now_ms = self._world.now_ms
             record = Record(now_ms, None, value, None, now_ms)
             self._world.log.at(self._strayed).append(record)
+            self._stray_record = record
             self.counts["strays"] += 1
+
+    def stray_is_last(self) -> bool:
+        """Say whether nothing has been written behind the stray record."""
+        assert self._strayed is not None
+        return self._world.log.at(self._strayed)[-1] is self._stray_record
 
     def skip(self, because: str) -> None:
         """Go on without what is lost; a start is refused before, and not after."""

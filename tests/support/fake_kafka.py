@@ -342,6 +342,8 @@ class Reading:
         self.doubts: list[tuple[int, int]] = []  # (last it was sure, first it may be again)
         # When it was told that a partition may have more than it is given, and when it noticed.
         self.unsure_ms: defaultdict[Where, list[tuple[int, int]]] = defaultdict(list)
+        # When a leader told less than was committed, which nothing had told of, and how much.
+        self.misled_ms: defaultdict[Where, list[tuple[int, int]]] = defaultdict(list)
         # Since when it has been told that a partition has no leader, and until when.
         self.leaderless_ms: defaultdict[Where, list[list[int]]] = defaultdict(list)
         self._polled_ms: int | None = None
@@ -383,7 +385,7 @@ class Consumer:
         self.reading = Reading(clock_ms or now_ms)
         self.next: dict[Where, int] = {}
         self.high: dict[Where, int] = {}
-        self._highest: defaultdict[Where, int] = defaultdict(int)  # that it knows to have been
+        self._highest: defaultdict[Where, int] = defaultdict(int)  # that it can know to have been
         self._end_told: dict[Where, int] = {}
         self._queue: deque[Message] = deque()
         self.options: dict[str, Any] = {}
@@ -445,7 +447,9 @@ class Consumer:
             # An open transaction, or a leader that knows less than the one before it has told.
             told_ms = self._now_ms()
             self.reading.unsure_ms[where].append((told_ms, told_ms + REPORT_MS))
-        self.high[where], self._highest[where] = high, max(high, self._highest[where])
+        elif high < len(log):
+            self.reading.misled_ms[where].append((self._now_ms(), high))
+        self.high[where] = high
         if offset == stable and self._end_told.get(where) != offset:
             self._end_told[where] = offset
             self._queue.append(Message(where, offset, None, EOF))
@@ -494,6 +498,8 @@ class Consumer:
             statistics, leaderless = self._statistics.popleft()
             self.options["stats_cb"](statistics)
             self.reading.note_leaderless(leaderless, self._now_ms())
+        for where, high in self.high.items():  # it could have looked at that
+            self._highest[where] = max(self._highest[where], high)
         messages = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
         self.reading.note(messages, self._now_ms())
         return messages

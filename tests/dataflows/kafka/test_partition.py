@@ -198,6 +198,17 @@ def test_partition_with_an_invalid_end_is_behind() -> None:
     assert progress(part, T + 51) == CAUGHT_UP
 
 
+def test_watermark_below_what_has_come_is_that_of_a_leader_which_has_just_taken_over() -> None:
+    """What has come was committed, so there may be more, of which no watermark has told yet."""
+    part = caught_up_partition()
+    add(part, T)
+    part.take(T)
+    part.note_answer(10, T + 1)
+    assert part.end_as_of(T + 1) == T
+    part.note_answer(11, T + 2)
+    assert part.end_as_of(T + 2) == T + 2
+
+
 def test_unknown_end_does_not_move_the_watermark_when_invalidated() -> None:
     """A partition that is behind has come no further."""
     part = partition()
