@@ -76,7 +76,7 @@ docs: $(VENV)/dev
 
 # Asks the Python Package Index for known vulnerabilities, so it needs a network.
 audit: $(VENV)/dev
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt $(ARGS)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements-avro.txt $(ARGS)
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.bench --scale $(SCALE) $(ARGS)

@@ -75,10 +75,11 @@ def _likely_cause(value: bytes) -> str:
             return cause
     if value[0] == 0 and len(value) > _FRAME_BYTES:
         schema = int.from_bytes(value[1:_FRAME_BYTES], "big")
-        kind = "JSON" if value[_FRAME_BYTES:].lstrip().startswith(b"{") else "Avro or Protobuf"
+        is_json = value[_FRAME_BYTES:].lstrip().startswith(b"{")
+        kind, how = ("JSON", "json_sr") if is_json else ("Avro or Protobuf", "avro")
         return (
             f"it looks like {kind} framed for a schema registry (schema id {schema}): send JSON "
-            "without the first five bytes, or read the topic by a table with format json_sr"
+            f"without the first five bytes, or read the topic by a table with format {how}"
         )
     if found := _NOT_A_NUMBER.search(value):
         return f"{found[1].decode()} is not JSON: send null, or leave the field out"

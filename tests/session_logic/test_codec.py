@@ -53,7 +53,10 @@ LIKELY = {
         b"\x00\x00\x00\x00\x07" + GOOD,
         "like JSON framed .*id 7",
     ),
-    "framed Avro": (b"\x00\x00\x00\x01\x00\x02d\x02s", "Avro or Protobuf framed .*id 256"),
+    "framed Avro": (
+        b"\x00\x00\x00\x01\x00\x02d\x02s",
+        "Avro or Protobuf framed .*id 256.* format avro",
+    ),
     "byte order mark": (b"\xef\xbb\xbf" + GOOD, "byte order mark"),
     "UTF-16": (GOOD.decode().encode("utf-16"), "UTF-16"),
     "UTF-16 from the least byte": (GOOD.decode().encode("utf-16-le"), "UTF-16"),
