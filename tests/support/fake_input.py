@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from dataflows.kafka.consumer import SharedConsumer
+from dataflows.kafka.consumer import MAX_TICKS, SharedConsumer
+from dataflows.kafka.end_of_input import EndOfInput
+from dataflows.kafka.partition import InputPartition
 from dataflows.kafka.source import KafkaSource
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
@@ -65,3 +67,32 @@ class FakeInput:
         """Bring everything of these partitions to the client."""
         for number in numbers:
             self.kafka.fetch(("in", number), 1_000_000)
+
+
+class Reading(FakeInput):
+    """A consumer that reads all partitions from their beginnings."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        super().__init__(partitions)
+        self.consumer: SharedConsumer = self.shared()
+        self.parts: list[InputPartition] = [
+            self.consumer.assign("in", number, 0) for number in range(partitions)
+        ]
+
+    def poll(self, after_ms: int = MAX_TICKS * TICK_MS) -> None:
+        """Poll after a while, by default the longest tick."""
+        self.clock.now += after_ms
+        self.consumer.poll()
+
+    def reach_ends(self) -> None:
+        """Read every partition to its end, and report that."""
+        self.fetch(*range(len(self.parts)))
+        self.poll()
+        for part in self.parts:
+            part.take(self.clock.now)
+            part.progress(len(self.parts), self.consumer.name, self.clock.now)
+        assert self.ends() == {EndOfInput.REACHED}
+
+    def ends(self) -> set[EndOfInput]:
+        """Return what is known of the ends of all partitions."""
+        return {part.end for part in self.parts}

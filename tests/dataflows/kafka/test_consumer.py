@@ -11,45 +11,15 @@ from dataflows.kafka.consumer import (
     MAX_PENDING_BYTES,
     MAX_POLL,
     MAX_TICKS,
-    SharedConsumer,
 )
 from dataflows.kafka.end_of_input import PAUSE_MS, EndOfInput
 from dataflows.kafka.partition import REPORT_MS, TAKE_OVER_MS, InputPartition
 from dataflows.kafka.source_errors import SourceError
 from session_logic.journal import JournalRow
 from tests.support.clocks import T
-from tests.support.fake_input import TICK_MS, FakeInput
+from tests.support.fake_input import TICK_MS, FakeInput, Reading
 from tests.support.fake_kafka import Record
 from tests.support.serving import restoring
-
-
-class Reading(FakeInput):
-    """A consumer that reads all partitions from their beginnings."""
-
-    def __init__(self, partitions: int = 1) -> None:
-        super().__init__(partitions)
-        self.consumer: SharedConsumer = self.shared()
-        self.parts: list[InputPartition] = [
-            self.consumer.assign("in", number, 0) for number in range(partitions)
-        ]
-
-    def poll(self, after_ms: int = MAX_TICKS * TICK_MS) -> None:
-        """Poll after a while, by default the longest tick."""
-        self.clock.now += after_ms
-        self.consumer.poll()
-
-    def reach_ends(self) -> None:
-        """Read every partition to its end, and report that."""
-        self.fetch(*range(len(self.parts)))
-        self.poll()
-        for part in self.parts:
-            part.take(self.clock.now)
-            part.progress(len(self.parts), self.consumer.name, self.clock.now)
-        assert self.ends() == {EndOfInput.REACHED}
-
-    def ends(self) -> set[EndOfInput]:
-        """Return what is known of the ends of all partitions."""
-        return {part.end for part in self.parts}
 
 
 def offsets(part: InputPartition) -> list[int]:

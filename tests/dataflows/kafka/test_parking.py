@@ -4,8 +4,8 @@ import pytest
 
 from dataflows.kafka import parking
 from dataflows.kafka.end_of_input import EndOfInput
-from tests.dataflows.kafka.test_consumer import Reading
 from tests.support.clocks import T
+from tests.support.fake_input import Reading
 
 FEW = 3
 

@@ -82,7 +82,9 @@ def test_time_long_ago_is_late_and_the_timestamp_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("time_ms", "reason"), [(-1, "no_timestamp"), (NOW_MS + 10**8, "in_the_future")]
+    ("time_ms", "reason"),
+    [(-1, "no_timestamp"), (NOW_MS + 10**8, "in_the_future")],
+    ids=["none", "ahead"],
 )
 def test_timestamp_that_cannot_be_is_a_reason(time_ms: int, reason: str) -> None:
     """Of a record, not of a line in a file."""
