@@ -26,6 +26,9 @@ def differing(simulation: Simulation, path: Path) -> set[str]:
     return {difference.name for difference in comparison.finish()}
 
 
+LOSSES = ("input expired", "output cut", "letters lost", "strays")
+
+
 class Events:
     """Which devices have events in several partitions, and which had one that came very late."""
 
@@ -61,6 +64,8 @@ def test_replay_of_a_random_history_differs_in_what_is_documented_only(
         simulation = simulate(seed)
         if simulation.counts["runs with other rules"] or simulation.world.carries:
             continue  # a recording is of one set of settings, and of what the input itself has
+        if any(simulation.counts[loss] for loss in LOSSES):
+            continue  # what the topics have lost or got from somebody else is a difference
         events = Events(simulation)
         found = differing(simulation, tmp_path / "r") - events.scattered
         assert found <= events.late, f"seed={seed}: {found}"
