@@ -25,8 +25,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What a record becomes: an event with its parts, or something else for a reason.
 
     time_ms is None where a record of a file has no time in a field. session_id is "" for an end of
-    what is active. A late event has its record's timestamp, because its own is too long ago. beside
-    says that a record is rejected for its size or timestamp, whatever its fields have.
+    what is active, and for a start that is named by a time which is not known. A late event has its
+    record's timestamp, because its own is too long ago. beside says that a record is rejected for
+    its size or timestamp, whatever its fields have.
     """
 
     record: SeenRecord
@@ -83,7 +84,8 @@ class Trial:
         if record.time_ms is not None and (wrong := self._wrong_timestamp(stamp_ms)):
             return _rejected(record, wrong, beside=True)
         if isinstance(found, MappedEvent):
-            return _mapped(record, found)
+            names_sessions = self.table is not None and bool(self.table.session)
+            return _mapped(record, found, names_sessions=names_sessions)
         return Outcome(
             record=record,
             becomes="start" if isinstance(found, GameStart) else "end",
@@ -113,14 +115,15 @@ class Trial:
         return f"{name} is {text if len(text) <= MAX_SHOWN else f'{text[:MAX_SHOWN]}...'}"
 
 
-def _mapped(record: SeenRecord, event: MappedEvent) -> Outcome:
+def _mapped(record: SeenRecord, event: MappedEvent, *, names_sessions: bool) -> Outcome:
+    time_ms = record.time_ms if event.time_ms is None else event.time_ms
     return Outcome(
         record=record,
         becomes="start" if event.is_start else "end",
         device_id=event.device_id,
-        session_id=event.session_id,
+        session_id=event.session_id if names_sessions or time_ms is not None else "",
         platform=event.platform,
-        time_ms=record.time_ms if event.time_ms is None else event.time_ms,
+        time_ms=time_ms,
         late=event.late,
         carried=event.carried,
     )

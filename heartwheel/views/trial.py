@@ -132,9 +132,10 @@ def _begin(one: Outcome, max_key: int) -> tuple[str, ...]:
 def _event(one: Outcome) -> tuple[str, ...]:
     """Return the parts of an event, in the order of EVENT_HEAD."""
     moment = "-" if one.time_ms is None else moment_text(one.time_ms)
+    unnamed = "(named by its time)" if one.becomes == "start" else "(the active one)"
     return (
         printable(one.device_id),
-        printable(one.session_id) if one.session_id else "(the active one)",
+        printable(one.session_id) if one.session_id else unnamed,
         printable(one.platform),
         f"{moment} (late)" if one.late else moment,
         printable(one.carried),

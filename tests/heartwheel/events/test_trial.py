@@ -100,6 +100,16 @@ def test_line_of_a_file_needs_no_timestamp() -> None:
     assert (found.becomes, found.time_ms, found.platform) == ("start", None, "console")
 
 
+def test_session_that_a_time_names_has_no_name_where_that_is_not_known() -> None:
+    """A line of a file has no timestamp, so a start is named only if a field has the time."""
+    table = EventTable(platform="pc", type="type", start="begin", device="device")
+    one = replace(record(1, 0, EVENT), time_ms=None)
+    setting = Settings(inputs={"own": table})
+    assert Trial(setting, "own").of(one).session_id == ""
+    setting = Settings(inputs={"own": replace(table, time="ts", time_unit="ms")})
+    assert Trial(setting, "own").of(one).session_id == str(NOW_MS - 50)
+
+
 def any_value(rng: random.Random) -> object:
     """Return what may be sent: events, faulty events, and what is no JSON."""
     choice = rng.randrange(12)
