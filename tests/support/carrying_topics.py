@@ -41,8 +41,11 @@ class CarryingTopics(Cluster):
         self.send_raw(value.encode(), device, time_ms)
 
 
-def carrying_facts(address: str, inputs: Mapping[str, str]) -> Iterator[Fact]:
-    """Yield the facts of input topics (topic -> platform), read in another way than runs do."""
+def carrying_facts(address: str, inputs: Mapping[str, str], **_tables: object) -> Iterator[Fact]:
+    """Yield the facts of input topics (topic -> platform), read in another way than runs do.
+
+    So their tables are not looked at.
+    """
     for topic, platform in inputs.items():
         for message in messages(address, topic):
             value = message.value() or b""
