@@ -84,10 +84,12 @@ def test_topic_with_a_table_is_read_beside_one_without(cluster: Cluster) -> None
     assert (last.reason, context(last)) == ("ended", carried | {"foreground_s": 7})
     assert last.time_ms == max(end_ms, beats[-1].time_ms)
     assert context(cluster.sessions()["s1"][0]) is None
-    (letter,) = cluster.read(cluster.letters)
-    assert letter.headers["heartwheel.detail"].startswith(b"field appSessionId is true")
+    # Letters have a producer of their own, and may come later.
+    cluster.wait("the letter", lambda: cluster.read(cluster.letters))
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(20) == 0, cluster.errors(flow)
+    (letter,) = cluster.read(cluster.letters)
+    assert letter.headers["heartwheel.detail"].startswith(b"field appSessionId is true")
 
 
 def test_commands_know_a_topic_by_its_table(cluster: Cluster) -> None:
