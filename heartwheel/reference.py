@@ -1,4 +1,4 @@
-"""The input of the reference pipeline of the article, as tables; docs/compare.md tells of it."""
+"""The input of a published pipeline, as tables; docs/compare.md tells of it."""
 
 from uuid import NAMESPACE_OID, uuid5
 

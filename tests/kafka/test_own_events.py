@@ -8,18 +8,11 @@ from datetime import UTC, datetime
 from session_logic.events import Heartbeat, SessionActive, SessionEnd
 from tests.support.cluster import Cluster
 from tests.support.command import command, one_line
+from tests.support.own_events import reference_table
 
-TABLE = """
-[inputs.{pc}]
-platform = "pc"
-type = "eventId"
-start = ["ApplicationSessionStart"]
-end = ["ApplicationSessionEndBi"]
-device = "hostPcId"
-session = "appSessionId"
-time = "timestamp"
-carry = {{account = "psnAccountId", trace = "header:trace"}}
-end_carry = {{foreground_s = "totalFgTime"}}
+CARRIED = """
+carry = {account = "psnAccountId", trace = "header:trace"}
+end_carry = {foreground_s = "totalFgTime"}
 """
 DEVICE, SESSION = "6fb86ebc-3d88-4e31-b913-ea939acacf56", "9402035216"
 
@@ -27,7 +20,7 @@ DEVICE, SESSION = "6fb86ebc-3d88-4e31-b913-ea939acacf56", "9402035216"
 def describe_topics(cluster: Cluster) -> None:
     """Have the PC topic read by a table, and the console topic in our own format."""
     config = cluster.folder / "heartwheel.toml"
-    config.write_text(TABLE.format(pc=cluster.pc))
+    config.write_text(reference_table(cluster.pc) + CARRIED)
     cluster.variables |= {
         "HEARTWHEEL_INPUT_TOPICS": f"{cluster.console}=console",
         "HEARTWHEEL_CONFIG": str(config),
@@ -114,6 +107,6 @@ def test_commands_know_a_topic_by_its_table(cluster: Cluster) -> None:
              2, "input topic x does not exist")  # fmt: skip
     del variables["HEARTWHEEL_INPUT_TOPICS"]
     missing = cluster.folder / "missing.toml"
-    missing.write_text(TABLE.format(pc=f"{cluster.pc}-missing"))
+    missing.write_text(reference_table(f"{cluster.pc}-missing"))
     done = command("topics", "check", **(variables | {"HEARTWHEEL_CONFIG": str(missing)}))
     assert f"or correct [inputs.{cluster.pc}-missing]" in done.stdout

@@ -12,26 +12,15 @@ from confluent_kafka import Producer
 from heartwheel.events.records import SeenRecord
 from tests.support.cluster import Cluster
 from tests.support.command import command, one_line
-from tests.support.own_events import iso, reference
+from tests.support.own_events import iso, reference, reference_table
 from tests.support.secure import SecureBroker
-
-TABLES = """
-[inputs.{pc}]
-platform = "pc"
-type = "eventId"
-start = ["ApplicationSessionStart"]
-end = ["ApplicationSessionEndBi"]
-device = "hostPcId"
-session = "appSessionId"
-time = "timestamp"
-"""
 
 
 @pytest.fixture
 def own(cluster: Cluster) -> Cluster:
     """Return topics of which the console one is in our own format, and the other has a table."""
     config = cluster.folder / "heartwheel.toml"
-    config.write_text(TABLES.format(pc=cluster.pc))
+    config.write_text(reference_table(cluster.pc))
     cluster.variables["HEARTWHEEL_INPUT_TOPICS"] = f"{cluster.console}=console"
     cluster.variables["HEARTWHEEL_CONFIG"] = str(config)
     return cluster
@@ -117,7 +106,7 @@ def test_nothing_in_kafka_is_changed(own: Cluster) -> None:
 def test_topic_that_does_not_exist_is_one_line_and_is_not_made(own: Cluster) -> None:
     """All that are missing are named."""
     config = own.folder / "heartwheel.toml"
-    config.write_text(TABLES.format(pc="nowhere-1"))
+    config.write_text(reference_table("nowhere-1"))
     one_line(events("try", **own.variables), 2, "no topic nowhere-1 on 127.0.0.1")
     one_line(events("guess", "nowhere-2", **own.variables), 2, "nowhere-2")
     near = own.pc.replace("-pc", "_pc")

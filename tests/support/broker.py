@@ -1,6 +1,5 @@
 """A real Kafka for tests and benchmarks: one KRaft broker on loopback, got from Maven."""
 
-import fcntl
 import shutil
 import signal
 import subprocess
@@ -10,10 +9,10 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.support.maven import fetch
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-POM = ROOT / "tests" / "support" / "kafka-pom.xml"
 LIBS = ROOT / ".cache" / "kafka-4.2.0"
 CLUSTER_ID = "heartwheelAAAAAAAAAAAA"
 START_TIMEOUT_S = 60
@@ -49,19 +48,7 @@ def fetch_kafka() -> Path:
         if shutil.which(tool) is None:
             msg = f"{tool} is not installed: install a JRE 17 and Maven, or set KAFKA_ADDRESS"
             raise BrokerUnavailableError(msg)
-    LIBS.parent.mkdir(exist_ok=True)
-    with LIBS.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the tests may be at it
-        if not LIBS.exists():
-            _download(LIBS.with_suffix(".part"))
-    return LIBS
-
-
-def _download(part: Path) -> None:
-    shutil.rmtree(part, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-C", "-f", str(POM), "dependency:copy-dependencies"]
-    subprocess.run([*command, f"-DoutputDirectory={part}", "-DincludeScope=runtime"], check=True)
-    part.rename(LIBS)
+    return fetch(LIBS, "dependency:copy-dependencies", "-DincludeScope=runtime")
 
 
 class Broker:

@@ -86,6 +86,20 @@ def reference(device: str = "hostPcId", devices: int = 8, sessions: int = 2) -> 
     return records
 
 
+def reference_table(topic: str) -> str:
+    """Return a table for a topic of PCs of the reference pipeline, which carries nothing."""
+    return f"""
+[inputs.{topic}]
+platform = "pc"
+type = "eventId"
+start = ["ApplicationSessionStart"]
+end = ["ApplicationSessionEndBi"]
+device = "hostPcId"
+session = "appSessionId"
+time = "timestamp"
+"""
+
+
 def aws_iot() -> list[SeenRecord]:
     """Return presence events of AWS IoT."""
     records = []

@@ -1,9 +1,7 @@
 """A real schema registry for tests: Apicurio's, from Maven, which speaks as Confluent's does."""
 
-import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tarfile
@@ -12,7 +10,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from tests.support.broker import POM, ROOT
+from tests.support.broker import ROOT
+from tests.support.maven import fetch
 from tests.support.ports import free_port
 
 VERSION = "2.6.13.Final"
@@ -24,24 +23,14 @@ START_S = 90
 
 def fetch_registry() -> Path:
     """Return the folder of the registry, got with Maven on first use."""
-    FOLDER.parent.mkdir(exist_ok=True)
-    with FOLDER.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the tests may be at it
-        if not FOLDER.exists():
-            _download(FOLDER.with_suffix(".part"))
-    return FOLDER
+    return fetch(FOLDER, "dependency:copy", f"-Dartifact={ARTIFACT}", unpack=_unpack)
 
 
-def _download(part: Path) -> None:
-    shutil.rmtree(part, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-C", "-f", str(POM), "dependency:copy"]
-    command += [f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={part}"]
-    subprocess.run(command, check=True)
-    (archive,) = part.glob("*.tar.gz")
+def _unpack(folder: Path) -> None:
+    (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
-        packed.extractall(part, filter="data")
+        packed.extractall(folder, filter="data")
     archive.unlink()
-    part.rename(FOLDER)
 
 
 class RealRegistry:

@@ -12,18 +12,9 @@ import pytest
 from dataflows.settings_sources import environment
 from tests.support.broker import ROOT
 from tests.support.command import command, one_line
-from tests.support.own_events import reference
+from tests.support.own_events import reference, reference_table
 
-TABLES = """
-[inputs.pc_sessions]
-platform = "pc"
-type = "eventId"
-start = ["ApplicationSessionStart"]
-end = ["ApplicationSessionEndBi"]
-device = "hostPcId"
-session = "appSessionId"
-time = "timestamp"
-"""
+TABLES = reference_table("pc_sessions")
 OTHER = TABLES.replace("pc_sessions", '"console.sessions"')
 
 
