@@ -60,8 +60,8 @@ def load_settings(
     """Return the settings of a TOML file (config, or HEARTWHEEL_CONFIG), then of the variables.
 
     A variable with _FILE at its end names a file that holds the value. Input tables can be given as
-    well, as no variable holds them. Raises ConfigError, one
-    line, for an unknown key, a wrong value or a broken relation.
+    well, as no variable holds them. Raises ConfigError, one line, for an unknown key, a wrong value
+    or a broken relation.
     """
     given = _gather(variables, config)
     if inputs:
