@@ -33,6 +33,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=4000
 log.message.timestamp.after.max.ms=9223372036854775807
 log.message.timestamp.before.max.ms=9223372036854775807
 """

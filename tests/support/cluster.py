@@ -204,12 +204,19 @@ class Cluster:
     def _reader(self) -> Consumer:
         return Consumer({"bootstrap.servers": self.address, "group.id": "test", "log_level": "0"})
 
-    def wait_for_renewals(self, count: int = 1, seconds: float = WAIT_S) -> None:
-        """Wait until a run has renewed its lease so many times from now on."""
+    def wait_for_renewals(
+        self,
+        count: int = 1,
+        seconds: float = WAIT_S,
+        flow: subprocess.Popen[str] | None = None,
+    ) -> None:
+        """Wait until a run has renewed its lease so many times from now on, or flow has ended."""
         before = None
 
         def renewed() -> bool:
             nonlocal before
+            if flow is not None and flow.poll() is not None:
+                return True
             with suppress(KafkaException):  # the broker may have begun a moment ago
                 now = self._renewals()
                 before = now if before is None else before
