@@ -17,7 +17,7 @@ from benchmarks.load import TABLE, Plan
 from benchmarks.picture import draw
 from benchmarks.report import Latency
 from benchmarks.stage import LoadProcess, stage, wait_for_records
-from benchmarks.usage import Cores, memory_bytes, thread_cpu_s
+from benchmarks.usage import Cores, Machine, memory_bytes, thread_cpu_s
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from tests.support.broker import Broker
@@ -82,17 +82,20 @@ def steady(
     """Send the steady load; return when that was in ms, and this phase's part of the report."""
     print(f"steady: {plan.rate:.0f} events/s", flush=True)
     begin_ms = time.time_ns() // 1_000_000
-    cores, threads = Cores(pids), thread_cpu_s(pids["flow"])
+    cores, machine, threads = Cores(pids), Machine(), thread_cpu_s(pids["flow"])
     load.go()
     worst = load.result()
     used = {name: s - threads.get(name, 0) for name, s in thread_cpu_s(pids["flow"]).items()}
-    mean = cores.stop()
+    mean, whole = cores.stop(), machine.stop()
     end_ms = time.time_ns() // 1_000_000
     passed_s = (end_ms - begin_ms) / 1000
     time.sleep(1)
     return (begin_ms, end_ms), {
         **worst,
         "cores": {name: round(value, 3) for name, value in mean.items()},
+        "machine_idle": round(whole["idle"], 3),
+        "machine_steal": round(whole["steal"], 3),
+        "other_cores": round(whole["used_cores"] - sum(mean.values()), 3),
         "flow_threads": {n: round(s / passed_s, 3) for n, s in used.items() if s > passed_s / 1000},
         "core_series": cores.samples,
         "flow_gb": round(memory_bytes(pids["flow"]) / 1e9, 3),

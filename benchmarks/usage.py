@@ -1,4 +1,4 @@
-"""What processes use: cores and memory, from the kernel's own counts."""
+"""What processes and the whole machine use, from the kernel's own counts."""
 
 import contextlib
 import os
@@ -32,6 +32,27 @@ def thread_cpu_s(pid: int) -> dict[str, float]:
 def memory_bytes(pid: int) -> int:
     """Return the resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+class Machine:
+    """How quiet the machine is from now on: what no process uses, and what the host takes away."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._begin = _machine_ticks()
+
+    def stop(self) -> dict[str, float]:
+        """Return the shares of all cores' time that were idle and stolen, and the cores in use."""
+        ticks = [now - then for now, then in zip(_machine_ticks(), self._begin, strict=True)]
+        # user, nice, system, idle, iowait, irq, softirq, steal; who waits for a disk uses no core.
+        idle, steal, total = ticks[3] + ticks[4], ticks[7], max(1, sum(ticks))
+        cores = (os.cpu_count() or 1) * (1 - (idle + steal) / total)
+        return {"idle": idle / total, "steal": steal / total, "used_cores": cores}
+
+
+def _machine_ticks() -> list[int]:
+    # The columns for guests, after these, are counted in user and nice as well.
+    return [int(word) for word in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
 
 
 class Cores:
