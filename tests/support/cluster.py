@@ -90,9 +90,14 @@ class Cluster:
         **variables: str,
     ) -> subprocess.Popen[str]:
         """Start a process; its standard error goes to a file, for `errors`."""
+        program = [sys.executable, "-m", command, *(arguments or ("run",))]
+        return self.start_program(*before, *program, **variables)
+
+    def start_program(self, *program: str, **variables: str) -> subprocess.Popen[str]:
+        """Start any program as such a process, with the same variables."""
         log = (self.folder / f"log-{len(self._processes)}").open("w")
         process = subprocess.Popen(
-            [*before, sys.executable, "-m", command, *(arguments or ("run",))],
+            program,
             env=environment() | self.variables | variables,
             stderr=log,
             cwd=ROOT,

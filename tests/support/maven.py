@@ -10,7 +10,11 @@ POM = Path(__file__).parent / "kafka-pom.xml"
 
 
 def fetch(
-    folder: Path, goal: str, *options: str, unpack: Callable[[Path], None] | None = None
+    folder: Path,
+    goal: str,
+    *options: str,
+    pom: Path = POM,
+    unpack: Callable[[Path], None] | None = None,
 ) -> Path:
     """Return a folder with what a goal of Maven puts there; unpack is called before it is whole."""
     folder.parent.mkdir(exist_ok=True)
@@ -19,7 +23,7 @@ def fetch(
         if not folder.exists():
             part = folder.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
-            command = ["mvn", "-q", "-B", "-C", "-f", str(POM), goal, f"-DoutputDirectory={part}"]
+            command = ["mvn", "-q", "-B", "-C", "-f", str(pom), goal, f"-DoutputDirectory={part}"]
             subprocess.run([*command, *options], check=True)
             if unpack is not None:
                 unpack(part)

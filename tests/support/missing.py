@@ -22,6 +22,7 @@ class Need(NamedTuple):
 
 KAFKA = Need("Kafka", ("java",), "openjdk-17-jre-headless")
 MAVEN = Need("Kafka", ("mvn",), "maven")
+JAVAC = Need("the peer on Kafka Streams", ("mvn", "javac"), "maven openjdk-17-jdk-headless")
 BROWSER = Need("a browser", ("chromium", "chromedriver"), "chromium chromium-driver")
 PROMETHEUS = Need("Prometheus", ("prometheus", "promtool"), "prometheus")
 NAMESPACES = Need(
@@ -38,7 +39,7 @@ def absent(need: Need) -> list[str]:
 
 def report() -> Iterator[str]:
     """Yield a line for each kind of test that this machine cannot run, and what to install."""
-    needs = [KAFKA, BROWSER, PROMETHEUS, NAMESPACES, COMPILER, KUBECTL]
+    needs = [KAFKA, JAVAC, BROWSER, PROMETHEUS, NAMESPACES, COMPILER, KUBECTL]
     if not LIBS.exists():
         needs.append(MAVEN)
     for need in needs:
