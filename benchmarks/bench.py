@@ -4,52 +4,58 @@ import argparse
 import json
 import os
 import platform
-import re
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
-from benchmarks.load import TABLE, Plan
+from benchmarks.flow import Flow
+from benchmarks.load import STAMPEDE, TABLE, Plan
+from benchmarks.phases import Report, check, idle, killed, ramp, steady, stop
 from benchmarks.picture import draw
-from benchmarks.report import Latency
-from benchmarks.stage import LoadProcess, stage, wait_for_records
-from benchmarks.usage import Cores, Machine, memory_bytes, thread_cpu_s
+from benchmarks.poll import Poll
+from benchmarks.stage import LoadProcess, stage
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from tests.support.broker import Broker
-from tests.support.check import check_output, expected
 from tests.support.cluster import Cluster
-from tests.support.topic import facts, outputs
 
 HEADLINE_SESSIONS = 4_000_000
 HEADLINE_RATE = 500_000 / 60
 # Slow enough for one machine: starts that pile up would be heartbeats that pile up, for ever after.
 RAMP_PER_S = 23_000
+STAMPEDE_S = 2.0
 START_S = 3
-SETTLE_S = 5
-# What is due in the last moment of a run may be out or not.
-LAST_MS = 500
-RECONCILED = re.compile(r"records after the last snapshot +(.*)")
+STEADY_S, CHECK_S = 60.0, 10.0
+# Heartbeats that come within a short check; so short is its ramp as well.
+CHECK_CHANGES = ("HEARTWHEEL_HEARTBEAT_MS=5000",)
+# While the processes of a run start again, heartbeats become due: every one of them is checked.
+KILL_CHANGES = ("HEARTWHEEL_CATCH_UP=all",)
 
 
-def plan_of(arguments: argparse.Namespace, cluster: Cluster) -> Plan:
-    """Return what the load is to send."""
+def plan_of(arguments: argparse.Namespace, cluster: Cluster, settings: Settings) -> Plan:
+    """Return what the load is to send; its ramp is as long as some heartbeats, so they spread."""
     sessions = round(HEADLINE_SESSIONS * arguments.scale)
+    heartbeat_s = settings.heartbeat_ms / 1000
     return Plan(
         bootstrap_servers=cluster.address,
         topics=[cluster.console, cluster.pc],
         sessions=sessions,
-        ramp_s=max(30.0, 30.0 * -(-sessions // (30 * RAMP_PER_S))),
+        ramp_s=heartbeat_s * max(1, -(-sessions // (heartbeat_s * RAMP_PER_S))),
         rate=HEADLINE_RATE * arguments.scale,
         steady_s=arguments.seconds,
         seed=arguments.seed,
         bad=arguments.bad,
         field_bytes=arguments.field_bytes if arguments.mapped else 0,
     )
+
+
+def stampede_of(plan: Plan, sessions: int) -> Plan:
+    """Return starts on devices of their own, all at once."""
+    return replace(plan, sessions=sessions, ramp_s=STAMPEDE_S, first=STAMPEDE, prepared=True)
 
 
 def give_tables(cluster: Cluster) -> None:
@@ -61,152 +67,81 @@ def give_tables(cluster: Cluster) -> None:
     cluster.variables["HEARTWHEEL_CONFIG"] = str(config)
 
 
-def ramp(load: LoadProcess, plan: Plan, cluster: Cluster, flow_pid: int) -> dict[str, object]:
-    """Wait until every session is started; return this phase's part of the report."""
-    print(f"ramp: {plan.sessions} sessions in {plan.ramp_s:.0f} s", flush=True)
-    cores = Cores({"flow": flow_pid})
-    worst = load.result()
-    mean = cores.stop()
-    behind_s = wait_for_records(cluster, plan.sessions, 0.2, 300)
-    time.sleep(SETTLE_S)
-    return {
-        **worst,
-        "ramp_cores": round(mean["flow"], 3),
-        "ramp_behind_s": round(behind_s, 1),
-    }
-
-
-def steady(
-    load: LoadProcess, plan: Plan, pids: dict[str, int]
-) -> tuple[tuple[int, int], dict[str, object]]:
-    """Send the steady load; return when that was in ms, and this phase's part of the report."""
-    print(f"steady: {plan.rate:.0f} events/s", flush=True)
-    begin_ms = time.time_ns() // 1_000_000
-    cores, machine, threads = Cores(pids), Machine(), thread_cpu_s(pids["flow"])
-    load.go()
-    worst = load.result()
-    used = {name: s - threads.get(name, 0) for name, s in thread_cpu_s(pids["flow"]).items()}
-    mean, whole = cores.stop(), machine.stop()
-    end_ms = time.time_ns() // 1_000_000
-    passed_s = (end_ms - begin_ms) / 1000
-    time.sleep(1)
-    return (begin_ms, end_ms), {
-        **worst,
-        "cores": {name: round(value, 3) for name, value in mean.items()},
-        "machine_idle": round(whole["idle"], 3),
-        "machine_steal": round(whole["steal"], 3),
-        "other_cores": round(whole["used_cores"] - sum(mean.values()), 3),
-        "flow_threads": {n: round(s / passed_s, 3) for n, s in used.items() if s > passed_s / 1000},
-        "core_series": cores.samples,
-        "flow_gb": round(memory_bytes(pids["flow"]) / 1e9, 3),
-        "broker_gb": round(memory_bytes(pids["broker"]) / 1e9, 3),
-    }
-
-
-def stop(flow: subprocess.Popen[str]) -> dict[str, object]:
-    """Stop the flow; return this phase's part of the report."""
-    assert flow.poll() is None, "the flow has ended"
-    begin = time.monotonic()
-    flow.terminate()
-    code = flow.wait(timeout=60)
-    return {"stop_s": round(time.monotonic() - begin, 2), "exit_code": code}
-
-
-def killed(
-    flow: subprocess.Popen[str], cluster: Cluster, settings: Settings, changes: dict[str, str]
-) -> tuple[subprocess.Popen[str], dict[str, object]]:
-    """Kill the flow and start it again; return it, and this phase's part of the report."""
-    flow.kill()
-    flow.wait()
-    before = cluster.records_out()
-    flow = cluster.start(**changes)
-    resume_s = wait_for_records(cluster, before + 1, 0.02, 120)
-    time.sleep(settings.heartbeat_ms / 1000 + SETTLE_S)  # every session has sent a heartbeat
-    return flow, {
-        "resume_first_output_s": round(resume_s, 2),
-        "reconciled": RECONCILED.findall(cluster.errors(flow)),
-    }
-
-
-def check(
-    cluster: Cluster,
-    settings: Settings,
-    window_ms: tuple[int, int],
-    stopped_ms: int,
-    *,
-    bad: bool,
-) -> dict[str, object]:
-    """Compare the output with the model; return this phase's part of the report."""
-    print("check: reading the topics", flush=True)
-    rules, latency = settings.rules(), Latency()
-    given = facts(cluster.address, cluster.inputs, bad=bad, tables=settings.mappings())
-    want = expected(given, rules, stopped_ms)
-    events = latency.measured(outputs(cluster.address, cluster.output), window_ms)
-    found = check_output(events, want, rules, stopped_ms - LAST_MS)
-    begin_ms, end_ms = window_ms
-    beats = latency.total["Heartbeat"].total()
-    return {
-        "latency_ms": latency.percentiles(),
-        "heartbeats_per_s": round(beats * 1000 / (end_ms - begin_ms)),
-        "check": msgspec.to_builtins(found),
-        "series": latency.series(),
-    }
+def changes_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the settings of the flow that differ from the usual ones."""
+    pairs = [*CHECK_CHANGES] if arguments.check else []
+    pairs += [*KILL_CHANGES] if arguments.kill else []
+    return dict(pair.split("=", 1) for pair in [*pairs, *arguments.set])
 
 
 def measure(
     arguments: argparse.Namespace, broker: Broker, cluster: Cluster, folder: Path
-) -> dict[str, object]:
+) -> Report:
     """Run the flow through all phases and return what each has measured."""
-    changes = dict(pair.split("=", 1) for pair in arguments.set)
+    changes = changes_of(arguments)
     settings = load_settings(cluster.variables | changes)
-    plan = plan_of(arguments, cluster)
-    flow = cluster.start(**changes)
+    plan = plan_of(arguments, cluster, settings)
+    flow = Flow(cluster, arguments.processes, changes, http=arguments.poll_http)
+    flow.start()
     time.sleep(START_S)
-    load = LoadProcess(plan, folder)
+    loads: list[LoadProcess] = []
+    report: Report = {"sessions": plan.sessions, "events_per_s": round(plan.rate)}
     try:
-        report = ramp(load, plan, cluster, flow.pid)
+        if arguments.idle:
+            return idle(flow, arguments.idle) | stop(flow)
+        load, stampede = LoadProcess(plan, folder), None
+        loads.append(load)
+        if arguments.stampede:
+            stampede = LoadProcess(stampede_of(plan, arguments.stampede), folder, "stampede")
+            loads.append(stampede)
+        report |= ramp(load, cluster, flow)
+        poll = Poll(flow, plan.sessions, arguments.lanes) if arguments.poll_http else None
         assert broker.process is not None
-        pids = {"flow": flow.pid, "broker": broker.process.pid, "load": load.process.pid}
-        window_ms, measured = steady(load, plan, pids)
+        window_ms, measured = steady(load, flow, broker.process.pid, stampede, poll)
         report |= measured
         if arguments.kill:
-            flow, resumed = killed(flow, cluster, settings, changes)
-            report |= resumed
+            report |= killed(flow, cluster, settings)
         stopped_ms = time.time_ns() // 1_000_000
         report |= stop(flow)
     finally:
-        print(cluster.errors(flow), end="", file=sys.stderr)
-        load.end()
+        print(flow.errors(), end="", file=sys.stderr)
+        for load in loads:
+            load.end()
     store = settings.recovery_path()
     report["store_mb"] = round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1)
-    return report | check(cluster, settings, window_ms, stopped_ms, bad=plan.bad > 0)
+    report["output_mb"] = round(broker.topic_bytes(cluster.output) / 1e6, 1)
+    return report | check(cluster, settings, plan, window_ms, stopped_ms)
 
 
-def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run one benchmark in a folder and return its report."""
     with stage(folder, arguments.lanes, arguments.broker_dir) as (broker, cluster):
         if arguments.mapped:
             give_tables(cluster)
-        plan = plan_of(arguments, cluster)
         return {
             "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
-            "scale": arguments.scale,
-            "sessions": plan.sessions,
-            "events_per_s": round(plan.rate),
-            "lanes": arguments.lanes,
-            "bad": arguments.bad,
-            "field_bytes": plan.field_bytes,
-            "set": arguments.set,
+            **{name: value for name, value in vars(arguments).items() if name in CONDITIONS},
             **measure(arguments, broker, cluster, folder),
         }
 
 
-def main() -> int:
-    """Run the benchmark, print the report, and write it as JSON and as a picture."""
+CONDITIONS = {
+    "scale", "seconds", "lanes", "processes", "bad", "mapped", "field_bytes", "stampede",
+    "poll_http", "kill", "set",
+}  # fmt: skip
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=0.1, help="share of the headline load")
-    parser.add_argument("--seconds", type=float, default=60, help="length of the steady phase")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"length of the steady phase ({STEADY_S:g}; with --check {CHECK_S:g})",
+    )
     parser.add_argument("--lanes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="of the flow, as one cluster")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--bad", type=int, default=0, help="records that are no events, for each hundred events"
@@ -218,30 +153,62 @@ def main() -> int:
     )
     parser.add_argument("--field-bytes", type=int, default=200, help="size of each such field")
     parser.add_argument(
+        "--stampede",
+        type=int,
+        default=0,
+        metavar="COUNT",
+        help=f"so many more starts within {STAMPEDE_S:g} s, in the middle of the steady phase",
+    )
+    parser.add_argument(
+        "--poll-http",
+        action="store_true",
+        help="a client that asks for a random device 10 times a second in the steady phase",
+    )
+    parser.add_argument(
         "--broker-dir",
         type=Path,
         help="Kafka's data, where it is not to share a disk with the recovery store",
     )
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
+    parser.add_argument("--name", help="of the report; else it says scale and kind")
     parser.add_argument(
-        "--kill", action="store_true", help="kill -9 after the steady phase, resume"
+        "--kill", action="store_true", help="kill -9 of one process after the steady phase, resume"
     )
     parser.add_argument(
         "--set", action="append", default=[], help="HEARTWHEEL_X=value for the flow"
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="correctness alone: short, with a heartbeat every 5 s",
+    )
+    parser.add_argument(
+        "--idle", type=float, default=0, metavar="SECONDS", help="no sessions, and nothing else"
+    )
+    arguments = parser.parse_args(words)
+    arguments.seconds = arguments.seconds or (CHECK_S if arguments.check else STEADY_S)
+    return arguments
+
+
+def is_good(report: dict[str, Any]) -> bool:
+    """Say whether every process has ended well, and the output is as the model says."""
+    return not any(report["exit_codes"]) and not report.get("check", {}).get("differences")
+
+
+def main() -> int:
+    """Run the benchmark, print the report, and write it as JSON and as a picture."""
+    arguments = parse()
     with tempfile.TemporaryDirectory(prefix="heartwheel-bench-") as folder:
         report = bench(arguments, Path(folder))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    kinds = [kind for kind in ("mapped", "kill") if getattr(arguments, kind)]
-    name = "-".join((f"scale-{arguments.scale:g}", *kinds))
+    kinds = [kind for kind in ("mapped", "kill", "check", "idle") if getattr(arguments, kind)]
+    name = arguments.name or "-".join((f"scale-{arguments.scale:g}", *kinds))
     (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1))
-    draw(report, arguments.out / f"{name}.png")
+    if "series" in report:
+        draw(report, arguments.out / f"{name}.png")
     shown = {k: v for k, v in report.items() if k not in ("series", "core_series")}
     print(json.dumps(shown, indent=1))
-    check = report["check"]
-    assert isinstance(check, dict)
-    return 1 if check["differences"] or report["exit_code"] else 0
+    return 0 if is_good(report) else 1
 
 
 if __name__ == "__main__":

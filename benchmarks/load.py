@@ -8,6 +8,8 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -22,6 +24,7 @@ BAD = b"", b"no JSON", b"{}", b'{"type":"GameStart","device_id":"bad"}'
 # Of events that are read by a table: the first field and the last one are carried.
 FIELDS = 10
 KINDS = 64  # of contents of these fields
+STAMPEDE = 1 << 32  # the first device of a stampede, far from all others
 TABLE = """
 [inputs."{topic}"]
 platform = "{platform}"
@@ -35,12 +38,16 @@ carry = {{first = "field0", last = "field9"}}
 """
 
 
+Event = tuple[str, bytes, str]  # topic, value and key
+
+
 class Plan(Struct):
     """What to send: sessions to start evenly over ramp_s, then rate events/s for steady_s.
 
     bad is how many records that are no events come with each hundred of them. With field_bytes
     an event has ten more fields of so many bytes each, and is as TABLE says; else it is in our own
-    format.
+    format. first is the number of the first device. With prepared, the ramp's records are made
+    beforehand, so that they can be sent fast.
     """
 
     bootstrap_servers: str
@@ -52,21 +59,24 @@ class Plan(Struct):
     seed: int
     bad: int = 0
     field_bytes: int = 0
+    first: int = 0
+    prepared: bool = False
 
 
 class Load:
-    """Devices 0 to sessions - 1 are started in the ramp; the steady phase ends and starts them."""
+    """The devices that are started in the ramp; the steady phase ends and starts them."""
 
     def __init__(self, plan: Plan) -> None:
         """Connect to the broker."""
         self._plan = plan
         self._random = random.Random(plan.seed)
-        self._number = 0
+        self._number = plan.first
         self._bad_due = 0.0
         self._sessions: dict[int, str] = {}
         self._active: list[int] = []
         self._idle: list[int] = []
-        self._last: tuple[str, bytes, str] | None = None
+        self._last: Event | None = None
+        self._prepared: Iterator[Event] = iter(())
         self._fields = [self._more_fields() for _ in range(KINDS)] if plan.field_bytes else []
         self._producer = Producer(
             {
@@ -78,13 +88,16 @@ class Load:
             }
         )
 
-    def _send(self, kind: str, device: int) -> None:
-        name, session = _name(device), self._sessions[device]
+    def _event(self, kind: str, device: int) -> Event:
+        name, session = device_name(device), self._sessions[device]
         value = f'{{"type":"{kind}","device_id":"{name}","session_id":"{session}"}}'
         if self._fields:
             who = f'"kind":"{kind}","device":"{name}","session":"{session}"'
             value = f'{{{who},"field0":"{name}{self._fields[device % KINDS]}'
-        self._last = (self._plan.topics[device & 1], value.encode(), name)
+        return self._plan.topics[device & 1], value.encode(), name
+
+    def _send(self, kind: str, device: int) -> None:
+        self._last = self._event(kind, device)
         self._produce(*self._last)
 
     def _more_fields(self) -> str:
@@ -92,7 +105,7 @@ class Load:
         size = self._plan.field_bytes
         first, *others = (f"{self._random.getrandbits(4 * size):0{size}x}" for _ in range(FIELDS))
         fields = [f'"field{number}":"{text}"' for number, text in enumerate(others, 1)]
-        return f'{first[len(_name(0)) :]}",{",".join(fields)}}}'
+        return f'{first[len(device_name(0)) :]}",{",".join(fields)}}}'
 
     def _send_bad(self, count: float) -> None:
         self._bad_due += count
@@ -100,7 +113,7 @@ class Load:
             self._bad_due -= 1
             number = self._random.randrange(1 << 20)
             bad = BAD[number % len(BAD)]
-            self._produce(self._plan.topics[number & 1], bad, _name(number))
+            self._produce(self._plan.topics[number & 1], bad, device_name(number))
 
     def _produce(self, topic: str, value: bytes, key: str) -> None:
         while True:
@@ -111,16 +124,30 @@ class Load:
             else:
                 return
 
-    def _start(self, device: int, planned_ms: int) -> None:
+    def _begin(self, device: int, planned_ms: int) -> None:
         self._number += 1
         self._sessions[device] = f"{self._number:010x}-{planned_ms:013d}"
+
+    def _start(self, device: int, planned_ms: int) -> None:
+        self._begin(device, planned_ms)
         self._send("GameStart", device)
 
     def _ramp(self, count: int, planned_ms: int) -> None:
         for _ in range(count):
-            device = len(self._active)
+            device = self._plan.first + len(self._active)
             self._active.append(device)
             self._start(device, planned_ms)
+
+    def prepare(self) -> None:
+        """Make what the ramp sends; its sessions do not carry the moment that is planned."""
+        devices = range(self._plan.first, self._plan.first + self._plan.sessions)
+        for device in devices:
+            self._begin(device, 0)
+        self._prepared = iter([self._event("GameStart", device) for device in devices])
+
+    def _send_prepared(self, count: int, planned_ms: int) -> None:
+        for event in islice(self._prepared, count):
+            self._produce(*event)
 
     def _take(self, devices: list[int]) -> int:
         index = self._random.randrange(len(devices))
@@ -146,7 +173,7 @@ class Load:
                 assert self._last is not None
                 self._produce(*self._last)
 
-    def _run(self, total: int, seconds: float, send: object) -> int:
+    def _run(self, total: int, seconds: float, send: Callable[[int, int], None]) -> int:
         """Send total events evenly over seconds; return the worst lateness in ms."""
         begin_ms = time.time_ns() // 1_000_000
         sent = worst_ms = 0
@@ -157,7 +184,7 @@ class Load:
                 time.sleep(wait_s)
             worst_ms = max(worst_ms, time.time_ns() // 1_000_000 - planned_ms)
             due = round(total * slice_ * SLICE_MS / (seconds * 1000))
-            send(due - sent, planned_ms)  # type: ignore[operator]
+            send(due - sent, planned_ms)
             sent = due
             self._producer.poll(0)
         left = self._producer.flush(60)
@@ -166,7 +193,8 @@ class Load:
 
     def ramp(self) -> int:
         """Start every session."""
-        return self._run(self._plan.sessions, self._plan.ramp_s, self._ramp)
+        send = self._send_prepared if self._plan.prepared else self._ramp
+        return self._run(self._plan.sessions, self._plan.ramp_s, send)
 
     def steady(self) -> int:
         """End, start, replace and repeat."""
@@ -174,14 +202,18 @@ class Load:
         return self._run(total, self._plan.steady_s, self._steady)
 
 
-def _name(device: int) -> str:
+def device_name(device: int) -> str:
+    """Return the id of a device."""
     return f"device-{device:010x}"
 
 
 def main() -> None:
-    """Ramp up, wait for a line on standard input, then send the steady load."""
+    """Ramp up and then send the steady load; wait for a line on standard input where asked to."""
     plan = Plan(**json.loads(Path(sys.argv[1]).read_text()))
     load = Load(plan)
+    if plan.prepared:
+        load.prepare()
+        sys.stdin.readline()
     print(json.dumps({"ramp_worst_ms": load.ramp()}), flush=True)
     sys.stdin.readline()
     print(json.dumps({"steady_worst_ms": load.steady()}), flush=True)

@@ -5,9 +5,14 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
 
+from benchmarks.load import STAMPEDE, device_name
 from session_logic.events import OutputEvent, SessionActive, SessionEnd
 
 Histogram = Counter[int]
+# Starts of a stampede are counted apart. Ids of devices are ordered as their numbers are.
+STARTS, STAMPEDING = "SessionActive", "SessionActive of the stampede"
+FIRST_STAMPEDING = device_name(STAMPEDE)
+CALM_S = 3  # so many seconds as usual are the end of a disturbance
 
 
 class Latency(Struct):
@@ -17,6 +22,7 @@ class Latency(Struct):
     by_second: defaultdict[tuple[str, int], Histogram] = field(
         default_factory=lambda: defaultdict(Counter)
     )
+    stampeded_ms: Histogram = field(default_factory=Counter)  # when Kafka had each start of one
 
     def measured(
         self, records: Iterable[tuple[int, OutputEvent]], window_ms: tuple[int, int]
@@ -26,8 +32,11 @@ class Latency(Struct):
         for written_ms, event in records:
             if begin_ms <= event.time_ms < end_ms:
                 second = (event.time_ms - begin_ms) // 1000
-                self._add(_name(event), second, written_ms - event.time_ms)
-                if isinstance(event, SessionActive):
+                name = _name(event)
+                self._add(name, second, written_ms - event.time_ms)
+                if name == STAMPEDING:
+                    self.stampeded_ms[event.time_ms - begin_ms] += 1
+                elif isinstance(event, SessionActive):
                     planned_ms = int(event.session_id[-13:])
                     self._add("SessionActive from plan", second, written_ms - planned_ms)
             yield event
@@ -49,6 +58,26 @@ class Latency(Struct):
             for name, histogram in sorted(self.total.items())
         }
 
+    def stampede(self) -> dict[str, object]:
+        """Return how fast the starts of a stampede came, and how long it was to be felt."""
+        if not self.stampeded_ms:
+            return {}
+        first_ms, last_ms = min(self.stampeded_ms), max(self.stampeded_ms)
+        count = self.stampeded_ms.total()
+        return {
+            "stampede_s": round((last_ms - first_ms) / 1000, 2),
+            "stampede_per_s": round(count * 1000 / max(1, last_ms - first_ms)),
+            "usual_again_s": usual_again_s(self._p99_by_second(), first_ms // 1000),
+        }
+
+    def _p99_by_second(self) -> dict[int, int]:
+        """Return the p99 of each second, of starts and heartbeats together."""
+        both: defaultdict[int, Histogram] = defaultdict(Counter)
+        for (name, second), histogram in self.by_second.items():
+            if name in (STARTS, STAMPEDING, "Heartbeat"):
+                both[second].update(histogram)
+        return {second: percentile(both[second], 0.99) for second in sorted(both)}
+
     def series(self) -> dict[str, list[tuple[int, int, int]]]:
         """Return (second, p50, p99) of each type."""
         series: dict[str, list[tuple[int, int, int]]] = {}
@@ -58,7 +87,21 @@ class Latency(Struct):
         return series
 
 
+def usual_again_s(p99_ms: dict[int, int], begin: int) -> int | None:
+    """Return how many seconds after its begin a disturbance was over, or None if it was not.
+
+    That is where some seconds on end are no worse than the worst second before it.
+    """
+    usual_ms = max((p99 for second, p99 in p99_ms.items() if second < begin), default=0)
+    for second in range(begin, max(p99_ms) - CALM_S + 2):
+        if all(p99_ms.get(second + more, 0) <= usual_ms for more in range(CALM_S)):
+            return second - begin
+    return None
+
+
 def _name(event: OutputEvent) -> str:
+    if isinstance(event, SessionActive) and event.device_id >= FIRST_STAMPEDING:
+        return STAMPEDING
     if isinstance(event, SessionEnd) and event.reason == "timed_out":
         return "TimedOut"
     return type(event).__name__

@@ -52,10 +52,10 @@ def wait_for_records(cluster: Cluster, records: int, step_s: float, limit_s: flo
 class LoadProcess:
     """The load as a process of its own."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        """Start it; it begins with the ramp."""
+    def __init__(self, plan: Plan, folder: Path, name: str = "load") -> None:
+        """Start it; it begins with the ramp, unless that is prepared."""
         self.plan = plan
-        path = folder / "plan.json"
+        path = folder / f"{name}.json"
         path.write_bytes(msgspec.json.encode(plan))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.load", str(path)],
@@ -65,7 +65,7 @@ class LoadProcess:
         )
 
     def go(self) -> None:
-        """Let the steady phase begin."""
+        """Let the next phase begin: the ramp if it is prepared, then the steady phase."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()

@@ -10,28 +10,24 @@ from pathlib import Path
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def cpu_s(pid: int) -> float:
-    """Return the processor time that a process has used, from the scheduler's own count."""
-    total_ns = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
-            total_ns += int((task / "schedstat").read_text().split()[0])
-    return total_ns / 1e9
+def cpu_s(*pids: int) -> float:
+    """Return the processor time that processes have used, from the scheduler's own count."""
+    return sum(thread_cpu_s(*pids).values())
 
 
-def thread_cpu_s(pid: int) -> dict[str, float]:
-    """Return the processor time of a process by the names of its threads."""
+def thread_cpu_s(*pids: int) -> dict[str, float]:
+    """Return the processor time of processes by the names of their threads."""
     used: defaultdict[str, float] = defaultdict(float)
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):
+    for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
             name = (task / "comm").read_text().strip()
             used[name] += int((task / "schedstat").read_text().split()[0]) / 1e9
     return used
 
 
-def memory_bytes(pid: int) -> int:
-    """Return the resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+def memory_bytes(*pids: int) -> int:
+    """Return the resident memory of processes."""
+    return sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) * PAGE_BYTES for p in pids)
 
 
 class Machine:
@@ -56,9 +52,9 @@ def _machine_ticks() -> list[int]:
 
 
 class Cores:
-    """Samples the cores that processes use, once a second."""
+    """Samples the cores that processes use, by the name of their group, once a second."""
 
-    def __init__(self, pids: dict[str, int]) -> None:
+    def __init__(self, pids: dict[str, list[int]]) -> None:
         """Begin to sample in a thread."""
         self.samples: list[dict[str, float]] = []
         self._pids = pids
@@ -67,14 +63,17 @@ class Cores:
         self._thread.start()
 
     def _sample(self) -> None:
-        last, last_s = {name: cpu_s(pid) for name, pid in self._pids.items()}, time.monotonic()
+        last, last_s = self._used_s(), time.monotonic()
         while not self._over.wait(1):
-            now, now_s = {name: cpu_s(pid) for name, pid in self._pids.items()}, time.monotonic()
+            now, now_s = self._used_s(), time.monotonic()
             self.samples.append({k: (now[k] - last[k]) / (now_s - last_s) for k in now})
             last, last_s = now, now_s
 
+    def _used_s(self) -> dict[str, float]:
+        return {name: cpu_s(*pids) for name, pids in self._pids.items()}
+
     def stop(self) -> dict[str, float]:
-        """Return the mean of every process."""
+        """Return the mean of every group."""
         self._over.set()
         self._thread.join()
         count = max(1, len(self.samples))

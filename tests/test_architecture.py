@@ -17,7 +17,14 @@ FLOORS = {
     "dataflows": {"dataflows", "session_logic"},
     "heartwheel": {"heartwheel", "dataflows", "session_logic"},
     "benchmarks": {"benchmarks", "tests", "heartwheel", "dataflows", "session_logic"},
-    "tests": {"tests", "heartwheel", "dataflows", "session_logic", "monitoring"},
+    "tests": {
+        "tests",
+        "benchmarks",
+        "heartwheel",
+        "dataflows",
+        "session_logic",
+        "monitoring",
+    },
 }
 
 

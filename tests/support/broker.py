@@ -94,6 +94,10 @@ class Broker:
         """Where clients reach it."""
         return f"127.0.0.1:{self._port}"
 
+    def topic_bytes(self, topic: str) -> int:
+        """Return how large the records of a topic are on disk."""
+        return sum(log.stat().st_size for log in self._folder.glob(f"data/{topic}-*/*.log"))
+
     def admin(self) -> AdminClient:
         """Return an admin client."""
         return AdminClient({"bootstrap.servers": self.address, "log_level": "0"})

@@ -1,0 +1,64 @@
+"""The flow as one process or as several, which start and stop together."""
+
+import subprocess
+
+from heartwheel.cluster import Cluster as Members
+from session_logic.keys import key_group_of, lane_of
+from tests.support.cluster import Cluster
+from tests.support.ports import free_port
+
+STOP_S = 60
+
+
+class Flow:
+    """The processes of a run; after a kill or a stop it can be started again."""
+
+    def __init__(
+        self, cluster: Cluster, processes: int, changes: dict[str, str], *, http: bool = False
+    ) -> None:
+        """Let `start` start so many processes, with settings that differ from the cluster's."""
+        self._cluster = cluster
+        self._changes = changes
+        self._members = Members()
+        if processes > 1:
+            addresses = tuple(f"127.0.0.1:{free_port()}" for _ in range(processes))
+            self._members = Members(0, addresses)
+        self._http_ports = [free_port() for _ in range(processes)] if http else []
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def start(self) -> None:
+        """Start them all."""
+        self._processes = [self._start(n) for n in range(max(1, len(self._members.addresses)))]
+
+    def _start(self, number: int) -> subprocess.Popen[str]:
+        changes = dict(self._changes)
+        if self._http_ports:
+            changes["HEARTWHEEL_HTTP_PORT"] = str(self._http_ports[number])
+        member = ("-i", str(number), "-a", ";".join(self._members.addresses))
+        return self._cluster.start("run", *(member if self._members.addresses else ()), **changes)
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the ids of the processes."""
+        return [process.pid for process in self._processes]
+
+    def http_port(self, device: str, lanes: int) -> int:
+        """Return the port of the process that has a device."""
+        return self._http_ports[self._members.owner(lane_of(key_group_of(device), lanes))]
+
+    def errors(self) -> str:
+        """Return what the processes have written to standard error."""
+        return "".join(self._cluster.errors(process) for process in self._processes)
+
+    def stop(self) -> list[int]:
+        """Stop them all; return their exit codes."""
+        assert all(process.poll() is None for process in self._processes), "the flow has ended"
+        for process in self._processes:
+            process.terminate()
+        return [process.wait(STOP_S) for process in self._processes]
+
+    def kill(self) -> None:
+        """Kill one process with SIGKILL; the others of a cluster end by themselves."""
+        self._processes[-1].kill()
+        for process in self._processes:
+            process.wait(STOP_S)

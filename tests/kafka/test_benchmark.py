@@ -1,0 +1,41 @@
+"""The benchmark's check of correctness: every record of a real run against the reference model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.broker import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+SESSIONS = 40_000
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--bad", "10", "--stampede", "10000", "--poll-http"],
+        ["--processes", "2", "--mapped", "--kill"],
+    ],
+    ids=["one", "two, killed"],
+)
+def test_benchmark_finds_every_record_in_its_place(
+    kafka_libs: Path, tmp_path: Path, more: list[str]
+) -> None:
+    """Nothing is missing, doubled or out of order; how fast it was is not asked."""
+    assert kafka_libs.exists()
+    arguments = ("--scale", "0.01", "--check", "--name", "check", "--out", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", *arguments, *more],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert report["check"]["sessions"] > SESSIONS
+    assert report["check"]["records"] > 3 * SESSIONS  # heartbeats came
+    assert report["latency_ms"]["Heartbeat"]["count"] > SESSIONS
