@@ -25,7 +25,7 @@ INSTALL := $(BIN)/pip install --quiet --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe \
   --no-emit-index-url --no-emit-find-links --all-build-deps
 
-.PHONY: demo test test-fast test-slow simulate torture check check-lock docs audit bench lock clean
+.PHONY: demo test test-fast test-slow simulate torture check check-lock docs audit bench bench-rows lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(python) -m venv --clear $(VENV)
@@ -80,6 +80,10 @@ audit: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.bench --scale $(SCALE) $(ARGS)
+
+# One table of variants, each with a short steady phase; ARGS="plain mapped" chooses some.
+bench-rows: $(VENV)/dev
+	$(BIN)/python -m benchmarks.rows --scale $(SCALE) $(ARGS)
 
 lock: $(VENV)/dev
 	$(LOCK) --output-file requirements.txt pyproject.toml
