@@ -25,7 +25,7 @@ INSTALL := $(BIN)/pip install --quiet --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe \
   --no-emit-index-url --no-emit-find-links --all-build-deps
 
-.PHONY: demo test test-fast test-slow simulate torture check check-lock docs audit bench bench-rows lock clean
+.PHONY: demo test test-fast test-slow simulate torture check check-lock docs audit bench bench-rows bench-peers lock clean
 
 $(VENV)/run: requirements.txt pyproject.toml
 	$(python) -m venv --clear $(VENV)
@@ -84,6 +84,10 @@ bench: $(VENV)/dev
 # One table of variants, each with a short steady phase; ARGS="plain mapped" chooses some.
 bench-rows: $(VENV)/dev
 	$(BIN)/python -m benchmarks.rows --scale $(SCALE) $(ARGS)
+
+# Ours and the same job on Kafka Streams, one after the other under the same load.
+bench-peers: $(VENV)/dev
+	$(BIN)/python -m benchmarks.comparison --scale $(SCALE) $(ARGS)
 
 lock: $(VENV)/dev
 	$(LOCK) --output-file requirements.txt pyproject.toml

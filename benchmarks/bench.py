@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,17 @@ def changes_of(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def measure(
-    arguments: argparse.Namespace, broker: Broker, cluster: Cluster, folder: Path
+    arguments: argparse.Namespace,
+    make_flow: Callable[..., Flow],
+    broker: Broker,
+    cluster: Cluster,
+    folder: Path,
 ) -> Report:
     """Run the flow through all phases and return what each has measured."""
     changes = changes_of(arguments)
     settings = load_settings(cluster.variables | changes)
     plan = plan_of(arguments, cluster, settings)
-    flow = Flow(cluster, arguments.processes, changes, http=arguments.poll_http)
+    flow = make_flow(cluster, arguments.processes, changes, http=arguments.poll_http)
     flow.start()
     time.sleep(START_S)
     loads: list[LoadProcess] = []
@@ -108,12 +113,14 @@ def measure(
         for load in loads:
             load.end()
     store = settings.recovery_path()
-    report["store_mb"] = round(sum(f.stat().st_size for f in store.iterdir()) / 1e6, 1)
+    report["store_mb"] = round(sum(f.stat().st_size for f in store.glob("*")) / 1e6, 1)
     report["output_mb"] = round(broker.topic_bytes(cluster.output) / 1e6, 1)
-    return report | check(cluster, settings, plan, window_ms, stopped_ms)
+    return report | check(flow, settings, plan, window_ms, stopped_ms)
 
 
-def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def bench(
+    arguments: argparse.Namespace, folder: Path, make_flow: Callable[..., Flow] = Flow
+) -> dict[str, Any]:
     """Run one benchmark in a folder and return its report."""
     with stage(folder, arguments.lanes, arguments.broker_dir) as (broker, cluster):
         if arguments.mapped:
@@ -121,7 +128,7 @@ def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return {
             "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
             **{name: value for name, value in vars(arguments).items() if name in CONDITIONS},
-            **measure(arguments, broker, cluster, folder),
+            **measure(arguments, make_flow, broker, cluster, folder),
         }
 
 
@@ -131,9 +138,11 @@ CONDITIONS = {
 }  # fmt: skip
 
 
-def parse(words: list[str] | None = None) -> argparse.Namespace:
-    """Return the options."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(
+    words: list[str] | None = None, parser: argparse.ArgumentParser | None = None
+) -> argparse.Namespace:
+    """Return the options, beside those that a parser has already."""
+    parser = parser or argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=0.1, help="share of the headline load")
     parser.add_argument(
         "--seconds",

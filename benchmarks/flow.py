@@ -1,11 +1,14 @@
 """The flow as one process or as several, which start and stop together."""
 
 import subprocess
+from collections.abc import Iterator
 
 from heartwheel.cluster import Cluster as Members
+from session_logic.events import OutputEvent
 from session_logic.keys import key_group_of, lane_of
 from tests.support.cluster import Cluster
 from tests.support.ports import free_port
+from tests.support.topic import outputs
 
 STOP_S = 60
 
@@ -17,7 +20,7 @@ class Flow:
         self, cluster: Cluster, processes: int, changes: dict[str, str], *, http: bool = False
     ) -> None:
         """Let `start` start so many processes, with settings that differ from the cluster's."""
-        self._cluster = cluster
+        self.cluster = cluster
         self._changes = changes
         self._members = Members()
         if processes > 1:
@@ -35,7 +38,11 @@ class Flow:
         if self._http_ports:
             changes["HEARTWHEEL_HTTP_PORT"] = str(self._http_ports[number])
         member = ("-i", str(number), "-a", ";".join(self._members.addresses))
-        return self._cluster.start("run", *(member if self._members.addresses else ()), **changes)
+        return self.cluster.start("run", *(member if self._members.addresses else ()), **changes)
+
+    def records(self) -> Iterator[tuple[int, OutputEvent]]:
+        """Yield every record of the output with the moment from which it may be read, in ms."""
+        return outputs(self.cluster.address, self.cluster.output)
 
     @property
     def pids(self) -> list[int]:
@@ -48,7 +55,7 @@ class Flow:
 
     def errors(self) -> str:
         """Return what the processes have written to standard error."""
-        return "".join(self._cluster.errors(process) for process in self._processes)
+        return "".join(self.cluster.errors(process) for process in self._processes)
 
     def stop(self) -> list[int]:
         """Stop them all; return their exit codes."""

@@ -14,7 +14,7 @@ from benchmarks.usage import Cores, Machine, memory_bytes, thread_cpu_s
 from dataflows.settings import Settings
 from tests.support.check import check_output, expected
 from tests.support.cluster import Cluster
-from tests.support.topic import facts, outputs
+from tests.support.topic import facts
 
 SETTLE_S = 5
 # What is due in the last moment of a run may be out or not.
@@ -118,21 +118,21 @@ def stop(flow: Flow) -> Report:
 
 
 def check(
-    cluster: Cluster, settings: Settings, plan: Plan, window_ms: tuple[int, int], stopped_ms: int
+    flow: Flow, settings: Settings, plan: Plan, window_ms: tuple[int, int], stopped_ms: int
 ) -> Report:
     """Compare the output with the model."""
     print("check: reading the topics", flush=True)
     rules, latency = settings.rules(), Latency()
     bad, tables = plan.bad > 0, settings.mappings()
-    given = facts(cluster.address, cluster.inputs, bad=bad, tables=tables)
+    given = facts(flow.cluster.address, flow.cluster.inputs, bad=bad, tables=tables)
     want = expected(given, rules, stopped_ms)
-    events = latency.measured(outputs(cluster.address, cluster.output), window_ms)
+    events = latency.measured(flow.records(), window_ms)
     found = check_output(events, want, rules, stopped_ms - LAST_MS)
-    begin_ms, end_ms = window_ms
-    beats = latency.total["Heartbeat"].total()
+    passed_s = (window_ms[1] - window_ms[0]) / 1000
     return {
         "latency_ms": latency.percentiles(),
-        "heartbeats_per_s": round(beats * 1000 / (end_ms - begin_ms)),
+        "heartbeats_per_s": round(latency.total["Heartbeat"].total() / passed_s),
+        "records_per_s": round(latency.records / passed_s),
         **latency.stampede(),
         "check": msgspec.to_builtins(found),
         "series": latency.series(),

@@ -23,6 +23,7 @@ class Latency(Struct):
         default_factory=lambda: defaultdict(Counter)
     )
     stampeded_ms: Histogram = field(default_factory=Counter)  # when Kafka had each start of one
+    records: int = 0
 
     def measured(
         self, records: Iterable[tuple[int, OutputEvent]], window_ms: tuple[int, int]
@@ -31,6 +32,7 @@ class Latency(Struct):
         begin_ms, end_ms = window_ms
         for written_ms, event in records:
             if begin_ms <= event.time_ms < end_ms:
+                self.records += 1
                 second = (event.time_ms - begin_ms) // 1000
                 name = _name(event)
                 self._add(name, second, written_ms - event.time_ms)

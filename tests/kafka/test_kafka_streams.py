@@ -7,7 +7,7 @@ import pytest
 
 from session_logic.events import SessionEnd
 from tests.support.cluster import Cluster
-from tests.support.kafka_streams import start
+from tests.support.kafka_streams import EXACTLY_ONCE, start
 from tests.support.missing import JAVAC, require
 from tests.support.traffic import check
 
@@ -21,11 +21,12 @@ def ends(cluster: Cluster) -> Counter[str]:
 
 
 @pytest.mark.slow
-def test_peer_gives_what_the_model_says(cluster: Cluster) -> None:
+@pytest.mark.parametrize("settings", [(), (EXACTLY_ONCE,)], ids=["at least once", "exactly once"])
+def test_peer_gives_what_the_model_says(cluster: Cluster, settings: tuple[str, ...]) -> None:
     """Starts, repeats, replacements, ends, heartbeats and timeouts, in our format."""
     require(JAVAC)
     cluster.variables["HEARTWHEEL_MAX_SESSION_MS"] = str(MAX_MS)
-    peer = start(cluster)
+    peer = start(cluster, *settings)
     # Its clock does not wait for unread input, so it must be up before there is any.
     cluster.send("Start", "p-first", "first")
     cluster.wait("the peer", cluster.records_out, 60)

@@ -99,6 +99,11 @@ def _mapped(message: Message, table: EventMapping) -> Fact | Rejected | Skipped:
 def outputs(address: str, topic: str) -> Iterator[tuple[int, OutputEvent]]:
     """Yield (timestamp in ms, event) of every record; each record has its device as key."""
     for message in messages(address, topic):
-        event = decode_output(message.value())
-        assert message.key() == event.device_id.encode()
-        yield message.timestamp()[1], event
+        yield message.timestamp()[1], output_of(message)
+
+
+def output_of(message: Message) -> OutputEvent:
+    """Return the event of a record, which has its device as key."""
+    event = decode_output(message.value())
+    assert message.key() == event.device_id.encode()
+    return event

@@ -68,6 +68,8 @@ public final class Peer {
     settings.put(StreamsConfig.MAX_TASK_IDLE_MS_CONFIG, -1);
     // A new application reads what is there already.
     settings.put(StreamsConfig.consumerPrefix("auto.offset.reset"), "earliest");
+    // A process that is started again goes on at once: nobody waits until it is given up.
+    settings.put(StreamsConfig.consumerPrefix("group.instance.id"), "peer");
     // A few milliseconds make batches that are ten times larger.
     settings.put(StreamsConfig.producerPrefix("linger.ms"), 5);
     // Room for all that comes in that time, so that no batch is sent before.
