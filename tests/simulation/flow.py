@@ -620,8 +620,10 @@ class Simulation:
         active, self.active = self._active, None
         self._note_unfinished_skips(active)
         active.crash()
-        if DEAD_LETTER_KEY not in self.world.database.load("sink"):
-            # The very first letters: a run that has no snapshot of them sends them again.
+        stored = self.world.database.load("sink").get(DEAD_LETTER_KEY)
+        if stored is None or stored == self._history.letters_at_loss:
+            # The first letters, of all or since some were lost: a run that has no snapshot of them
+            # sends them again.
             written = self.world.log.written.items()
             records = chain(*(some for where, some in written if where[0] == LETTERS))
             self._history.doubled_letters += Counter({letter_of(record) for record in records})

@@ -6,6 +6,7 @@ from operator import itemgetter
 
 from msgspec import Struct, field
 
+from dataflows.formats import DeadLetterState
 from dataflows.messages import RecordId
 from session_logic.lane import NEVER_MS
 from session_logic.restoring import StoredRules
@@ -143,6 +144,8 @@ class History(Struct):
     orders: defaultdict[int, Order] = field(default_factory=lambda: defaultdict(Order))
     skips: defaultdict[int, list[Skip]] = field(default_factory=lambda: defaultdict(list))
     doubled_letters: Counter[RecordId] = field(default_factory=Counter)
+    # What the store had of the dead letters when their topic last lost some.
+    letters_at_loss: DeadLetterState | None = None
 
 
 def _values(rules: Rules | StoredRules) -> list[object]:
