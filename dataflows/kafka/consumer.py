@@ -1,6 +1,6 @@
 """One consumer for all input partitions of a process: it is opened, assigned, polled, closed."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from threading import Lock
@@ -70,6 +70,7 @@ class SharedConsumer:
         self._consumer: Consumer | None = None
         # A list, because other worker threads add to it at the start while one goes through it.
         self._partitions: list[InputPartition] = []
+        self._not_fetched: deque[InputPartition] = deque()
         self._by_place: dict[tuple[str, int], InputPartition] = {}
         self._open: set[InputPartition] = set()
         self._contact = BrokerContact()
@@ -125,8 +126,13 @@ class SharedConsumer:
         return bool(self._open)
 
     def assign(self, topic: str, number: int, offset: int | None) -> InputPartition:
-        """Begin to read a partition, from the offset or from where the settings say."""
-        consumer, new, end_offset = self.open(), offset is None, 0
+        """Begin to read a partition, from the offset or from where the settings say.
+
+        It is fetched from the next poll on: a fetch holds up the question where the next one ends,
+        by up to half a second.
+        """
+        self.open()
+        new, end_offset = offset is None, 0
         if offset is None:
             offset = OFFSET_BEGINNING
             if self._settings.start == "latest":
@@ -141,8 +147,14 @@ class SharedConsumer:
         self._by_place[topic, number] = part
         self._open.add(part)
         self._partitions.append(part)
-        consumer.incremental_assign([part.position()])
+        self._not_fetched.append(part)
         return part
+
+    def fetch_new(self) -> None:
+        """Begin to fetch the partitions that have been assigned since this was last called."""
+        consumer = self.open()
+        while self._not_fetched:  # one by one, because other worker threads may be adding to it
+            consumer.incremental_assign([self._not_fetched.popleft().position()])
 
     def _end(self, topic: str, number: int) -> int:
         """Return the offset after the last record of a partition."""
@@ -166,6 +178,7 @@ class SharedConsumer:
         self._on_tick()
         if self.failure is not None:
             raise self.failure
+        self.fetch_new()
         self._invalidate_ends(consumer, self._contact.held_until_pause(now))
         if self._has_enough():
             self._wake_ms = self._tick.next_ms(now)

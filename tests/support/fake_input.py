@@ -31,16 +31,21 @@ class FakeInput:
             **settings,
         )
         self.ticks = 0
+        self._reads: list[SharedConsumer] = []
 
     def shared(self) -> SharedConsumer:
         """Return the consumer of the process."""
-        return SharedConsumer(self.settings, self.run, self._tick, self._make_consumer)
+        consumer = SharedConsumer(self.settings, self.run, self._tick, self._make_consumer)
+        self._reads.append(consumer)
+        return consumer
 
     def source(self) -> KafkaSource:
         """Return the source of the process."""
-        return KafkaSource(
+        source = KafkaSource(
             self.settings, self.run, self._tick, self._make_consumer, lambda _: Admin(self.log)
         )
+        self._reads.append(source.consumer)
+        return source
 
     def _tick(self) -> None:
         self.ticks += 1
@@ -65,6 +70,8 @@ class FakeInput:
 
     def fetch(self, *numbers: int) -> None:
         """Bring everything of these partitions to the client."""
+        for consumer in self._reads:
+            consumer.fetch_new()
         for number in numbers:
             self.kafka.fetch(("in", number), 1_000_000)
 
@@ -78,6 +85,7 @@ class Reading(FakeInput):
         self.parts: list[InputPartition] = [
             self.consumer.assign("in", number, 0) for number in range(partitions)
         ]
+        self.consumer.fetch_new()
 
     def poll(self, after_ms: int = MAX_TICKS * TICK_MS) -> None:
         """Poll after a while, by default the longest tick."""

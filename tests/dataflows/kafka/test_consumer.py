@@ -521,6 +521,17 @@ def test_reading_begins_where_it_is_told(start: str, stored: int | None, expecte
     assert fake.shared().assign("in", 0, stored).fetched_offset == expected
 
 
+def test_partitions_are_fetched_from_the_first_poll_after_they_were_assigned() -> None:
+    """A question for the end of one would wait for the answer to the fetch of another."""
+    fake = FakeInput(2)
+    consumer = fake.shared()
+    for number in (0, 1):
+        consumer.assign("in", number, 0)
+    assert not fake.kafka.next
+    consumer.poll()
+    assert fake.kafka.next == {("in", 0): 0, ("in", 1): 0}
+
+
 def test_options_of_the_user_do_not_replace_those_that_must_be() -> None:
     """The consumer's options win over those of all clients, and our own over both."""
     fake = FakeInput(

@@ -177,6 +177,7 @@ def test_partition_that_was_added_while_nothing_ran_is_read_from_its_beginning(
     source.check({"in/0": at(fake, 0)})
     source.list_parts()
     source.build_part("source", "in/1", state)
+    source.consumer.fetch_new()
     assert fake.kafka.next["in", 1] == OFFSET_BEGINNING
 
 
@@ -221,6 +222,7 @@ def test_partition_of_a_topic_that_comes_back_is_read_on_where_it_was_left() -> 
     source.check({"in/1": at(fake, 2)})
     source.list_parts()
     source.build_part("source", "in/1", at(fake, 2))
+    source.consumer.fetch_new()
     assert fake.kafka.next["in", 1] == 2
 
 
