@@ -6,7 +6,8 @@ restored source brings it to the lanes.
 """
 
 import time
-from collections import defaultdict, deque
+from bisect import insort
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -28,17 +29,20 @@ BATCH_ROWS = 1
 
 
 class Inbox:
-    """The rows that a resume restores, given out lane by lane, so that the first begin early."""
+    """The rows that a resume restores, given out lane by lane, so that the first begin early.
+
+    Of a lane its bases come first, then the journal in order: each can be taken in at once then.
+    """
 
     def __init__(self) -> None:
         """Begin empty."""
         self._lock = Lock()  # worker threads share it
-        self._rows: defaultdict[int, deque[Row]] = defaultdict(deque)
+        self._rows: defaultdict[int, list[Row]] = defaultdict(list)
 
     def put(self, row: Row) -> None:
         """Add a row."""
         with self._lock:
-            self._rows[row.lane].append(row)
+            insort(self._rows[row.lane], row, key=_turn)
 
     def __bool__(self) -> bool:
         """Say whether there is a row."""
@@ -50,10 +54,14 @@ class Inbox:
         with self._lock:
             while self._rows and len(taken) < count:
                 lane = min(self._rows)
-                taken.append(self._rows[lane].popleft())
+                taken.append(self._rows[lane].pop(0))
                 if not self._rows[lane]:
                     del self._rows[lane]
         return taken
+
+
+def _turn(row: Row) -> int:
+    return row.segment if isinstance(row, JournalRow) else -1
 
 
 def _bytes(row: Row) -> int:

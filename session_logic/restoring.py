@@ -1,13 +1,16 @@
 """Restoring a lane: its sessions on their way back from the store, and the facts that wait.
 
 A lane's own state names the rows that it needs; the store hands back all rows, in any order, and
-input may come before them. Bases are loaded as they arrive, journal rows are kept until all are
-there. Then the entries are replayed in order, each with the watermark under which it was applied
-the first time, so the same sessions come out as before, without sending anything again. Facts
-that arrive meanwhile are stored at once, and applied after the last row: a crash in between finds
-them at the end of the journal, and LaneState.waiting tells how many entries those are.
+input may come before them. Bases are loaded as they arrive, journal rows are kept until all before
+them are there. Then the entries are replayed in order, each with the watermark under which it was
+applied the first time, so the same sessions come out as before, without sending anything again.
+Where bases come first and segments in order, each row is a short step: other lanes have their turns
+in between, and known ends of input stay known. Facts that arrive meanwhile are stored at once, and
+applied after the last row: a crash in between finds them at the end of the journal, and
+LaneState.waiting tells how many entries those are.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct, ValidationError, convert
@@ -172,7 +175,25 @@ class Restoration:
         if row.segment in self._missing_segments:
             self._missing_segments.remove(row.segment)
             self._journal[row.segment] = row
+            self._replay_ready()
         return []
+
+    def _replay_ready(self) -> None:
+        """Replay the segments that have come, up to the first one that is missing."""
+        if self._missing_bases or self._stored_waiting:
+            return
+        upto = min(self._missing_segments, default=self._last_segment + 1)
+        for segment in sorted(self._journal):
+            if segment < upto:
+                self._replay(segment, self._journal.pop(segment).entries)
+
+    def _replay(self, segment: int, entries: Iterable[bytes]) -> None:
+        """Apply the facts of a segment that the bases do not have yet."""
+        for data in entries:
+            entry = decode_entry(data)
+            for fact in entry.facts:
+                if segment > self._through.get(key_group_of(fact.device_id), -1):
+                    apply_fact(self._table, fact, entry.watermark)
 
     def _owed_by_moved_group(
         self, group: int, sessions: list[Session]
@@ -191,16 +212,13 @@ class Restoration:
         return owed, table.sessions(group)
 
     def finish(self) -> list[list[Fact]]:
-        """Replay the entries that the bases do not have yet; return the facts that waited."""
+        """Replay what has not been replayed; return the facts that waited."""
         assert self.done()
         rows = sorted(self._journal.items())
         entries = [(segment, data) for segment, row in rows for data in row.entries]
         applied = len(entries) - self._stored_waiting
         for segment, data in entries[:applied]:
-            entry = decode_entry(data)
-            for fact in entry.facts:
-                if segment > self._through.get(key_group_of(fact.device_id), -1):
-                    apply_fact(self._table, fact, entry.watermark)
+            self._replay(segment, [data])
         # A timeout that was fired after the base was written is not announced again.
         now = self._watermark
         self._table.fast_forward(now, now.upto_ms, timeouts_only=True)

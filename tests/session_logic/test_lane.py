@@ -99,6 +99,20 @@ def test_missing_rows_are_named_until_they_come() -> None:
     assert lane.missing_rows() == []
 
 
+def test_journal_is_replayed_as_it_comes_after_the_bases() -> None:
+    """No row is a long step then; what has a gap before it waits."""
+    store = stored(4)
+    lane = resumed(store)
+    give(lane, [row for row in store.rows.values() if isinstance(row, BaseRow)])
+    first, second, third, fourth = by_age(store)
+    active = []
+    for row in (first, third, second, fourth):
+        lane.restore(row, T)
+        active.append(lane.table.active)
+    assert active == [1, 1, 3, 4]
+    assert not lane.restoring
+
+
 @pytest.mark.parametrize("crashes", [1, 2, 3])
 def test_fact_that_waited_for_rows_is_acted_on_after_any_number_of_crashes(crashes: int) -> None:
     """Its offset is stored while rows are missing: its records must come from the store then."""
