@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -165,6 +165,16 @@ class _InboxPart(StatefulSourcePartition[tuple[str, Row], int]):
         return ROW_VERSION
 
 
+class _EmptyPart(StatefulSourcePartition[tuple[str, Row], int]):
+    """Ends at once."""
+
+    def next_batch(self) -> list[tuple[str, Row]]:
+        raise StopIteration
+
+    def snapshot(self) -> int:
+        return ROW_VERSION
+
+
 class RestoredSource(FixedPartitionedSource[tuple[str, Row], int]):
     """Emits the rows that a resume has put into the inbox of this process, then ends."""
 
@@ -172,11 +182,20 @@ class RestoredSource(FixedPartitionedSource[tuple[str, Row], int]):
         """Read from this inbox, until the run is stopped at the latest."""
         self._inbox = inbox
         self._run = run
+        self._workers: set[int] = set()  # that have a part, by their threads
 
     def list_parts(self) -> list[str]:
         """Return one part for each possible worker; all parts of a process empty the same inbox."""
         return [f"restored-{index:02}" for index in range(MAX_WORKERS)]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _InboxPart:
-        """Build a part; it has no state of its own."""
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: int | None
+    ) -> _InboxPart | _EmptyPart:
+        """Build a part; it has no state of its own.
+
+        Only the first of each worker gives out rows: a turn with a row of each part would be long.
+        """
+        if get_ident() in self._workers:
+            return _EmptyPart()
+        self._workers.add(get_ident())
         return _InboxPart(self._inbox, self._run)

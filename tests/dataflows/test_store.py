@@ -1,6 +1,11 @@
 """The way of the rows from the store back to the lanes."""
 
-from dataflows.store import Inbox
+from contextlib import suppress
+
+from dataflows.formats import ROW_VERSION
+from dataflows.messages import lane_key
+from dataflows.run_state import RunState
+from dataflows.store import Inbox, RestoredSource
 from session_logic.journal import BaseRow, JournalRow
 
 
@@ -17,3 +22,19 @@ def test_rows_are_given_out_lane_by_lane_with_the_bases_before_the_journal() -> 
     while inbox:
         given += inbox.take(2)
     assert given == [*bases[:2], *journal, bases[2]]
+
+
+def test_parts_of_one_worker_give_out_one_row_in_a_turn() -> None:
+    """All but one end at once: what is restored already goes on between two rows."""
+    inbox = Inbox()
+    for group in (0, 1):
+        inbox.put(BaseRow(0, group, 7, b""))
+    source = RestoredSource(inbox, RunState())
+    parts = [source.build_part("restored", name, None) for name in source.list_parts()]
+    given = []
+    for part in parts:
+        with suppress(StopIteration):
+            given += part.next_batch()
+        assert part.snapshot() == ROW_VERSION
+    assert [key for key, _ in given] == [lane_key(0)]
+    assert len(inbox.take(2)) == 1
