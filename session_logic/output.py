@@ -37,15 +37,16 @@ class OutputBatch(Struct, gc=False):
 
     def add(self, event: OutputEvent, value: bytes) -> None:
         """Add an event with its value."""
-        if isinstance(event, EndIfOpen):
+        if isinstance(event, SessionActive):
+            moments = self.input_ms
+        elif isinstance(event, EndIfOpen):
             self.ends_if_open.append(event)
             return
+        else:
+            by_time = isinstance(event, Heartbeat) or event.reason == "timed_out"
+            moments = self.due_ms if by_time else self.input_ms
         self.keys.append(event.device_id)
         self.values.append(value)
-        by_time = isinstance(event, Heartbeat) or (
-            not isinstance(event, SessionActive) and event.reason == "timed_out"
-        )
-        moments = self.due_ms if by_time else self.input_ms
         moments.append((event.time_ms, 1))
 
     def extend(self, records: "OutputBatch") -> None:

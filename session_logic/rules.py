@@ -26,7 +26,7 @@ class Session(Struct, gc=False, array_like=True):
     platform: str
     started_ms: int
     ended_ms: int = 0
-    interval: int = 0  # which of Rules.intervals_ms it beats in
+    interval: int = 0  # which of Rules.intervals_ms it beats in, for as long as it lives
 
 
 class CarryingSession(Session, gc=False, array_like=True):
@@ -79,10 +79,6 @@ class Rules(Struct, frozen=True):
         """The place of the interval in which a session beats that starts now."""
         return self.beats.index((self.heartbeat_ms, 0))
 
-    def interval_ms(self, session: Session) -> int:
-        """Return the interval in which a session beats, for as long as it lives."""
-        return self.intervals_ms[session.interval]
-
     def sent_until_ms(self, session: Session, watermark_ms: int) -> int:
         """Return the moment up to which the heartbeats of a session are out.
 
@@ -106,7 +102,7 @@ def next_heartbeat_ms(session: Session, rules: Rules, watermark_ms: int) -> int 
 
     What was due by watermark_ms has been sent.
     """
-    interval_ms = rules.interval_ms(session)
+    interval_ms = rules.intervals_ms[session.interval]
     sent_until_ms = rules.sent_until_ms(session, watermark_ms)
     sent = max(0, (sent_until_ms - session.started_ms) // interval_ms)
     due_ms = session.started_ms + (sent + 1) * interval_ms
@@ -118,7 +114,7 @@ def drop_ms(session: Session, rules: Rules) -> int:
 
     One heartbeat after the deduplication window, so that late events still find it.
     """
-    return session.ended_ms + rules.deduplication_window_ms + rules.interval_ms(session)
+    return session.ended_ms + rules.deduplication_window_ms + rules.intervals_ms[session.interval]
 
 
 def is_repeated(session: Session, rules: Rules, fact: Fact) -> bool:
@@ -139,7 +135,7 @@ def owed_heartbeats(
 
     None is due at or after the timeout. With at_most, the older ones are left out.
     """
-    interval_ms = rules.interval_ms(session)
+    interval_ms = rules.intervals_ms[session.interval]
     upto_ms = min(upto_ms, timeout_ms(session, rules) - 1)
     last = (upto_ms - session.started_ms) // interval_ms
     after_ms = rules.sent_until_ms(session, after_ms)
@@ -171,7 +167,7 @@ def earliest_end_ms(session: Session, rules: Rules, watermark_ms: int) -> int:
     sent_until_ms = min(watermark_ms, timeout_ms(session, rules) - 1)
     # The longest session may have been longer when a clock that was ahead had these sent.
     sent_until_ms = rules.sent_until_ms(session, sent_until_ms)
-    interval_ms = rules.interval_ms(session)
+    interval_ms = rules.intervals_ms[session.interval]
     beats = max(0, (sent_until_ms - session.started_ms) // interval_ms)
     return session.started_ms + beats * interval_ms
 

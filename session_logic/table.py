@@ -80,7 +80,9 @@ class SessionTable:
         """
         time_ms = max(time_ms, earliest_end_ms(session, self.rules, watermark.upto_ms))
         owed = self.owed(session, watermark, time_ms, at_most)
-        self.let_go(self.group(session.device_id).end(session))
+        forgotten = self.group(session.device_id).end(session)
+        if forgotten is not None:
+            self.let_go(forgotten)
         self.platforms[session.platform] -= 1
         self.counts[outcome] += 1
         reason: EndReason = "ended" if outcome == "ended_early" else outcome
@@ -100,16 +102,16 @@ class SessionTable:
             upto_ms=upto_ms,
             at_most=1 if watermark.newest_only else at_most,
         )
-        self.counts["heartbeats"] += len(owed)
+        if owed:
+            self.counts["heartbeats"] += len(owed)
         return owed
 
-    def let_go(self, forgotten: Forgotten | None) -> None:
+    def let_go(self, forgotten: Forgotten) -> None:
         """Take an ended session off the wheel that is remembered no longer."""
-        if forgotten is not None:
-            session = forgotten.session
-            if forgotten.crowded_out:
-                self.crowded.note(session.device_id)
-            self.wheel.discard(session)
+        session = forgotten.session
+        if forgotten.crowded_out:
+            self.crowded.note(session.device_id)
+        self.wheel.discard(session)
 
     # What time does.
 
@@ -265,10 +267,12 @@ class SessionTable:
 
     # What is stored and restored.
 
-    def put(self, session: Session) -> None:
-        """Add a session, active or ended."""
-        self.let_go(self.group(session.device_id).put(session))
-        self.wheel.add([session])
+    def put(self, session: Session, group: KeyGroup | None = None) -> None:
+        """Add a session, active or ended, to the group of its device, which may be known."""
+        forgotten = (group or self.group(session.device_id)).put(session)
+        if forgotten is not None:
+            self.let_go(forgotten)
+        self.wheel.put(session)
         if not session.ended_ms:
             self.platforms[session.platform] += 1
         if self._pieces is not None:

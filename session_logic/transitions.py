@@ -19,7 +19,7 @@ from enum import IntEnum, auto
 from itertools import product
 from sys import intern
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from session_logic.events import EndIfOpen, EndReason, Fact, OutputEvent, SessionActive, Watermark
@@ -64,6 +64,11 @@ class Input(IntEnum):
     END = auto()
 
 
+# Looked up in their classes, they would take longer than what is decided by them.
+IDLE, BUSY, OVERTAKEN, ACTIVE, ENDED, EXPECTED = State
+START, END = Input
+
+
 class Change(Struct, gc=False):
     """A fact, the key group and the active session of its device, and how far time has come."""
 
@@ -80,7 +85,9 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
     have not fired yet, or its timeout instead.
     """
     number = key_group_of(fact.device_id)
-    group, watermark = table.groups[number], watermark.of(number)
+    group = table.groups[number]
+    if watermark.next_group:
+        watermark = watermark.of(number)
     active = group.active.get(fact.device_id)
     records: list[OutputEvent] = []
     if active is not None:
@@ -90,16 +97,17 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
             records = table.end(active, "timed_out", watermark, due_ms)
             active = None
     change = Change(fact, group, active, watermark)
-    transition = TRANSITIONS[state_of(table, change), Input.START if fact.is_start else Input.END]
-    return records + transition(table, change)
+    transition = TRANSITIONS[state_of(table, change), START if fact.is_start else END]
+    caused = transition(table, change)
+    return records + caused if records else caused
 
 
 def state_of(table: SessionTable, change: Change) -> State:
     """Return what a device is doing, as seen from a fact."""
     fact, active = change.fact, change.active
     if active is not None and not fact.session_id:
-        return State.ACTIVE if active.started_ms <= fact.time_ms else State.OVERTAKEN
-    known = State.IDLE if active is None else State.BUSY
+        return ACTIVE if active.started_ms <= fact.time_ms else OVERTAKEN
+    known = IDLE if active is None else BUSY
     overtaken = before_active = active is not None and active.started_ms > fact.time_ms
     for ended in change.group.ended(fact.device_id):
         if not _is_remembered(table, change, ended):
@@ -110,9 +118,9 @@ def state_of(table: SessionTable, change: Change) -> State:
             overtaken = True
     if active is not None and active.session_id == fact.session_id:
         # An end from before the start is that of an earlier life, where there was one.
-        earlier = known is State.ENDED and before_active and not fact.is_start
-        return State.ENDED if earlier else State.ACTIVE
-    return State.OVERTAKEN if overtaken and known is not State.ENDED else known
+        earlier = known is ENDED and before_active and not fact.is_start
+        return ENDED if earlier else ACTIVE
+    return OVERTAKEN if overtaken and known is not ENDED else known
 
 
 def _is_remembered(table: SessionTable, change: Change, ended: Session) -> bool:
@@ -136,18 +144,18 @@ def _is_spoken_of(ended: Session, fact: Fact) -> bool:
 def _state_after_end(ended: Session, fact: Fact, rules: Rules, otherwise: State) -> State:
     """Return the state as seen from a session of which the end is known."""
     if has_begun(ended):
-        return State.ENDED if is_repeated(ended, rules, fact) else otherwise
-    if otherwise is State.ENDED:
+        return ENDED if is_repeated(ended, rules, fact) else otherwise
+    if otherwise is ENDED:
         return otherwise
     if fact.is_start:
-        return State.EXPECTED if fact.time_ms <= ended.ended_ms else otherwise
-    return State.EXPECTED if is_repeated(ended, rules, fact) else otherwise
+        return EXPECTED if fact.time_ms <= ended.ended_ms else otherwise
+    return EXPECTED if is_repeated(ended, rules, fact) else otherwise
 
 
 def open_session(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Make the fact's session the active one; one that is opened late owes what it has missed."""
     started_ms, upto_ms = change.fact.time_ms, change.watermark.upto_ms
-    session, records = _begin(table, change.fact)
+    session, records = _begin(table, change)
     if not is_due(started_ms + table.rules.heartbeat_ms, upto_ms):
         return records
     missed, due_ms = _missed(change), timeout_ms(session, table.rules)
@@ -183,7 +191,7 @@ def open_and_close(table: SessionTable, change: Change) -> list[OutputEvent]:
         and fact.time_ms <= end.ended_ms
     )
     records = [] if change.active is None else _end_active(table, change, "replaced")
-    session, opened = _begin(table, fact)
+    session, opened = _begin(table, change)
     due_ms = timeout_ms(session, table.rules)
     missed, at_most = _missed(change), MAX_MISSED_HEARTBEATS
     if is_due(due_ms, ended_ms):
@@ -197,7 +205,7 @@ def remember_end(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Keep the end of an unknown session: its start may come after it."""
     end = early_end(change.fact, table.rules)
     if not is_due(drop_ms(end, table.rules), change.watermark.upto_ms):
-        table.put(end)
+        table.put(end, change.group)
     return ignore_end(table, change)
 
 
@@ -225,13 +233,15 @@ def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
     return []
 
 
-def _begin(table: SessionTable, fact: Fact) -> tuple[Session, list[OutputEvent]]:
+def _begin(table: SessionTable, change: Change) -> tuple[Session, list[OutputEvent]]:
     """Return the new active session of a device, and its first record."""
+    fact = change.fact
     session = session_of(fact, intern(fact.platform), table.interval)
-    table.put(session)
+    table.put(session, change.group)
     table.counts["started"] += 1
-    names = (fact.device_id, fact.session_id, fact.platform)
-    return session, [SessionActive(*names, fact.time_ms, fact.time_ms, as_context(fact.carried))]
+    device, name, time_ms, carried = fact.device_id, fact.session_id, fact.time_ms, fact.carried
+    context = as_context(carried) if carried else UNSET
+    return session, [SessionActive(device, name, fact.platform, time_ms, time_ms, context)]
 
 
 def _end_if_open(change: Change) -> list[OutputEvent]:
@@ -272,17 +282,17 @@ def _with_fields_of_end(
 
 Transition = Callable[[SessionTable, Change], list[OutputEvent]]
 TRANSITIONS: dict[tuple[State, Input], Transition] = {
-    (State.IDLE, Input.START): open_session,
-    (State.BUSY, Input.START): replace_session,
-    (State.OVERTAKEN, Input.START): ignore_late_start,
-    (State.ACTIVE, Input.START): ignore_start,
-    (State.ENDED, Input.START): ignore_repeated_start,
-    (State.EXPECTED, Input.START): open_and_close,
-    (State.IDLE, Input.END): remember_end,
-    (State.BUSY, Input.END): remember_end,
-    (State.OVERTAKEN, Input.END): ignore_end,
-    (State.ACTIVE, Input.END): close_session,
-    (State.ENDED, Input.END): ignore_end,
-    (State.EXPECTED, Input.END): ignore_end,
+    (IDLE, START): open_session,
+    (BUSY, START): replace_session,
+    (OVERTAKEN, START): ignore_late_start,
+    (ACTIVE, START): ignore_start,
+    (ENDED, START): ignore_repeated_start,
+    (EXPECTED, START): open_and_close,
+    (IDLE, END): remember_end,
+    (BUSY, END): remember_end,
+    (OVERTAKEN, END): ignore_end,
+    (ACTIVE, END): close_session,
+    (ENDED, END): ignore_end,
+    (EXPECTED, END): ignore_end,
 }
 assert TRANSITIONS.keys() == set(product(State, Input))

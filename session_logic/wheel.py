@@ -40,6 +40,15 @@ class Ring(Struct):
             else:
                 slots[index] = [session]
 
+    def put(self, session: Session) -> None:
+        """Put one session into its slot."""
+        index = (session.started_ms + self.offset_ms) % self.interval_ms
+        slot = self.slots.get(index)
+        if slot is None:
+            self.slots[index] = [session]
+        else:
+            slot.append(session)
+
     def discard(self, session: Session) -> None:
         """Take a session out of its slot, if it is there."""
         index = (session.started_ms + self.offset_ms) % self.interval_ms
@@ -109,6 +118,13 @@ class Wheel:
             ring.add(of_ring)
             if timeouts is not None:
                 timeouts.add([session for session in of_ring if not session.ended_ms])
+
+    def put(self, session: Session) -> None:
+        """Put one session into its slots: `add` for one, at a third of the cost."""
+        self._rings[session.interval].put(session)
+        timeouts = self._timeouts[session.interval]
+        if timeouts is not None and not session.ended_ms:
+            timeouts.put(session)
 
     def discard(self, session: Session) -> None:
         """Take a session out of its slots."""

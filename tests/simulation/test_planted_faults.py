@@ -125,7 +125,7 @@ def remember_for_a_heartbeat_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what has ended before the deduplication window is over."""
 
     def short_ms(session: Session, rules: Rules) -> int:
-        return session.ended_ms + rules.interval_ms(session)
+        return session.ended_ms + rules.intervals_ms[session.interval]
 
     monkeypatch.setattr(table, "drop_ms", short_ms)
     monkeypatch.setattr(transitions, "drop_ms", short_ms)
