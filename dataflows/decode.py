@@ -21,7 +21,7 @@ from dataflows.placement import Placement
 from dataflows.run_state import RunState
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GameStart, Rejected
-from session_logic.keys import key_group_of, lane_of
+from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
 from session_logic.mapping import Found, MappedEvent, Skipped, SkippedKind
 
 # No record is larger than this.
@@ -60,6 +60,7 @@ class Decode:
             for kind in get_args(SkippedKind):
                 SKIPPED.labels(topic, kind)
         self._lanes = lanes
+        self._lane_of_group = [lane_of(group, lanes) for group in range(KEY_GROUPS)]
         self._max_record_bytes = max_record_bytes
         self._max_clock_skew_ms = max_clock_skew_ms
         self._run = run
@@ -108,6 +109,7 @@ class Decode:
         # Who has a table says by it where the device id is, so the key may be anything.
         keyed = reader is None
         check_placement, place = self._placement.check, (poll.topic, poll.partition)
+        lane_of_group = self._lane_of_group
         earlier = self._rejected_earlier(poll)
         for message in poll.messages:
             found: Fact | Skipped | Rejected
@@ -116,12 +118,15 @@ class Decode:
             else:
                 found = self._read_mapped(message, reader, poll.topic)
             if isinstance(found, Fact):
-                if message[1] > now:
-                    leads_ms.append(message[1] - now)
-                found = self._in_time(found, message, latest_ms, earlier)
+                time_ms = message[1]
+                if time_ms > now:
+                    leads_ms.append(time_ms - now)
+                if earlier or not 0 <= time_ms <= latest_ms:
+                    found = self._in_time(found, message, latest_ms, earlier)
             if isinstance(found, Fact):
-                check_placement(found.device_id, message[2], place, now, keyed=keyed)
-                facts[lane_of(key_group_of(found.device_id), self._lanes)].append(found)
+                device_id = found.device_id
+                check_placement(device_id, message[2], place, now, keyed=keyed)
+                facts[lane_of_group[key_group_of(device_id)]].append(found)
             elif isinstance(found, Rejected):
                 letters.append(_dead_letter(poll, message, found))
             else:

@@ -41,14 +41,14 @@ class Timestamps:
 
         Only with at_end, when nothing waited to be read, one can be long past.
         """
-        # In plain numbers, because it is done for every few records.
         earliest_ms = now_ms - LONG_PAST_MS if at_end else 0
         future = past = 0
-        for time_ms in times_ms:
-            if time_ms > latest_ms:
-                future += 1
-            elif 0 <= time_ms < earliest_ms:
-                past += 1
+        if times_ms and not earliest_ms <= min(times_ms) <= max(times_ms) <= latest_ms:
+            for time_ms in times_ms:
+                if time_ms > latest_ms:
+                    future += 1
+                elif 0 <= time_ms < earliest_ms:
+                    past += 1
         with self._lock:
             self._count("in_time", len(times_ms) - future - past, now_ms)
             if future:

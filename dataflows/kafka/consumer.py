@@ -4,7 +4,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from threading import Lock
-from typing import cast
 from uuid import uuid4
 
 from confluent_kafka import (
@@ -51,6 +50,8 @@ BUSY_MESSAGES = 8
 IDLE_MS = 1_000
 MAX_TICKS = 3
 
+_Place = tuple[str | None, int | None]  # as a message tells it
+
 
 class SharedConsumer:
     """The consumer of this process, shared by its partitions."""
@@ -71,7 +72,7 @@ class SharedConsumer:
         # A list, because other worker threads add to it at the start while one goes through it.
         self._partitions: list[InputPartition] = []
         self._not_fetched: deque[InputPartition] = deque()
-        self._by_place: dict[tuple[str, int], InputPartition] = {}
+        self._by_place: dict[_Place, InputPartition] = {}
         self._open: set[InputPartition] = set()
         self._contact = BrokerContact()
         self._backlog = Backlog(self._partitions, self._contact)
@@ -222,19 +223,20 @@ class SharedConsumer:
 
     def _dispatch(self, consumer: Consumer, messages: Iterable[KafkaMessage], now: int) -> None:
         """Give each partition its messages, and tell it where its log ended."""
-        fetched: defaultdict[tuple[str, int], list[Message]] = defaultdict(list)
-        ends: dict[tuple[str, int], int] = {}
+        fetched: defaultdict[_Place, list[Message]] = defaultdict(list)
+        ends: dict[_Place, int] = {}
         lost = False
         for message in messages:
-            where = cast("tuple[str, int]", (message.topic(), message.partition()))
+            where, offset = (message.topic(), message.partition()), message.offset()
             if (error := message.error()) is None:
-                offset = cast("int", message.offset())
+                assert offset is not None
                 kind, time_ms = message.timestamp()
                 created = kind == TIMESTAMP_CREATE_TIME
-                content = message.key(), message.value()
-                fetched[where].append((offset, time_ms, *content, created, headers_of(message)))
+                key, value, headers = message.key(), message.value(), headers_of(message)
+                fetched[where].append((offset, time_ms, key, value, created, headers))
             elif error.code() == KafkaError._PARTITION_EOF:
-                ends[where] = cast("int", message.offset())
+                assert offset is not None
+                ends[where] = offset
             elif error.code() in TRANSIENT:
                 lost = True
             else:

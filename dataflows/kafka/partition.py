@@ -251,4 +251,4 @@ class InputPartition:
 
 
 def _bytes(messages: list[Message]) -> int:
-    return sum(len(key or b"") + len(value or b"") for _, _, key, value, *_ in messages)
+    return sum([len(message[2] or b"") + len(message[3] or b"") for message in messages])
