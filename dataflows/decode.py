@@ -1,6 +1,6 @@
 """The decode step: Kafka messages to facts by lane, or to dead letters."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping as Named
 from threading import Lock
 from typing import Protocol, get_args
@@ -104,7 +104,7 @@ class Decode:
         """Add the facts of a poll to those of their lanes; return what is none."""
         letters: list[DeadLetter] = []
         leads_ms: list[int] = []
-        skipped: Counter[str] = Counter()
+        skipped: defaultdict[str, int] = defaultdict(int)
         reader = self._readers.get(poll.topic)
         # Who has a table says by it where the device id is, so the key may be anything.
         keyed = reader is None
