@@ -29,9 +29,9 @@ HEAD = (
 def table(reports: dict[str, dict[str, Any]]) -> str:
     """Return reports as a table in Markdown; in brackets are ratios to the first row."""
     first = next(iter(reports.values()))
-    rows = [HEAD, ("---",) * len(HEAD)]
-    rows += [(name, *_cells(report, first)) for name, report in reports.items()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    rows = [HEAD, *((name, *_cells(report, first)) for name, report in reports.items())]
+    head, *lines = [f"| {' | '.join(row)} |\n" for row in rows]
+    return "".join([head, f"|{'---|' * len(HEAD)}\n", *lines])
 
 
 def _cells(report: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
@@ -54,7 +54,8 @@ def _latency(name: str, report: dict[str, Any], first: dict[str, Any]) -> str:
 
 
 def _against(value: float, first: float, unit: str = "") -> str:
-    return f"{value:.3g}{unit} ({value / first:.2f})"
+    shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{shown}{unit} ({value / first:.2f})"
 
 
 def _record_bytes(report: dict[str, Any]) -> float:
@@ -71,7 +72,7 @@ def _besides(report: dict[str, Any]) -> str:
         over = report["usual_again_s"]
         return (
             f"{starts['count']:,} starts in {report['stampede_s']:.1f} s: p50 / p99 "
-            f"{starts['p50']} / {starts['p99']} ms, "
+            f"{starts['p50']:,} / {starts['p99']:,} ms, "
             + ("not as usual again" if over is None else f"as usual again after {over} s")
         )
     return ""
