@@ -26,10 +26,11 @@ Report = dict[str, object]
 def quiet(machine: Machine, ours: dict[str, float]) -> Report:
     """Return how quiet the machine was beside our own processes."""
     whole = machine.stop()
+    others = whole["used_cores"] - sum(ours.values())
     return {
         "machine_idle": round(whole["idle"], 3),
         "machine_steal": round(whole["steal"], 3),
-        "other_cores": round(whole["used_cores"] - sum(ours.values()), 3),
+        "other_cores": round(max(0, others), 3),  # by ticks, which miss some short moments
     }
 
 
