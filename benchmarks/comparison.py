@@ -48,6 +48,7 @@ CONDITIONS = {
     "share taken by the host": ("machine_steal",),
     "cores used by others": ("other_cores",),
 }
+KINDS = ("exactly_once", "kill", "check", "idle")
 Report = dict[str, Any]
 
 
@@ -136,7 +137,9 @@ def main() -> int:
     theirs = run(arguments, THEIRS, peer)
     rows = list(table(ours, theirs))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    name = arguments.name or f"beside-kafka-streams-scale-{arguments.scale:g}"
+    kinds = [kind for kind in KINDS if getattr(arguments, kind)]
+    parts = ("beside-kafka-streams", f"scale-{arguments.scale:g}", *kinds)
+    name = arguments.name or "-".join(parts).replace("_", "-")
     whole = {
         "heap_mb": arguments.heap,
         "peer_set": arguments.peer_set,
