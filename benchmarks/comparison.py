@@ -16,6 +16,7 @@ from benchmarks.flow import Flow
 from benchmarks.peer import Peer, Tuning
 from tests.support.check import Difference
 from tests.support.kafka_streams import EXACTLY_ONCE, build
+from tests.support.missing import JAVAC, absent
 
 OURS, THEIRS = "Heartwheel", "Kafka Streams"
 ALL = "all"  # in the place of a name: the sum of what is there
@@ -131,6 +132,8 @@ def run(arguments: argparse.Namespace, name: str, make_flow: Callable[..., Flow]
 def main() -> int:
     """Run both, print the table, and write it as JSON; only ours has to be without a fault."""
     arguments = options()
+    if programs := absent(JAVAC):
+        sys.exit(f"there is no {' and no '.join(programs)}: install {JAVAC.install}")
     build()
     ours = run(arguments, OURS, Flow)
     peer = partial(Peer, Tuning(arguments.peer_set, arguments.heap))
