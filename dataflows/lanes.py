@@ -24,9 +24,8 @@ from session_logic.lane import Lane, LaneOutput
 from session_logic.output import OutputBatch
 from session_logic.restoring import LaneState, read_lane_state
 
-# A tick grows by its base for each of these that a lane fires in one.
-BUSY_RECORDS = 16
-MAX_TICKS = 10
+# A tick grows by its base for each of these that all lanes together fire in one.
+BUSY_RECORDS = 160
 
 Emitted = OutputBatch | Row
 StoredLane = list[Any]
@@ -45,7 +44,11 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         if state is not None:
             self._lane = self._make(state.lane, state)
         self._waits_since_ms = run.elapsed_ms()
-        self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_RECORDS)
+        self._tick = Tick(
+            settings.tick_ms,
+            settings.target_latency_ms,
+            busy_work=max(1, BUSY_RECORDS // settings.lanes),
+        )
         self._wake_ms: int | None = run.clock.now_ms()
         self._complete = False
         self._settling = Settling(settings.delivery_timeout_ms)

@@ -92,11 +92,15 @@ class Settings(
     ] = 120_000
     tick_ms: Annotated[
         Positive,
+        Meta(description="How often Kafka is polled and the wheel is turned, with little to do."),
+    ] = 5
+    target_latency_ms: Annotated[
+        Positive,
         Meta(
-            description="How often Kafka is polled (a third as often without input, or with much) "
-            "and the wheel is turned; must divide HEARTWHEEL_HEARTBEAT_MS."
+            description="How long an event or a heartbeat may wait for that with much to do; the "
+            "longer, the less processor time."
         ),
-    ] = 2
+    ] = 10
     catch_up: Annotated[
         Literal["latest", "all"],
         Meta(
@@ -263,11 +267,6 @@ class Settings(
             return (
                 f"HEARTWHEEL_MAX_SESSION_MS ({self.max_session_ms}) must be at least "
                 f"HEARTWHEEL_HEARTBEAT_MS ({self.heartbeat_ms})"
-            )
-        if self.heartbeat_ms % self.tick_ms:
-            return (
-                f"HEARTWHEEL_TICK_MS ({self.tick_ms}) must divide HEARTWHEEL_HEARTBEAT_MS "
-                f"({self.heartbeat_ms}) without a remainder"
             )
         return ""
 

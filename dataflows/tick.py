@@ -2,18 +2,19 @@
 
 
 class Tick:
-    """Tells when a loop turns next: at a multiple of base_ms, of up to max_factor ticks of it.
+    """Tells when a loop turns next: at a multiple of base_ms, or of longer ticks up to longest_ms.
 
-    Fewer turns with larger batches cost less CPU here and in the broker, for some milliseconds
-    of latency. A tick grows by base_ms for every busy_work pieces of work that come in one base
-    tick. A loop with idle_ms takes the longest ticks when no work has come for that time.
+    A turn costs much whatever it does, here and in the broker: fewer and larger ones cost less, for
+    some milliseconds of latency. A tick grows by base_ms for every busy_work pieces of work that
+    come in one base tick. A loop with idle_ms takes the longest ticks when no work has come for
+    that time.
     """
 
     def __init__(
-        self, base_ms: int, max_factor: int, *, busy_work: int, idle_ms: int | None = None
+        self, base_ms: int, longest_ms: int, *, busy_work: int, idle_ms: int | None = None
     ) -> None:
         self._base_ms = base_ms
-        self._max_factor = max_factor
+        self._max_factor = max(1, longest_ms // base_ms)
         self._busy_work = busy_work
         self._idle_ms = idle_ms
         self._factor = 1

@@ -46,9 +46,8 @@ MAX_POLL = 5_000
 MAX_PENDING = 20_000
 MAX_PENDING_BYTES = 64_000_000
 # Ticks grow with every so many messages in one, and are longest with none for so long.
-BUSY_MESSAGES = 8
+BUSY_MESSAGES = 24
 IDLE_MS = 1_000
-MAX_TICKS = 3
 
 _Place = tuple[str | None, int | None]  # as a message tells it
 
@@ -79,7 +78,12 @@ class SharedConsumer:
         self.snapshots = SourceSnapshots(self._partitions, run)
         # One worker thread polls for all, so that the messages of a partition keep their order.
         self._polling = Lock()
-        self._tick = Tick(settings.tick_ms, MAX_TICKS, busy_work=BUSY_MESSAGES, idle_ms=IDLE_MS)
+        self._tick = Tick(
+            settings.tick_ms,
+            settings.target_latency_ms,
+            busy_work=BUSY_MESSAGES,
+            idle_ms=IDLE_MS,
+        )
         self._wake_ms = self._awake_ms = 0
         self._fetched_early = 0  # messages that came while a lane was restored
         self._awake_at = system_time(0)

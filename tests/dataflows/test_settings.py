@@ -46,7 +46,6 @@ WRONG = {
         {"HEARTWHEEL_MAX_SESSION_MS": "100"},
         "HEARTWHEEL_MAX_SESSION_MS (100) must be at least HEARTWHEEL_HEARTBEAT_MS (30000)",
     ),
-    "tick": ({"HEARTWHEEL_TICK_MS": "7"}, "must divide"),
     "policy": (
         {"HEARTWHEEL_CATCH_UP": "typo"},
         "HEARTWHEEL_CATCH_UP is 'typo': write all or latest",
@@ -136,7 +135,7 @@ WRONG_IN_FILE = {
     ),
     "input_topics = {x = 5}": "input_topics in FILE must be a table",
     "kafka = 5": "kafka in FILE must be a table of librdkafka options",
-    "tick_ms = 7": "tick_ms in FILE (7) must divide HEARTWHEEL_HEARTBEAT_MS (30000)",
+    "tick_ms = 0": "tick_ms in FILE is 0: write a whole number from 1 up",
     "heartbeat = 5": "heartbeat in FILE is not a setting of Heartwheel; did you mean heartbeat_ms?",
     "value_limit_bytes = 5": "value_limit_bytes in FILE was renamed to max_record_bytes",
     "max_clock_skew_ms = 86_400_001": (

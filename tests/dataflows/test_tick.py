@@ -9,7 +9,7 @@ T = 1_700_000_000_000 - 1_700_000_000_000 % 60  # a multiple of every tick of th
 
 def busy_tick() -> Tick:
     """Return a tick of 2 ms, of up to 10 ms, that grows with every 16 pieces of work."""
-    return Tick(2, 5, busy_work=16)
+    return Tick(2, 10, busy_work=16)
 
 
 @pytest.mark.parametrize(("passed_ms", "expected_ms"), [(0, 2), (1, 2), (2, 4)])
@@ -41,7 +41,7 @@ def test_work_of_a_long_tick_counts_by_base_tick() -> None:
 
 def test_loop_without_work_takes_its_longest_ticks() -> None:
     """From idle_ms after the last work on, until work comes again."""
-    tick = Tick(2, 5, busy_work=16, idle_ms=1_000)
+    tick = Tick(2, 10, busy_work=16, idle_ms=1_000)
     tick.note_work(T, 1)
     tick.note_work(T + 998, 0)
     assert tick.next_ms(T + 998) == T + 1_000
@@ -55,3 +55,10 @@ def test_loop_without_idle_time_keeps_its_tick() -> None:
     tick = busy_tick()
     tick.note_work(T, 16)
     assert tick.next_ms(T + 100_000) == T + 100_004
+
+
+def test_longest_tick_that_is_shorter_than_the_base_is_the_base() -> None:
+    """Who asks for rare turns gets them."""
+    tick = Tick(20, 10, busy_work=16)
+    tick.note_work(T, 1_000_000)
+    assert tick.next_ms(T) == T + 20

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dataflows.kafka.consumer import MAX_TICKS, SharedConsumer
+from dataflows.kafka.consumer import SharedConsumer
 from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.partition import InputPartition
 from dataflows.kafka.source import KafkaSource
@@ -11,7 +11,7 @@ from dataflows.settings import Settings
 from tests.support.clocks import FixedClock
 from tests.support.fake_kafka import Admin, Consumer, Log, Record
 
-TICK_MS = 2
+TICK_MS, LONGEST_TICK_MS = 2, 6
 
 
 class FakeInput:
@@ -28,6 +28,7 @@ class FakeInput:
             output_topic="out",
             dead_letter_topic="letters",
             tick_ms=TICK_MS,
+            target_latency_ms=LONGEST_TICK_MS,
             **settings,
         )
         self.ticks = 0
@@ -87,7 +88,7 @@ class Reading(FakeInput):
         ]
         self.consumer.fetch_new()
 
-    def poll(self, after_ms: int = MAX_TICKS * TICK_MS) -> None:
+    def poll(self, after_ms: int = LONGEST_TICK_MS) -> None:
         """Poll after a while, by default the longest tick."""
         self.clock.now += after_ms
         self.consumer.poll()

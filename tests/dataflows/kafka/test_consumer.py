@@ -10,14 +10,13 @@ from dataflows.kafka.consumer import (
     MAX_PENDING,
     MAX_PENDING_BYTES,
     MAX_POLL,
-    MAX_TICKS,
 )
 from dataflows.kafka.end_of_input import PAUSE_MS, EndOfInput
 from dataflows.kafka.partition import REPORT_MS, TAKE_OVER_MS, InputPartition
 from dataflows.kafka.source_errors import SourceError
 from session_logic.journal import JournalRow
 from tests.support.clocks import T
-from tests.support.fake_input import TICK_MS, FakeInput, Reading
+from tests.support.fake_input import LONGEST_TICK_MS, TICK_MS, FakeInput, Reading
 from tests.support.fake_kafka import Record
 from tests.support.serving import restoring
 
@@ -488,7 +487,7 @@ def test_kafka_is_polled_once_a_tick() -> None:
     reading.consumer.poll()
     reading.poll(TICK_MS)
     assert reading.ticks == 3  # nothing has come for long: the longest ticks
-    reading.poll((MAX_TICKS - 1) * TICK_MS)
+    reading.poll(LONGEST_TICK_MS - TICK_MS)
     assert reading.ticks == 4
 
 
