@@ -26,6 +26,8 @@ from session_logic.restoring import LaneState, read_lane_state
 
 # A tick grows by its base for each of these that all lanes together fire in one.
 BUSY_RECORDS = 160
+# What a lane's turn takes, from the wheel to Kafka's acknowledgement: as much as these.
+TURN_RECORDS = 24
 
 Emitted = OutputBatch | Row
 StoredLane = list[Any]
@@ -48,6 +50,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             settings.tick_ms,
             settings.target_latency_ms,
             busy_work=max(1, BUSY_RECORDS // settings.lanes),
+            turn_work=TURN_RECORDS,
         )
         self._wake_ms: int | None = run.clock.now_ms()
         self._complete = False

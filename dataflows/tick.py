@@ -6,16 +6,23 @@ class Tick:
 
     A turn costs much whatever it does, here and in the broker: fewer and larger ones cost less, for
     some milliseconds of latency. A tick grows by base_ms for every busy_work pieces of work that
-    come in one base tick. A loop with idle_ms takes the longest ticks when no work has come for
-    that time.
+    come in one base tick; a turn itself is turn_work of them. A loop with idle_ms takes the longest
+    ticks when no work has come for that time.
     """
 
     def __init__(
-        self, base_ms: int, longest_ms: int, *, busy_work: int, idle_ms: int | None = None
+        self,
+        base_ms: int,
+        longest_ms: int,
+        *,
+        busy_work: int,
+        turn_work: int = 0,
+        idle_ms: int | None = None,
     ) -> None:
         self._base_ms = base_ms
         self._max_factor = max(1, longest_ms // base_ms)
         self._busy_work = busy_work
+        self._turn_work = turn_work
         self._idle_ms = idle_ms
         self._factor = 1
         self._worked_ms = 0
@@ -24,7 +31,7 @@ class Tick:
         """Take in how much work the last turn had."""
         if work:
             self._worked_ms = now_ms
-        work_per_base = work // self._factor
+        work_per_base = work // self._factor + self._turn_work
         self._factor = min(self._max_factor, 1 + work_per_base // self._busy_work)
 
     def next_ms(self, now_ms: int) -> int:

@@ -39,6 +39,16 @@ def test_work_of_a_long_tick_counts_by_base_tick() -> None:
     assert tick.next_ms(T) == T + 2
 
 
+def test_turn_that_costs_much_itself_makes_ticks_longer() -> None:
+    """However long they are by then: what a turn costs does not grow with them."""
+    tick = Tick(2, 10, busy_work=16, turn_work=12)
+    tick.note_work(T, 3)
+    assert tick.next_ms(T) == T + 2
+    for work in (4, 8, 8, 8):
+        tick.note_work(T, work)
+        assert tick.next_ms(T) == T + 4
+
+
 def test_loop_without_work_takes_its_longest_ticks() -> None:
     """From idle_ms after the last work on, until work comes again."""
     tick = Tick(2, 10, busy_work=16, idle_ms=1_000)
