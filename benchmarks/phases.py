@@ -17,8 +17,9 @@ from tests.support.cluster import Cluster
 from tests.support.topic import facts
 
 SETTLE_S = 5
-# What is due in the last moment of a run may be out or not.
-LAST_MS = 500
+# What is due in the last moments of a run may be out or not: a busy machine is behind, not wrong.
+# The steady phase is over by then.
+LAST_MS = 3_000
 RECONCILED = re.compile(r"records after the last snapshot +(.*)")
 Report = dict[str, object]
 
@@ -85,7 +86,7 @@ def steady(
     whole = quiet(machine, mean)
     end_ms = time.time_ns() // 1_000_000
     passed_s = (end_ms - begin_ms) / 1000
-    time.sleep(1)
+    time.sleep(LAST_MS / 1000)
     return (begin_ms, end_ms), {
         **sent,
         "cores": {name: round(value, 3) for name, value in mean.items()},
