@@ -1,6 +1,8 @@
 """What the kernel counts, against what is known to be used."""
 
 import os
+import subprocess
+import sys
 import time
 
 from benchmarks.usage import Cores, Machine, cpu_s, memory_bytes, thread_cpu_s
@@ -8,10 +10,17 @@ from benchmarks.usage import Cores, Machine, cpu_s, memory_bytes, thread_cpu_s
 
 def test_processor_time_and_memory_are_sums_over_processes() -> None:
     """A cluster is measured as a whole."""
-    own = os.getpid()
-    once = sum(thread_cpu_s(own).values())
-    assert 2 * once <= cpu_s(own, own) <= 2 * cpu_s(own)
-    assert memory_bytes(own, own) > 1.9 * memory_bytes(own) > 0
+    computes = "import sys; sum(range(10**6)); print('done', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", computes], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # from here on it uses nothing more
+        once = sum(thread_cpu_s(process.pid).values())
+        assert once > 0
+        assert cpu_s(process.pid, process.pid) >= 2 * once
+        assert memory_bytes(process.pid, process.pid) == 2 * memory_bytes(process.pid) > 0
+        process.kill()
 
 
 def test_machine_is_not_idle_while_something_is_computed() -> None:
