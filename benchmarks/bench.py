@@ -50,6 +50,7 @@ def plan_of(arguments: argparse.Namespace, cluster: Cluster, settings: Settings)
         steady_s=arguments.seconds,
         seed=arguments.seed,
         bad=arguments.bad,
+        hot=arguments.hot,
         field_bytes=arguments.field_bytes if arguments.mapped else 0,
     )
 
@@ -133,7 +134,7 @@ def bench(
 
 
 CONDITIONS = {
-    "scale", "seconds", "lanes", "processes", "bad", "mapped", "field_bytes", "stampede",
+    "scale", "seconds", "lanes", "processes", "bad", "hot", "mapped", "field_bytes", "stampede",
     "poll_http", "kill", "set",
 }  # fmt: skip
 
@@ -154,6 +155,9 @@ def parse(
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--bad", type=int, default=0, help="records that are no events, for each hundred events"
+    )
+    parser.add_argument(
+        "--hot", type=int, default=0, help="sessions a second that one device starts and ends"
     )
     parser.add_argument(
         "--mapped",

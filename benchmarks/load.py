@@ -25,6 +25,7 @@ BAD = b"", b"no JSON", b"{}", b'{"type":"GameStart","device_id":"bad"}'
 FIELDS = 10
 KINDS = 64  # of contents of these fields
 STAMPEDE = 1 << 32  # the first device of a stampede, far from all others
+HOT = STAMPEDE - 1  # the device that starts and ends sessions all the while
 TABLE = """
 [inputs."{topic}"]
 platform = "{platform}"
@@ -47,7 +48,8 @@ class Plan(Struct):
     bad is how many records that are no events come with each hundred of them. With field_bytes
     an event has ten more fields of so many bytes each, and is as TABLE says; else it is in our own
     format. first is the number of the first device. With prepared, the ramp's records are made
-    beforehand, so that they can be sent fast.
+    beforehand, so that they can be sent fast. hot is how many sessions one more device starts and
+    ends each second of the steady phase.
     """
 
     bootstrap_servers: str
@@ -61,6 +63,7 @@ class Plan(Struct):
     field_bytes: int = 0
     first: int = 0
     prepared: bool = False
+    hot: int = 0
 
 
 class Load:
@@ -71,7 +74,7 @@ class Load:
         self._plan = plan
         self._random = random.Random(plan.seed)
         self._number = plan.first
-        self._bad_due = 0.0
+        self._bad_due = self._hot_due = 0.0
         self._sessions: dict[int, str] = {}
         self._active: list[int] = []
         self._idle: list[int] = []
@@ -154,8 +157,16 @@ class Load:
         devices[index], devices[-1] = devices[-1], devices[index]
         return devices.pop()
 
+    def _send_hot(self, planned_ms: int) -> None:
+        self._hot_due += self._plan.hot * SLICE_MS / 1000
+        while self._hot_due >= 1:
+            self._hot_due -= 1
+            self._start(HOT, planned_ms)
+            self._send("GameEnd", HOT)
+
     def _steady(self, count: int, planned_ms: int) -> None:
         self._send_bad(count * self._plan.bad / 100)
+        self._send_hot(planned_ms)
         for _ in range(count):
             kind = self._random.randrange(100)
             if kind < ENDS and self._active:

@@ -5,13 +5,15 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
 
-from benchmarks.load import STAMPEDE, device_name
+from benchmarks.load import HOT, STAMPEDE, device_name
 from session_logic.events import OutputEvent, SessionActive, SessionEnd
 
 Histogram = Counter[int]
 # Starts of a stampede are counted apart. Ids of devices are ordered as their numbers are.
 STARTS, STAMPEDING = "SessionActive", "SessionActive of the stampede"
 FIRST_STAMPEDING = device_name(STAMPEDE)
+# So is a device that starts and ends sessions all the while.
+HOT_NAME = device_name(HOT)
 CALM_S = 3  # so many seconds as usual are the end of a disturbance
 
 
@@ -38,7 +40,7 @@ class Latency(Struct):
                 self._add(name, second, written_ms - event.time_ms)
                 if name == STAMPEDING:
                     self.stampeded_ms[event.time_ms - begin_ms] += 1
-                elif isinstance(event, SessionActive):
+                elif name == STARTS:
                     planned_ms = int(event.session_id[-13:])
                     self._add("SessionActive from plan", second, written_ms - planned_ms)
             yield event
@@ -104,6 +106,8 @@ def usual_again_s(p99_ms: dict[int, int], begin: int) -> int | None:
 def _name(event: OutputEvent) -> str:
     if isinstance(event, SessionActive) and event.device_id >= FIRST_STAMPEDING:
         return STAMPEDING
+    if event.device_id == HOT_NAME:
+        return f"{type(event).__name__} of the hot device"
     if isinstance(event, SessionEnd) and event.reason == "timed_out":
         return "TimedOut"
     return type(event).__name__

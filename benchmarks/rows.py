@@ -15,6 +15,7 @@ ROWS = {
     "lanes-64": "--lanes 64",
     "processes-2": "--processes 2",
     "bad-10": "--bad 10",
+    "hot-500": "--hot 500",
     "poll-http": "--poll-http",
     "stampede-50k": "--stampede 50000",
     "stampede-500k": "--stampede 500000 --seconds 40",

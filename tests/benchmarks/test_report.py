@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.load import STAMPEDE, device_name
+from benchmarks.load import HOT, STAMPEDE, device_name
 from benchmarks.report import Latency, usual_again_s
 from session_logic.events import Heartbeat, OutputEvent, SessionActive
 
@@ -29,6 +29,20 @@ def test_start_is_measured_from_its_input_and_from_its_plan() -> None:
     found = {name: values["max"] for name, values in latency.percentiles().items()}
     assert found == {"SessionActive": 5, "SessionActive from plan": 7}
     assert latency.stampede() == {}
+
+
+def test_hot_device_is_counted_apart() -> None:
+    """It is its neighbours that it must not disturb."""
+    latency = measured(
+        (BEGIN_MS + 7, active(1, BEGIN_MS + 2, planned_ms=BEGIN_MS)),
+        (BEGIN_MS + 900, active(HOT, BEGIN_MS, BEGIN_MS)),
+    )
+    found = {name: values["max"] for name, values in latency.percentiles().items()}
+    assert found == {
+        "SessionActive": 5,
+        "SessionActive from plan": 7,
+        "SessionActive of the hot device": 900,
+    }
 
 
 def test_stampede_is_counted_apart_with_its_true_rate() -> None:
