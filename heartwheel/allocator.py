@@ -12,7 +12,7 @@ import sys
 
 VARIABLE = "GLIBC_TUNABLES"
 TUNABLE = "glibc.malloc.tcache_count"
-KEPT_BLOCKS = 4000
+KEPT_BLOCKS = 1000
 # Before it, the number was a byte.
 FIRST_VERSION = (2, 30)
 

@@ -46,7 +46,7 @@ MAX_POLL = 5_000
 MAX_PENDING = 20_000
 MAX_PENDING_BYTES = 64_000_000
 # Ticks grow with every so many messages in one, and are longest with none for so long.
-BUSY_MESSAGES = 24
+BUSY_MESSAGES = 64
 IDLE_MS = 1_000
 
 _Place = tuple[str | None, int | None]  # as a message tells it

@@ -34,12 +34,12 @@ def began(**variables: str) -> tuple[int, list[str]]:
 
 def test_process_begins_anew_once_under_its_own_id_with_its_arguments() -> None:
     pid, lines = began()
-    assert lines == ["begins", "begins", f"{pid} {TUNABLE}=4000 ['an argument']"]
+    assert lines == ["begins", "begins", f"{pid} {TUNABLE}=1000 ['an argument']"]
 
 
 def test_tunables_of_the_user_are_kept() -> None:
     pid, lines = began(GLIBC_TUNABLES="glibc.malloc.check=0")
-    assert lines[-1] == f"{pid} glibc.malloc.check=0:{TUNABLE}=4000 ['an argument']"
+    assert lines[-1] == f"{pid} glibc.malloc.check=0:{TUNABLE}=1000 ['an argument']"
 
 
 def test_number_of_the_user_stays_and_nothing_begins_anew() -> None:
