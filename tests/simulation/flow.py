@@ -88,6 +88,7 @@ class Simulation:
             lanes=LANES,
             **self._some_rules(),
             tick_ms=5,
+            target_latency_ms=50,  # fewer turns, so more histories
             snapshot_ms=EPOCH_MS,
             monitor_group="",  # it has a client of its own
             new_store=seed % 2 == 0,  # then a lane begins at the end of its partition
@@ -686,9 +687,10 @@ class Simulation:
     def _turns_until(self, is_so: Callable[[], bool], otherwise: str) -> None:
         """Let things go on, for long enough that only a fault is in the way of what is waited for.
 
-        One commit may take many turns, and a source that waits for it reads nothing meanwhile.
+        One commit may take many turns, and a source that waits for it reads nothing meanwhile. A
+        run that begins anew meanwhile needs a turn for each row of its store.
         """
-        for _ in range(50):
+        for _ in range(200):
             self._turns(40)
             if is_so():
                 return
