@@ -19,7 +19,6 @@ RUN ["install", "-d", "-o", "10001", "-g", "10001", "/var/lib/heartwheel"]
 COPY --from=build /opt/heartwheel /opt/heartwheel
 ENV PATH=/opt/heartwheel/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    GLIBC_TUNABLES=glibc.malloc.tcache_count=1000 \
     HEARTWHEEL_RECOVERY_DIR=/var/lib/heartwheel/recovery
 USER 10001:10001
 WORKDIR /var/lib/heartwheel

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from dataflows.settings_sources import load_settings
-from heartwheel.allocator import keep_freed_memory
 from heartwheel.cluster import cluster_of
 from heartwheel.commands.shared import ConfigOption
 
@@ -51,7 +50,6 @@ def run_command(
     ] = False,
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
-    keep_freed_memory()
     from heartwheel.process import run
 
     given = {"HEARTWHEEL_NEW_STORE": "true"} if new_store else {}
