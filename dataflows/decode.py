@@ -20,9 +20,9 @@ from dataflows.metrics import LATE_EVENTS, SKIPPED, TIMESTAMP_LEAD
 from dataflows.placement import Placement
 from dataflows.run_state import RunState
 from session_logic.codec import decode_input
-from session_logic.events import Fact, GameStart, Rejected
+from session_logic.events import Fact, GamePing, GameStart, Rejected
 from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
-from session_logic.mapping import Found, MappedEvent, Skipped, SkippedKind
+from session_logic.mapping import PING, Found, MappedEvent, Skipped, SkippedKind
 
 # No record is larger than this.
 MAX_BYTES = 1 << 31
@@ -52,9 +52,11 @@ class Decode:
     ) -> None:
         """Reject what is timestamped more than max_clock_skew_ms from now, or is too large.
 
-        The limit is that of key and value together. Topics with a reader are read by it.
+        The limit is that of key and value together. Topics with a reader are read by it. Those that
+        are in idle_timeouts_ms are listened to: sessions that begin there have that timeout.
         """
         self._readers = readers or {}
+        self.idle_timeouts_ms: Named[str, int] = {}
         for topic in self._readers:
             LATE_EVENTS.labels(topic)
             for kind in get_args(SkippedKind):
@@ -111,12 +113,13 @@ class Decode:
         check_placement, place = self._placement.check, (poll.topic, poll.partition)
         lane_of_group = self._lane_of_group
         earlier = self._rejected_earlier(poll)
+        idle_timeout_ms = self.idle_timeouts_ms.get(poll.topic, 0)
         for message in poll.messages:
             found: Fact | Skipped | Rejected
             if reader is None:
-                found = self._read(message, poll.platform)
+                found = self._read(message, poll.platform, idle_timeout_ms)
             else:
-                found = self._read_mapped(message, reader, poll.topic)
+                found = self._read_mapped(message, reader, poll.topic, idle_timeout_ms)
             if isinstance(found, Fact):
                 time_ms = message[1]
                 if time_ms > now:
@@ -138,7 +141,9 @@ class Decode:
             SKIPPED.labels(poll.topic, kind).inc(count)
         return letters
 
-    def _read(self, message: Message, platform: str) -> Fact | Rejected:
+    def _read(
+        self, message: Message, platform: str, idle_timeout_ms: int
+    ) -> Fact | Skipped | Rejected:
         """Return the fact in a message of our own format, or why it has none."""
         value = message[3]
         size = len(message[2] or b"") + len(value or b"")
@@ -147,6 +152,9 @@ class Decode:
         event = decode_input(value)
         if isinstance(event, Rejected):
             return event
+        ping = type(event) is GamePing
+        if ping and not idle_timeout_ms:
+            return PING
         return Fact(
             type(event) is GameStart,
             event.device_id,
@@ -154,10 +162,13 @@ class Decode:
             platform,
             message[1],
             message[4],
+            b"",
+            ping,
+            idle_timeout_ms,
         )
 
     def _read_mapped(
-        self, message: Message, reader: Reads, topic: str
+        self, message: Message, reader: Reads, topic: str, idle_timeout_ms: int
     ) -> Fact | Skipped | Rejected:
         """Return the fact in a message of a topic that has a table, or why it has none."""
         _, time_ms, key, value, created, headers = message
@@ -179,6 +190,8 @@ class Decode:
             time_ms,
             created,
             event.carried,
+            event.ping,
+            idle_timeout_ms,
         )
 
     def _too_large(self, size: int) -> Rejected:

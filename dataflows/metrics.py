@@ -40,8 +40,11 @@ LEAD_BUCKETS = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0, 1
 EVENT_OUTCOMES = {
     "GameStart": ("started", "duplicate_start", "late_duplicate_start", "late_start"),
     "GameEnd": ("ended", "unknown_end", "stale_end"),
+    "GamePing": ("ping", "unknown_ping"),
 }
-OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), "replaced", "timed_out", "ended_early")
+# What becomes of sessions besides.
+SESSION_OUTCOMES = ("replaced", "timed_out", "went_silent", "ended_early")
+OUTCOMES = (*chain.from_iterable(EVENT_OUTCOMES.values()), *SESSION_OUTCOMES)
 REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 # So many devices have a label at a time.
 MAX_HOT_DEVICES = 5

@@ -47,6 +47,7 @@ def build_flow(
         settings.max_record_bytes,
         settings.mappings() if readers is None else readers,
     )
+    decode.idle_timeouts_ms = settings.idle_timeouts_ms
     decoded = op.branch(
         "decoded",
         op.flat_map_batch("decode", polls, decode),

@@ -70,10 +70,10 @@ class Settings(
         ),
     ] = 4
     heartbeat_ms: Annotated[
-        Positive,
+        NotNegative,
         Meta(
-            description="Time between the heartbeats of a session. A session keeps the interval "
-            "with which it started."
+            description="Time between the heartbeats of a session; 0 for none. A session keeps the "
+            "interval with which it started."
         ),
     ] = 30_000
     max_session_ms: Annotated[
@@ -83,6 +83,13 @@ class Settings(
             "HEARTWHEEL_HEARTBEAT_MS. A change holds for running sessions as well."
         ),
     ] = 28_800_000
+    idle_timeout_ms: Annotated[
+        NotNegative,
+        Meta(
+            description="A session of which nothing is heard for this long ends (`went_silent`); 0 "
+            "for never. A session keeps the timeout with which it started. See docs/presence.md."
+        ),
+    ] = 0
     deduplication_window_ms: Annotated[
         NotNegative,
         Meta(
@@ -285,10 +292,10 @@ class Settings(
                 f"must name at least one input and no topic twice: {', '.join(topics)}"
             )
         for topic, table in self.inputs.items():
-            if not table.type:
+            if not table.type and topic not in self.idle_timeouts_ms:
                 return (
-                    f"HEARTWHEEL_INPUTS, {topic} has no type, so that every record is a start: "
-                    "that needs the setting idle_timeout_ms, which there is not yet; write type"
+                    f"HEARTWHEEL_INPUTS, {topic} has no type, so that no record is an end: "
+                    "write type, or an idle_timeout_ms after which its sessions end"
                 )
         if self.monitor_group == f"heartwheel-{self.output_topic}":
             return (
@@ -337,9 +344,23 @@ class Settings(
     def mappings(self) -> dict[str, Mapping]:
         """Return what reads the topics that have a table."""
         return {
-            topic: Mapping(table, self.max_clock_skew_ms, self.late_limit_ms)
+            topic: Mapping(
+                table,
+                self.max_clock_skew_ms,
+                self.late_limit_ms,
+                listens=topic in self.idle_timeouts_ms,
+            )
             for topic, table in self.inputs.items()
         }
+
+    @property
+    def idle_timeouts_ms(self) -> dict[str, int]:
+        """The idle timeout of each input topic whose sessions have one."""
+        timeouts_ms = dict.fromkeys(self.input_topics, self.idle_timeout_ms)
+        for topic, table in self.inputs.items():
+            own_ms = table.idle_timeout_ms
+            timeouts_ms[topic] = self.idle_timeout_ms if own_ms is None else own_ms
+        return {topic: timeout_ms for topic, timeout_ms in timeouts_ms.items() if timeout_ms}
 
     def rules(self) -> Rules:
         """Return the part that the session rules need."""

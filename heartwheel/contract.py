@@ -11,11 +11,11 @@ from msgspec.json import schema_components
 
 from dataflows.metrics import REASONS
 from dataflows.settings import Settings
-from session_logic.events import GameEnd, GameStart, Heartbeat, SessionActive, SessionEnd
+from session_logic.events import GameEnd, GamePing, GameStart, Heartbeat, SessionActive, SessionEnd
 
 CONTRACT_VERSION = "1.1.0"
 BINDING = "0.5.0"  # of AsyncAPI to Kafka
-INPUT, OUTPUT = (GameStart, GameEnd), (SessionActive, Heartbeat, SessionEnd)
+INPUT, OUTPUT = (GameStart, GameEnd, GamePing), (SessionActive, Heartbeat, SessionEnd)
 KEY = {"type": "string", "description": "The device id."}
 ORDER = (
     "Per device in order: SessionActive, heartbeats in sequence, SessionEnd. The partition is "

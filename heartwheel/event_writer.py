@@ -65,7 +65,7 @@ class OwnWriter:
 
     def write(self, event: MappedEvent) -> Sent:
         """Return an event as a record."""
-        kind = "GameStart" if event.is_start else "GameEnd"
+        kind = f"Game{event.kind.capitalize()}"
         device, session = event.device_id, event.session_id
         value = f'{{"type":"{kind}","device_id":"{device}","session_id":"{session}"}}'
         return Sent(device.encode(), value.encode(), [])
@@ -130,7 +130,7 @@ class TableWriter:
                 )
         # Where the table does not read it, it keeps the events of a device in one partition.
         record.put(KEY, key)
-        carry = self._table.carry if event.is_start else self._table.end_carry
+        carry = {"start": self._table.carry, "end": self._table.end_carry}.get(event.kind, {})
         for name, raw in _members(b"{" + event.carried + b"}").items():
             record.put(sources(carry[name])[0], raw)
         frame = FRAME if self._table.format == "json_sr" else b""
@@ -139,7 +139,7 @@ class TableWriter:
     def _parts(self, event: MappedEvent) -> Iterator[tuple[Some, Any]]:
         """Yield where the parts of an event are, with their values."""
         table = self._table
-        yield table.type, words(table.start if event.is_start else table.end)[0]
+        yield table.type, words(getattr(table, event.kind))[0]
         yield table.device, _id(event.device_id)
         if table.session:
             yield table.session, _id(event.session_id)

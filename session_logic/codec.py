@@ -10,6 +10,7 @@ from msgspec.structs import astuple
 from session_logic.errors import SnapshotError
 from session_logic.events import (
     GameEnd,
+    GamePing,
     GameStart,
     Heartbeat,
     InputEvent,
@@ -19,7 +20,7 @@ from session_logic.events import (
     SessionActive,
     SessionEnd,
 )
-from session_logic.rules import CarryingSession, Session
+from session_logic.rules import CarryingSession, Session, WatchedSession
 
 DETAIL_LENGTH = 200
 # What a value that is no JSON begins with, and what that is likely to be.
@@ -39,11 +40,13 @@ decode_output: Callable[[bytes], OutputEvent] = msgspec.json.Decoder(
     SessionActive | Heartbeat | SessionEnd
 ).decode
 
-_decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(GameStart | GameEnd).decode
+_decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(
+    GameStart | GameEnd | GamePing
+).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(JournalEntry).decode
 _decode_sessions = msgspec.msgpack.Decoder(list[Session]).decode
-_decode_carrying = msgspec.msgpack.Decoder(list[CarryingSession]).decode
+_decode_any = msgspec.msgpack.Decoder(list[WatchedSession]).decode
 
 
 def decode_input(value: bytes | None) -> InputEvent | Rejected:
@@ -105,13 +108,13 @@ def encode_sessions(sessions: list[Session]) -> bytes:
     return _encode(sessions)
 
 
-def decode_sessions(blob: bytes, *, carries: bool = False) -> list[Session]:
+def decode_sessions(blob: bytes, *, plain: bool = True) -> list[Session]:
     """Return the sessions of a base blob; raises SnapshotError if it is damaged.
 
-    What they carry is there only for a blob of a lane that says that it carries.
+    What they carry, and when they were last heard of, is there only if they are not taken as plain.
     """
     try:
-        sessions = _plain_ones_plain(_decode_carrying(blob)) if carries else _decode_sessions(blob)
+        sessions = _decode_sessions(blob) if plain else list(map(_least, _decode_any(blob)))
     except msgspec.DecodeError as error:
         msg = f"a base blob cannot be read: {error}"
         raise SnapshotError(msg) from None
@@ -120,6 +123,9 @@ def decode_sessions(blob: bytes, *, carries: bool = False) -> list[Session]:
     return sessions
 
 
-def _plain_ones_plain(sessions: list[CarryingSession]) -> list[Session]:
-    """Return sessions, of which those that carry nothing have no room for it either."""
-    return [session if session.context else Session(*astuple(session)[:-1]) for session in sessions]
+def _least(session: WatchedSession) -> Session:
+    """Return a session without room for what it does not have."""
+    if session.idle_timeout_ms:
+        return session
+    kind = CarryingSession if session.context else Session
+    return kind(*astuple(session)[: len(kind.__struct_fields__)])

@@ -72,7 +72,8 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
     ping: Annotated[
         Some,
         Meta(
-            description="What `type` has in a sign of life. These records are skipped and counted.",
+            description="What `type` has in a sign of life. Without idle_timeout_ms and "
+            "open_on_ping, these records are skipped and counted.",
             extra={"allowed": WORDS},
         ),
     ] = ()
@@ -123,6 +124,22 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
             extra={"allowed": CARRIED},
         ),
     ] = {}
+    idle_timeout_ms: Annotated[
+        int | None,
+        Meta(
+            description="A session that begins by an event of the topic ends when nothing is heard "
+            "of it for so long; 0 for never. Without it, what is set for all topics counts.",
+            extra={"allowed": "milliseconds, 0 or more"},
+        ),
+    ] = None
+    open_on_ping: Annotated[
+        bool,
+        Meta(
+            description="Whether a ping begins a session where none is active. In a topic without "
+            "`type`, every record is a ping then.",
+            extra={"allowed": "true or false"},
+        ),
+    ] = False
     format: Annotated[
         Literal["json", "json_sr", "avro"],
         Meta(
@@ -146,6 +163,9 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
             raise TableError("platform", f" is {platform!r}: write 1 to {MAX_NAME} characters")
         if self.time_unit != "iso" and not self.time:
             raise TableError("time", f" is missing, but time_unit is there: write {SOURCES}")
+        if self.idle_timeout_ms is not None and self.idle_timeout_ms < 0:
+            problem = f" is {self.idle_timeout_ms}: write {allowed('idle_timeout_ms')}"
+            raise TableError("idle_timeout_ms", problem)
         self._check_words()
         self._check_carried()
 
@@ -170,7 +190,9 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
                 if word in kinds:
                     raise TableError(key, f" has {word!r}, and so has {kinds[word]}: take one out")
                 kinds[word] = key
-        if self.type and not words["start"] and not words["end"]:
+        if self.open_on_ping and self.type and not words["ping"]:
+            raise TableError("open_on_ping", f" is true, but there is no ping: write {WORDS}")
+        if self.type and not words["start"] and not words["end"] and not self.open_on_ping:
             raise TableError("start", f" is missing: write what type has in a start, {WORDS}")
 
     def _check_carried(self) -> None:

@@ -25,7 +25,7 @@ Context = (
     ]
     | UnsetType
 )
-EndReason = Literal["ended", "replaced", "timed_out"]
+EndReason = Literal["ended", "replaced", "timed_out", "went_silent"]
 RejectReason = Literal[
     "empty",
     "not_json",
@@ -56,7 +56,14 @@ class GameEnd(Struct, frozen=True, gc=False, tag_field="type", tag="GameEnd"):
     session_id: Id
 
 
-InputEvent = GameStart | GameEnd
+class GamePing(Struct, frozen=True, gc=False, tag_field="type", tag="GamePing"):
+    """A device says that its session is still going on."""
+
+    device_id: Id
+    session_id: Id
+
+
+InputEvent = GameStart | GameEnd | GamePing
 
 
 class SessionActive(Struct, frozen=True, gc=False, tag_field="type", tag="SessionActive"):
@@ -83,7 +90,10 @@ class Heartbeat(Struct, frozen=True, gc=False, tag_field="type", tag="Heartbeat"
 
 
 class SessionEnd(Struct, frozen=True, gc=False, tag_field="type", tag="SessionEnd"):
-    """A session is over: nothing about it follows."""
+    """A session is over: nothing about it follows.
+
+    duration_ms goes from its start to its end, or to last_seen_ms, where it went silent.
+    """
 
     device_id: Id
     session_id: Id
@@ -93,6 +103,13 @@ class SessionEnd(Struct, frozen=True, gc=False, tag_field="type", tag="SessionEn
     reason: EndReason
     duration_ms: Milliseconds
     context: Context = UNSET
+    last_seen_ms: (
+        Annotated[
+            int,
+            Meta(ge=0, description="When something was last heard of a session that went silent."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class EndIfOpen(SessionEnd, frozen=True, gc=False):
@@ -110,8 +127,11 @@ class Fact(Struct, frozen=True, gc=False, array_like=True):
     """An accepted input event with what Kafka adds to it: platform (of its topic) and time.
 
     created says that the sender has set the time; otherwise the broker did, when it took it in.
-    An end with session_id "" is that of the session that was active at its time.
+    An end or a ping with session_id "" is that of the session that was active at its time.
     carried is for the records of the session; of an end, for its last record alone.
+
+    A ping says that the session goes on; with is_start, it begins one where none is active. A
+    session that begins with idle_timeout_ms ends when nothing was heard of it for so long.
     """
 
     is_start: bool
@@ -121,6 +141,8 @@ class Fact(Struct, frozen=True, gc=False, array_like=True):
     time_ms: int
     created: bool = False
     carried: bytes = b""
+    ping: bool = False
+    idle_timeout_ms: int = 0
 
 
 class Watermark(Struct, frozen=True, gc=False, array_like=True):
@@ -143,10 +165,14 @@ class Watermark(Struct, frozen=True, gc=False, array_like=True):
 
 
 class JournalEntry(Struct, frozen=True, gc=False, array_like=True):
-    """Facts of one lane that were applied together, and how far time had come then."""
+    """Facts of one lane that were applied together, and how far time had come then.
+
+    hearing_ms is the moment before which silence did not count then: an outage ended at it.
+    """
 
     watermark: Watermark
     facts: list[Fact]
+    hearing_ms: int = 0
 
 
 class Rejected(Struct, frozen=True, gc=False):

@@ -42,7 +42,9 @@ def handed_over(
     """
     table = SessionTable(rules, before.groups)
     table.counts = before.counts
-    table.carries = before.carries
+    table.carries, table.listens = before.carries, before.listens
+    silence, heard = table.wheel.silence, before.wheel.silence
+    silence.hearing_ms, silence.passed_ms = heard.hearing_ms, heard.passed_ms
     for group in before.groups:
         sessions = before.remembered(group, watermark)
         if places is not None:

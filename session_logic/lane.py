@@ -25,6 +25,10 @@ moment in one step (`_jump`), and is LIVE. With catch_up `latest`, a session get
 of the heartbeats that fell due meanwhile. A lane that is LIVE but stood still for over PAUSE_MS
 jumps as well.
 
+Silence. A session that nothing is heard of ends by time as well (session_logic.silence), but
+silence counts only from the end of the last outage on (session_logic.hearing). When that moment
+moves, it is stored with the next entry of the journal, and counts from there on.
+
 Storing. `apply` appends facts to the journal before it acts on them, with the watermark under
 which it does. A replay of the journal needs nothing else, so state() is a few numbers.
 
@@ -37,6 +41,7 @@ entries of before; a record that depends on anything but facts, rules and waterm
 processing, the order of a dict).
 """
 
+from collections.abc import Iterator
 from enum import Enum, auto
 from operator import attrgetter
 
@@ -48,6 +53,7 @@ from session_logic.codec import encode_entry, encode_output, encode_sessions
 from session_logic.errors import RESTORE_COPY, SnapshotError
 from session_logic.events import Fact, JournalEntry, OutputEvent, Watermark
 from session_logic.handover import handed_over, sent_until, with_intervals_of
+from session_logic.hearing import Hearing
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, key_groups_of
 from session_logic.output import OutputBatch
@@ -60,10 +66,12 @@ from session_logic.restoring import (
 )
 from session_logic.rules import Rules
 from session_logic.table import SessionTable
-from session_logic.transitions import apply_fact
+from session_logic.transitions import apply_fact, changes_nothing
 
 NEVER_MS = -1
 _CARRIED = attrgetter("carried")
+_IDLE_TIMEOUT = attrgetter("idle_timeout_ms")
+_PING = attrgetter("ping")
 # A lane that stood still for longer, though it runs, has had an outage.
 PAUSE_MS = 10_000
 # One call fires at most about this many records, so that input is read and sent in between.
@@ -117,13 +125,18 @@ class Lane:
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.watermark_ms = NEVER_MS if state is None else state.watermark_ms
         self._next_group = 0 if state is None else state.next_group
+        self._hearing = Hearing(
+            0 if state is None else state.hearing_ms, ran_before=state is not None
+        )
         self.set_back_ms = 0  # by how much the clock of the run before was ahead
         self.phase = Phase.CATCHING_UP
         self._catch_up_to_ms: int | None = None
         self._restoration: Restoration | None = None
         if state is not None:
             self.phase = Phase.RESTORING
-            self.table.carries = state.carries
+            self.table.carries, self.table.listens = state.carries, state.listens
+            if state.journal.segment < 0:  # of a moved lane, which has no entry to tell
+                self.table.wheel.silence.hearing_ms = state.hearing_ms
             self._restoration = Restoration(state, self._journal.oldest, self.table, self._rules)
             self._finish_restoring(LaneOutput(), self.watermark_ms if now_ms is None else now_ms)
 
@@ -136,6 +149,11 @@ class Lane:
     def resuming(self) -> bool:
         """Whether the lane has not yet caught up with the time before its start."""
         return self.phase is not Phase.LIVE
+
+    @property
+    def hearing_ms(self) -> int:
+        """The moment before which silence does not count."""
+        return self._hearing.since_ms
 
     @property
     def reached_ms(self) -> int:
@@ -169,18 +187,66 @@ class Lane:
         output = LaneOutput()
         if not self.table.carries:
             self.table.carries = any(map(_CARRIED, facts))
+        if not self.table.listens:
+            self.table.listens = any(map(_IDLE_TIMEOUT, facts))
         if self.phase is Phase.LIVE:
             self._let_idle_time_pass(now_ms)
+        begin = 0
+        for place, time_ms in self._outages(facts, now_ms) if self.table.listens else ():
+            self._take_in(facts[begin:place], output, now_ms)
+            self._hear_anew(time_ms, output)
+            begin = place
+        self._take_in(facts[begin:], output, now_ms)
+        return output
+
+    def _outages(self, facts: list[Fact], now_ms: int) -> Iterator[tuple[int, int]]:
+        """Yield the place and the time of each fact before which there was an outage."""
+        for place, fact in enumerate(facts):
+            time_ms = min(fact.time_ms, now_ms)
+            if self._hearing.was_deaf(time_ms, self.watermark_ms):
+                yield place, time_ms
+            self._hearing.note_fact(time_ms)
+
+    def _hear_anew(self, time_ms: int, output: LaneOutput) -> None:
+        """Let silence begin anew at the end of an outage, and store that it does."""
+        self._hearing.since_ms = time_ms
+        if not self.restoring:  # before it is stored: a base that goes with it is of after that
+            output.add(self.table.hear_anew(self.watermark(), time_ms))
+        self._append([], output)
+
+    def _take_in(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
+        """Store facts, and act on them or let them wait."""
+        if self.restoring:
+            self._append(facts, output)
+        elif any(map(_PING, facts)):
+            self._take_in_with_pings(facts, output, now_ms)
+        elif facts:
+            self._append(facts, output)
+            self._act(facts, output, now_ms)
+
+    def _append(self, facts: list[Fact], output: LaneOutput) -> None:
+        """Store facts as an entry of the journal; while rows are missing they wait as well."""
         # A moved lane has bases to restore before its first segment has begun.
         if self._journal.full() and (not self.restoring or self._journal.segment < 0):
             self._roll(output)
-        entry = JournalEntry(self.watermark(), facts)
+        entry = JournalEntry(self.watermark(), facts, self.hearing_ms)
         output.rows.append(self._journal.append(encode_entry(entry)))
         if self._restoration is not None:
-            self._restoration.wait(facts)
-        else:
-            self._act(facts, output, now_ms)
-        return output
+            self._restoration.wait(entry)
+
+    def _take_in_with_pings(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
+        """Act on facts one by one, and store them without the pings that change nothing."""
+        watermark = self.watermark()
+        stored: list[Fact] = []
+        for fact in facts:
+            if fact.ping and changes_nothing(self.table, fact, watermark):
+                continue
+            if not stored and self._journal.full():
+                self._roll(output)  # a base is of the moment before what is stored after it
+            stored.append(fact)
+            self._act([fact], output, now_ms)
+        if stored:
+            self._append(stored, output)
 
     def _let_idle_time_pass(self, now_ms: int) -> None:
         """Raise the watermark at once for a lane without sessions, in which nothing can be due."""
@@ -226,6 +292,7 @@ class Lane:
         self._jump(output, time_ms)
         self.phase = Phase.LIVE
         self._fire(output, time_ms)
+        self._hearing.note_step(abreast=self.clock.live and self.watermark_ms == time_ms)
         if self.clock.live:
             output.records.complete_up_to_ms = self.watermark_ms
         return output
@@ -254,6 +321,8 @@ class Lane:
 
     def _jump(self, output: LaneOutput, time_ms: int) -> None:
         """Raise the watermark in one step where time is not to pass moment by moment."""
+        if self.table.listens and self._hearing.was_deaf(time_ms, self.watermark_ms):
+            self._hear_anew(time_ms, output)
         step_ms = time_ms - self.watermark_ms
         heartbeat_ms = max(self._rules.intervals_ms)
         paused = self.watermark_ms != NEVER_MS and step_ms > PAUSE_MS
@@ -277,7 +346,7 @@ class Lane:
         """Return the lane's snapshot at the end of an epoch."""
         restoration = self._restoration
         return LaneState(
-            version=state_version(carries=self.table.carries),
+            version=state_version(carries=self.table.carries, listens=self.table.listens),
             lanes=self.lanes,
             lane=self.lane,
             watermark_ms=self.watermark_ms,
@@ -288,6 +357,8 @@ class Lane:
             rules=stored_rules(self._rules),
             next_group=self._next_group,
             carries=self.table.carries,
+            listens=self.table.listens,
+            hearing_ms=self.hearing_ms,
         )
 
     def restore(self, row: Row, now_ms: int) -> LaneOutput:
@@ -314,15 +385,17 @@ class Lane:
         self.phase = Phase.CATCHING_UP
         stored = stored_rules(self._rules)
         self._set_back(output, now_ms)
-        for facts in waiting:
-            self._act(facts, output, now_ms)
+        for entry in waiting:
+            if entry.hearing_ms != self.table.wheel.silence.hearing_ms:
+                output.add(self.table.hear_anew(self.watermark(), entry.hearing_ms))
+            self._act(entry.facts, output, now_ms)
         self._change_rules(output)
         if stored_rules(self._rules) != stored and self._journal.stored():
             self._rewrite_bases(output)
 
     def _set_back(self, output: LaneOutput, now_ms: int) -> None:
         """Lower the watermark to now, if the clock of the run before was ahead of it."""
-        if self.watermark_ms - now_ms <= min(PAUSE_MS, *self._rules.intervals_ms):
+        if self.watermark_ms - now_ms <= min(PAUSE_MS, *self._rules.turns_ms):
             return
         while self._next_group:  # first the rest of the moment in which the run was stopped
             self._fire(output, self.watermark_ms + 1)
@@ -345,5 +418,4 @@ class Lane:
             blob = encode_sessions(self.table.sessions(group))
             output.rows.append(self._journal.rewrite(group, blob))
         self._journal.begin_segment()
-        entry = encode_entry(JournalEntry(self.watermark(), []))
-        output.rows.append(self._journal.append(entry))
+        self._append([], output)

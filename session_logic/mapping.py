@@ -37,9 +37,10 @@ SkippedKind = Literal["ping", "other"]
 
 
 class MappedEvent(Struct, frozen=True, gc=False):
-    """A start or an end; carried has the members of a context, without its braces.
+    """A start, an end or a ping; carried has the members of a context, without its braces.
 
-    An end whose table has no session has session_id "": it ends what is active. time_ms is the time
+    A ping with is_start begins a session where none is active. An end or a ping whose table has no
+    session has session_id "": it is of what is active. time_ms is the time
     that a field has. It is None if the record's timestamp is the event's time: where the table has
     no time, or the field's is too long before that timestamp, which is late.
     """
@@ -51,10 +52,16 @@ class MappedEvent(Struct, frozen=True, gc=False):
     time_ms: int | None
     carried: bytes = b""
     late: bool = False
+    ping: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the three it is."""
+        return "ping" if self.ping else "start" if self.is_start else "end"
 
 
 class Skipped(Struct, frozen=True, gc=False):
-    """A record that is neither a start nor an end: a sign of life, or something else."""
+    """A record that is no event: a ping that nobody listens to, or something else."""
 
     kind: SkippedKind
 
@@ -73,8 +80,12 @@ class _NotAnEventError(Exception):
 class Mapping:
     """Reads the records of a topic by its table."""
 
-    def __init__(self, table: EventTable, max_ahead_ms: int, max_late_ms: int) -> None:
+    def __init__(
+        self, table: EventTable, max_ahead_ms: int, max_late_ms: int, *, listens: bool = False
+    ) -> None:
         """Read by this table; the limits are distances of a field's time from the timestamp.
+
+        Without listens, and without open_on_ping, pings are skipped.
 
         What is further ahead is rejected, what is longer ago is late. needs_value says whether the
         value of a record is looked at; otherwise key and headers tell all.
@@ -85,6 +96,8 @@ class Mapping:
         }
         self._words = f"one of {', '.join(map(str, self._kinds))}"
         self._skips = table.other == "skip"
+        self._opens = table.open_on_ping
+        self._listens = listens or table.open_on_ping
         self._platform = "" if isinstance(table.platform, FromField) else table.platform
         self._framed = table.format == "json_sr"
         self._needed_time = NEEDED[table.time_unit]
@@ -150,22 +163,24 @@ class Mapping:
 
     def _decide(self, parts: Parts, record: Record, time_ms: int) -> Found:
         """Return what a record is, by the parts of an event that are in it."""
-        kind: Kind = "start"
+        kind: Kind = "ping" if self._opens else "start"
         if parts.type is not None:
             word = parts.type.get(record)
             found = self._kinds.get(word if type(word) is str else _word(word))
             if found is None:
                 return OTHER if self._skips else _rejected(parts.type, word, self._words)
-            if found == "ping":
+            if found == "ping" and not self._listens:
                 return PING
             kind = found
         try:
-            return self._event(parts, record, time_ms, is_start=kind == "start")
+            return self._event(parts, record, time_ms, kind)
         except _NotAnEventError as error:
             return error.rejected
 
-    def _event(self, parts: Parts, record: Record, time_ms: int, *, is_start: bool) -> MappedEvent:
+    def _event(self, parts: Parts, record: Record, time_ms: int, kind: Kind) -> MappedEvent:
         """Return the event; raises _NotAnEventError if a part of it is missing or wrong."""
+        ping = kind == "ping"
+        is_start = self._opens if ping else kind == "start"
         device_id = _id(parts.device, record)
         platform = self._platform
         if parts.platform is not None:
@@ -178,11 +193,12 @@ class Mapping:
         session_id = ""
         if parts.session is not None:
             session_id = _id(parts.session, record)
-        elif is_start:
+        elif is_start and not ping:
             session_id = str(time_ms if field_ms is None else field_ms)
-        fields = parts.carry if is_start else parts.end_carry
+        fields = parts.carry if is_start else () if ping else parts.end_carry
         carries = _members(fields, record) if fields else b""
-        return MappedEvent(is_start, device_id, session_id, platform, field_ms, carries, late)
+        names = (device_id, session_id, platform)
+        return MappedEvent(is_start, *names, field_ms, carries, late, ping)
 
     def _field_ms(self, part: Part, record: Record, time_ms: int) -> int:
         """Return the time that a field has."""

@@ -32,6 +32,7 @@ class Move:
         self._rules: StoredRules | None = None
         self._active_watermarks: dict[int, int] = {}  # of key groups with active sessions
         self._carrying: set[int] = set()  # new lanes
+        self._hearing_ms: dict[int, int] = {}  # of new lanes that listen
 
     def take(self, lane: Lane) -> Iterator[BaseRow]:
         """Yield a base row of the new lane for every group of the old one that has sessions."""
@@ -45,6 +46,8 @@ class Move:
             self._watermarks[to] = max(self._watermarks[to], upto_ms)
             if lane.table.carries:
                 self._carrying.add(to)
+            if lane.table.listens:
+                self._hearing_ms[to] = max(self._hearing_ms.get(to, 0), lane.hearing_ms)
             sessions = lane.table.sessions(group)
             if not sessions:
                 continue
@@ -59,7 +62,9 @@ class Move:
         """Return the states of the new lanes, once every old lane has been taken."""
         return [
             LaneState(
-                version=state_version(carries=lane in self._carrying),
+                version=state_version(
+                    carries=lane in self._carrying, listens=lane in self._hearing_ms
+                ),
                 lanes=self._lanes,
                 lane=lane,
                 watermark_ms=watermark_ms,
@@ -72,6 +77,8 @@ class Move:
                 },
                 rules=self._rules,
                 carries=lane in self._carrying,
+                listens=lane in self._hearing_ms,
+                hearing_ms=self._hearing_ms.get(lane, 0),
             )
             for lane, watermark_ms in sorted(self._watermarks.items())
         ]

@@ -43,7 +43,7 @@ class OutputBatch(Struct, gc=False):
             self.ends_if_open.append(event)
             return
         else:
-            by_time = isinstance(event, Heartbeat) or event.reason == "timed_out"
+            by_time = isinstance(event, Heartbeat) or event.reason in {"timed_out", "went_silent"}
             moments = self.due_ms if by_time else self.input_ms
         self.keys.append(event.device_id)
         self.values.append(value)

@@ -23,7 +23,7 @@ from session_logic.errors import (
     StateMismatchError,
     check_version,
 )
-from session_logic.events import Fact, OutputEvent, Watermark
+from session_logic.events import JournalEntry, OutputEvent, Watermark
 from session_logic.journal import BaseRow, JournalRow, JournalState, Row
 from session_logic.keys import KEY_GROUPS, key_group_of
 from session_logic.rules import Rules, Session
@@ -33,6 +33,8 @@ from session_logic.transitions import apply_fact
 STATE_VERSION = 4
 # Written only by a lane that has stored something carried: earlier programs read the others.
 CARRYING_VERSION = 5
+# Written only by a lane that has stored a session that silence may end.
+LISTENING_VERSION = 6
 
 
 class StoredRules(Struct, frozen=True, gc=False, array_like=True):
@@ -51,7 +53,8 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     waiting is how many of the last stored entries were not applied yet, because rows were missing.
     moved_watermarks has the watermark of each key group that was moved here from a lane that was
     behind this one: what it owes from then to watermark_ms is sent when it is restored. next_group
-    is that of Watermark. carries says that something carried may be in the rows.
+    is that of Watermark. carries says that something carried may be in the rows, listens that a
+    session may be that silence ends; hearing_ms is that of the newest journal entry.
     """
 
     version: int
@@ -64,7 +67,9 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     moved_watermarks: dict[int, int] = {}
     rules: StoredRules | None = None  # None before version 3
     next_group: int = 0
-    carries: bool = False  # only in version 5
+    carries: bool = False  # from version 5 on
+    listens: bool = False  # only in version 6
+    hearing_ms: int = 0
 
     def rules_or(self, rules: Rules) -> Rules:
         """Return the rules by which the lane went, or these if they are not stored."""
@@ -92,15 +97,17 @@ def stored_rules(rules: Rules) -> StoredRules:
     )
 
 
-def state_version(*, carries: bool) -> int:
+def state_version(*, carries: bool, listens: bool = False) -> int:
     """Return the version of a lane's state: the earliest that can hold it."""
+    if listens:
+        return LISTENING_VERSION
     return CARRYING_VERSION if carries else STATE_VERSION
 
 
 def read_lane_state(stored: list[Any]) -> LaneState:
     """Return the state in plain stored values; raises SnapshotError if they are not one."""
     try:
-        check_version("recovery store, state of a lane", stored[0], CARRYING_VERSION)
+        check_version("recovery store, state of a lane", stored[0], LISTENING_VERSION)
         return convert(stored, LaneState)
     except (ValidationError, TypeError, LookupError) as error:
         msg = f"recovery store: the state of a lane cannot be read ({error}); {RESTORE_COPY}"
@@ -137,7 +144,9 @@ class Restoration:
         self._missing_segments = set(range(oldest, state.journal.segment + 1))
         self._journal: dict[int, JournalRow] = {}
         self._stored_waiting = state.waiting
-        self._waiting: list[list[Fact]] = []
+        self._waiting: list[JournalEntry] = []
+        self._hearing_ms = state.hearing_ms
+        self._is_first_entry = True
         self.moved_watermarks = dict(state.moved_watermarks)
 
     @property
@@ -154,9 +163,9 @@ class Restoration:
         bases = [f"base-{group:03}" for group in sorted(self._missing_bases)]
         return bases + [f"journal segment {segment}" for segment in sorted(self._missing_segments)]
 
-    def wait(self, facts: list[Fact]) -> None:
+    def wait(self, entry: JournalEntry) -> None:
         """Keep facts that have been stored until the last row has come."""
-        self._waiting.append(facts)
+        self._waiting.append(entry)
 
     def take(self, row: Row) -> list[OutputEvent]:
         """Take in a row; return what a moved key group still owes.
@@ -166,7 +175,8 @@ class Restoration:
         if isinstance(row, BaseRow):
             if self._missing_bases.pop(row.group, None) != row.through:
                 raise self._misfit(row.row)
-            stored = decode_sessions(row.blob, carries=self._table.carries)
+            plain = not (self._table.carries or self._table.listens)
+            stored = decode_sessions(row.blob, plain=plain)
             owed, sessions = self._owed_by_moved_group(row.group, stored)
             self._table.load(row.group, sessions)
             return owed
@@ -191,9 +201,22 @@ class Restoration:
         """Apply the facts of a segment that the bases do not have yet."""
         for data in entries:
             entry = decode_entry(data)
+            self._pass_silence(entry)
             for fact in entry.facts:
                 if segment > self._through.get(key_group_of(fact.device_id), -1):
                     apply_fact(self._table, fact, entry.watermark)
+
+    def _pass_silence(self, entry: JournalEntry) -> None:
+        """Where an outage had ended, end what silence had ended before it.
+
+        The bases know of the outages before the first entry.
+        """
+        silence = self._table.wheel.silence
+        if self._is_first_entry:
+            self._is_first_entry = False
+            silence.hearing_ms = entry.hearing_ms
+        elif entry.hearing_ms != silence.hearing_ms:
+            self._table.hear_anew(entry.watermark, entry.hearing_ms)
 
     def _owed_by_moved_group(
         self, group: int, sessions: list[Session]
@@ -206,13 +229,15 @@ class Restoration:
         if watermark_ms is None:
             return [], sessions
         table = SessionTable(self._rules, [group])
+        table.listens = self._table.listens
+        table.wheel.silence.hearing_ms = self._hearing_ms
         table.load(group, sessions)
         watermark = Watermark(watermark_ms, newest_only=self._rules.catch_up == "latest")
         owed = table.fast_forward(watermark, self._watermark.upto_ms, timeouts_only=False)
         return owed, table.sessions(group)
 
-    def finish(self) -> list[list[Fact]]:
-        """Replay what has not been replayed; return the facts that waited."""
+    def finish(self) -> list[JournalEntry]:
+        """Replay what has not been replayed; return the entries of the facts that waited."""
         assert self.done()
         rows = sorted(self._journal.items())
         entries = [(segment, data) for segment, row in rows for data in row.entries]
@@ -224,7 +249,7 @@ class Restoration:
         self._table.fast_forward(now, now.upto_ms, timeouts_only=True)
         self._table.counts.clear()
         self._table.crowded.clear()
-        return [decode_entry(data).facts for _, data in entries[applied:]] + self._waiting
+        return [decode_entry(data) for _, data in entries[applied:]] + self._waiting
 
     def _misfit(self, name: str) -> SnapshotError:
         return SnapshotError(

@@ -3,7 +3,7 @@
 from itertools import zip_longest
 from typing import Literal
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from session_logic.errors import ConfigError
@@ -11,6 +11,8 @@ from session_logic.events import Context, EndReason, Fact, Heartbeat, OutputEven
 
 # A fact that comes late brings at most so many heartbeats with it: the newest that it has missed.
 MAX_MISSED_HEARTBEATS = 10
+# How often the wheel turns for sessions without heartbeats.
+QUIET_TURN_MS = 30_000
 
 
 class Session(Struct, gc=False, array_like=True):
@@ -39,8 +41,15 @@ class CarryingSession(Session, gc=False, array_like=True):
     context: bytes = b""
 
 
+class WatchedSession(CarryingSession, gc=False, array_like=True):
+    """A session that ends when nothing is heard of it for a while; it may carry nothing."""
+
+    last_seen_ms: int = 0
+    idle_timeout_ms: int = 0
+
+
 class Rules(Struct, frozen=True):
-    """The times that govern every session, in milliseconds."""
+    """The times that govern every session, in milliseconds; with heartbeat_ms 0 none beats."""
 
     heartbeat_ms: int
     max_session_ms: int
@@ -53,11 +62,11 @@ class Rules(Struct, frozen=True):
     carry_in_heartbeats: bool = True
 
     def __post_init__(self) -> None:
-        """Raise ConfigError unless 0 < heartbeat_ms <= max_session_ms and nothing is negative."""
-        if not 0 < self.heartbeat_ms <= self.max_session_ms:
+        """Raise ConfigError unless heartbeat_ms <= max_session_ms > 0 and nothing is negative."""
+        if not 0 <= self.heartbeat_ms <= self.max_session_ms or not self.max_session_ms:
             msg = (
-                f"heartbeat_ms ({self.heartbeat_ms}) must be over 0 and at most "
-                f"max_session_ms ({self.max_session_ms})"
+                f"heartbeat_ms ({self.heartbeat_ms}) must not be negative, and at most "
+                f"max_session_ms ({self.max_session_ms}), which must be over 0"
             )
             raise ConfigError(msg)
         if self.deduplication_window_ms < 0:
@@ -73,6 +82,11 @@ class Rules(Struct, frozen=True):
     def beats(self) -> list[tuple[int, int]]:
         """Each interval in which a session may beat, with up to when its heartbeats are out."""
         return list(zip(self.intervals_ms, self.sent_ms, strict=True))
+
+    @property
+    def turns_ms(self) -> list[int]:
+        """How long the wheel takes to come round, for each interval."""
+        return [interval_ms or QUIET_TURN_MS for interval_ms in self.intervals_ms]
 
     @property
     def interval(self) -> int:
@@ -103,6 +117,8 @@ def next_heartbeat_ms(session: Session, rules: Rules, watermark_ms: int) -> int 
     What was due by watermark_ms has been sent.
     """
     interval_ms = rules.intervals_ms[session.interval]
+    if not interval_ms:
+        return None
     sent_until_ms = rules.sent_until_ms(session, watermark_ms)
     sent = max(0, (sent_until_ms - session.started_ms) // interval_ms)
     due_ms = session.started_ms + (sent + 1) * interval_ms
@@ -112,17 +128,21 @@ def next_heartbeat_ms(session: Session, rules: Rules, watermark_ms: int) -> int 
 def drop_ms(session: Session, rules: Rules) -> int:
     """Return the moment at which an ended session is no longer remembered.
 
-    One heartbeat after the deduplication window, so that late events still find it.
+    One turn of the wheel after the deduplication window, so that late events still find it.
     """
-    return session.ended_ms + rules.deduplication_window_ms + rules.intervals_ms[session.interval]
+    turn_ms = rules.intervals_ms[session.interval] or QUIET_TURN_MS
+    return session.ended_ms + rules.deduplication_window_ms + turn_ms
 
 
 def is_repeated(session: Session, rules: Rules, fact: Fact) -> bool:
     """Say whether a fact is of the life of a session that has ended, and not of a later one.
 
     A timestamp that the sender has set tells: it is not later than the end. One that the broker
-    has set tells when the record arrived, so the deduplication window decides.
+    has set tells when the record arrived, so the deduplication window decides. A ping from after
+    the end is no duplicate of one from before it.
     """
+    if fact.ping:
+        return fact.time_ms < session.ended_ms
     if fact.time_ms <= session.ended_ms:
         return True
     return not fact.created and fact.time_ms < session.ended_ms + rules.deduplication_window_ms
@@ -136,6 +156,8 @@ def owed_heartbeats(
     None is due at or after the timeout. With at_most, the older ones are left out.
     """
     interval_ms = rules.intervals_ms[session.interval]
+    if not interval_ms:
+        return []
     upto_ms = min(upto_ms, timeout_ms(session, rules) - 1)
     last = (upto_ms - session.started_ms) // interval_ms
     after_ms = rules.sent_until_ms(session, after_ms)
@@ -164,10 +186,12 @@ def earliest_end_ms(session: Session, rules: Rules, watermark_ms: int) -> int:
 
     That is its start, or its last heartbeat that has been sent: what is out is not contradicted.
     """
+    interval_ms = rules.intervals_ms[session.interval]
+    if not interval_ms:
+        return session.started_ms
     sent_until_ms = min(watermark_ms, timeout_ms(session, rules) - 1)
     # The longest session may have been longer when a clock that was ahead had these sent.
     sent_until_ms = rules.sent_until_ms(session, sent_until_ms)
-    interval_ms = rules.intervals_ms[session.interval]
     beats = max(0, (sent_until_ms - session.started_ms) // interval_ms)
     return session.started_ms + beats * interval_ms
 
@@ -177,6 +201,11 @@ def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd
     assert session.ended_ms == 0
     assert time_ms >= session.started_ms
     session.ended_ms = max(1, time_ms)
+    last_seen_ms: int | UnsetType = UNSET
+    if reason == "went_silent":
+        assert isinstance(session, WatchedSession)
+        last_seen_ms = session.last_seen_ms
+    last_ms = time_ms if last_seen_ms is UNSET else last_seen_ms
     return SessionEnd(
         session.device_id,
         session.session_id,
@@ -184,23 +213,27 @@ def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd
         session.started_ms,
         time_ms,
         reason,
-        time_ms - session.started_ms,
+        last_ms - session.started_ms,
         context_of(session),
+        last_seen_ms,
     )
 
 
 def session_of(fact: Fact, platform: str, interval: int, ended_ms: int = 0) -> Session:
     """Return a session that is as a fact says."""
     device, name, time_ms = fact.device_id, fact.session_id, fact.time_ms
-    if not fact.carried:
+    if not (fact.carried or fact.idle_timeout_ms):
         return Session(device, name, platform, time_ms, ended_ms, interval)
-    context = b"{" + fact.carried + b"}"
-    return CarryingSession(device, name, platform, time_ms, ended_ms, interval, context)
+    context = b"{" + fact.carried + b"}" if fact.carried else b""
+    names = (device, name, platform, time_ms, ended_ms, interval, context)
+    if not fact.idle_timeout_ms or ended_ms:
+        return CarryingSession(*names)
+    return WatchedSession(*names, time_ms, fact.idle_timeout_ms)
 
 
 def context_of(session: Session, carried: bytes = b"") -> Context:
     """Return the context of a record of a session: what its start carried, then what is given."""
-    if not isinstance(session, CarryingSession):
+    if not isinstance(session, CarryingSession) or not session.context:
         return as_context(carried) if carried else UNSET
     if not carried:
         return Raw(session.context)

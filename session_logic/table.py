@@ -21,6 +21,7 @@ from session_logic.rules import (
     CarryingSession,
     Rules,
     Session,
+    WatchedSession,
     drop_ms,
     earliest_end_ms,
     end_session,
@@ -28,6 +29,7 @@ from session_logic.rules import (
     owed_heartbeats,
     timeout_ms,
 )
+from session_logic.silence import STALL_MS, Silence
 from session_logic.wheel import Pieces, Ring, Slots, Wheel
 
 _parts = attrgetter("device_id", "session_id", "started_ms")
@@ -38,13 +40,14 @@ class SessionTable:
 
     counts has an entry for every outcome: nothing is ignored without a name. platforms counts the
     active sessions of each platform. crowded knows the devices with too many ended sessions.
-    carries says that some session may carry something.
+    carries says that some session may carry something, listens that some may end for silence.
     """
 
     def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
         """Make an empty table for the lane that has these groups."""
         self.rules = rules
         self.carries = False
+        self.listens = False
         self.groups = {group: KeyGroup() for group in groups}
         self.interval = rules.interval
         self.wheel = Wheel(rules)
@@ -68,6 +71,15 @@ class SessionTable:
 
     # What a session owes, and how it ends.
 
+    def due_end(self, session: Session) -> tuple[int, EndReason]:
+        """Return when an active session ends by itself, and why."""
+        due_ms = timeout_ms(session, self.rules)
+        if isinstance(session, WatchedSession):
+            silent_ms = self.wheel.silence.due_ms(session)
+            if silent_ms < due_ms:
+                return silent_ms, "went_silent"
+        return due_ms, "timed_out"
+
     def end(
         self,
         session: Session,
@@ -81,7 +93,8 @@ class SessionTable:
         Its end is never before its start, nor before a heartbeat that is out. See `owed` for
         at_most. The outcome is counted; one that ended early is an ended one for its record.
         """
-        time_ms = max(time_ms, earliest_end_ms(session, self.rules, watermark.upto_ms))
+        sent_until_ms = min(watermark.upto_ms, self.due_end(session)[0])
+        time_ms = max(time_ms, earliest_end_ms(session, self.rules, sent_until_ms))
         owed = self.owed(session, watermark, time_ms, at_most)
         forgotten = self.group(session.device_id).end(session)
         if forgotten is not None:
@@ -160,15 +173,19 @@ class SessionTable:
         return 0
 
     def _fire_slot(
-        self, time_ms: int, ring: Ring, slot: list[Session], records: OutputBatch
+        self, time_ms: int, ring: Ring | Silence, slot: list[Session], records: OutputBatch
     ) -> bool:
         """Fire what is due at a moment; say whether there are ended sessions to tidy away."""
+        if isinstance(ring, Silence):
+            self._expire(slot, records, time_ms)
+            return True
         # Inlined from rules.owed_heartbeats and rules.is_due, because a call for each heartbeat
         # would double what it costs; a test holds both equal, over all ages around each limit.
         carries = self.carries and self.rules.carry_in_heartbeats
         context: Context = UNSET
         max_session_ms, heartbeat_ms = self.rules.max_session_ms, ring.interval_ms
-        beats_until_ms = 0 if ring.timeouts or time_ms <= ring.sent_ms else max_session_ms
+        silent = ring.timeouts or ring.quiet or time_ms <= ring.sent_ms
+        beats_until_ms = 0 if silent else max_session_ms
         add_key, add_value = records.keys.append, records.values.append
         before = len(records.keys)
         ended = expired = False
@@ -184,7 +201,9 @@ class SessionTable:
             if 0 < age_ms < beats_until_ms:
                 if carries:
                     context = (
-                        Raw(session.context) if isinstance(session, CarryingSession) else UNSET
+                        Raw(session.context)
+                        if isinstance(session, CarryingSession) and session.context
+                        else UNSET
                     )
                 add_key(device_id)
                 add_value(
@@ -223,9 +242,9 @@ class SessionTable:
     def _expire(self, slot: list[Session], records: OutputBatch, now_ms: int) -> None:
         """End the sessions of a slot whose time is up; their heartbeats have been fired."""
         for session in list(slot):  # an end may take an earlier one of the device off the slot
-            due_ms = timeout_ms(session, self.rules)
+            due_ms, reason = self.due_end(session)
             if not session.ended_ms and is_due(due_ms, now_ms):
-                for event in self.end(session, "timed_out", Watermark(due_ms), due_ms):
+                for event in self.end(session, reason, Watermark(due_ms), due_ms):
                     records.add(event, encode_output(event))
 
     def fast_forward(
@@ -240,16 +259,33 @@ class SessionTable:
         # Nothing is due of a session that started later: the same rules, asked once for all.
         rules = self.rules
         first_ms = rules.max_session_ms if timeouts_only else min(rules.intervals_ms)
+        if self.listens:
+            first_ms = 0
         for number, group in self.groups.items():
             after = watermark.of(number)
             until_ms = max(upto_ms, after.upto_ms)
             sessions, latest_ms = group.active.values(), until_ms - first_ms
             for session in [s for s in sessions if is_due(s.started_ms, latest_ms)]:
-                due_ms = timeout_ms(session, self.rules)
+                due_ms, reason = self.due_end(session)
                 if is_due(due_ms, until_ms):
-                    records += self.end(session, "timed_out", after, due_ms)
-                else:
+                    records += self.end(session, reason, after, due_ms)
+                elif not timeouts_only:
                     records += self.owed(session, after, until_ms)
+        self.wheel.silence.pass_over(upto_ms)
+        return records
+
+    def hear_anew(self, watermark: Watermark, hearing_ms: int) -> list[OutputEvent]:
+        """Let silence begin anew at the end of an outage; return the ends of those before it."""
+        silence, before_ms = self.wheel.silence, watermark.upto_ms + STALL_MS
+        records: list[OutputEvent] = []
+        # Where time stands still, an outage goes on: nothing is due since it was noted first.
+        groups = self.groups if watermark.upto_ms != silence.passed_ms else {}
+        for number, group in groups.items():
+            for session in list(group.active.values()):
+                due_ms, reason = self.due_end(session)
+                if reason == "went_silent" and is_due(due_ms, before_ms):
+                    records += self.end(session, reason, watermark.of(number), due_ms)
+        silence.passed_ms, silence.hearing_ms = watermark.upto_ms, hearing_ms
         return records
 
     def end_overdue(self, watermark: Watermark) -> list[OutputEvent]:
@@ -280,10 +316,13 @@ class SessionTable:
         if forgotten is not None:
             self.let_go(forgotten)
         self.wheel.put(session)
+        if self.listens:
+            self.wheel.silence.put([session])
         if not session.ended_ms:
             self.platforms[session.platform] += 1
         if self._pieces is not None:
             due_ms = session.started_ms + self.rules.heartbeat_ms
+            due_ms = min(due_ms, self.due_end(session)[0])
             if is_due(due_ms, self._pieces.time_ms):
                 self._pieces = None  # opened late, it may be due at the moment that is being fired
 
@@ -291,6 +330,8 @@ class SessionTable:
         """Add the stored sessions of a group: `put` for many, at a third of the cost."""
         active = self.groups[group].load(sessions)
         self.wheel.add(sessions)
+        if self.listens:
+            self.wheel.silence.put(sessions)
         self.platforms.update([session.platform for session in active])
 
     def remembered(self, group: int, watermark: Watermark) -> list[Session]:

@@ -9,7 +9,11 @@ undone, because it is out already, is ignored under a name, and never contradict
 - an end is never before its session's start, nor before a heartbeat of it that is out.
 
 An end without a session id is that of the session that is active at its time: of the active one,
-if that began no later; else it is remembered for a start that comes later and is no later.
+if that began no later; else it is remembered for a start that comes later and is no later. A ping
+without one is of the active session as well.
+
+A session that silence ends has ended by the time of the next fact of its device, whenever that is
+read. A ping that changes nothing has no effect, so it need not be stored (`changes_nothing`).
 
 Every fact has one outcome, and every outcome is counted.
 """
@@ -29,6 +33,7 @@ from session_logic.rules import (
     MAX_MISSED_HEARTBEATS,
     Rules,
     Session,
+    WatchedSession,
     as_context,
     carried_by,
     context_of,
@@ -40,6 +45,7 @@ from session_logic.rules import (
     session_of,
     timeout_ms,
 )
+from session_logic.silence import is_news
 from session_logic.table import SessionTable
 
 
@@ -62,11 +68,12 @@ class Input(IntEnum):
 
     START = auto()
     END = auto()
+    PING = auto()
 
 
 # Looked up in their classes, they would take longer than what is decided by them.
 IDLE, BUSY, OVERTAKEN, ACTIVE, ENDED, EXPECTED = State
-START, END = Input
+START, END, PING = Input
 
 
 class Change(Struct, gc=False):
@@ -91,15 +98,33 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
     active = group.active.get(fact.device_id)
     records: list[OutputEvent] = []
     if active is not None:
-        due_ms = timeout_ms(active, table.rules)
+        due_ms, reason = table.due_end(active)
         # Live, the wheel has ended what was due by the watermark; a replay relies on this.
         if is_due(due_ms, max(fact.time_ms, watermark.upto_ms)):
-            records = table.end(active, "timed_out", watermark, due_ms)
+            records = table.end(active, reason, watermark, due_ms)
             active = None
     change = Change(fact, group, active, watermark)
-    transition = TRANSITIONS[state_of(table, change), START if fact.is_start else END]
+    kind = PING if fact.ping else START if fact.is_start else END
+    transition = TRANSITIONS[state_of(table, change), kind]
     caused = transition(table, change)
     return records + caused if records else caused
+
+
+def changes_nothing(table: SessionTable, fact: Fact, watermark: Watermark) -> bool:
+    """Say whether a ping leaves everything as it is; one that does not may do so as well."""
+    number = key_group_of(fact.device_id)
+    active = table.groups[number].active.get(fact.device_id)
+    if active is None:
+        table.counts["unknown_ping"] += not fact.is_start
+        return not fact.is_start
+    if is_due(table.due_end(active)[0], max(fact.time_ms, watermark.of(number).upto_ms)):
+        return False
+    if fact.session_id not in {"", active.session_id} or active.started_ms > fact.time_ms:
+        return False
+    if isinstance(active, WatchedSession) and is_news(active, fact.time_ms):
+        return False
+    table.counts["ping"] += 1
+    return True
 
 
 def state_of(table: SessionTable, change: Change) -> State:
@@ -156,11 +181,11 @@ def open_session(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Make the fact's session the active one; one that is opened late owes what it has missed."""
     started_ms, upto_ms = change.fact.time_ms, change.watermark.upto_ms
     session, records = _begin(table, change)
+    missed, (due_ms, reason) = _missed(change), table.due_end(session)
+    if is_due(due_ms, upto_ms):
+        return records + table.end(session, reason, missed, due_ms, MAX_MISSED_HEARTBEATS)
     if not is_due(started_ms + table.rules.heartbeat_ms, upto_ms):
         return records
-    missed, due_ms = _missed(change), timeout_ms(session, table.rules)
-    if is_due(due_ms, upto_ms):
-        return records + table.end(session, "timed_out", missed, due_ms, MAX_MISSED_HEARTBEATS)
     return records + table.owed(session, missed, upto_ms, MAX_MISSED_HEARTBEATS)
 
 
@@ -209,9 +234,31 @@ def remember_end(table: SessionTable, change: Change) -> list[OutputEvent]:
     return ignore_end(table, change)
 
 
+def hear_from_session(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """Note when the active session was heard of."""
+    table.counts["ping"] += 1
+    _note_heard(change)
+    return []
+
+
+def open_by_ping(table: SessionTable, change: Change) -> list[OutputEvent]:
+    """Begin a session by a ping that may do so, instead of the active one; count any other."""
+    if not change.fact.is_start:
+        return ignore_ping(table, change)
+    records = [] if change.active is None else _end_active(table, change, "replaced")
+    return records + open_session(table, change)
+
+
+def ignore_ping(table: SessionTable, _change: Change) -> list[OutputEvent]:
+    """Count a ping of another session than the active one, or of an idle device."""
+    table.counts["unknown_ping"] += 1
+    return []
+
+
 def ignore_start(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a start of the session that is already active."""
     table.counts["duplicate_start"] += 1
+    _note_heard(change)
     return _end_if_open(change)
 
 
@@ -236,12 +283,21 @@ def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
 def _begin(table: SessionTable, change: Change) -> tuple[Session, list[OutputEvent]]:
     """Return the new active session of a device, and its first record."""
     fact = change.fact
+    if not fact.session_id:
+        fact = replace(fact, session_id=str(fact.time_ms))
     session = session_of(fact, intern(fact.platform), table.interval)
     table.put(session, change.group)
     table.counts["started"] += 1
     device, name, time_ms, carried = fact.device_id, fact.session_id, fact.time_ms, fact.carried
     context = as_context(carried) if carried else UNSET
     return session, [SessionActive(device, name, fact.platform, time_ms, time_ms, context)]
+
+
+def _note_heard(change: Change) -> None:
+    """Move what was last heard of the active session, if it is watched and that is news."""
+    active, time_ms = change.active, change.fact.time_ms
+    if isinstance(active, WatchedSession) and is_news(active, time_ms):
+        active.last_seen_ms = time_ms
 
 
 def _end_if_open(change: Change) -> list[OutputEvent]:
@@ -294,5 +350,11 @@ TRANSITIONS: dict[tuple[State, Input], Transition] = {
     (ACTIVE, END): close_session,
     (ENDED, END): ignore_end,
     (EXPECTED, END): ignore_end,
+    (IDLE, PING): open_by_ping,
+    (BUSY, PING): open_by_ping,
+    (OVERTAKEN, PING): ignore_ping,
+    (ACTIVE, PING): hear_from_session,
+    (ENDED, PING): ignore_ping,
+    (EXPECTED, PING): ignore_ping,
 }
 assert TRANSITIONS.keys() == set(product(State, Input))

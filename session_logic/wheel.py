@@ -7,6 +7,8 @@ another setting, have a ring of slots of their own.
 
 Timeouts fall on the slots of the heartbeats, unless the interval does not divide the longest
 session. An active session is then in the slot of its timeout as well, in a ring beside its own.
+
+Sessions that end when nothing is heard of them are in session_logic.silence as well.
 """
 
 from collections import defaultdict
@@ -16,18 +18,20 @@ from msgspec import Struct
 
 from session_logic.keys import key_group_of
 from session_logic.rules import Rules, Session
+from session_logic.silence import Silence
 
 
 class Ring(Struct):
     """Sessions by (started_ms + offset_ms) mod interval_ms, in slots of one millisecond.
 
-    Heartbeats at or before sent_ms are out already. A ring of timeouts has no heartbeats.
+    Heartbeats at or before sent_ms are out already. A ring that is quiet or of timeouts has none.
     """
 
     interval_ms: int
     sent_ms: int
     offset_ms: int = 0
     timeouts: bool = False
+    quiet: bool = False
     slots: dict[int, list[Session]] = {}
 
     def add(self, sessions: list[Session]) -> None:
@@ -64,12 +68,12 @@ class Ring(Struct):
         """Leave only these sessions in the slot whose turn is at a moment."""
         if sessions:
             self.slots[time_ms % self.interval_ms] = sessions
-        else:
-            del self.slots[time_ms % self.interval_ms]
+        else:  # silence may have ended a session for which the last one here was forgotten
+            self.slots.pop(time_ms % self.interval_ms, None)
 
 
 # What comes round at one moment: slots, each with its ring.
-Slots = list[tuple[Ring, list[Session]]]
+Slots = list[tuple[Ring | Silence, list[Session]]]
 
 
 class Pieces:
@@ -92,14 +96,18 @@ class Wheel:
 
     def __init__(self, rules: Rules) -> None:
         """Make an empty wheel; slots are made on first use."""
-        self._rings = [Ring(interval_ms, sent_ms) for interval_ms, sent_ms in rules.beats]
-        odd_ms = [rules.max_session_ms % interval_ms for interval_ms in rules.intervals_ms]
+        self._rings = [
+            Ring(turn_ms, sent_ms, quiet=not interval_ms)
+            for turn_ms, (interval_ms, sent_ms) in zip(rules.turns_ms, rules.beats, strict=True)
+        ]
+        odd_ms = [rules.max_session_ms % turn_ms for turn_ms in rules.turns_ms]
         self._timeouts = [
             Ring(ring.interval_ms, 0, offset_ms, timeouts=True) if offset_ms else None
             for ring, offset_ms in zip(self._rings, odd_ms, strict=True)
         ]
         # Heartbeats come before a timeout of the same moment.
         self._all = self._rings + [ring for ring in self._timeouts if ring is not None]
+        self.silence = Silence()
 
     def __len__(self) -> int:
         """Count the sessions in the slots, the ended but not yet forgotten ones included."""
@@ -138,7 +146,8 @@ class Wheel:
 
         Those without slots are left out.
         """
-        if len(self._all) == 1:
+        silent = self.silence.slots
+        if len(self._all) == 1 and not silent:
             [ring], slots, interval_ms = self._all, self._all[0].slots, self._all[0].interval_ms
             for time_ms in range(after_ms + 1, upto_ms + 1):
                 slot = slots.get(time_ms % interval_ms)
@@ -146,10 +155,12 @@ class Wheel:
                     yield time_ms, len(slot), [(ring, slot)]
             return
         for time_ms in range(after_ms + 1, upto_ms + 1):
-            found = [
+            found: Slots = [
                 (ring, slot)
                 for ring in self._all
                 if (slot := ring.slots.get(time_ms % ring.interval_ms)) is not None
             ]
+            if time_ms in silent:
+                found.append((self.silence, silent[time_ms]))
             if found:
                 yield time_ms, sum(len(slot) for _, slot in found), found

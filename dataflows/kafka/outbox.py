@@ -92,6 +92,8 @@ class AlreadyWritten:
         if not isinstance(event, SessionEnd) or event.time_ms >= heartbeat_ms:
             return event
         duration_ms = heartbeat_ms - event.started_ms
+        if event.reason == "went_silent":
+            duration_ms = event.duration_ms  # to the moment at which it was last heard of
         return replace(event, time_ms=heartbeat_ms, duration_ms=duration_ms)
 
 

@@ -12,13 +12,20 @@ from heartwheel.events.fields import read_json, value_at
 from heartwheel.events.records import SeenRecord
 from session_logic.codec import decode_input
 from session_logic.event_table import EventTable, sources
-from session_logic.events import GameStart, InputEvent, Rejected
+from session_logic.events import GameEnd, GamePing, GameStart, InputEvent, Rejected
 from session_logic.mapping import MappedEvent, Skipped
 
 Becomes = Literal["start", "end", "ping", "skipped", "rejected"]
 EVENTS: tuple[Becomes, ...] = ("start", "end")
 NO_TIMESTAMP = -1
 MAX_SHOWN = 60  # characters of a value
+
+
+KINDS: dict[type[InputEvent], Becomes] = {
+    GameStart: "start",
+    GameEnd: "end",
+    GamePing: "ping",
+}
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -88,7 +95,7 @@ class Trial:
             return _mapped(record, found, names_sessions=names_sessions)
         return Outcome(
             record=record,
-            becomes="start" if isinstance(found, GameStart) else "end",
+            becomes=KINDS[type(found)],
             device_id=found.device_id,
             session_id=found.session_id,
             platform=self.platform,
@@ -119,7 +126,7 @@ def _mapped(record: SeenRecord, event: MappedEvent, *, names_sessions: bool) -> 
     time_ms = record.time_ms if event.time_ms is None else event.time_ms
     return Outcome(
         record=record,
-        becomes="start" if event.is_start else "end",
+        becomes=event.kind,
         device_id=event.device_id,
         session_id=event.session_id if names_sessions or time_ms is not None else "",
         platform=event.platform,

@@ -6,7 +6,8 @@ from msgspec import UNSET
 
 from heartwheel.http.view import ProcessView
 from session_logic.keys import key_group_of, lane_of
-from session_logic.rules import context_of, next_heartbeat_ms, timeout_ms
+from session_logic.lane import Lane
+from session_logic.rules import Session, WatchedSession, context_of, next_heartbeat_ms, timeout_ms
 
 FOUND, IDLE, ELSEWHERE, NOT_YET = 200, 404, 421, 503
 
@@ -45,6 +46,7 @@ class Devices:
             "started_ms": session.started_ms,
             "next_heartbeat_ms": next_heartbeat_ms(session, lane.table.rules, lane.watermark_ms),
             "timeout_ms": timeout_ms(session, lane.table.rules),
+            **_silence(lane, session),
             "as_of_ms": self._run.clock.now_ms(),
             **({} if context is UNSET else {"context": context}),
         }
@@ -63,3 +65,13 @@ class Devices:
             "error": f"process {owner} ({address}) has lane {number}: ask it",
             "owner": {"process": owner, "address": address},
         }
+
+
+def _silence(lane: Lane, session: Session) -> dict[str, int]:
+    """Return when a session was last heard of, and when it ends if nothing more is, if ever."""
+    if not isinstance(session, WatchedSession):
+        return {}
+    return {
+        "last_seen_ms": session.last_seen_ms,
+        "silent_ms": lane.table.wheel.silence.due_ms(session),
+    }

@@ -4,7 +4,8 @@ A run decides by its own clock when to send; a replay has only the timestamps of
 its time never passes a record that is still to come. So the two may differ in these ways, none of
 which is a fault of the program:
 
-- raced: the run sent a heartbeat or a timeout before it read an end with an earlier timestamp.
+- raced: the run sent a heartbeat, a timeout or the end of a silent session before it read an end
+  with an earlier timestamp.
   Proof: it is the next of its session, or at the longest that a session may last.
 - missed: the run read a start so late that its session got only the newest of the heartbeats that
   were due. Proof: they follow the SessionActive at once, are as many as it may be, and were due.
@@ -146,10 +147,13 @@ class Acceptance:
         It timed out first, or its end has the time of the last heartbeat that had been sent.
         """
         raced = Verdict("raced", replayed=True, recorded=True)
-        if want.reason == "timed_out" or got.duration_ms != got.time_ms - got.started_ms:
+        if want.reason in {"timed_out", "went_silent"} or got.time_ms <= want.time_ms:
             return Undecided.DIFFERENT
-        if got.time_ms <= want.time_ms or not _is_part(got.context, want.context):
+        last_ms = got.time_ms if got.last_seen_ms is UNSET else got.last_seen_ms
+        if got.duration_ms != last_ms - got.started_ms or not _is_part(got.context, want.context):
             return Undecided.DIFFERENT
+        if got.reason == "went_silent":
+            return raced
         last_ms = self._last_beat_ms(name, want)
         timeout_ms = want.started_ms + self._max_session_ms
         timed_out = got.time_ms == timeout_ms <= last_ms + self._heartbeat_ms
@@ -168,7 +172,7 @@ class Acceptance:
         raced = decode_record(self._raced[name].item) if name in self._raced else None
         if isinstance(raced, Heartbeat) and _session(raced) == _session(end):
             return raced.sequence
-        return end.duration_ms // self._heartbeat_ms
+        return (end.time_ms - end.started_ms) // max(1, self._heartbeat_ms)
 
     def _left_out(
         self, name: str, sequence: int, recorded: deque[Recorded], *, complete: bool

@@ -23,8 +23,10 @@ from dataflows.avro.registry import SchemaText
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
-FORMAT = 2
-# Written where there are no input tables, which earlier programs do not know.
+FORMAT = 3
+# Written where nothing listens to silence, or there are no input tables: earlier programs know no
+# such settings.
+FORMAT_WITHOUT_SILENCE = 2
 FORMAT_WITHOUT_TABLES = 1
 MANIFEST = 1
 # The settings that decide, with the input, what the output is.
@@ -43,6 +45,7 @@ SETTINGS = (
     "catch_up",
     "carry_in_heartbeats",
     "registry_url",
+    "idle_timeout_ms",
 )
 # What a setting is called in the file, where it has been renamed since.
 STORED_NAMES = {
@@ -57,6 +60,7 @@ WITHOUT_TABLES: dict[str, Any] = {
     "registry_url": "",
     "carry_in_heartbeats": True,
 }
+WITHOUT_SILENCE: dict[str, Any] = {"idle_timeout_ms": 0}
 CURRENT_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
@@ -210,13 +214,20 @@ def read_preface(path: Path, data: bytes) -> Preface:
 def stored_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that a recording holds, under the names that it has for them."""
     plain = msgspec.json.decode(msgspec.json.encode(settings))  # as it will be read
-    names = [name for name in SETTINGS if settings.inputs or name not in WITHOUT_TABLES]
+    left_out = {
+        FORMAT_WITHOUT_TABLES: WITHOUT_TABLES.keys() | WITHOUT_SILENCE.keys(),
+        FORMAT_WITHOUT_SILENCE: WITHOUT_SILENCE.keys(),
+    }.get(format_of(settings), frozenset())
+    names = [name for name in SETTINGS if name not in left_out]
     return {STORED_NAMES.get(name, name): plain[name] for name in names}
 
 
 def format_of(settings: Settings) -> int:
     """Return the earliest format that holds a recording with these settings."""
-    return FORMAT if settings.inputs else FORMAT_WITHOUT_TABLES
+    opens = any(table.open_on_ping for table in settings.inputs.values())
+    if settings.idle_timeouts_ms or opens:
+        return FORMAT
+    return FORMAT_WITHOUT_SILENCE if settings.inputs else FORMAT_WITHOUT_TABLES
 
 
 def not_a_recording(path: Path) -> RecordingError:

@@ -11,6 +11,7 @@ from heartwheel.recording.format import (
     CURRENT_NAMES,
     TAIL,
     TAIL_MAGIC,
+    WITHOUT_SILENCE,
     WITHOUT_TABLES,
     Chunk,
     Line,
@@ -73,9 +74,11 @@ class Recording:
     def settings(self) -> dict[str, Any]:
         """The settings of the recorded run."""
         stored = self.manifest.preface.settings
-        return WITHOUT_TABLES | {
-            CURRENT_NAMES.get(name, name): value for name, value in stored.items()
-        }
+        return (
+            WITHOUT_TABLES
+            | WITHOUT_SILENCE
+            | {CURRENT_NAMES.get(name, name): value for name, value in stored.items()}
+        )
 
     @property
     def input_topics(self) -> list[str]:

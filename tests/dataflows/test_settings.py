@@ -30,8 +30,8 @@ WRONG = {
     "too many lanes": ({"HEARTWHEEL_LANES": "512"}, "512: write a power of two up to 256"),
     "no lanes": ({"HEARTWHEEL_LANES": "0"}, "'0': write a power of two up to 256"),
     "zero": (
-        {"HEARTWHEEL_HEARTBEAT_MS": "0"},
-        "HEARTWHEEL_HEARTBEAT_MS is '0': write a whole number from 1 up",
+        {"HEARTWHEEL_MAX_SESSION_MS": "0"},
+        "HEARTWHEEL_MAX_SESSION_MS is '0': write a whole number from 1 up",
     ),
     "beyond its bounds": (
         {"HEARTWHEEL_HTTP_PORT": "65536"},
@@ -162,8 +162,8 @@ WRONG_IN_FILE = {
         "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC must name"
     ),
     "[inputs.pc]\nplatform = 'pc'\ndevice = 'x'": (
-        "inputs in FILE, pc has no type, so that every record is a start: that needs the setting "
-        "idle_timeout_ms, which there is not yet; write type"
+        "inputs in FILE, pc has no type, so that no record is an end: write type, or an "
+        "idle_timeout_ms after which its sessions end"
     ),
     "inputs = {}\ninput_topics = {}": "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWH",
     "lanes 4": "settings file FILE is not TOML",

@@ -11,12 +11,13 @@ import yaml
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from session_logic.codec import decode_input, decode_output
-from session_logic.events import GameEnd, GameStart, Heartbeat, SessionActive, SessionEnd
+from session_logic.events import GameEnd, GamePing, GameStart, Heartbeat, SessionActive, SessionEnd
 from tests.support.broker import ROOT
 from tests.support.manifests import environment_of, named, objects, render
 from tests.support.pages import PAGES, README, page
 
-INPUT, OUTPUT = {"GameStart": GameStart, "GameEnd": GameEnd}, (SessionActive, Heartbeat, SessionEnd)
+INPUT = {"GameStart": GameStart, "GameEnd": GameEnd, "GamePing": GamePing}
+OUTPUT = (SessionActive, Heartbeat, SessionEnd)
 
 
 def test_records_of_the_contract_are_whole() -> None:

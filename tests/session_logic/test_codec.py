@@ -15,7 +15,7 @@ from session_logic.codec import (
 )
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, GameStart, JournalEntry, Rejected, Watermark
-from session_logic.restoring import CARRYING_VERSION, STATE_VERSION, read_lane_state
+from session_logic.restoring import LISTENING_VERSION, STATE_VERSION, read_lane_state
 from session_logic.rules import Session
 
 GOOD = b'{"type":"GameStart","device_id":"d","session_id":"s","more":[1]}'
@@ -109,7 +109,7 @@ def test_damaged_state_is_a_clear_error(decode: object) -> None:
 def test_newer_state_is_refused() -> None:
     """An older program does not guess at what a newer one has stored."""
     with pytest.raises(SnapshotError, match="newer than this program"):
-        read_lane_state([CARRYING_VERSION + 1, 4, 0, 0, [0, {}]])
+        read_lane_state([LISTENING_VERSION + 1, 4, 0, 0, [0, {}]])
     with pytest.raises(SnapshotError, match="cannot be read"):
         read_lane_state([STATE_VERSION])
 

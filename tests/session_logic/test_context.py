@@ -158,7 +158,7 @@ def restarted_from_bases(run: Run) -> None:
         run.store.commit(run.lane)
     run.restart(RULES)
     bases = [row for row in run.store.rows.values() if isinstance(row, BaseRow)]
-    stored = [session for row in bases for session in decode_sessions(row.blob, carries=True)]
+    stored = [session for row in bases for session in decode_sessions(row.blob, plain=False)]
     assert any(isinstance(session, CarryingSession) for session in stored)
 
 
@@ -251,7 +251,7 @@ def test_plain_sessions_of_a_lane_that_carries_stay_plain_when_they_come_back() 
         Session("d", "s", "pc", T),
         CarryingSession("e", "t", "tv", T, context=bytes(OF_START)),
     ]
-    back = decode_sessions(encode_sessions(stored), carries=True)
+    back = decode_sessions(encode_sessions(stored), plain=False)
     assert list(map(type, back)) == [Session, CarryingSession]
     assert back == stored
 

@@ -11,7 +11,7 @@ T = 1_700_000_000_000
 @pytest.mark.parametrize(
     ("times", "text"),
     [
-        ((0, 10), "heartbeat_ms"),
+        ((0, 0), "max_session_ms"),
         ((-1, 10), "heartbeat_ms"),
         ((11, 10), "max_session_ms"),
         ((10, 10, -1), "deduplication_window_ms"),

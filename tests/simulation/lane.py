@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from session_logic import hearing, table
 from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Watermark
 from session_logic.keys import key_group_of
-from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput
+from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, Phase
 from session_logic.output import OutputBatch
 from session_logic.restoring import read_lane_state
 from session_logic.rules import Rules
@@ -54,9 +55,12 @@ def check_contract(events: list[OutputEvent], some_rules: list[Rules]) -> None:
             assert beat_ms == event.started_ms + beat * interval_ms
             assert beat_ms < event.started_ms + max(limits_ms)
         else:
-            assert event.duration_ms == event.time_ms - event.started_ms >= 0
+            silent = event.reason == "went_silent"
+            last_ms = event.last_seen_ms if silent else event.time_ms
+            assert event.duration_ms == last_ms - event.started_ms >= 0
             assert beat == 0 or event.time_ms >= beat_ms
-            if len(limits_ms) == 1:
+            assert not silent or event.time_ms > last_ms
+            if len(limits_ms) == 1 and not silent:
                 timed_out = event.duration_ms == max(limits_ms)
                 assert timed_out is (event.reason == "timed_out")
             active = None
@@ -72,10 +76,32 @@ def check_moments(records: OutputBatch) -> None:
     timed = [
         e.time_ms
         for e in events
-        if getattr(e, "reason", "") == "timed_out" or isinstance(e, Heartbeat)
+        if getattr(e, "reason", "") in {"timed_out", "went_silent"} or isinstance(e, Heartbeat)
     ]
     assert sorted(due) == sorted(timed)
     assert sorted(from_input + due) == sorted(event.time_ms for event in events)
+
+
+class Ear:
+    """When outages end, by the rule: told by what is heard, or by time that goes on."""
+
+    def __init__(self, since_ms: int = 0, *, judges: bool = False) -> None:
+        self.since_ms = since_ms
+        self.newest_ms = NEVER_MS
+        self.judges = judges
+        self.abreast = False
+
+    def was_deaf(self, time_ms: int, watermark_ms: int) -> bool:
+        """Say whether an outage ended at a moment; silence counts from there on then."""
+        if not self.judges:
+            return False
+        if self.abreast:
+            deaf = time_ms > max(watermark_ms, self.since_ms) + hearing.STALL_MS
+        else:
+            deaf = time_ms > max(watermark_ms, self.since_ms, self.newest_ms) + hearing.GAP_MS
+        if deaf:
+            self.since_ms = time_ms
+        return deaf
 
 
 class Simulation:
@@ -87,6 +113,9 @@ class Simulation:
         self._choose_carried = random.Random(f"carried {seed}")
         self._carries = self._choose_carried.random() < 0.4
         self._nameless = self._choose_carried.choice([0, 0.3, 1])
+        # In some, sessions end when nothing is heard of them.
+        self._choose_heard = random.Random(f"heard {seed}")
+        self._listens = self._choose_heard.random() < 0.5
         self.rules = self.some_rules()
         self.all_rules = [self.rules]
         self.now_ms = self.latest_ms = BEGIN_MS
@@ -95,8 +124,11 @@ class Simulation:
         self.store = Store()
         self.saved = deepcopy(self.model)
         self.reports: dict[str, int | None] = {}
-        self.waiting: list[Fact] = []
-        self.saved_waiting: list[Fact] = []
+        self.ear = Ear()
+        self.listening = self.saved_listening = False
+        self.saved_since_ms = 0
+        self.waiting: list[Fact | int] = []
+        self.saved_waiting: list[Fact | int] = []
         self.to_restore: list[Row] = []
         self.stored = Watermark(NEVER_MS)
         self.history: defaultdict[str, list[OutputEvent]] = defaultdict(list)
@@ -159,7 +191,32 @@ class Simulation:
         session = f"{device}-{self.random.randrange(6)}"
         created = self.random.random() < 0.5
         is_start = self.random.random() < 0.6
-        return self._carrying(Fact(is_start, device, session, "pc", max(1, time_ms), created))
+        return self._heard(
+            self._carrying(Fact(is_start, device, session, "pc", max(1, time_ms), created))
+        )
+
+    def _heard(self, fact: Fact) -> Fact:
+        """Return a fact as it is where sessions end for silence: some are pings."""
+        choose, heartbeat_ms = self._choose_heard, self.rules.heartbeat_ms
+        if not self._listens:
+            return fact
+        idle_ms = choose.choice([0, heartbeat_ms // 2, 2 * heartbeat_ms, 5 * heartbeat_ms + 3])
+        lives, time_ms = self.model.lives.get(fact.device_id), fact.time_ms
+        if lives and choose.random() < 0.4:
+            due_ms = lives[-1].last_seen_ms + lives[-1].fact.idle_timeout_ms
+            due_ms = min(due_ms, self.now_ms + 2 * heartbeat_ms)
+            time_ms = max(1, due_ms + choose.choice([-1, 0, 1, -heartbeat_ms]))
+        fact = replace(fact, time_ms=time_ms, idle_timeout_ms=idle_ms)
+        if choose.random() < 0.6:
+            return fact
+        opens = fact.is_start and choose.random() < 0.5
+        session_id = fact.session_id
+        if lives and choose.random() < 0.7:
+            session_id = lives[-1].fact.session_id
+        if choose.random() < 0.3:
+            session_id = ""
+        carried = fact.carried if opens else b""
+        return replace(fact, is_start=opens, session_id=session_id, ping=True, carried=carried)
 
     def _carrying(self, fact: Fact) -> Fact:
         """Return a fact as it is where facts carry fields, and ends may have no session id."""
@@ -177,16 +234,33 @@ class Simulation:
         facts = [self.a_fact() for _ in range(self.random.randrange(1, 5))]
         output = self.lane.apply(facts, self.now_ms)
         self.store.write(output.rows)
+        heard = self._with_outages(facts)
         if self.lane.restoring:
-            self.waiting += facts
+            self.waiting += heard
             assert not output.records
         else:
-            self._compare(self._facts_want(facts), output)
+            self._compare(self._facts_want(heard), output)
 
-    def _facts_want(self, facts: list[Fact]) -> list[OutputEvent]:
-        """Return what the model wants of facts."""
+    def _with_outages(self, facts: list[Fact]) -> list[Fact | int]:
+        """Return facts with the moments at which silence begins anew between them."""
+        heard: list[Fact | int] = []
+        self.listening = self.listening or any(fact.idle_timeout_ms for fact in facts)
+        for fact in facts:
+            time_ms = min(fact.time_ms, self.now_ms)
+            if self.listening:
+                if self.ear.was_deaf(time_ms, self.lane.watermark_ms):
+                    heard.append(time_ms)
+                self.ear.newest_ms = max(self.ear.newest_ms, time_ms)
+            heard.append(fact)
+        return heard
+
+    def _facts_want(self, facts: list[Fact | int]) -> list[OutputEvent]:
+        """Return what the model wants of facts, and where silence begins anew."""
         want = []
         for fact in facts:
+            if isinstance(fact, int):
+                want += self.model.hear_anew(self.lane.watermark(), fact, table.STALL_MS)
+                continue
             fired = self.lane.watermark().of(key_group_of(fact.device_id))
             ahead = fact.time_ms > self.now_ms
             want += self.model.apply(fact, Watermark(fired.upto_ms) if ahead else fired)
@@ -204,9 +278,11 @@ class Simulation:
         before = self.lane.watermark()
         time_ms = self.time_ms()
         output = self.lane.advance(self.now_ms)
+        self.store.write(output.rows)
         if self.lane.restoring or time_ms is None:
             assert not output.records
             return
+        want = self._heard_anew(before, time_ms)
         jump = time_ms - before.upto_ms > max(self.model.intervals_ms) and not before.next_group
         paused = time_ms - before.upto_ms > PAUSE_MS
         outage = before.newest_only or (before.upto_ms != NEVER_MS and paused)
@@ -220,11 +296,22 @@ class Simulation:
             more = self.lane.advance(self.now_ms)
             output.records.extend(more.records)
         after = self.lane.watermark()
+        if not before.next_group:
+            self.ear.abreast = self.live and after.upto_ms == time_ms
+            self.ear.judges = self.ear.judges or self.ear.abreast
         come = (after.upto_ms, after.next_group) > (before.upto_ms, before.next_group)
         assert come or (after.upto_ms, after.next_group) == (before.upto_ms, before.next_group)
         finished = before.next_group and not after.next_group  # a moment, and nothing else
         assert after.upto_ms == time_ms or output.records or finished or not come
-        self._compare(self._time_wants(before, after, newest_only=newest_only), output)
+        want += self._time_wants(before, after, newest_only=newest_only)
+        self._compare(want, output)
+
+    def _heard_anew(self, before: Watermark, time_ms: int) -> list[OutputEvent]:
+        """Return what the model wants where time goes on after an outage."""
+        if before.next_group or self.lane.phase is not Phase.LIVE:
+            return []
+        deaf = self.listening and self.ear.was_deaf(time_ms, before.upto_ms)
+        return self.model.hear_anew(before, time_ms, table.STALL_MS) if deaf else []
 
     def _time_wants(
         self, before: Watermark, after: Watermark, *, newest_only: bool = False
@@ -268,6 +355,7 @@ class Simulation:
         self.store.commit(self.lane)
         self.saved = deepcopy(self.model)
         self.saved_waiting = list(self.waiting)
+        self.saved_since_ms, self.saved_listening = self.ear.since_ms, self.listening
         self.saved_history = {device: len(events) for device, events in self.history.items()}
 
     def crash(self) -> None:
@@ -277,6 +365,8 @@ class Simulation:
         self.store.crash()
         self.model = deepcopy(self.saved)
         self.waiting = list(self.saved_waiting)
+        self.ear = Ear(self.saved_since_ms, judges=True)
+        self.listening = self.saved_listening
         self.reports = {}
         for device, events in self.history.items():
             del events[self.saved_history.get(device, 0) :]

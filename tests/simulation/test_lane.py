@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from session_logic import journal, lane, table
+from session_logic import hearing, journal, lane, table
 from session_logic.clock import PartitionProgress
 from session_logic.errors import SnapshotError
 from session_logic.journal import JournalRow
@@ -23,6 +23,9 @@ pytestmark = pytest.mark.no_cover
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
     monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 2)
+    for module in (hearing, table):
+        monkeypatch.setattr(module, "STALL_MS", 100)
+    monkeypatch.setattr(hearing, "GAP_MS", 500)
 
 
 @pytest.mark.parametrize(

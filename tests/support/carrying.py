@@ -1,4 +1,4 @@
-"""Facts that carry fields, and ends without a session id, whatever the input is."""
+"""Facts that carry fields, ends without a session id, and idle timeouts, whatever the input is."""
 
 from zlib import crc32
 
@@ -9,6 +9,7 @@ from dataflows.messages import LaneBatch, PartitionBatch
 from session_logic.events import Fact
 
 OF_STARTS = [b"", b'"account":"x"', b'"account":null,"title":7', b'"title":{"a":[1.50]}']
+HOUR_MS = 3_600_000
 OF_ENDS = [b"", b'"seconds":12.50', b'"seconds":"9","why":true']
 
 
@@ -30,4 +31,21 @@ class CarryingDecode(Decode):
         for _, item in items:
             if isinstance(item, LaneBatch):
                 item.facts[:] = map(carrying, item.facts)
+        return items
+
+
+class ListeningDecode(CarryingDecode):
+    """The decode step, as it would be if most topics had an idle timeout of an hour as well."""
+
+    def __call__(self, polls: list[PartitionBatch]) -> list[tuple[str, Decoded]]:
+        """Decode a batch of polls."""
+        items = super().__call__(polls)
+        for _, item in items:
+            if isinstance(item, LaneBatch):
+                item.facts[:] = [
+                    replace(
+                        fact, idle_timeout_ms=HOUR_MS * (crc32(fact.device_id.encode()) % 3 > 0)
+                    )
+                    for fact in item.facts
+                ]
         return items

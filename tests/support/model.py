@@ -4,6 +4,7 @@ It says what must come out; the tests and the benchmark compare real output with
 """
 
 from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
 
 from session_logic.events import (
     Context,
@@ -30,6 +31,7 @@ class Life(Struct):
     interval_ms: int
     ended_ms: int | None = None
     sent_ms: int = 0  # its heartbeats up to then are out, whatever the watermark is
+    last_seen_ms: int = 0
 
 
 class Ending(Struct):
@@ -51,6 +53,7 @@ class Model:
     def __init__(self, rules: Rules) -> None:
         """Begin with no sessions."""
         self.rules = rules
+        self.hearing_ms = 0  # silence counts from then on
         self.intervals_ms = {rules.heartbeat_ms}  # all there were
         self.lives: dict[str, list[Life]] = {}
         self.endings: dict[str, list[Ending]] = {}
@@ -61,13 +64,22 @@ class Model:
         active = lives[-1] if lives and lives[-1].ended_ms is None else None
         records: list[OutputEvent] = []
         if active is not None:
-            timeout_ms = active.fact.time_ms + self.rules.max_session_ms
-            if timeout_ms <= fact.time_ms or timeout_ms <= watermark.upto_ms:
-                records = self._end(active, "timed_out", timeout_ms, watermark)
+            over_ms, reason = self._over(active)
+            if over_ms <= fact.time_ms or over_ms <= watermark.upto_ms:
+                records = self._end(active, reason, over_ms, watermark)
                 active = None
         known = self._known(fact.device_id, watermark)
+        if fact.ping:
+            return records + self._ping(fact, active, known, watermark)
         if not fact.session_id:
             return records + self._end_without_id(fact, active, known, watermark)
+        return records + self._by_name(fact, active, known, watermark)
+
+    def _by_name(
+        self, fact: Fact, active: Life | None, known: list[Ending], watermark: Watermark
+    ) -> list[OutputEvent]:
+        """Return what a start or an end causes that names its session."""
+        records: list[OutputEvent] = []
         same = [end for end in known if end.session_id == fact.session_id]
         earlier = next((end for end in same if end.began_ms is not None), None)
         early = next((end for end in same if end.began_ms is None), None)
@@ -77,6 +89,8 @@ class Model:
         overtaken = any(ms > fact.time_ms for ms in began_ms)
         if active is not None and active.fact.session_id == fact.session_id:
             of_earlier = fact.time_ms < active.fact.time_ms and self._repeats(fact, earlier)
+            if fact.is_start:
+                _hear(active, fact.time_ms)
             if not fact.is_start and not of_earlier:
                 records += self._end(active, "ended", fact.time_ms, watermark, carried=fact.carried)
         elif overtaken or self._repeats(fact, earlier):
@@ -110,6 +124,55 @@ class Model:
         if not any(self._repeats(fact, end) for end in before):
             self._remember_early(fact, watermark)
         return []
+
+    def _ping(
+        self, fact: Fact, active: Life | None, known: list[Ending], watermark: Watermark
+    ) -> list[OutputEvent]:
+        """Return what a sign of life causes: a session, if it may begin one and none is active."""
+        time_ms = fact.time_ms
+        if active is not None and fact.session_id in {"", active.fact.session_id}:
+            if time_ms >= active.fact.time_ms:
+                _hear(active, time_ms)
+            return []
+        begun_ms = [] if active is None else [active.fact.time_ms]
+        for end in known:
+            if fact.session_id:
+                is_of_it = end.session_id in {"", fact.session_id}
+                if end.began_ms is not None:
+                    is_of_it = end.session_id == fact.session_id
+            elif end.began_ms is not None:
+                is_of_it = end.began_ms <= time_ms
+            else:
+                is_of_it = not end.session_id and end.ended_ms <= time_ms
+            if is_of_it and time_ms < end.ended_ms + (end.began_ms is None):
+                return []
+            if not is_of_it and end.began_ms is not None:
+                begun_ms.append(end.began_ms)
+        if not fact.is_start or any(ms > time_ms for ms in begun_ms):
+            return []
+        named = replace(fact, session_id=fact.session_id or str(time_ms))
+        return self._start(named, active, None, watermark)
+
+    def hear_anew(self, watermark: Watermark, hearing_ms: int, stall_ms: int) -> list[OutputEvent]:
+        """Count silence from a moment on; return the ends of the sessions that it ends before."""
+        records = []
+        for device_id, lives in self.lives.items():
+            for life in lives:
+                over_ms, reason = self._over(life)
+                silent = reason == "went_silent" and over_ms <= watermark.upto_ms + stall_ms
+                if life.ended_ms is None and silent:
+                    after = watermark.of(key_group_of(device_id))
+                    records += self._end(life, reason, over_ms, after)
+        self.hearing_ms = hearing_ms
+        return records
+
+    def _over(self, life: Life) -> tuple[int, EndReason]:
+        """Return when a life ends by itself, and why."""
+        timeout_ms = life.fact.time_ms + self.rules.max_session_ms
+        silent_ms = max(life.last_seen_ms, self.hearing_ms) + life.fact.idle_timeout_ms
+        if life.fact.idle_timeout_ms and silent_ms < timeout_ms:
+            return silent_ms, "went_silent"
+        return timeout_ms, "timed_out"
 
     def _start(
         self, fact: Fact, active: Life | None, early: Ending | None, watermark: Watermark
@@ -179,16 +242,18 @@ class Model:
     def _open(
         self, lives: list[Life], fact: Fact, early: Ending | None, watermark: Watermark
     ) -> list[OutputEvent]:
-        life = Life(fact, self.rules.heartbeat_ms)
+        life = Life(fact, self.rules.heartbeat_ms, last_seen_ms=fact.time_ms)
         lives.append(life)
         times = fact.time_ms, fact.time_ms
         active = SessionActive(*_names(fact), *times, _context(fact.carried))
         missed = Watermark(fact.time_ms, watermark.newest_only)
-        upto_ms = watermark.upto_ms if early is None else early.ended_ms
-        due = self._due(life, missed, upto_ms, MAX_MISSED)
-        if early is not None and life.ended_ms is None:
-            due = self._end(life, "ended", upto_ms, missed, MAX_MISSED, early.carried)
-        return [active, *due]
+        if early is None:
+            return [active, *self._due(life, missed, watermark.upto_ms, MAX_MISSED)]
+        timeout_ms = fact.time_ms + self.rules.max_session_ms
+        if timeout_ms <= early.ended_ms:
+            return [active, *self._end(life, "timed_out", timeout_ms, missed, MAX_MISSED)]
+        end = self._end(life, "ended", early.ended_ms, missed, MAX_MISSED, early.carried)
+        return [active, *end]
 
     def _end(
         self,
@@ -205,9 +270,12 @@ class Model:
         life.ended_ms = max(1, time_ms)
         ending = Ending(fact.session_id, fact.time_ms, life.ended_ms, life.interval_ms)
         self._remember(fact.device_id, ending)
-        duration_ms = time_ms - fact.time_ms
+        silent = reason == "went_silent"
+        duration_ms = (life.last_seen_ms if silent else time_ms) - fact.time_ms
         context = _context(fact.carried, carried)
-        end = SessionEnd(*_names(fact), fact.time_ms, time_ms, reason, duration_ms, context)
+        times = fact.time_ms, time_ms
+        seen_ms = life.last_seen_ms if silent else UNSET
+        end = SessionEnd(*_names(fact), *times, reason, duration_ms, context, seen_ms)
         return [*_newest(owed, watermark, at_most), end]
 
     def _beats(self, life: Life, after_ms: int, upto_ms: int) -> list[OutputEvent]:
@@ -231,9 +299,9 @@ class Model:
     def _due(
         self, life: Life, after: Watermark, upto_ms: int, at_most: int | None = None
     ) -> list[OutputEvent]:
-        timeout_ms = life.fact.time_ms + self.rules.max_session_ms
-        if timeout_ms <= upto_ms:
-            return self._end(life, "timed_out", timeout_ms, after, at_most)
+        over_ms, reason = self._over(life)
+        if over_ms <= upto_ms:
+            return self._end(life, reason, over_ms, after, at_most)
         return _newest(self._beats(life, after.upto_ms, upto_ms), after, at_most)
 
     def advance(
@@ -250,12 +318,18 @@ class Model:
             for life in lives:
                 if life.ended_ms is not None:
                     continue
-                if newest_only and life.fact.time_ms + self.rules.max_session_ms > upto_ms:
+                if newest_only and self._over(life)[0] > upto_ms:
                     from_ms = max(after_ms, upto_ms - max(self.intervals_ms))
                     records += self._beats(life, from_ms, upto_ms)
                 else:
                     records += self._due(life, Watermark(after_ms, newest_only), upto_ms)
         return records
+
+
+def _hear(life: Life, time_ms: int) -> None:
+    """Note when something was heard of a life, in steps of a tenth of its timeout."""
+    if life.fact.idle_timeout_ms and time_ms - life.last_seen_ms >= life.fact.idle_timeout_ms / 10:
+        life.last_seen_ms = time_ms
 
 
 def _newest(

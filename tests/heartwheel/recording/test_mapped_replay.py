@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from dataflows.messages import DeadLetter
 from dataflows.settings import Settings
-from heartwheel.recording.format import FORMAT, Header, Line, stored_settings
+from heartwheel.recording.format import FORMAT_WITHOUT_SILENCE, Header, Line, stored_settings
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.event_table import EventTable, read_table
@@ -115,7 +115,7 @@ def test_recording_of_topics_with_tables_is_replayed_by_them(tmp_path: Path) -> 
     settings = replace(SETTINGS, input_topics={}, inputs=tables(), late_limit_ms=5_000)
     until_ms = max(line.timestamp_ms for line in lines) + 7_500
     recording = recorded_run(tmp_path / "r", settings, lines, until_ms)
-    assert recording.manifest.preface.heartwheel_recording == FORMAT == 2
+    assert recording.manifest.preface.heartwheel_recording == FORMAT_WITHOUT_SILENCE == 2
     again = replay_settings(recording, {})
     assert (again.inputs, again.input_topics, again.late_limit_ms) == (tables(), {}, 5_000)
     assert recording.input_topics == ["console-events", "pc-events"]

@@ -18,7 +18,7 @@ from heartwheel.store.summary import summarize
 from session_logic.codec import encode_sessions
 from session_logic.errors import HeartwheelError
 from session_logic.keys import key_group_of
-from session_logic.restoring import CARRYING_VERSION
+from session_logic.restoring import LISTENING_VERSION
 from session_logic.rules import Session
 from tests.support.flow import SETTINGS
 from tests.support.stores import Command, execute, sink
@@ -74,7 +74,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "lost journal": (delete("journal-066"), "lane 1: journal segment 1 missing"),
     "lost lane": (delete("lane-003"), "lane 3: its state is missing"),
     "lost lanes": (delete("lane-%"), "the state of its lane is missing"),
-    "newer lane": (put("lane-001", 0, CARRYING_VERSION + 1), r"sessions lane-001 .* is newer"),
+    "newer lane": (put("lane-001", 0, LISTENING_VERSION + 1), r"sessions lane-001 .* is newer"),
     "newer row": (put("base-001", 0, 2), r"store base-001 .* version 2 is newer"),
     "other lanes": (put("lane-001", 1, 8), r"lane-001 .* it is the state of lane 1 of 8"),
     "wrong lane": (put("lane-001", 2, 2), r"lane-001 .* it is the state of lane 2 of 4"),

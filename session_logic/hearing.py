@@ -1,0 +1,45 @@
+"""Since when a lane hears its devices: silence counts only from then on.
+
+An outage keeps devices from being heard: of Kafka, of one partition of the input, or of whatever
+brings their events there. So wherever one has ended, silence begins anew for all sessions of the
+lane. What is taken for an outage:
+
+- time stood still for over STALL_MS, although the lane ran and had read its input to the end;
+- the lane did not run, or was behind, and no fact of it is there for over GAP_MS.
+
+A stop of the lane alone is none: what devices sent meanwhile is in the input. The first input that
+a lane ever reads is taken as it is. What is decided here is stored with the facts, because it
+depends on what was known when.
+"""
+
+from session_logic.silence import STALL_MS
+
+GAP_MS = 10_000
+_NEVER_MS = -1
+
+
+class Hearing:
+    """From which moment on the devices of a lane are heard, and what tells so."""
+
+    def __init__(self, since_ms: int, *, ran_before: bool) -> None:
+        """Begin with a moment that is known, and say whether the lane has read input before."""
+        self.since_ms = since_ms
+        self._newest_ms = _NEVER_MS
+        self._judges = ran_before
+        self._abreast = False
+
+    def note_step(self, *, abreast: bool) -> None:
+        """Take note that time has passed, and whether it has come as far as all input has."""
+        self._abreast = abreast
+        self._judges = self._judges or abreast
+
+    def was_deaf(self, time_ms: int, watermark_ms: int) -> bool:
+        """Say whether there was an outage before a moment to which time or a fact has come."""
+        heard_ms = max(watermark_ms, self.since_ms)
+        if not self._abreast:
+            heard_ms = max(heard_ms, self._newest_ms)
+        return self._judges and time_ms - heard_ms > (STALL_MS if self._abreast else GAP_MS)
+
+    def note_fact(self, time_ms: int) -> None:
+        """Take in when a fact was."""
+        self._newest_ms = max(self._newest_ms, time_ms)

@@ -1,0 +1,493 @@
+"""Sessions that end because nothing is heard of them, pings, and outages, which are no silence."""
+
+import pytest
+from msgspec.structs import replace
+
+from session_logic.clock import PartitionProgress
+from session_logic.codec import decode_entry
+from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, SessionEnd
+from session_logic.journal import JournalRow
+from session_logic.lane import Lane, LaneOutput
+from session_logic.move import Move
+from session_logic.restoring import LISTENING_VERSION, STATE_VERSION, read_lane_state
+from session_logic.rules import Rules
+from tests.support.events import decoded
+from tests.support.lanes import DEVICES, LANE, LANES, Store, T
+
+RULES = Rules(30_000, 3_600_000)
+IDLE_MS = 10_000
+A, B, C = DEVICES[:3]
+
+
+def start(time_ms: int, device: str = A, session: str = "s", idle_ms: int = IDLE_MS) -> Fact:
+    """Return a start of a session that silence may end."""
+    return Fact(True, device, session, "pc", T + time_ms, idle_timeout_ms=idle_ms)
+
+
+def ping(time_ms: int, device: str = A, session: str = "s", *, opens: bool = False) -> Fact:
+    """Return a ping of a session."""
+    return Fact(opens, device, session, "pc", T + time_ms, ping=True, idle_timeout_ms=IDLE_MS)
+
+
+def end(time_ms: int, device: str = A, session: str = "s") -> Fact:
+    """Return an end of a session."""
+    return Fact(False, device, session, "pc", T + time_ms, created=True)
+
+
+def shown(events: list[OutputEvent]) -> list[str]:
+    """Return records as short text, with times counted from the first moment."""
+    return [_shown(event) for event in events]
+
+
+def _shown(event: OutputEvent) -> str:
+    where = "" if event.device_id == A else f"{DEVICES.index(event.device_id)} "
+    if isinstance(event, SessionActive):
+        return f"{where}active {event.session_id}@{event.time_ms - T}"
+    if isinstance(event, Heartbeat):
+        return f"{where}beat {event.sequence}@{event.time_ms - T}"
+    return f"{where}{event.reason}@{event.time_ms - T} lasted {event.duration_ms}"
+
+
+class Run:
+    """A lane that reads one partition, with a store that it is restored from."""
+
+    def __init__(self, rules: Rules = RULES) -> None:
+        self.rules = rules
+        self.store = Store()
+        self.lane = Lane(LANE, LANES, rules)
+        self.now_ms = T
+        self.at_end()
+        self.jump_to(0)
+
+    def at_end(self) -> None:
+        """Let the partition be read to its end."""
+        self.lane.update(PartitionProgress("topic/0", 1, None))
+
+    def hold_at(self, time_ms: int) -> None:
+        """Let time stop, because the end of the partition is not known any longer."""
+        self.lane.update(PartitionProgress("topic/0", 1, None, "source", T + time_ms - 1_000))
+
+    def give(self, *facts: Fact) -> list[str]:
+        """Let time come to the last fact, and apply them; return the records as short text."""
+        records = self.wait_until(max(fact.time_ms for fact in facts) - T)
+        return records + self.read(*facts)
+
+    def read(self, *facts: Fact) -> list[str]:
+        """Apply facts before time has come on; return the records as short text."""
+        self.now_ms = max(self.now_ms, *(fact.time_ms for fact in facts))
+        return self._taken(self.lane.apply(list(facts), self.now_ms))
+
+    def wait_until(self, time_ms: int) -> list[str]:
+        """Let time pass in small steps; return the records as short text."""
+        records = []
+        while self.now_ms < T + time_ms:
+            self.now_ms = min(self.now_ms + 1_000, T + time_ms)
+            records += self._taken(self.lane.advance(self.now_ms))
+        return records
+
+    def jump_to(self, time_ms: int) -> list[str]:
+        """Let the next turn come only then."""
+        self.now_ms = T + time_ms
+        return self._taken(self.lane.advance(self.now_ms))
+
+    def restart(self, time_ms: int, *input_: Fact, rules: Rules | None = None) -> list[str]:
+        """Stop, start again at a moment, and read what came meanwhile; return the records."""
+        self.store.commit(self.lane)
+        return self.kill(time_ms, *input_, rules=rules)
+
+    def kill(self, time_ms: int, *input_: Fact, rules: Rules | None = None) -> list[str]:
+        """Go back to the last snapshot, start again at a moment, and read what came since."""
+        self.store.crash()
+        self.rules = rules or self.rules
+        self.now_ms = T + time_ms
+        assert self.store.state is not None
+        state = read_lane_state(self.store.state)
+        self.lane = Lane(LANE, LANES, self.rules, state, self.now_ms)
+        rows = list(self.store.rows.values())
+        records = [shown for row in rows for shown in self._taken(self.lane.restore(row, T))]
+        for fact in input_:
+            records += self._taken(self.lane.apply([fact], self.now_ms))
+        self.at_end()
+        return records + self.jump_to(time_ms)
+
+    def _taken(self, output: LaneOutput) -> list[str]:
+        self.store.write(output.rows)
+        return shown(decoded(output.records))
+
+    @property
+    def stored(self) -> list[Fact]:
+        """The facts in the journal."""
+        rows = [row for row in self.store.rows.values() if isinstance(row, JournalRow)]
+        entries = [decode_entry(entry) for row in rows for entry in row.entries]
+        return [fact for entry in entries for fact in entry.facts]
+
+
+# When silence ends a session.
+
+
+def test_session_of_which_nothing_is_heard_ends_after_its_timeout() -> None:
+    """The end is at the timeout, to the millisecond; the duration goes to what was last heard."""
+    run = Run()
+    assert run.give(start(0)) == ["active s@0"]
+    assert run.wait_until(9_999) == []
+    assert run.wait_until(10_000) == ["went_silent@10000 lasted 0"]
+    assert run.wait_until(60_000) == []
+    assert not run.lane.table.active
+
+
+def test_end_of_a_silent_session_says_when_it_was_last_heard_of() -> None:
+    """The record has last_seen_ms, and no other end has it."""
+    run = Run()
+    run.give(start(0))
+    run.give(ping(4_000))
+    run.wait_until(13_000)
+    (record,) = decoded(run.lane.advance(T + 14_000).records)
+    assert isinstance(record, SessionEnd)
+    assert (record.last_seen_ms, record.time_ms, record.duration_ms) == (
+        T + 4_000,
+        T + 14_000,
+        4_000,
+    )
+
+
+@pytest.mark.parametrize("heard", [ping(6_000), ping(6_000, session=""), start(6_000)])
+def test_whatever_is_heard_of_the_session_puts_its_end_off(heard: Fact) -> None:
+    """A ping does, with a session id or without, and so does its start that comes again."""
+    run = Run()
+    run.give(start(0))
+    run.give(heard)
+    assert run.wait_until(15_999) == []
+    assert run.wait_until(16_000) == ["went_silent@16000 lasted 6000"]
+
+
+def test_ping_of_another_session_puts_nothing_off() -> None:
+    """A ping is of the session that it names; it is counted."""
+    run = Run()
+    run.give(start(0))
+    run.give(ping(6_000, session="other"), ping(6_000, device=B))
+    assert run.wait_until(10_000) == ["went_silent@10000 lasted 0"]
+    assert run.lane.table.counts["unknown_ping"] == 2
+
+
+def test_heartbeats_go_on_until_silence_ends_the_session() -> None:
+    """One that is due at that very moment comes first."""
+    run = Run(Rules(5_000, 3_600_000))
+    run.give(start(0))
+    assert run.wait_until(60_000) == ["beat 1@5000", "beat 2@10000", "went_silent@10000 lasted 0"]
+
+
+@pytest.mark.parametrize(
+    ("max_session_ms", "want"),
+    [
+        (9_999, "timed_out@9999 lasted 9999"),
+        (10_000, "timed_out@10000 lasted 10000"),
+        (10_001, "went_silent@10000 lasted 0"),
+    ],
+)
+def test_first_of_silence_and_the_maximum_ends_a_session(max_session_ms: int, want: str) -> None:
+    """At the same moment it is the maximum."""
+    run = Run(Rules(9_000, max_session_ms))
+    run.give(start(0))
+    assert run.wait_until(20_000) == ["beat 1@9000", want]
+
+
+def test_event_after_the_timeout_finds_the_session_silent_though_time_has_not_come() -> None:
+    """The times of the facts decide, so that a replay decides alike."""
+    run = Run()
+    run.give(start(0))
+    run.wait_until(9_000)
+    assert run.read(end(10_000)) == ["went_silent@10000 lasted 0"]
+    run.give(start(20_000, session="t"))
+    run.wait_until(29_000)
+    assert run.read(ping(30_000, session="t")) == ["went_silent@30000 lasted 0"]
+    run.give(start(40_000, session="u"))
+    assert run.give(start(49_999, session="v")) == ["replaced@49999 lasted 9999", "active v@49999"]
+
+
+def test_session_that_begins_late_and_would_be_silent_ends_at_once() -> None:
+    """Its start was read when its time was over."""
+    run = Run()
+    run.give(start(0, B, idle_ms=0))
+    run.wait_until(20_000)
+    assert run.give(start(9_000)) == ["active s@9000", "went_silent@19000 lasted 0"]
+
+
+def test_end_that_came_before_its_start_ends_the_session() -> None:
+    """An end is heard, so the session did not go silent before it."""
+    run = Run()
+    run.give(end(15_000))
+    assert run.give(start(0)) == ["active s@0", "ended@15000 lasted 15000"]
+
+
+def test_sessions_with_and_without_a_timeout_live_side_by_side() -> None:
+    """What a topic's table says counts for the sessions that begin there."""
+    run = Run()
+    run.give(start(0), start(0, B, idle_ms=0), start(0, C, idle_ms=20_000))
+    assert run.wait_until(29_000) == ["went_silent@10000 lasted 0", "2 went_silent@20000 lasted 0"]
+    assert run.lane.table.active == 1
+
+
+def test_more_sessions_than_one_turn_takes_go_silent_at_one_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each key group has its turn, and none of them twice."""
+    monkeypatch.setattr("session_logic.lane.MAX_FIRED_RECORDS", 2)
+    run = Run()
+    run.give(*[start(0, device) for device in DEVICES])
+    run.wait_until(9_900)
+    ended = [run.jump_to(10_100) for _ in range(2 * len(DEVICES))]
+    assert sum(map(len, ended)) == len(DEVICES)
+    assert max(map(len, ended)) < len(DEVICES)
+
+
+# Pings.
+
+
+def test_pings_cost_at_most_ten_stored_facts_a_timeout() -> None:
+    """What was last heard moves in steps of a tenth, whatever the number of pings."""
+    run = Run()
+    run.give(start(0))
+    for ms in range(10, 20_001, 10):
+        run.give(ping(ms))
+    run.store.commit(run.lane)
+    assert len(run.stored) == 21
+    assert run.lane.table.counts["ping"] == 2_000
+    assert run.wait_until(40_000) == ["beat 1@30000", "went_silent@30000 lasted 20000"]
+
+
+def test_unknown_pings_are_counted_and_not_stored() -> None:
+    """Nothing follows from them."""
+    run = Run()
+    assert run.give(ping(0), ping(1)) == []
+    run.store.commit(run.lane)
+    assert not run.stored
+    assert run.lane.table.counts["unknown_ping"] == 2
+
+
+def test_ping_without_a_timeout_changes_nothing() -> None:
+    """A session that began without one goes on."""
+    run = Run()
+    run.give(start(0, idle_ms=0), ping(1_000))
+    assert run.wait_until(29_999) == []
+    assert run.lane.table.counts["ping"] == 1
+
+
+def test_late_ping_takes_nothing_back() -> None:
+    """What was heard later stays heard."""
+    run = Run()
+    run.give(start(0))
+    run.give(ping(5_000))
+    run.give(ping(2_000))
+    assert run.wait_until(15_000) == ["went_silent@15000 lasted 5000"]
+
+
+@pytest.mark.parametrize("session", ["web", ""])
+def test_ping_that_may_opens_a_session_where_none_is_active(session: str) -> None:
+    """Without a session id, the moment names it."""
+    run, name = Run(), session or str(T)
+    assert run.give(ping(0, session=session, opens=True)) == [f"active {name}@0"]
+    assert run.give(ping(5_000, session=session, opens=True)) == []
+    assert run.wait_until(15_000) == ["went_silent@15000 lasted 5000"]
+    assert run.give(ping(15_000, session=session, opens=True)) == [
+        f"active {session or T + 15_000}@15000"
+    ]
+
+
+def test_ping_of_another_session_replaces_the_active_one() -> None:
+    """It is a start then."""
+    run = Run()
+    run.give(start(0))
+    assert run.give(ping(1_000, session="t", opens=True)) == [
+        "replaced@1000 lasted 1000",
+        "active t@1000",
+    ]
+
+
+@pytest.mark.parametrize("late", [ping(500, opens=True), ping(500, session="other", opens=True)])
+def test_ping_from_before_an_end_opens_nothing(late: Fact) -> None:
+    """It came late."""
+    run = Run()
+    run.give(start(0))
+    run.give(end(1_000), start(2_000, session="t"))
+    assert run.give(late) == []
+    assert run.lane.table.counts["unknown_ping"] == 1
+
+
+def test_ping_of_a_session_whose_end_came_already_opens_nothing() -> None:
+    """The end waits for the start."""
+    run = Run()
+    run.give(end(1_000))
+    assert run.give(ping(900, opens=True)) == []
+
+
+# Stops, kills and outages.
+
+
+def test_stop_that_devices_did_not_notice_ends_nobody_falsely_and_silent_ones_exactly() -> None:
+    """What came in ten minutes is in the input: who was silent meanwhile ends when that was so."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    input_ = [ping(ms) for ms in range(5_000, 600_000, 5_000)]
+    assert run.restart(600_000, *input_) == ["1 went_silent@10000 lasted 0", "beat 20@600000"]
+
+
+@pytest.mark.parametrize("back_ms", [10, 600_000])
+def test_run_that_begins_again_sends_what_it_would_have_sent(back_ms: int) -> None:
+    """A kill changes no end."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.give(ping(4_000), ping(4_000, B))
+    run.store.commit(run.lane)
+    run.wait_until(9_000)
+    beats = [ping(ms) for ms in range(8_000, 9_000 + back_ms, 4_000)]
+    records = run.kill(9_000 + back_ms, *beats) + run.wait_until(30_000 + back_ms)
+    last_ms = beats[-1].time_ms - T
+    assert [text for text in records if "beat" not in text] == [
+        "1 went_silent@14000 lasted 4000",
+        f"went_silent@{last_ms + 10_000} lasted {last_ms}",
+    ]
+
+
+def test_session_that_had_gone_silent_before_a_snapshot_stays_so() -> None:
+    """Its end is not in the journal, but time was there already."""
+    run = Run()
+    run.give(start(0))
+    run.wait_until(11_000)
+    assert run.restart(12_000) == []
+    assert run.wait_until(60_000) == []
+
+
+def test_time_that_stood_still_is_no_silence() -> None:
+    """Ten minutes without Kafka: nobody could be heard, so all have a whole timeout again."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(5_000)
+    run.hold_at(5_500)
+    assert run.wait_until(600_000) == []
+    run.at_end()
+    assert run.jump_to(600_100) == ["beat 20@600000", "1 beat 20@600000"]
+    assert run.give(ping(603_000)) == []
+    ends = [text for text in run.wait_until(625_000) if "silent" in text]
+    assert ends == ["1 went_silent@610100 lasted 0", "went_silent@613000 lasted 603000"]
+
+
+def test_one_partition_without_a_leader_is_no_silence() -> None:
+    """Others go on being read while time stands still; nobody is judged by their times."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(5_000)
+    run.hold_at(5_500)
+    run.wait_until(5_600)
+    for ms in range(6_000, 600_000, 1_000):
+        assert run.give(ping(ms)) == []
+    run.at_end()
+    records = run.give(end(600_000, B)) + run.wait_until(608_000)
+    assert not [text for text in records if "silent" in text]
+    assert records[-1] == "1 ended@600000 lasted 600000"
+    assert run.wait_until(609_000) == ["went_silent@609000 lasted 599000"]
+
+
+def test_run_that_comes_back_after_kafka_did_ends_nobody_falsely() -> None:
+    """No fact is there of a long while, so nobody could be heard in it."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    records = run.restart(698_000, ping(690_000))
+    assert not [text for text in records if "silent" in text]
+    ends = [text for text in run.wait_until(720_000) if "silent" in text]
+    assert sorted(ends) == ["1 went_silent@700000 lasted 0", "went_silent@700000 lasted 690000"]
+
+
+def test_outage_that_ended_is_known_after_a_kill() -> None:
+    """When silence began anew is stored before it counts."""
+    run = Run()
+    run.give(start(0), start(0, B), start(0, C))
+    run.wait_until(5_000)
+    run.hold_at(5_500)
+    run.wait_until(100_000)
+    run.at_end()
+    run.jump_to(100_100)
+    run.give(ping(101_000, B))
+    run.restart(101_100)
+    ends = [text for text in run.wait_until(120_000) if "silent" in text]
+    assert sorted(ends) == [
+        "1 went_silent@111000 lasted 101000",
+        "2 went_silent@110100 lasted 0",
+        "went_silent@110100 lasted 0",
+    ]
+
+
+def test_session_that_was_silent_before_an_outage_is_not_there_after_a_kill() -> None:
+    """It had ended when the outage began, and does not come back with what is restored."""
+    run = Run()
+    run.give(start(0))
+    run.give(start(9_000, B))
+    run.wait_until(12_000)
+    run.hold_at(12_500)
+    run.wait_until(100_000)
+    run.at_end()
+    run.jump_to(100_100)
+    assert run.restart(100_200) == []
+    assert run.lane.table.find(A) is None
+    assert run.lane.table.find(B)
+
+
+def test_store_without_such_sessions_stays_as_it_was() -> None:
+    """Earlier programs read it."""
+    run = Run()
+    run.give(start(0, idle_ms=0))
+    assert run.lane.state().version == STATE_VERSION
+    run.give(start(1, B))
+    assert run.lane.state().version == LISTENING_VERSION
+
+
+def test_moved_lanes_take_along_what_was_heard() -> None:
+    """Silence goes on counting where it did."""
+    run = Run()
+    run.give(start(0))
+    run.give(ping(4_000))
+    move = Move(1)
+    rows = list(move.take(run.lane))
+    (state,) = move.states()
+    lane = Lane(0, 1, RULES, state, T + 5_000)
+    for row in rows:
+        lane.restore(row, T + 5_000)
+    lane.update(PartitionProgress("topic/0", 1, None))
+    assert not lane.advance(T + 5_000).records
+    records = [
+        record for s in range(6, 16) for record in decoded(lane.advance(T + s * 1_000).records)
+    ]
+    assert shown(records) == ["went_silent@14000 lasted 4000"]
+
+
+def test_rules_that_change_leave_what_was_heard() -> None:
+    """A session keeps its own timeout."""
+    run = Run()
+    run.give(start(0))
+    run.give(ping(4_000))
+    run.restart(5_000, rules=replace(RULES, heartbeat_ms=7_000, intervals_ms=(), sent_ms=()))
+    assert run.wait_until(20_000) == ["went_silent@14000 lasted 4000"]
+
+
+# No heartbeats.
+
+
+def test_without_heartbeats_there_are_starts_and_ends() -> None:
+    """The wheel turns all the same: for timeouts, and to forget what has ended."""
+    run = Run(Rules(0, 100_000))
+    run.give(start(0, idle_ms=0), start(0, B))
+    assert run.wait_until(99_999) == ["1 went_silent@10000 lasted 0"]
+    assert run.wait_until(100_000) == ["timed_out@100000 lasted 100000"]
+    run.give(start(100_500, session="t"))
+    assert run.wait_until(400_000) == ["went_silent@110500 lasted 0"]
+    assert not run.lane.table.wheel
+
+
+def test_sessions_keep_beating_when_heartbeats_are_turned_off() -> None:
+    """A session keeps the interval with which it started, and none is one."""
+    run = Run()
+    run.give(start(0, idle_ms=0))
+    run.restart(1_000, rules=Rules(0, 3_600_000))
+    run.give(start(2_000, B, idle_ms=0))
+    assert run.wait_until(61_000) == ["beat 1@30000", "beat 2@60000"]
+    run.restart(62_000, rules=RULES)
+    assert run.wait_until(91_000) == ["beat 3@90000"]
