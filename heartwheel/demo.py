@@ -18,10 +18,11 @@ from rich.panel import Panel
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import environment, load_settings
-from heartwheel import reference
+from heartwheel import presence, reference
 from heartwheel.event_writer import writers_of
 from heartwheel.fleet import Fleet, Mix, Names
 from heartwheel.http.listener import bind, url_of
+from heartwheel.pinging_fleet import PingingFleet
 from heartwheel.views.demo import DemoView
 from session_logic.codec import decode_output
 from session_logic.errors import ConfigError
@@ -30,6 +31,7 @@ LANES = 4  # a topic of the built-in broker has 4 partitions
 HEARTBEAT_MS = 2_000
 DEVICES = 400
 EVENTS_PER_S = 60
+MAX_PRESENCE_MS = 600_000
 STEP_S = 0.05
 STOP_TIMEOUT_S = 25
 # The built-in broker answers a fetch only when this is over, data or not.
@@ -37,24 +39,39 @@ FETCH_WAIT_MS = "10"
 
 
 class Scene(Struct, frozen=True, kw_only=True):
-    """What is shown: input tables, or none for our own format, ids, and when a session times out.
+    """What is shown: settings with input tables, or none for our own format, ids, and timeouts.
 
-    With examples, records are shown as they go in and as they come out.
+    With examples, records are shown as they go in and as they come out. Devices that ping do not
+    end every session.
     """
 
-    tables: str = ""
+    settings: str = ""
     names: Names = Names()
+    heartbeat_ms: int = HEARTBEAT_MS
     max_session_ms: int
     examples: bool = False
+    pings: bool = False
 
 
 OWN_EVENTS = Scene(max_session_ms=10_000)
 REFERENCE_EVENTS = Scene(
-    tables=reference.TABLES,
+    settings=reference.TABLES,
     names=reference.NAMES,
     max_session_ms=reference.MAX_SESSION_MS,
     examples=True,
 )
+
+
+PRESENCE = {
+    kind: Scene(
+        settings=set_up.shown(),
+        names=set_up.names,
+        heartbeat_ms=0 if "heartbeat_ms = 0" in set_up.settings else HEARTBEAT_MS,
+        max_session_ms=MAX_PRESENCE_MS,
+        pings=True,
+    )
+    for kind, set_up in presence.SET_UPS.items()
+}
 
 
 class Example(NamedTuple):
@@ -79,12 +96,12 @@ class DemoJob:
         broker = next(iter(self._producer.list_topics(timeout=10).brokers.values()))
         address = f"{broker.host}:{broker.port}"
         config = folder / "heartwheel.toml"
-        config.write_text(scene.tables)
+        config.write_text(scene.settings)
         ours = {
             "HEARTWHEEL_CONFIG": str(config),
             "HEARTWHEEL_BOOTSTRAP_SERVERS": address,
             "HEARTWHEEL_LANES": str(LANES),
-            "HEARTWHEEL_HEARTBEAT_MS": str(HEARTBEAT_MS),
+            "HEARTWHEEL_HEARTBEAT_MS": str(scene.heartbeat_ms),
             "HEARTWHEEL_MAX_SESSION_MS": str(scene.max_session_ms),
             "HEARTWHEEL_RECOVERY_DIR": str(folder / "recovery"),
             "HEARTWHEEL_HTTP_PORT": str(page.http_port),
@@ -93,7 +110,11 @@ class DemoJob:
             "HEARTWHEEL_CONSUMER_FETCH_WAIT_MAX_MS": FETCH_WAIT_MS,
         }
         writers = writers_of(load_settings(ours))
-        self._fleet = Fleet(self._producer, writers, Mix(devices=DEVICES), 1, scene.names)
+        self._fleet: Fleet
+        if scene.pings:
+            self._fleet = PingingFleet(self._producer, writers, DEVICES, 1, scene.names)
+        else:
+            self._fleet = Fleet(self._producer, writers, Mix(devices=DEVICES), 1, scene.names)
         for topic in (*writers, "session-events", "dead-letters"):
             self._producer.list_topics(topic, timeout=10)  # appears on first use
         self._flow = subprocess.Popen(
@@ -132,7 +153,9 @@ class DemoJob:
 
     def render(self, seconds: float) -> Panel:
         """Return the live view."""
-        return self.view.render(self._fleet.sent, seconds, HEARTBEAT_MS, self.examples()[-1:])
+        return self.view.render(
+            self._fleet.sent, seconds, self._scene.heartbeat_ms, self.examples()[-1:]
+        )
 
     def examples(self) -> list[Example]:
         """Return the newest start and the newest end of which both records are known, in order."""

@@ -17,7 +17,7 @@ from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable, FromField, Some, Source, sources, words
 from session_logic.event_time import TimeUnit
 from session_logic.events import Rejected
-from session_logic.mapping import FRAME_BYTES, MappedEvent, Mapping
+from session_logic.mapping import FRAME_BYTES, Kind, MappedEvent, Mapping
 
 BAD_INPUT = (b"not json", b"[]", b'{"type":"GamePause"}', b'{"type":"GameStart","device_id":""}')
 FORMATS = "json", "json_sr"
@@ -28,6 +28,7 @@ SAMPLE_MS = 1_761_955_605_123
 SAMPLES = (
     MappedEvent(True, "a device", "a session", "a platform", SAMPLE_MS),
     MappedEvent(False, "a device", "a session", "a platform", SAMPLE_MS),
+    MappedEvent(False, "a device", "a session", "a platform", SAMPLE_MS, ping=True),
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -44,10 +45,12 @@ class Sent(NamedTuple):
 
 
 class Writer(Protocol):
-    """Writes the events of a topic."""
+    """Writes the events of a topic; kinds are those that there are."""
 
-    def carried(self, *, is_start: bool) -> tuple[str, ...]:
-        """Return the names of what a start or an end carries."""
+    kinds: tuple[Kind, ...]
+
+    def carried(self, kind: Kind) -> tuple[str, ...]:
+        """Return the names of what an event of a kind carries."""
 
     def write(self, event: MappedEvent) -> Sent:
         """Return an event as a record."""
@@ -59,7 +62,9 @@ class Writer(Protocol):
 class OwnWriter:
     """Writes our own format, which carries nothing."""
 
-    def carried(self, *, is_start: bool) -> tuple[str, ...]:
+    kinds: tuple[Kind, ...] = ("start", "end", "ping")
+
+    def carried(self, _kind: Kind) -> tuple[str, ...]:
         """Return no names."""
         return ()
 
@@ -92,17 +97,29 @@ class TableWriter:
         self._topic = topic
         self._table = table
         self._mapping = Mapping(table, 0, 0)
-        for key in ("start", "end"):
-            if not words(getattr(table, key)):
+        self._every_record_is_ping = table.open_on_ping and not table.type
+        kinds: tuple[Kind, ...] = ("start", "end", "ping")
+        self.kinds = tuple(kind for kind in kinds if words(getattr(table, kind)))
+        if self._every_record_is_ping:
+            self.kinds = ("ping",)
+        for kind in ("start", "end"):
+            if kind not in self.kinds and not table.open_on_ping:
                 raise ConfigError(
-                    f"inputs.{topic} has no {key}: starts and ends are written; leave the topic out"
+                    f"inputs.{topic} has no {kind}: starts and ends are written; leave the topic "
+                    "out"
                 )
-        for sample in SAMPLES:
+        self._samples = [sample for sample in SAMPLES if sample.kind in self.kinds]
+        for sample in self._samples:
             self.write(sample)
 
-    def carried(self, *, is_start: bool) -> tuple[str, ...]:
-        """Return the names of what a start or an end carries."""
-        return tuple(self._table.carry if is_start else self._table.end_carry)
+    def carried(self, kind: Kind) -> tuple[str, ...]:
+        """Return the names of what an event of a kind carries."""
+        return tuple(self._carry(kind))
+
+    def _carry(self, kind: Kind) -> dict[str, Some]:
+        if kind == "end":
+            return self._table.end_carry
+        return self._table.carry if kind == "start" or self._table.open_on_ping else {}
 
     def write(self, event: MappedEvent) -> Sent:
         """Return an event as a record; it needs a time if the table has one."""
@@ -110,7 +127,7 @@ class TableWriter:
 
     def bad(self, device_id: str) -> list[Sent]:
         """Return records of a device that the table rejects."""
-        good, nameless = SAMPLES[0], replace(SAMPLES[0], device_id="")
+        good, nameless = self._samples[0], replace(self._samples[0], device_id="")
         some = [self._write(good, device_id)._replace(value=value) for value in BAD_INPUT[:2]]
         return [
             sent
@@ -130,7 +147,7 @@ class TableWriter:
                 )
         # Where the table does not read it, it keeps the events of a device in one partition.
         record.put(KEY, key)
-        carry = {"start": self._table.carry, "end": self._table.end_carry}.get(event.kind, {})
+        carry = self._carry(event.kind)
         for name, raw in _members(b"{" + event.carried + b"}").items():
             record.put(sources(carry[name])[0], raw)
         frame = FRAME if self._table.format == "json_sr" else b""
@@ -139,7 +156,8 @@ class TableWriter:
     def _parts(self, event: MappedEvent) -> Iterator[tuple[Some, Any]]:
         """Yield where the parts of an event are, with their values."""
         table = self._table
-        yield table.type, words(getattr(table, event.kind))[0]
+        if not self._every_record_is_ping:
+            yield table.type, words(getattr(table, event.kind))[0]
         yield table.device, _id(event.device_id)
         if table.session:
             yield table.session, _id(event.session_id)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from heartwheel.event_writer import Sent, Writer
 from session_logic.carried_json import member_name
-from session_logic.mapping import MappedEvent
+from session_logic.mapping import Kind, MappedEvent
 
 # Of devices on a topic whose table reads the platform from a field.
 PLATFORMS = ("console", "pc")
@@ -125,20 +125,30 @@ class Fleet:
         if device is None:
             position = self._random.random() ** (1 + self._mix.skew)
             device = int(self._coming * position)
+        if device not in self._sessions or self._random.random() < REPLACED:
+            self._begin(device, late_ms)
+            return self._event(device, "start", late_ms)
+        event = self._event(device, "end", late_ms)
+        del self._sessions[device]
+        return event
+
+    def _begin(self, device: int, late_ms: int) -> None:
+        """Let a device have a new session."""
+        self._number += 1
+        self._sessions[device] = self._names.session(self._number), _now_ms() - late_ms
+
+    def _event(self, device: int, kind: Kind, late_ms: int) -> SentEvent:
+        """Return an event of the session of a device."""
         time_ms = _now_ms() - late_ms
-        session, started_ms = self._sessions.pop(device, (None, time_ms))
-        is_start = session is None or self._random.random() < REPLACED
-        if session is None or is_start:
-            self._number += 1
-            session, started_ms = self._names.session(self._number), time_ms
-            self._sessions[device] = session, started_ms
+        session, started_ms = self._sessions[device]
         topic = self._topic(device)
         name = self._names.device(device)
         writer = self._writers[topic]
-        value = f"of {name}" if is_start else max(0, time_ms - started_ms) // 1000
-        carried = _members(writer.carried(is_start=is_start), value)
+        value = max(0, time_ms - started_ms) // 1000 if kind == "end" else f"of {name}"
+        carried = _members(writer.carried(kind), value)
         platform = PLATFORMS[device // len(self._topics) % len(PLATFORMS)]
-        event = MappedEvent(is_start, name, session, platform, time_ms, carried)
+        names = (name, session, platform)
+        event = MappedEvent(kind == "start", *names, time_ms, carried, ping=kind == "ping")
         return SentEvent(topic, event, writer.write(event))
 
     def _produce(self, topic: str, record: Sent, late_ms: int, stop: Callable[[], bool]) -> None:

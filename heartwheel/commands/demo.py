@@ -29,6 +29,14 @@ class Events(StrEnum):
     REFERENCE = "reference"
 
 
+class Kind(StrEnum):
+    """What kind of devices give signs of life."""
+
+    IOT = "iot"
+    WEB = "web"
+    MACHINES = "machines"
+
+
 def demo_command(
     seconds: Annotated[
         float | None, typer.Option(help="End after this many seconds; the default is until Ctrl-C.")
@@ -39,18 +47,23 @@ def demo_command(
             help="Our own format, or that of the reference pipeline, read by input tables."
         ),
     ] = Events.OWN,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(help="Devices that ping and fall silent instead: see docs/presence.md."),
+    ] = None,
 ) -> None:
     """Show Heartwheel at work, on a built-in broker with a small simulated fleet."""
     from rich.console import Console
 
-    from heartwheel.demo import OWN_EVENTS, REFERENCE_EVENTS, DemoJob
+    from heartwheel.demo import OWN_EVENTS, PRESENCE, REFERENCE_EVENTS, DemoJob
 
     console = Console()
     show = _show_live if console.is_terminal else _show_lines
     with tempfile.TemporaryDirectory(prefix="heartwheel-demo-") as folder:
         for number in END_SIGNALS:
             signal.signal(number, signal.default_int_handler)
-        job = DemoJob(Path(folder), REFERENCE_EVENTS if events is Events.REFERENCE else OWN_EVENTS)
+        scene = REFERENCE_EVENTS if events is Events.REFERENCE else OWN_EVENTS
+        job = DemoJob(Path(folder), PRESENCE[kind] if kind else scene)
         passed_s = takewhile(lambda s: seconds is None or s < seconds, _passed_s())
         try:
             show(console, job, passed_s)

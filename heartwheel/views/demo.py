@@ -19,6 +19,7 @@ KINDS = (
     "SessionEnd ended",
     "SessionEnd replaced",
     "SessionEnd timed_out",
+    "SessionEnd went_silent",
 )
 
 
@@ -68,8 +69,14 @@ class DemoView:
             f"ended {self.counts['SessionEnd ended']}  "
             f"replaced {self.counts['SessionEnd replaced']}  "
             f"timed out {self.counts['SessionEnd timed_out']}  "
+            f"{self._silent()}"
             f"dead letters {self.counts['dead letter']}  status page {self.url}"
         )
+
+    def _silent(self) -> str:
+        """Return how many sessions went silent; nothing where silence ends none."""
+        silent = self.counts["SessionEnd went_silent"]
+        return f"went silent {silent}  " if silent else ""
 
     def render(
         self,
@@ -88,8 +95,9 @@ class DemoView:
         return Panel(
             Group(self._numbers(sent), Text(""), self._records(rows), *shown),
             title=(
-                f"Heartwheel demo, {seconds:.0f} s, heartbeat every {heartbeat_ms // 1000} s, "
-                "Ctrl-C ends it"
+                f"Heartwheel demo, {seconds:.0f} s, "
+                + (f"heartbeat every {heartbeat_ms // 1000} s" if heartbeat_ms else "no heartbeats")
+                + ", Ctrl-C ends it"
             ),
             title_align="left",
             subtitle=f"status page {self.url}",
@@ -114,6 +122,8 @@ class DemoView:
             table.add_column(style=style, no_wrap=True, justify="right" if right else "left")
         table.columns[0].min_width, table.columns[1].min_width = 13, 6
         for kind in KINDS:
+            if kind == "SessionEnd went_silent" and not self.counts[kind]:
+                continue
             label = kind.removeprefix("SessionEnd ").replace("_", " ")
             rows = [_fields(event) for event, _ in [*self.last[kind]][-shown:]]
             rows += [("", "", "", "")] * (shown - len(rows))

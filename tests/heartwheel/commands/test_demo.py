@@ -4,15 +4,24 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+
+import pytest
 
 from dataflows.settings_sources import environment
 from session_logic.codec import decode_output
+from session_logic.events import SessionEnd
 from tests.support.broker import ROOT
 from tests.support.command import command
 
 
-def run(*arguments: str) -> list[str]:
-    """Return what a demonstration prints that is ended by Ctrl-C once sessions have ended."""
+def run(
+    *arguments: str, seen: Callable[[str], bool] = lambda line: "  ended 0  " not in line
+) -> list[str]:
+    """Return what a demonstration prints that is ended by Ctrl-C once a line shows what it has to.
+
+    Without more, that is that sessions have ended.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "heartwheel.cli", "demo", *arguments],
         env=environment(),
@@ -24,7 +33,7 @@ def run(*arguments: str) -> list[str]:
     assert process.stdout is not None
     try:
         for line in process.stdout:
-            if "  ended 0  " not in line:
+            if seen(line):
                 break
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
@@ -41,6 +50,19 @@ def test_demo_of_our_own_events_shows_a_record_of_each_kind() -> None:
     """It stops clean at Ctrl-C, and its last lines are records of the topic."""
     records = [decode_output(line.encode()) for line in run()]
     assert {type(record).__name__ for record in records} >= {"SessionActive", "SessionEnd"}
+
+
+@pytest.mark.parametrize("kind", ["iot", "web", "machines"])
+def test_demo_of_devices_that_ping_shows_some_that_went_silent(kind: str) -> None:
+    """What comes out is what the set-up of the page says."""
+    records = [
+        decode_output(line.encode())
+        for line in run("--kind", kind, seen=lambda line: "  went silent" in line)
+    ]
+    types = {type(record).__name__ for record in records}
+    assert types == {"SessionActive", "SessionEnd"} | ({"Heartbeat"} if kind != "web" else set())
+    ends = [record for record in records if isinstance(record, SessionEnd)]
+    assert any(end.reason == "went_silent" for end in ends)
 
 
 def test_demo_of_reference_events_shows_what_went_in_and_what_came_of_it() -> None:
