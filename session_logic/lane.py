@@ -382,7 +382,6 @@ class Lane:
             return
         waiting = self._restoration.finish()
         self._restoration = None
-        self.phase = Phase.CATCHING_UP
         stored = stored_rules(self._rules)
         self._set_back(output, now_ms)
         for entry in waiting:
@@ -392,6 +391,7 @@ class Lane:
         self._change_rules(output)
         if stored_rules(self._rules) != stored and self._journal.stored():
             self._rewrite_bases(output)
+        self.phase = Phase.CATCHING_UP  # only now: who looks from another thread finds one table
 
     def _set_back(self, output: LaneOutput, now_ms: int) -> None:
         """Lower the watermark to now, if the clock of the run before was ahead of it."""

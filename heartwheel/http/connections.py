@@ -6,10 +6,13 @@ neither asks nor reads takes nothing from the probes, nor the files that Kafka n
 
 How. Each connection is at one of three things: it waits for a request, it answers one, or it waits
 for the next. For each it has PATIENCE_S; then it is cut, whether something was left to send or not.
+An answer that is sent in parts, without an end that is known, has that time for each part: whoever
+sends it finds the connection in the state of its scope, and renews it.
 A new connection is always taken. If there are too many then, the one that has been at its thing for
 longest is cut. A probe needs milliseconds, so it is not that one.
 
 What would break it: bytes that prolong the time, because a client can send one every few seconds; a
+part of an answer that counts as sent before the client has made room for it in what is buffered; a
 limit at which new connections are refused, because the probes are new connections; a `backlog` of
 the server that is not below MAX_CONNECTIONS, because so many are taken before any is read from.
 """
@@ -22,6 +25,7 @@ from dataflows.metrics import HTTP_CROWDED_OUT
 
 MAX_CONNECTIONS = 256
 PATIENCE_S = 30
+CONNECTION = "connection"  # in the state of a scope
 
 
 class BoundedConnection(H11Protocol):
@@ -34,7 +38,7 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, in the place of another one if there are too many."""
         super().connection_made(transport)
-        self._begin()
+        self.renew()
         if len(self.connections) > MAX_CONNECTIONS:
             oldest = min(self.connections, key=lambda one: one._began_s)  # type: ignore[union-attr]  # noqa: SLF001
             self.connections.discard(oldest)
@@ -46,12 +50,13 @@ class BoundedConnection(H11Protocol):
         cycle = self.cycle
         super().handle_events()
         if self.cycle is not cycle:
-            self._begin()
+            self.renew()
+            self.scope["state"][CONNECTION] = self
 
     def on_response_complete(self) -> None:
         """Wait for the next request; what was answered may still be on its way."""
         super().on_response_complete()
-        self._begin()
+        self.renew()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -59,7 +64,7 @@ class BoundedConnection(H11Protocol):
             self._deadline.cancel()
         super().connection_lost(exc)
 
-    def _begin(self) -> None:
+    def renew(self) -> None:
         """Give what comes now its time."""
         if self._deadline is not None:
             self._deadline.cancel()

@@ -8,16 +8,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heartwheel.http.page import Page
+from heartwheel.http.view import NAME, ProcessView
 
 PROBES = ("/livez", "/readyz")
 
 
 class Guard:
-    """Asks for the token, on everything but the probes, and sets the headers of every answer."""
+    """Asks for the token, on everything but the probes, and sets the headers of every answer.
 
-    def __init__(self, app: ASGIApp, token: str, page: Page) -> None:
+    What is answered with data says which process it is from.
+    """
+
+    def __init__(self, app: ASGIApp, view: ProcessView, page: Page) -> None:
         """Without a token, ask only that the browser's page is from this server."""
+        token = view.settings.http_token
         self._app = app
+        self._name = view.name
         self._expected = f"Bearer {token}".encode() if token else b""
         self._page = page
 
@@ -34,9 +40,12 @@ class Guard:
                 headers["x-content-type-options"] = "nosniff"
                 headers["referrer-policy"] = "no-referrer"
                 headers["cache-control"] = "no-store"
+                if not public and refusal is None:
+                    headers[NAME] = self._name
             await send(message)
 
-        refusal = None if scope["path"] in PROBES else self._refusal(scope)
+        public = scope["path"] in PROBES
+        refusal = None if public else self._refusal(scope)
         await (refusal or self._app)(scope, receive, send_safely)
 
     def _refusal(self, scope: Scope) -> Response | None:

@@ -5,9 +5,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator
-from typing import Any
 
-import msgspec
 import uvicorn
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
@@ -20,19 +18,20 @@ from starlette.types import ASGIApp
 
 from dataflows.clock import Clock
 from dataflows.logs import log
+from heartwheel.http.answers import json_answer
 from heartwheel.http.connections import PATIENCE_S, BoundedConnection
 from heartwheel.http.devices import Devices
 from heartwheel.http.guard import Guard
 from heartwheel.http.health import Health
 from heartwheel.http.listener import url_of
 from heartwheel.http.page import Page
+from heartwheel.http.sessions import Sessions
 from heartwheel.http.status import Status
 from heartwheel.http.view import ProcessView
 
 SAMPLE_S = 1.0
 # How many connections are taken at a time: fewer than there may be.
 BACKLOG = 128
-_encode = msgspec.json.Encoder().encode
 
 
 class _DeviceConvertor(PathConvertor):
@@ -72,6 +71,7 @@ def make_app(view: ProcessView) -> ASGIApp:
     register_url_convertor("device", _DeviceConvertor())
     health = Health(view)
     devices = Devices(view)
+    sessions = Sessions(view)
     status = Status(view, health)
     page = Page()
 
@@ -86,10 +86,10 @@ def make_app(view: ProcessView) -> ASGIApp:
         return Response(encode(REGISTRY), headers={"content-type": content_type})
 
     async def device(request: Request) -> Response:
-        return _json(*devices.look_up(request.path_params["device_id"]))
+        return json_answer(*devices.look_up(request.path_params["device_id"]))
 
     async def status_json(request: Request) -> Response:
-        return _json(200, status.describe(_number(request.query_params.get("after", ""))))
+        return json_answer(200, status.describe(_number(request.query_params.get("after", ""))))
 
     async def show_page(_request: Request) -> Response:
         return page.response(200)
@@ -106,13 +106,14 @@ def make_app(view: ProcessView) -> ASGIApp:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/devices/{device_id:device}", device),
+            Route("/sessions", sessions.answer),
             Route("/status.json", status_json),
             Route("/", show_page),
         ],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return Guard(app, view.settings.http_token, page)
+    return Guard(app, view, page)
 
 
 async def _sample(status: Status, clock: Clock) -> None:
@@ -132,7 +133,3 @@ def _number(text: str) -> float:
 
 def _probe(problem: str | None) -> Response:
     return Response(f"{problem or 'ok'}\n", 503 if problem else 200, media_type="text/plain")
-
-
-def _json(code: int, value: dict[str, Any]) -> Response:
-    return Response(_encode(value), code, media_type="application/json")
