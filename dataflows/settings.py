@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from dataflows.avro.access import is_word, wrong_access
+from dataflows.start import START_ALLOWED, start_ms
 from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable
 from session_logic.keys import KEY_GROUPS
@@ -123,8 +124,13 @@ class Settings(
         ),
     ] = True
     start: Annotated[
-        Literal["earliest", "latest"],
-        Meta(description="Where to begin in an input partition without a stored offset."),
+        Name,
+        Meta(
+            description="Where to begin in an input partition of which nothing has been read: at "
+            "its beginning, at its end, or at its first record with a timestamp that is not before "
+            "the moment (at its end if there is none).",
+            extra={"allowed": START_ALLOWED},
+        ),
     ] = "earliest"
     # With more than a day, a wrong clock would open sessions that are in the future for days.
     idle_partition_ms: Annotated[
@@ -275,6 +281,10 @@ class Settings(
                 f"HEARTWHEEL_MAX_SESSION_MS ({self.max_session_ms}) must be at least "
                 f"HEARTWHEEL_HEARTBEAT_MS ({self.heartbeat_ms})"
             )
+        try:
+            start_ms(self.start)
+        except ValueError:
+            return f"HEARTWHEEL_START is {self.start!r}: write {START_ALLOWED}"
         return ""
 
     def _wrong_topics(self) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,8 @@ def _read_toml(path: str, how: str) -> dict[str, Any]:
     for table in OPTION_TABLES:
         if isinstance(options := values.get(table), dict):
             values[table] = _options(table, options)
+    if isinstance(moment := values.get("start"), date):  # TOML has times of its own
+        values["start"] = moment.isoformat()
     if "inputs" in values:
         _give_inputs(values, read_inputs(values["inputs"], f" in {path}"))
     return values

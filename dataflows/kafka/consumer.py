@@ -29,7 +29,7 @@ from dataflows.kafka.headers import headers_of
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.parking import park_held
 from dataflows.kafka.partition import REPORT_MS, InputPartition
-from dataflows.kafka.patience import bounds
+from dataflows.kafka.patience import bounds, offset_at
 from dataflows.kafka.snapshots import SourceSnapshots
 from dataflows.kafka.source_errors import source_error
 from dataflows.logs import log
@@ -37,6 +37,7 @@ from dataflows.messages import Message
 from dataflows.metrics import LEADERLESS_PARTITIONS
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
+from dataflows.start import start_ms
 from dataflows.tick import Tick
 from session_logic.clock import Renewal
 from session_logic.errors import HeartwheelError
@@ -63,6 +64,7 @@ class SharedConsumer:
         make_consumer: MakeConsumer = make_consumer,
     ) -> None:
         self._settings = settings
+        self._start_ms = start_ms(settings.start)
         self._run = run
         self._clock = run.clock
         self._on_tick = on_tick
@@ -133,15 +135,14 @@ class SharedConsumer:
     def assign(self, topic: str, number: int, offset: int | None) -> InputPartition:
         """Begin to read a partition, from the offset or from where the settings say.
 
+        A moment in the settings also says where to begin in a partition from its beginning.
         It is fetched from the next poll on: a fetch holds up the question where the next one ends,
         by up to half a second.
         """
         self.open()
         new, end_offset = offset is None, 0
-        if offset is None:
-            offset = OFFSET_BEGINNING
-            if self._settings.start == "latest":
-                offset = self._end(topic, number)
+        if offset is None or (offset < 0 and self._start_ms is not None):
+            offset = self._first(topic, number)
         elif offset >= 0:
             # An earlier run may have acted on what is there: it is read before time passes.
             end_offset = self._end(topic, number)
@@ -160,6 +161,19 @@ class SharedConsumer:
         consumer = self.open()
         while self._not_fetched:  # one by one, because other worker threads may be adding to it
             consumer.incremental_assign([self._not_fetched.popleft().position()])
+
+    def _first(self, topic: str, number: int) -> int:
+        """Return where the settings have a partition begin."""
+        if self._settings.start == "earliest":
+            return OFFSET_BEGINNING
+        end = self._end(topic, number)
+        if self._start_ms is None:
+            return end
+        try:  # after the end, so that what comes in between is read
+            found = offset_at(self.open(), topic, number, self._start_ms)
+        except KafkaException as error:
+            raise source_error(topic, number, error.args[0]) from None
+        return end if found is None else found
 
     def _end(self, topic: str, number: int) -> int:
         """Return the offset after the last record of a partition."""

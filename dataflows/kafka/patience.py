@@ -50,3 +50,19 @@ def bounds(
         f"the end of {topic}/{partition}",
         patience_s,
     )
+
+
+def offset_at(consumer: Consumer, topic: str, partition: int, time_ms: int) -> int | None:
+    """Return the offset of the first record of a partition that is not timestamped before a moment.
+
+    None if there is no such record. Raises KafkaException as `patiently` does.
+    """
+
+    def ask() -> int:
+        (found,) = consumer.offsets_for_times([TopicPartition(topic, partition, time_ms)], ASK_S)
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found.offset
+
+    offset = patiently(ask, f"where {topic}/{partition} begins")
+    return offset if offset >= 0 else None

@@ -50,7 +50,15 @@ WRONG = {
         {"HEARTWHEEL_CATCH_UP": "typo"},
         "HEARTWHEEL_CATCH_UP is 'typo': write all or latest",
     ),
-    "start": ({"HEARTWHEEL_START": "End"}, "write earliest or latest"),
+    "start": (
+        {"HEARTWHEEL_START": "End"},
+        "HEARTWHEEL_START is 'End': write earliest, latest, or a moment with its zone, such as 2",
+    ),
+    "start without a zone": (
+        {"HEARTWHEEL_START": "2026-11-25T00:00:00"},
+        "HEARTWHEEL_START is '2026-11-25T00:00:00': write earliest, latest, or a moment with its z",
+    ),
+    "no start": ({"HEARTWHEEL_START": ""}, "HEARTWHEEL_START is '': write earliest, latest, or"),
     "log level": ({"HEARTWHEEL_LOG_LEVEL": "x"}, "write debug, error, info or warning"),
     "topics": ({"HEARTWHEEL_INPUT_TOPICS": "a,b"}, "topic=platform"),
     "same topic twice": ({"HEARTWHEEL_OUTPUT_TOPIC": "pc-events"}, "no topic twice"),
@@ -125,6 +133,16 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     assert "hunter2" not in str(settings.masked())
 
 
+def test_moment_of_the_start_is_text_or_a_time_of_toml(tmp_path: Path) -> None:
+    """Both are kept as text in ISO 8601."""
+    config = tmp_path / "heartwheel.toml"
+    moment = "2026-11-25T00:00:00+00:00"
+    for written in (moment, f"'{moment}'"):
+        config.write_text(f"start = {written}\n")
+        assert load_settings({}, str(config)).start == moment
+    assert load_settings({"HEARTWHEEL_START": "2026-11-25T00:00:00Z"}).start.endswith("Z")
+
+
 WRONG_IN_FILE = {
     "lanes = 6": "lanes in FILE is 6: write a power of two up to 256",
     "lanes = 4.5": "lanes in FILE is 4.5: write a power of two up to 256",
@@ -136,6 +154,9 @@ WRONG_IN_FILE = {
     "input_topics = {x = 5}": "input_topics in FILE must be a table",
     "kafka = 5": "kafka in FILE must be a table of librdkafka options",
     "tick_ms = 0": "tick_ms in FILE is 0: write a whole number from 1 up",
+    "start = 2026-11-25": "start in FILE is '2026-11-25': write earliest, latest, or a moment",
+    "start = 2026-11-25T00:00:00": "start in FILE is '2026-11-25T00:00:00': write earliest, latest",
+    "start = 07:30:00": "start in FILE is datetime.time(7, 30): write earliest, latest, or a mom",
     "heartbeat = 5": "heartbeat in FILE is not a setting of Heartwheel; did you mean heartbeat_ms?",
     "value_limit_bytes = 5": "value_limit_bytes in FILE was renamed to max_record_bytes",
     "max_clock_skew_ms = 86_400_001": (

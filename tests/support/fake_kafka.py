@@ -20,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     TIMESTAMP_CREATE_TIME,
     TIMESTAMP_LOG_APPEND_TIME,
     KafkaError,
@@ -413,6 +414,18 @@ class Consumer:
             return self._log.low[where], self.high.get(where, UNKNOWN_OFFSET)
         self._highest[where] = max(self._highest[where], end := self._log.ask_end(where))
         return self._log.low[where], end
+
+    def offsets_for_times(
+        self, parts: list[TopicPartition], timeout: float
+    ) -> list[TopicPartition]:
+        assert timeout
+        found = []
+        for part in parts:
+            where = part.topic, part.partition
+            offsets = range(self._log.low[where], self._log.stable(where))
+            later = (n for n in offsets if self._log.at(where)[n].time_ms >= part.offset)
+            found.append(TopicPartition(*where, next(later, OFFSET_END)))
+        return found
 
     def incremental_assign(self, parts: list[TopicPartition]) -> None:
         for part in parts:

@@ -181,6 +181,26 @@ def test_partition_that_was_added_while_nothing_ran_is_read_from_its_beginning(
     assert fake.kafka.next["in", 1] == OFFSET_BEGINNING
 
 
+def test_partition_that_is_added_is_read_from_the_moment_of_the_start() -> None:
+    """Whatever of it is timestamped before that is from before the first run reads."""
+    fake = FakeInput(start="2023-11-14T22:13:20Z")  # is T
+    source = fake.source()
+    source.list_parts()
+    first = source.build_part("source", "in/0", at(fake, 0))
+    added = source.build_part("source", "in/1", None)
+    assert added.next_batch() == []
+    fake.log.add_partitions("in", 1)
+    fake.append(1, T - 1, T, T - 1)
+    source.topics.look()
+    added.next_batch()
+    fake.fetch(1)
+    fake.clock.now += 1_000
+    first.next_batch()
+    (batch,) = added.next_batch()
+    assert (batch.partition, [offset for offset, *_ in batch.messages]) == (1, [1, 2])
+    assert added.snapshot() == at(fake, 3)
+
+
 def test_more_partitions_than_can_be_read_are_told_of_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
