@@ -20,12 +20,14 @@ LATER = T + 3_600_000  # when all records were taken in
 SKIPPED = Skipped("other")
 
 
-def start(device: str, session: str, platform: str, time_ms: int, carried: str) -> MappedEvent:
+def start(
+    device: str, session: str, platform: str, time_ms: int | None, carried: str
+) -> MappedEvent:
     """Return a start."""
     return MappedEvent(True, device, session, platform, time_ms, carried.encode())
 
 
-def end(device: str, session: str, platform: str, time_ms: int, carried: str) -> MappedEvent:
+def end(device: str, session: str, platform: str, time_ms: int | None, carried: str) -> MappedEvent:
     """Return an end."""
     return MappedEvent(False, device, session, platform, time_ms, carried.encode())
 
@@ -35,6 +37,11 @@ AWS = "186b5", "a4666d2a7d844ae4ac5d7b38c9cb7967", "iot"
 CLOUD = "device-158", "session-743", "console"
 CLOUD_END_MS = 1_761_957_080_500
 ROW = "device-158", "743", "console"
+TRACED = "device-158", "session-743", "pc"
+TRACES = [
+    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+]
 CLOUD_EVENTS = [
     start(*CLOUD, T, '"title":"CUSA00001"'),
     end(*CLOUD, CLOUD_END_MS, '"exit":"menu"'),
@@ -83,6 +90,13 @@ WANTED: dict[str, tuple[str, list[Found]]] = {
         "debezium",
         [start(*ROW, T, '"account":"a-17"'), SKIPPED, end(*ROW, T + 95_333, ""), SKIPPED],
     ),
+    "traced-events": (
+        "trace-context",
+        [
+            start(*TRACED, None, f'"traceparent":"{TRACES[0]}"'),
+            end(*TRACED, None, f'"end_traceparent":"{TRACES[1]}"'),
+        ],
+    ),
 }  # fmt: skip
 
 
@@ -110,10 +124,15 @@ def samples(name: str) -> list[tuple[bytes | None, Headers]]:
     """Return values and headers; `null` is a record without a value.
 
     In the binary mode of CloudEvents the attributes are headers, which are those of the events in
-    the structured mode.
+    the structured mode. The trace context is a header as well.
     """
     lines = (SAMPLES / f"{name}.jsonl").read_text().splitlines()
     values = [None if line == "null" else line.encode() for line in lines]
+    if name == "trace-context":
+        return [
+            (value, [("traceparent", trace.encode())])
+            for value, trace in zip(values, TRACES, strict=True)
+        ]
     if name != "cloudevents-binary":
         return [(value, []) for value in values]
     structured = (SAMPLES / "cloudevents-structured.jsonl").read_text().splitlines()

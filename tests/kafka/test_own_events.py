@@ -11,9 +11,11 @@ from tests.support.command import command, one_line
 from tests.support.own_events import reference_table
 
 CARRIED = """
-carry = {account = "psnAccountId", trace = "header:trace"}
-end_carry = {foreground_s = "totalFgTime"}
+carry = {account = "psnAccountId", traceparent = "header:traceparent"}
+end_carry = {foreground_s = "totalFgTime", end_traceparent = "header:traceparent"}
 """
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+END_TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 DEVICE, SESSION = "6fb86ebc-3d88-4e31-b913-ea939acacf56", "9402035216"
 
 
@@ -27,7 +29,7 @@ def describe_topics(cluster: Cluster) -> None:
     }
 
 
-def send(cluster: Cluster, time_ms: int, **changes: object) -> None:
+def send(cluster: Cluster, time_ms: int, trace: str = TRACE, **changes: object) -> None:
     """Send an event of the reference pipeline to the PC topic; a start, if nothing is changed."""
     event = {
         "eventId": "ApplicationSessionStart",
@@ -37,7 +39,7 @@ def send(cluster: Cluster, time_ms: int, **changes: object) -> None:
         "timestamp": datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds"),
     }
     value = json.dumps(event | changes).encode()
-    cluster.send_raw(value, DEVICE, headers=[("trace", b"00-1")])
+    cluster.send_raw(value, DEVICE, headers=[("traceparent", trace.encode())])
     cluster.flush()
 
 
@@ -47,7 +49,10 @@ def context(record: SessionActive | Heartbeat | SessionEnd) -> object:
 
 
 def test_topic_with_a_table_is_read_beside_one_without(cluster: Cluster) -> None:
-    """A number as id, a time in a field and what is carried survive a kill; the rest is told."""
+    """A number as id, a time in a field and what is carried survive a kill; the rest is told.
+
+    Among what is carried is the trace context of a start, and of an end its own.
+    """
     describe_topics(cluster)
     flow = cluster.start()
     begun_ms = int(time.time() * 1000) - 2_500
@@ -61,10 +66,10 @@ def test_topic_with_a_table_is_read_beside_one_without(cluster: Cluster) -> None
     flow.wait()
     flow = cluster.start()
     end_ms = int(time.time() * 1000)
-    send(cluster, end_ms, eventId="ApplicationSessionEndBi", totalFgTime=7)
+    send(cluster, end_ms, END_TRACE, eventId="ApplicationSessionEndBi", totalFgTime=7)
     cluster.wait("the end", lambda: isinstance(cluster.sessions()[SESSION][-1], SessionEnd))
     first, *beats, last = cluster.sessions()[SESSION]
-    carried = {"account": "8275364019283746", "trace": "00-1"}
+    carried = {"account": "8275364019283746", "traceparent": TRACE}
     assert isinstance(first, SessionActive)
     assert (first.device_id, first.platform, first.started_ms) == (DEVICE, "pc", begun_ms)
     assert context(first) == carried
@@ -74,7 +79,8 @@ def test_topic_with_a_table_is_read_beside_one_without(cluster: Cluster) -> None
         assert beat.time_ms == begun_ms + beat.sequence * 1_000
         assert context(beat) == carried
     assert isinstance(last, SessionEnd)
-    assert (last.reason, context(last)) == ("ended", carried | {"foreground_s": 7})
+    ended = {"foreground_s": 7, "end_traceparent": END_TRACE}
+    assert (last.reason, context(last)) == ("ended", carried | ended)
     assert last.time_ms == max(end_ms, beats[-1].time_ms)
     assert context(cluster.sessions()["s1"][0]) is None
     # Letters have a producer of their own, and may come later.
@@ -102,7 +108,8 @@ def test_commands_know_a_topic_by_its_table(cluster: Cluster) -> None:
     one_line(command(*requeue, **plain), 2, cluster.pc, "neither in", "nor has a table")
     assert "1 dead letter sent again" in command(*requeue, **variables).stdout
     again = cluster.read(cluster.pc)[-1]
-    assert (again.headers["trace"], again.headers["heartwheel.requeues"]) == (b"00-1", b"1")
+    assert again.headers["traceparent"] == TRACE.encode()
+    assert again.headers["heartwheel.requeues"] == b"1"
     one_line(command("load", "--seconds", "1", **(variables | {"HEARTWHEEL_INPUT_TOPICS": "x=pc"})),
              2, "input topic x does not exist")  # fmt: skip
     del variables["HEARTWHEEL_INPUT_TOPICS"]
