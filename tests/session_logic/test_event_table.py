@@ -53,6 +53,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no name to carry": ({"end_carry": {"": "a"}}, "end_carry has the name '': write 1 to 128"),
     "no path to carry": ({"carry": {"a": "b..c"}}, "carry.a is 'b..c': a name is missing in the"),
     "nothing to carry": ({"carry": {"a": []}}, "carry.a is '': a name is missing in the path"),
+    "negative timeout": ({"idle_timeout_ms": -1}, "idle_timeout_ms is -1: write milliseconds"),
+    "timeout in words": ({"idle_timeout_ms": "1s"}, "idle_timeout_ms is '1s': write milliseconds"),
+    "opened by no ping": (
+        {"open_on_ping": True, "ping": []},
+        "open_on_ping is true, but there is no ping: write a word, or a list of words",
+    ),
     "carried from both": (
         {"carry": {"a": "b"}, "end_carry": {"a": "c"}},
         "end_carry.a is in carry as well: give it another name",

@@ -63,6 +63,38 @@ def test_sign_of_life_and_what_is_none_of_the_words_are_skipped() -> None:
     assert read({}) is OTHER
 
 
+def test_ping_is_an_event_where_somebody_listens() -> None:
+    """It needs no session id, carries nothing, and is rejected without a device."""
+    mapping = Mapping(read_table(TABLE | {"carry": {"a": "account"}}), 0, 0, listens=True)
+    unnamed = Mapping(read_table(TABLE | {"session": []}), 0, 0, listens=True)
+    record = {"eventId": "Alive", "hostPcId": "d", "appSessionId": 7, "account": "x"}
+    found = mapping.read(None, json.dumps(record).encode(), None, T)
+    assert found == MappedEvent(False, "d", "7", "pc", None, ping=True)
+    assert isinstance(found, MappedEvent)
+    assert found.kind == "ping"
+    assert unnamed.read(None, json.dumps(record).encode(), None, T) == MappedEvent(
+        False, "d", "", "pc", None, ping=True
+    )
+    lost = {"eventId": "Alive", "appSessionId": 7}
+    assert "hostPcId" in why(mapping.read(None, json.dumps(lost).encode(), None, T))
+
+
+def test_ping_that_opens_is_a_start_where_none_is_active() -> None:
+    """So it carries what a start does; in a topic without types each record is one."""
+    alive = {"eventId": "Alive", "hostPcId": "d", "appSessionId": 7, "account": "x"}
+    carry = {"account": "account"}
+    want = MappedEvent(True, "d", "7", "pc", None, b'"account":"x"', ping=True)
+    assert read(alive, open_on_ping=True, carry=carry) == want
+    untyped = {"type": None, "start": None, "end": None, "ping": None, "session": None}
+    found = read(alive, open_on_ping=True, carry=carry, **untyped)
+    assert found == MappedEvent(True, "d", "", "pc", None, b'"account":"x"', ping=True)
+
+
+def test_kind_of_an_event_is_one_of_three() -> None:
+    """A start, an end or a ping."""
+    assert [START.kind, MappedEvent(False, "d", "7", "pc", None).kind] == ["start", "end"]
+
+
 def test_other_type_is_rejected_where_the_table_says_so() -> None:
     """The detail names the words."""
     needed = "one of Started, Ended, Alive is needed"

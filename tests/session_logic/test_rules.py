@@ -66,5 +66,6 @@ def test_next_heartbeat_is_the_first_that_has_not_been_sent(
     session = Session("d", "s", "pc", T)
     expected = None if due_ms is None else T + due_ms
     assert next_heartbeat_ms(session, Rules(30, 100), T + fired_ms) == expected
+    assert next_heartbeat_ms(session, Rules(0, 100), T + fired_ms) is None
     if due_ms == 90:
         assert next_heartbeat_ms(session, Rules(30, 90), T + fired_ms) is None

@@ -5,12 +5,14 @@ from itertools import count
 
 import pytest
 
-from session_logic import hearing, journal, lane, table
+from session_logic import hearing, journal, lane, restoring, table
 from session_logic.clock import PartitionProgress
 from session_logic.errors import SnapshotError
+from session_logic.events import Fact, OutputEvent, Watermark
 from session_logic.journal import JournalRow
 from session_logic.lane import Lane
 from session_logic.restoring import read_lane_state
+from session_logic.table import SessionTable
 from tests.simulation.lane import Simulation, simulate
 from tests.support.lanes import LANE, LANES, Store
 
@@ -99,3 +101,32 @@ def test_old_row_that_comes_last_is_passed_over(monkeypatch: pytest.MonkeyPatch)
     for row in [*(row for row in rows if row is not old), old]:
         lane.restore(row, simulation.now_ms)
     assert not lane.restoring
+
+
+def test_ping_forgotten_at_a_restore_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session goes silent too early."""
+    apply = restoring.apply_fact
+
+    def forgetful(table: SessionTable, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
+        return [] if fact.ping and not fact.is_start else apply(table, fact, watermark)
+
+    monkeypatch.setattr(restoring, "apply_fact", forgetful)
+    with pytest.raises(AssertionError):
+        for seed in seeds():
+            simulate(seed)
+
+
+def test_silent_end_during_an_outage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence that counts through an outage ends sessions that could not be heard."""
+    monkeypatch.setattr(hearing.Hearing, "was_deaf", lambda *_: False)
+    with pytest.raises(AssertionError):
+        for seed in seeds():
+            simulate(seed)
+
+
+def test_outage_that_a_restore_does_not_know_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was silent before it comes back to life, or who was not is ended."""
+    monkeypatch.setattr(restoring.Restoration, "_pass_silence", lambda *_: None)
+    with pytest.raises(AssertionError):
+        for seed in seeds():
+            simulate(seed)
