@@ -14,6 +14,7 @@ from msgspec import Struct
 from session_logic.events import Heartbeat, OutputEvent, SessionActive, SessionEnd
 from tests.support.broker import Broker, create_topics
 from tests.support.cluster import Cluster
+from tests.support.command import command
 from tests.support.pages import page
 
 IDLE_MS, PING_S, OUTAGE_S = 4_000, 0.5, 12
@@ -78,7 +79,7 @@ def test_device_that_says_nothing_ends_and_one_that_pings_goes_on(cluster: Clust
         cluster.wait("heartbeats", lambda: len(of_device(cluster, MUTE)) > 2)
         flow.kill()
         flow.wait()
-        cluster.start(**SETTINGS)
+        again = cluster.start(**SETTINGS)
         cluster.wait("the silent end", lambda: MUTE in silent(cluster))
         time.sleep(IDLE_MS / 1000)
         ends = silent(cluster)
@@ -91,6 +92,14 @@ def test_device_that_says_nothing_ends_and_one_that_pings_goes_on(cluster: Clust
     assert len(sequences) == len(beats) == len(set(sequences))
     assert end == ends[MUTE]
     cluster.wait("the ends of all", lambda: silent(cluster).keys() == {*DEVICES, MUTE})
+    again.terminate()
+    assert again.wait(30) == 0
+    recording = str(cluster.folder / "run.recording")
+    variables = cluster.variables | SETTINGS
+    assert command("record", recording, **variables).returncode == 0
+    checked = command("replay", recording, "--check")
+    assert checked.returncode == 0, checked
+    assert "differences 0" in checked.stdout
 
 
 def test_stopped_run_ends_nobody_falsely_and_who_was_silent_at_the_time(cluster: Cluster) -> None:
