@@ -94,6 +94,11 @@ class LaneClock:
         self._known = heard_of - len(self._added) >= self._parts
         self.live = self._known and not self._behind and not self._left
 
+    @property
+    def leaves(self) -> bool:
+        """Whether a partition is left, so that its devices are not heard."""
+        return bool(self._left)
+
     def time_ms(self, wall_ms: int) -> int | None:
         """Return the lane's time, at most wall_ms, or None before every partition is known."""
         if not self._known:

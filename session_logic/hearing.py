@@ -5,14 +5,16 @@ brings their events there. So wherever one has ended, silence begins anew for al
 lane. What is taken for an outage:
 
 - time stood still for over STALL_MS, although the lane ran and had read its input to the end;
-- the lane did not run, or was behind, and no fact of it is there for over GAP_MS.
+- the lane did not run, or was behind, and no fact of it is there for over GAP_MS;
+- a partition was left, because it had no leader for long: until all input has been read again,
+  nobody is taken for silent, as any device may have its events there.
 
 A stop of the lane alone is none: what devices sent meanwhile is in the input. The first input that
 a lane ever reads is taken as it is. What is decided here is stored with the facts, because it
 depends on what was known when.
 """
 
-from session_logic.silence import STALL_MS
+from session_logic.silence import DEAF_MS, STALL_MS
 
 GAP_MS = 10_000
 _NEVER_MS = -1
@@ -27,6 +29,11 @@ class Hearing:
         self._newest_ms = _NEVER_MS
         self._judges = ran_before
         self._abreast = False
+
+    @property
+    def deaf(self) -> bool:
+        """Whether silence does not count at all."""
+        return self.since_ms == DEAF_MS
 
     def note_step(self, *, abreast: bool) -> None:
         """Take note that time has passed, and whether it has come as far as all input has."""

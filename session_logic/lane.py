@@ -65,6 +65,7 @@ from session_logic.restoring import (
     stored_rules,
 )
 from session_logic.rules import Rules
+from session_logic.silence import DEAF_MS
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact, changes_nothing
 
@@ -321,8 +322,8 @@ class Lane:
 
     def _jump(self, output: LaneOutput, time_ms: int) -> None:
         """Raise the watermark in one step where time is not to pass moment by moment."""
-        if self.table.listens and self._hearing.was_deaf(time_ms, self.watermark_ms):
-            self._hear_anew(time_ms, output)
+        if self.table.listens:
+            self._listen(output, time_ms)
         step_ms = time_ms - self.watermark_ms
         heartbeat_ms = max(self._rules.intervals_ms)
         paused = self.watermark_ms != NEVER_MS and step_ms > PAUSE_MS
@@ -335,6 +336,15 @@ class Lane:
             watermark = Watermark(self.watermark_ms)
             output.add(self.table.fast_forward(watermark, time_ms, timeouts_only=False))
             self.watermark_ms = time_ms
+
+    def _listen(self, output: LaneOutput, time_ms: int) -> None:
+        """Let silence begin anew where an outage has ended, and not count while one goes on."""
+        clock, hearing = self.clock, self._hearing
+        deaf = clock.leaves or (hearing.deaf and not clock.live)
+        if deaf is not hearing.deaf:
+            self._hear_anew(DEAF_MS if deaf else time_ms, output)
+        elif hearing.was_deaf(time_ms, self.watermark_ms):
+            self._hear_anew(time_ms, output)
 
     def behind(self, now_ms: int) -> bool:
         """Say whether something that is due by now has been left to the next `advance`."""

@@ -15,6 +15,8 @@ from session_logic.rules import Session, WatchedSession
 
 # A time without input that is no longer is no outage.
 STALL_MS = 2_000
+# A hearing_ms of this says that nobody is heard: silence ends no session.
+DEAF_MS = 1 << 60
 # What is last heard of a session moves in steps of this part of its timeout.
 STEPS = 10
 
@@ -42,6 +44,14 @@ class Silence:
         for session in sessions:
             if isinstance(session, WatchedSession) and not session.ended_ms:
                 self.slots.setdefault(self.due_ms(session), []).append(session)
+
+    def hear(self, since_ms: int, sessions: Iterable[Session]) -> None:
+        """Count silence from a moment on, for all active sessions."""
+        was_deaf = self.hearing_ms == DEAF_MS
+        self.hearing_ms = since_ms
+        if was_deaf:  # no slot that is still to come has them
+            self.slots.clear()
+            self.put(sessions)
 
     def keep(self, time_ms: int, sessions: list[Session]) -> None:
         """Leave the slot of a moment, which is over, and put these sessions of it further."""

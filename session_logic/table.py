@@ -6,6 +6,7 @@ session_logic.rules, which say what is due; session_logic.transitions says what 
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from operator import attrgetter
 from typing import Literal
 
@@ -285,7 +286,10 @@ class SessionTable:
                 due_ms, reason = self.due_end(session)
                 if reason == "went_silent" and is_due(due_ms, before_ms):
                     records += self.end(session, reason, watermark.of(number), due_ms)
-        silence.passed_ms, silence.hearing_ms = watermark.upto_ms, hearing_ms
+        silence.passed_ms = watermark.upto_ms
+        silence.hear(
+            hearing_ms, chain.from_iterable(g.active.values() for g in self.groups.values())
+        )
         return records
 
     def end_overdue(self, watermark: Watermark) -> list[OutputEvent]:

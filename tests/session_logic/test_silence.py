@@ -387,6 +387,29 @@ def test_one_partition_without_a_leader_is_no_silence() -> None:
     assert run.wait_until(609_000) == ["went_silent@609000 lasted 599000"]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_partition_that_is_left_lets_nobody_go_silent(*, killed: bool) -> None:
+    """Time goes on without it, but its devices are not heard; then silence begins anew."""
+    run = Run()
+    run.give(start(0, idle_ms=IDLE_MS), start(0, B), start(0, C, idle_ms=0))
+    run.wait_until(5_000)
+    run.lane.update(PartitionProgress("topic/1", 1, None, left=True, added=True))
+    records = run.wait_until(59_000)
+    assert records == ["beat 1@30000", "1 beat 1@30000", "2 beat 1@30000"]
+    if killed:
+        run.restart(59_500)
+        run.lane.update(PartitionProgress("topic/1", 1, None, left=True, added=True))
+        assert run.wait_until(59_900) == []
+    run.lane.update(PartitionProgress("topic/1", 1, T + 59_900, added=True))
+    assert run.wait_until(59_950) == []
+    run.lane.update(PartitionProgress("topic/1", 1, None, added=True))
+    assert not [text for text in run.wait_until(68_000) if "silent" in text]
+    run.give(ping(68_500))
+    ends = [text for text in run.wait_until(100_000) if "silent" in text]
+    assert [end.partition("@")[0] for end in ends] == ["1 went_silent", "went_silent"]
+    assert ends[1] == "went_silent@78500 lasted 68500"
+
+
 def test_run_that_comes_back_after_kafka_did_ends_nobody_falsely() -> None:
     """No fact is there of a long while, so nobody could be heard in it."""
     run = Run()
