@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from dataflows.messages import DeadLetter
 from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
+from session_logic.events import Kind
 from session_logic.journal import BaseRow, JournalRow, Row
 
 # Version 1 was the next offset alone, an int.
@@ -55,9 +56,40 @@ StoredRow = tuple[int, str, int, int, int, object]
 SINK_VERSION = 2
 # Written only as long as there are strays, so that earlier programs read the others.
 STRAYS_VERSION = 3
-# (version, offset after the last acknowledged record, keys and values of those not acknowledged),
-# in version 3 then the offset before which a record may be of somebody else.
-OutboxState = tuple[int, int, list[str], list[bytes]] | tuple[int, int, list[str], list[bytes], int]
+# Written only where some records go to topics of their own.
+APART_VERSION = 4
+# (topic, offset after the last acknowledged record, keys and values of those not acknowledged,
+# the offset before which a record may be of somebody else)
+StoredApart = tuple[str, int, list[str], list[bytes], int]
+# The same with the version in place of the topic, in version 2 without the last offset; in version
+# 4 then each topic with records of its own, by their kind.
+OutboxState = (
+    tuple[int, int, list[str], list[bytes]]
+    | tuple[int, int, list[str], list[bytes], int]
+    | tuple[int, int, list[str], list[bytes], int, dict[Kind, StoredApart]]
+)
+
+
+class StoredOutbox(NamedTuple):
+    """What is known of the partition of a topic; topic is "" for the output topic."""
+
+    topic: str
+    end_offset: int
+    keys: list[str]
+    values: list[bytes]
+    strays_before: int
+    apart: dict[Kind, "StoredOutbox"]
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes the values on their way have."""
+        return sum(map(len, self.values)) + sum(box.bytes for box in self.apart.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many records are on their way."""
+        return len(self.keys) + sum(box.waiting for box in self.apart.values())
+
 
 # Version 1 had no end offsets; 1 and 2 waited for every acknowledgement.
 DEAD_LETTER_VERSION = 3
@@ -85,29 +117,34 @@ def read_row(name: str, stored: StoredRow) -> Row:
     return row
 
 
-def outbox_state(
-    end_offset: int, keys: list[str], values: list[bytes], strays_before: int
-) -> OutboxState:
+def outbox_state(outbox: StoredOutbox) -> OutboxState:
     """Return an outbox as it is stored: in the earliest version that can hold it."""
+    _, end_offset, keys, values, strays_before, apart = outbox
+    if apart:
+        topics: dict[Kind, StoredApart] = {kind: box[:5] for kind, box in apart.items()}
+        return APART_VERSION, end_offset, keys, values, strays_before, topics
     if strays_before > end_offset:
         return STRAYS_VERSION, end_offset, keys, values, strays_before
     return SINK_VERSION, end_offset, keys, values
 
 
-def read_outbox(lane: int, stored: tuple[object, ...]) -> tuple[int, list[str], list[bytes], int]:
-    """Return the end offset of a lane's outbox, and the keys and values that were on their way.
-
-    The last one is the offset before which a record may be of somebody else.
-
-    Raises SnapshotError if it cannot be read.
-    """
+def read_outbox(lane: int, stored: tuple[object, ...]) -> StoredOutbox:
+    """Return what is stored of a lane's outbox; raises SnapshotError if it cannot be read."""
     try:
         version, end_offset, *rest = cast("tuple[Any, ...]", stored)
-        check_version(f"recovery store, sink of lane {lane}", version, STRAYS_VERSION)
+        check_version(f"recovery store, sink of lane {lane}", version, APART_VERSION)
+        topics = rest.pop() if version >= APART_VERSION else {}
+        apart = {kind: _outbox(*box) for kind, box in topics.items()}
         keys, values, *strays_before = rest if version > 1 else ([], [])
-        return int(end_offset), list(keys), list(values), int(*strays_before)
-    except (TypeError, ValueError) as error:
+        return _outbox("", end_offset, keys, values, int(*strays_before))._replace(apart=apart)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise _unreadable(f"sink of lane {lane}", error) from None
+
+
+def _outbox(
+    topic: str, end_offset: int, keys: list[str], values: list[bytes], strays_before: int
+) -> StoredOutbox:
+    return StoredOutbox(topic, int(end_offset), list(keys), list(values), int(strays_before), {})
 
 
 def read_dead_letters(stored: tuple[object, ...]) -> dict[int, int]:

@@ -59,7 +59,9 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             self._settling.begin(run.clock.now_ms())  # the run before has left records unconfirmed
         # For how many more epochs an empty batch keeps the sink awake: a new lane must store its
         # start offset first. A moved lane, which has no segment yet, is new to its sink as well.
-        self._hold_epochs = HOLD_EPOCHS if state is None or state.journal.segment < 0 else 0
+        # Any lane may be new to a topic apart.
+        is_new = state is None or state.journal.segment < 0
+        self._hold_epochs = HOLD_EPOCHS if is_new or settings.topics_apart else 0
         self._kept_awake = False  # in this epoch
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
@@ -129,7 +131,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
             emitted = emitted or [output.records]
         if not emitted and self._settling.take(now):
             emitted = [OutputBatch([], [])]
-        self._schedule(lane, now, len(output.records))
+        self._schedule(lane, now, output.records.count())
         return emitted, False
 
     def _emitted(self, output: LaneOutput, now: int) -> list[Emitted]:

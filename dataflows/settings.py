@@ -11,13 +11,20 @@ from dataflows.avro.access import is_word, wrong_access
 from dataflows.start import START_ALLOWED, start_ms
 from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable
+from session_logic.events import Kind
 from session_logic.keys import KEY_GROUPS
 from session_logic.mapping import Mapping
 from session_logic.rules import Rules
+from session_logic.summary import FIELDS as SUMMARY_FIELDS
 
 # Tables of librdkafka options: for all clients, for consumers, for producers.
 OPTION_TABLES = ("kafka", "consumer", "producer")
 SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential", "oauthbearer.config")
+VARIABLES_APART: dict[Kind, str] = {
+    "heartbeats": "HEARTWHEEL_HEARTBEAT_TOPIC",
+    "summaries": "HEARTWHEEL_SUMMARY_TOPIC",
+    "table": "HEARTWHEEL_TABLE_TOPIC",
+}
 LANES_ALLOWED = f"a power of two up to {KEY_GROUPS}"
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -59,6 +66,31 @@ class Settings(
         Name,
         Meta(description="Topic for sessions; it must have as many partitions as there are lanes."),
     ] = "session-events"
+    heartbeat_topic: Annotated[
+        str,
+        Meta(
+            description="Topic for heartbeats, away from the other records, with as many "
+            "partitions as lanes; empty: they go to the output topic. Change it only after a clean "
+            "stop of a run that was ready. See docs/contract.md."
+        ),
+    ] = ""
+    summary_topic: Annotated[
+        str,
+        Meta(
+            description="Topic for one flat record of each session that has ended, with as many "
+            "partitions as lanes; empty: there are none. Change it only after a clean stop of a "
+            "run that was ready. See docs/contract.md."
+        ),
+    ] = ""
+    table_topic: Annotated[
+        str,
+        Meta(
+            description="Compacted topic that has the active session of each device under its id, "
+            "and nothing once it has ended, with as many partitions as lanes; empty: there is "
+            "none. Change it only after a clean stop of a run that was ready, to a topic without "
+            "records. See docs/contract.md."
+        ),
+    ] = ""
     dead_letter_topic: Annotated[
         Name, Meta(description="Topic for input records that are no events.")
     ] = "dead-letters"
@@ -267,6 +299,7 @@ class Settings(
         for problem in (
             self._wrong_times(),
             self._wrong_topics(),
+            self._wrong_topics_apart(),
             self._wrong_http(),
             self._wrong_registry(),
         ):
@@ -314,6 +347,24 @@ class Settings(
             )
         return ""
 
+    def _wrong_topics_apart(self) -> str:
+        topics = [*self.all_input_topics, self.output_topic, self.dead_letter_topic]
+        for kind, topic in self.topics_apart.items():
+            if topic in topics:
+                return (
+                    f"{VARIABLES_APART[kind]} is {topic}, which is there for something else: "
+                    "give it a topic of its own, or leave it empty"
+                )
+            topics.append(topic)
+        for topic, table in self.inputs.items():
+            for name in {*table.carry, *table.end_carry} if self.summary_topic else ():
+                if name in SUMMARY_FIELDS:
+                    return (
+                        f"HEARTWHEEL_INPUTS, {topic} carries {name}, which a summary has as well: "
+                        "give it another name, or leave HEARTWHEEL_SUMMARY_TOPIC empty"
+                    )
+        return ""
+
     def _wrong_http(self) -> str:
         if self.http_port and not self.http_token and not is_loopback(self.http_host):
             return (
@@ -351,6 +402,22 @@ class Settings(
         """Every input topic, with a table or without."""
         return [*self.input_topics, *self.inputs]
 
+    @property
+    def topics_apart(self) -> dict[Kind, str]:
+        """The topics of records that do not go to the output topic, by their kind."""
+        topics: dict[Kind, str] = {
+            "heartbeats": self.heartbeat_topic,
+            "summaries": self.summary_topic,
+            "table": self.table_topic,
+        }
+        return {kind: topic for kind, topic in topics.items() if topic}
+
+    @property
+    def lane_topics(self) -> dict[str, str]:
+        """The topics with a partition for each lane, with the variables that name them."""
+        topics = {self.output_topic: "HEARTWHEEL_OUTPUT_TOPIC"}
+        return topics | {topic: VARIABLES_APART[kind] for kind, topic in self.topics_apart.items()}
+
     def mappings(self) -> dict[str, Mapping]:
         """Return what reads the topics that have a table."""
         return {
@@ -380,6 +447,7 @@ class Settings(
             self.deduplication_window_ms,
             self.catch_up,
             carry_in_heartbeats=self.carry_in_heartbeats,
+            apart=tuple(self.topics_apart),
         )
 
     def recovery_path(self) -> Path:

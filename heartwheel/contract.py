@@ -11,11 +11,21 @@ from msgspec.json import schema_components
 
 from dataflows.metrics import REASONS
 from dataflows.settings import Settings
-from session_logic.events import GameEnd, GamePing, GameStart, Heartbeat, SessionActive, SessionEnd
+from session_logic.events import (
+    ActiveSession,
+    GameEnd,
+    GamePing,
+    GameStart,
+    Heartbeat,
+    SessionActive,
+    SessionEnd,
+    SessionSummary,
+)
 
-CONTRACT_VERSION = "1.1.0"
+CONTRACT_VERSION = "1.2.0"
 BINDING = "0.5.0"  # of AsyncAPI to Kafka
 INPUT, OUTPUT = (GameStart, GameEnd, GamePing), (SessionActive, Heartbeat, SessionEnd)
+APART = (SessionSummary, ActiveSession)  # Heartbeat is one of the output as well
 KEY = {"type": "string", "description": "The device id."}
 ORDER = (
     "Per device in order: SessionActive, heartbeats in sequence, SessionEnd. The partition is "
@@ -23,6 +33,7 @@ ORDER = (
     "and sequence, and comes once."
 )
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DRAFT_07 = "http://json-schema.org/draft-07/schema#"
 TOPICS: dict[str, tuple[str, tuple[type, ...]]] = {
     "input": ("What devices send", INPUT),
     "output": ("What Heartwheel sends", OUTPUT),
@@ -40,6 +51,9 @@ def schemas() -> dict[str, dict[str, Any]]:
             "oneOf": list(references),
             "$defs": components,
         }
+    _, components = schema_components([SessionSummary])
+    # Older than the others, and without references: so brokers read it that make tables of topics.
+    files["summary.schema.json"] = {"$schema": DRAFT_07, **components["SessionSummary"]}
     return files
 
 
@@ -53,7 +67,9 @@ def write_schemas(folder: Path) -> None:
 def asyncapi() -> dict[str, Any]:
     """Return the document; topics have the names that the default settings give them."""
     settings = Settings()
-    _, schemas = schema_components([*INPUT, *OUTPUT], ref_template="#/components/schemas/{name}")
+    _, schemas = schema_components(
+        [*INPUT, *OUTPUT, *APART], ref_template="#/components/schemas/{name}"
+    )
     letter = {
         "summary": "Input that is no event, key and value as they came.",
         "contentType": "application/octet-stream",
@@ -86,6 +102,27 @@ def asyncapi() -> dict[str, Any]:
                 "description": ORDER,
                 "messages": _references(OUTPUT),
             },
+            "heartbeats": {
+                "address": None,
+                "description": "The topic of HEARTWHEEL_HEARTBEAT_TOPIC, which is off by default. "
+                "Heartbeats are there then, and not in the output. Per device in sequence; across "
+                "both topics the order is that of time_ms.",
+                "messages": _references((Heartbeat,)),
+            },
+            "summaries": {
+                "address": None,
+                "description": "The topic of HEARTWHEEL_SUMMARY_TOPIC, which is off by default: "
+                "one record of each session that has ended, named by device_id, session_id and "
+                "started_ms. What the session carries are further fields.",
+                "messages": _references((SessionSummary,)),
+            },
+            "table": {
+                "address": None,
+                "description": "The compacted topic of HEARTWHEEL_TABLE_TOPIC, which is off by "
+                "default: the active session of each device under its id, no value once it has "
+                "ended. In order, at least once.",
+                "messages": _references((ActiveSession,)),
+            },
             "deadLetters": {
                 "address": settings.dead_letter_topic,
                 "messages": {"DeadLetter": {"$ref": "#/components/messages/DeadLetter"}},
@@ -94,11 +131,14 @@ def asyncapi() -> dict[str, Any]:
         "operations": {
             "readEvents": _operation("receive", "input"),
             "sendSessions": _operation("send", "output"),
+            "sendHeartbeats": _operation("send", "heartbeats"),
+            "sendSummaries": _operation("send", "summaries"),
+            "sendTable": _operation("send", "table"),
             "sendDeadLetters": _operation("send", "deadLetters"),
         },
         "components": {
             "messages": {
-                **{one.__name__: _message(one) for one in (*INPUT, *OUTPUT)},
+                **{one.__name__: _message(one) for one in (*INPUT, *OUTPUT, *APART)},
                 "DeadLetter": letter,
             },
             "schemas": {**schemas, "DeadLetterHeaders": _headers()},

@@ -19,6 +19,7 @@ from session_logic.events import (
     Rejected,
     SessionActive,
     SessionEnd,
+    SessionSummary,
 )
 from session_logic.rules import CarryingSession, Session, WatchedSession
 
@@ -39,6 +40,8 @@ encode_output = msgspec.json.Encoder().encode
 decode_output: Callable[[bytes], OutputEvent] = msgspec.json.Decoder(
     SessionActive | Heartbeat | SessionEnd
 ).decode
+
+decode_summary: Callable[[bytes], SessionSummary] = msgspec.json.Decoder(SessionSummary).decode
 
 _decode_input: Callable[[bytes], InputEvent] = msgspec.json.Decoder(
     GameStart | GameEnd | GamePing

@@ -25,6 +25,14 @@ Context = (
     ]
     | UnsetType
 )
+LastSeen = (
+    Annotated[
+        int, Meta(ge=0, description="When something was last heard of a session that went silent.")
+    ]
+    | UnsetType
+)
+# What may go to a topic of its own, beside the output topic; stored names.
+Kind = Literal["heartbeats", "summaries", "table"]
 EndReason = Literal["ended", "replaced", "timed_out", "went_silent"]
 RejectReason = Literal[
     "empty",
@@ -103,21 +111,40 @@ class SessionEnd(Struct, frozen=True, gc=False, tag_field="type", tag="SessionEn
     reason: EndReason
     duration_ms: Milliseconds
     context: Context = UNSET
-    last_seen_ms: (
-        Annotated[
-            int,
-            Meta(ge=0, description="When something was last heard of a session that went silent."),
-        ]
-        | UnsetType
-    ) = UNSET
+    last_seen_ms: LastSeen = UNSET
+
+
+class SessionSummary(Struct, frozen=True, gc=False):
+    """One ended session in one flat record; what it carries are further fields of the record."""
+
+    device_id: Id
+    session_id: Id
+    platform: str
+    started_ms: Milliseconds
+    ended_ms: Milliseconds
+    duration_ms: Milliseconds
+    reason: EndReason
+    last_seen_ms: LastSeen = UNSET
+
+
+class ActiveSession(Struct, frozen=True, gc=False):
+    """The active session of a device, which is the key; timeout_ms is when it would time out."""
+
+    session_id: Id
+    platform: str
+    started_ms: Milliseconds
+    timeout_ms: Milliseconds
+    context: Context = UNSET
 
 
 class EndIfOpen(SessionEnd, frozen=True, gc=False):
     """The end of a session of which the start was ignored; it is sent only where that is needed.
 
     It is where a crashed run has announced the session, because it had read the input of several
-    partitions in another order.
+    partitions in another order. active is the start of the session that is the active one.
     """
+
+    active: SessionActive | None = None
 
 
 OutputEvent = SessionActive | Heartbeat | SessionEnd

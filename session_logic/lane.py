@@ -56,7 +56,7 @@ from session_logic.handover import handed_over, sent_until, with_intervals_of
 from session_logic.hearing import Hearing
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, key_groups_of
-from session_logic.output import OutputBatch
+from session_logic.output import OutputBatch, batch_with
 from session_logic.restoring import (
     LaneState,
     Restoration,
@@ -90,7 +90,7 @@ class Phase(Enum):
 class LaneOutput(Struct, gc=False):
     """What a call to a lane brings about: records to send and rows to store, each in order."""
 
-    records: OutputBatch = field(default_factory=lambda: OutputBatch([], []))
+    records: OutputBatch = field(default_factory=OutputBatch)
     rows: list[Row] = []
 
     def add(self, events: list[OutputEvent]) -> None:
@@ -177,6 +177,10 @@ class Lane:
         time_ms = self.clock.time_ms(now_ms)
         return None if time_ms is None else max(0, now_ms - time_ms)
 
+    def _output(self) -> LaneOutput:
+        """Return room for what a call brings about."""
+        return LaneOutput(batch_with(self._rules.apart, self._rules.max_session_ms))
+
     def update(self, progress: Progress) -> None:
         """Take in how far a source has come with its partitions."""
         self.clock.update(progress)
@@ -185,7 +189,7 @@ class Lane:
 
     def apply(self, facts: list[Fact], now_ms: int) -> LaneOutput:
         """Store facts, then act on them; while rows are missing they are stored and wait."""
-        output = LaneOutput()
+        output = self._output()
         if not self.table.carries:
             self.table.carries = any(map(_CARRIED, facts))
         if not self.table.listens:
@@ -283,7 +287,7 @@ class Lane:
 
     def advance(self, now_ms: int) -> LaneOutput:
         """Fire what has become due; a call with a lot to do leaves the rest to the next one."""
-        output = LaneOutput()
+        output = self._output()
         time_ms = self._time_to_come_to(now_ms)
         if time_ms is None:
             return output
@@ -301,7 +305,7 @@ class Lane:
     def _fire(self, output: LaneOutput, upto_ms: int) -> None:
         """Let time pass, moment by moment, as far as one call should."""
         if upto_ms > self.watermark_ms:
-            limit = len(output.records) + MAX_FIRED_RECORDS
+            limit = output.records.count() + MAX_FIRED_RECORDS
             watermark = Watermark(self.watermark_ms, next_group=self._next_group)
             self._come_to(self.table.fire(watermark, upto_ms, output.records, limit))
 
@@ -381,7 +385,7 @@ class Lane:
                 f"state is not; {RESTORE_COPY}"
             )
             raise SnapshotError(msg)
-        output = LaneOutput()
+        output = self._output()
         output.add(self._restoration.take(row))
         self._finish_restoring(output, now_ms)
         return output

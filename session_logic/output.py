@@ -1,8 +1,23 @@
 """The output records of a lane on their way to Kafka, with what their latency is measured from."""
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
-from session_logic.events import EndIfOpen, Heartbeat, OutputEvent, SessionActive
+from session_logic.codec import encode_output
+from session_logic.events import (
+    ActiveSession,
+    EndIfOpen,
+    Heartbeat,
+    Kind,
+    OutputEvent,
+    SessionActive,
+    SessionEnd,
+)
+from session_logic.summary import summary_of
+
+# What a row of the table holds whose device has no active session; Kafka is given no value then.
+NO_SESSION = b""
 
 
 class OutputBatch(Struct, gc=False):
@@ -18,6 +33,13 @@ class OutputBatch(Struct, gc=False):
     were due.
 
     ends_if_open are no records, but for sessions that are open in the output.
+
+    apart has a batch for each kind of records that goes to a topic of its own. Heartbeats that are
+    in there are not among the others. Summaries are there only: with each end comes one. So are the
+    rows of the table: one with each start and each end, and one with a start that is ignored, of
+    which a crashed run may have written a row.
+
+    max_session_ms tells in these rows when a session times out.
     """
 
     keys: list[str] = []
@@ -26,17 +48,34 @@ class OutputBatch(Struct, gc=False):
     input_ms: list[tuple[int, int]] = []
     due_ms: list[tuple[int, int]] = []
     ends_if_open: list[EndIfOpen] = []
+    apart: dict[Kind, "OutputBatch"] = {}
+    max_session_ms: int = 0
 
     def __len__(self) -> int:
-        """Count the records."""
+        """Count the records, those apart left out."""
         return len(self.keys)
 
     def __bool__(self) -> bool:
         """Say whether there is anything for the sink."""
-        return bool(self.keys or self.ends_if_open)
+        return bool(self.keys or self.ends_if_open or (self.apart and any(self.apart.values())))
+
+    def count(self) -> int:
+        """Count all records."""
+        if not self.apart:
+            return len(self.keys)
+        return len(self.keys) + sum(map(len, self.apart.values()))
+
+    def of(self, kind: Kind) -> "OutputBatch":
+        """Return the batch that has the records of a kind: this one, if they are not apart."""
+        return self.apart.get(kind, self)
 
     def add(self, event: OutputEvent, value: bytes) -> None:
         """Add an event with its value."""
+        if isinstance(event, Heartbeat) and "heartbeats" in self.apart:
+            self.apart["heartbeats"].add(event, value)
+            return
+        if "table" in self.apart and not isinstance(event, Heartbeat):
+            self.apart["table"].add_plain(event.device_id, self._row(event))
         if isinstance(event, SessionActive):
             moments = self.input_ms
         elif isinstance(event, EndIfOpen):
@@ -45,13 +84,38 @@ class OutputBatch(Struct, gc=False):
         else:
             by_time = isinstance(event, Heartbeat) or event.reason in {"timed_out", "went_silent"}
             moments = self.due_ms if by_time else self.input_ms
+            if "summaries" in self.apart and not isinstance(event, Heartbeat):
+                self.apart["summaries"].add_plain(event.device_id, summary_of(event))
         self.keys.append(event.device_id)
         self.values.append(value)
         moments.append((event.time_ms, 1))
 
+    def add_plain(self, device_id: str, value: bytes) -> None:
+        """Add a record that comes with another one, whose latency is measured."""
+        self.keys.append(device_id)
+        self.values.append(value)
+
+    def _row(self, event: SessionActive | SessionEnd) -> bytes:
+        """Return what the table has of a device after an event."""
+        active = event.active if isinstance(event, EndIfOpen) else event
+        if not isinstance(active, SessionActive):
+            return NO_SESSION
+        timeout_ms = active.started_ms + self.max_session_ms
+        return encode_output(
+            ActiveSession(
+                active.session_id, active.platform, active.started_ms, timeout_ms, active.context
+            )
+        )
+
     def extend(self, records: "OutputBatch") -> None:
-        """Add other records after these."""
+        """Add other records after these, those apart left out."""
         self.keys += records.keys
         self.values += records.values
         self.input_ms += records.input_ms
         self.due_ms += records.due_ms
+
+
+def batch_with(apart: Iterable[Kind], max_session_ms: int = 0) -> OutputBatch:
+    """Return an empty batch that keeps these kinds of records apart."""
+    batches: dict[Kind, OutputBatch] = {kind: OutputBatch() for kind in apart}
+    return OutputBatch(apart=batches, max_session_ms=max_session_ms)

@@ -83,6 +83,7 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
             tuple(self.rules.intervals_ms),
             tuple(self.rules.sent_ms),
             rules.carry_in_heartbeats,
+            rules.apart,
         )
 
 

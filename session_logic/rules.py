@@ -7,7 +7,15 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from session_logic.errors import ConfigError
-from session_logic.events import Context, EndReason, Fact, Heartbeat, OutputEvent, SessionEnd
+from session_logic.events import (
+    Context,
+    EndReason,
+    Fact,
+    Heartbeat,
+    Kind,
+    OutputEvent,
+    SessionEnd,
+)
 
 # A fact that comes late brings at most so many heartbeats with it: the newest that it has missed.
 MAX_MISSED_HEARTBEATS = 10
@@ -60,6 +68,7 @@ class Rules(Struct, frozen=True):
     intervals_ms: tuple[int, ...] = ()
     sent_ms: tuple[int, ...] = ()
     carry_in_heartbeats: bool = True
+    apart: tuple[Kind, ...] = ()  # what is given out apart from the other records
 
     def __post_init__(self) -> None:
         """Raise ConfigError unless heartbeat_ms <= max_session_ms > 0 and nothing is negative."""

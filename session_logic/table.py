@@ -139,9 +139,9 @@ class SessionTable:
         more sessions than limit, between two key groups. Returns how far time has come.
         """
         next_group = after.next_group
-        fire_slot, keys = self._fire_slot, records.keys
+        fire_slot, count = self._fire_slot, records.count
         for time_ms, sessions, slots in self.wheel.turn(after.upto_ms, upto_ms):
-            if len(keys) >= limit:
+            if count() >= limit:
                 return Watermark(time_ms - 1)
             if next_group or sessions > limit:
                 next_group = self._fire_in_pieces(time_ms, slots, next_group, records, limit)
@@ -166,7 +166,7 @@ class SessionTable:
         for group in sorted(self._pieces.by_group):
             if group < next_group:
                 continue
-            if len(records.keys) >= limit:
+            if records.count() >= limit:
                 return group
             for ring, sessions in self._pieces.by_group[group]:
                 self._fire_slot(time_ms, ring, sessions, records)
@@ -187,8 +187,9 @@ class SessionTable:
         max_session_ms, heartbeat_ms = self.rules.max_session_ms, ring.interval_ms
         silent = ring.timeouts or ring.quiet or time_ms <= ring.sent_ms
         beats_until_ms = 0 if silent else max_session_ms
-        add_key, add_value = records.keys.append, records.values.append
-        before = len(records.keys)
+        heartbeats = records.of("heartbeats")
+        add_key, add_value = heartbeats.keys.append, heartbeats.values.append
+        before = len(heartbeats.keys)
         ended = expired = False
         # A slot was last touched an interval ago, so nothing of it is in the processor's caches. To
         # read it first, in a loop that does nothing else, lets memory answer for several sessions
@@ -222,9 +223,9 @@ class SessionTable:
                 )
             elif age_ms >= max_session_ms:
                 expired = True
-        beats = len(records.keys) - before
+        beats = len(heartbeats.keys) - before
         if beats:
-            records.due_ms.append((time_ms, beats))
+            heartbeats.due_ms.append((time_ms, beats))
             self.counts["heartbeats"] += beats
         if expired:
             self._expire(slot, records, time_ms)

@@ -315,7 +315,15 @@ def _end_if_open(change: Change) -> list[OutputEvent]:
         return []
     names = (fact.device_id, fact.session_id, fact.platform)
     times = (fact.time_ms, fact.time_ms)
-    return [EndIfOpen(*names, *times, "replaced", 0, as_context(fact.carried))]
+    context, active = as_context(fact.carried), change.active
+    started = None if active is None else _start_of(active)
+    return [EndIfOpen(*names, *times, "replaced", 0, context, active=started)]
+
+
+def _start_of(session: Session) -> SessionActive:
+    """Return the record with which an active session began."""
+    names = (session.device_id, session.session_id, session.platform)
+    return SessionActive(*names, session.started_ms, session.started_ms, context_of(session))
 
 
 def _missed(change: Change) -> Watermark:

@@ -1,6 +1,7 @@
 """What a Kafka cluster says of itself and its topics; why it does not answer, if it does not."""
 
 import logging
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -101,13 +102,20 @@ def _explain(settings: Settings, cause: str) -> str:
     )
 
 
-def partition_counts(client: _Client, settings: Settings) -> dict[str, int]:
-    """Return how many partitions each topic of the settings has; a missing topic is left out.
+def partition_counts(
+    client: _Client, settings: Settings, more: Iterable[str] = ()
+) -> dict[str, int]:
+    """Return how many partitions each topic has, of the settings and of more.
 
-    Never creates a topic. Raises ConfigError if no broker answers.
+    A missing topic is left out, and none is created. Raises ConfigError if no broker answers.
     """
     found = describe(client, settings).topics
-    topics = [*settings.all_input_topics, settings.output_topic, settings.dead_letter_topic]
+    topics = [
+        *settings.all_input_topics,
+        *settings.lane_topics,
+        settings.dead_letter_topic,
+        *more,
+    ]
     return {
         topic: len(found[topic].partitions)
         for topic in topics

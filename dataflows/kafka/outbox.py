@@ -28,6 +28,17 @@ stays where it was, so that after another crash the same records are found again
 A new lane has no end offset in the store. So its first records are held until a snapshot with the
 offset at which it begins is stored (HOLD_EPOCHS).
 
+Heartbeats may have a topic of their own. It has an outbox of its own, within that of the lane, with
+an end offset and records on their way. What both topics hold is learned together: a heartbeat is
+left out if one as late is in either, or if the session has ended there before it. A broker may have
+taken an end and not the heartbeat before it, so that end says nothing of the heartbeat. A run with
+other topics begins where nothing is on its way (see topics_apart.py), and holds its first records
+as a new lane does.
+
+Summaries may have a topic as well. A summary is left out if one of its session is there. What it
+says is what the end says that is in the output topic, and the other way round. A table of active
+sessions may have one, too: its rows are sent again, whatever is there, and the newest is right.
+
 What would break it: another writer in the partition (the lease keeps it out, `acknowledge` and
 the reconciliation find it); a record that the producer gives up alone, with later ones arriving
 (its own timeout is off); a lane that makes the records of a session in another order after a
@@ -35,81 +46,40 @@ resume; records between end offset and end that Kafka has deleted (the reconcili
 """
 
 from collections import deque
+from itertools import chain
 
-from msgspec.structs import astuple, replace
-
-from dataflows.formats import OutboxState, outbox_state, read_outbox
+from dataflows.formats import OutboxState, StoredOutbox, outbox_state, read_outbox
+from dataflows.kafka.already_written import AlreadyWritten
 from dataflows.metrics import RECONCILED, observe_acknowledged
 from session_logic.codec import decode_output, encode_output
-from session_logic.events import EndIfOpen, Heartbeat, OutputEvent, SessionActive, SessionEnd
-from session_logic.output import OutputBatch
-
-# Device, session and start, because the id of a session may come again after its end.
-SessionName = tuple[str, str, int]
-LAST = float("inf")
-
-
-def place_of(event: OutputEvent) -> tuple[SessionName, float]:
-    """Return the session of a record, and its place there."""
-    place = 0.0 if isinstance(event, SessionActive) else LAST
-    if isinstance(event, Heartbeat):
-        place = event.sequence
-    return (event.device_id, event.session_id, event.started_ms), place
-
-
-class AlreadyWritten:
-    """What a partition holds: how far each session has come, and the time of the newest record."""
-
-    def __init__(self) -> None:
-        """Begin with an empty partition."""
-        self.places: dict[SessionName, float] = {}
-        self._heartbeats_ms: dict[SessionName, int] = {}  # of the newest of each session
-        self.newest_ms = -1
-
-    def add(self, event: OutputEvent) -> None:
-        """Note a record that was found; those of a session come in order."""
-        name, place = place_of(event)
-        self.places[name] = place
-        if isinstance(event, Heartbeat):
-            self._heartbeats_ms[name] = event.time_ms
-        self.newest_ms = max(self.newest_ms, event.time_ms)
-
-    def has(self, event: OutputEvent) -> bool:
-        """Say whether a record is there, or one that comes after it in its session."""
-        name, place = place_of(event)
-        return place <= self.places.get(name, -1)
-
-    def is_open(self, end: EndIfOpen) -> bool:
-        """Say whether a session is there without its end."""
-        return self.places.get(place_of(end)[0], LAST) != LAST
-
-    def not_contradicted(self, event: OutputEvent) -> OutputEvent:
-        """Return a record as it may follow what is there: no end is before a heartbeat.
-
-        The crashed run may have sent heartbeats that are due after an end which it had not read.
-        """
-        heartbeat_ms = self._heartbeats_ms.get(place_of(event)[0], -1)
-        if not isinstance(event, SessionEnd) or event.time_ms >= heartbeat_ms:
-            return event
-        duration_ms = heartbeat_ms - event.started_ms
-        if event.reason == "went_silent":
-            duration_ms = event.duration_ms  # to the moment at which it was last heard of
-        return replace(event, time_ms=heartbeat_ms, duration_ms=duration_ms)
+from session_logic.events import Kind, SessionEnd
+from session_logic.output import OutputBatch, batch_with
 
 
 class Outbox:
-    """The records of one lane on their way to its partition; `reconcile` comes first."""
+    """The records of one lane on their way to its partition; `reconcile` comes first.
+
+    In apart are the outboxes of its partitions of other topics, by the records that go there.
+    """
 
     def __init__(
-        self, end_offset: int, waiting: OutputBatch | None = None, strays_before: int = 0
+        self,
+        end_offset: int,
+        waiting: OutputBatch | None = None,
+        strays_before: int = 0,
+        *,
+        topic: str = "",
+        apart: dict[Kind, "Outbox"] | None = None,
     ) -> None:
         """Begin with the end that is known, and with the records that may be beyond it or not.
 
         Records before strays_before may be of somebody else: an operator has accepted them.
         """
+        self.topic = topic  # "" for the output topic
+        self.apart = apart or {}
         self.end_offset = end_offset
         self.strays_before = strays_before
-        self._waiting = waiting or OutputBatch([], [])
+        self._waiting = waiting or OutputBatch()
         self._next_offset = end_offset
         self._sent: deque[tuple[int, OutputBatch]] = deque()
         self._written: AlreadyWritten | None = None  # until the lane has made all of it again
@@ -118,36 +88,84 @@ class Outbox:
     @classmethod
     def of_state(cls, lane: int, state: tuple[object, ...]) -> "Outbox":
         """Return the outbox of a snapshot; raises SnapshotError if it cannot be read."""
-        end_offset, keys, values, strays_before = read_outbox(lane, state)
-        return cls(end_offset, OutputBatch(keys, values), strays_before)
+        return cls._of(read_outbox(lane, state))
 
-    def reconcile(self, end_offset: int, written: AlreadyWritten) -> OutputBatch:
-        """Note what the partition holds from the known offset to its end.
+    @classmethod
+    def _of(cls, stored: StoredOutbox) -> "Outbox":
+        return cls(
+            stored.end_offset,
+            OutputBatch(stored.keys, stored.values),
+            stored.strays_before,
+            topic=stored.topic,
+            apart={kind: cls._of(box) for kind, box in stored.apart.items()},
+        )
+
+    @property
+    def topics_apart(self) -> dict[Kind, str]:
+        """The topics of the outboxes apart."""
+        return {kind: box.topic for kind, box in self.apart.items()}
+
+    @property
+    def waits(self) -> bool:
+        """Whether records may be beyond the end that is known."""
+        return bool(self._waiting) or any(box.waits for box in self.apart.values())
+
+    def reconcile(
+        self,
+        end_offset: int,
+        written: AlreadyWritten,
+        ends_apart: dict[Kind, int] | None = None,
+    ) -> OutputBatch:
+        """Note what the partition, and those apart, hold from the known offset to the end.
 
         Returns what must be sent now: what waited and is not there.
         """
-        self._next_offset = end_offset
-        self._written = written if written.places else None
-        self.end_offset = end_offset
-        return self.admit(self.release())
+        self._written = written or None
+        self.begin_at(end_offset)
+        for kind, end in (ends_apart or {}).items():
+            self.apart[kind].begin_at(end)
+        waiting = self.release()
+        admitted = self.admit(waiting)
+        if "summaries" in self.apart:
+            for event in map(decode_output, waiting.values):
+                if isinstance(event, SessionEnd):
+                    written.note_summary(event)  # it waited as well, or had been acknowledged
+        return admitted
+
+    def begin_at(self, end_offset: int) -> None:
+        """Note where the partition ends."""
+        self._next_offset = self.end_offset = end_offset
 
     def admit(self, records: OutputBatch) -> OutputBatch:
         """Return the records without those that were found; forget these once all came again."""
         written = self._written
         if written is None:
             return records
-        admitted = OutputBatch([], [], records.complete_up_to_ms)
-        for value in records.values:
+        admitted = batch_with(kind for kind in self.apart if kind == "heartbeats")
+        admitted.complete_up_to_ms = records.complete_up_to_ms
+        apart = "heartbeats" in self.apart
+        beats = records.of("heartbeats").values if apart else []
+        for value in chain(records.values, beats):
             event = decode_output(value)
-            if not written.has(event):
+            if not written.has(event, apart=apart):
                 sent = written.not_contradicted(event)
                 admitted.add(sent, value if sent is event else encode_output(sent))
-        RECONCILED.inc(len(records) - len(admitted))
+        summaries = _summaries_to_send(records.apart.get("summaries"), written)
+        has_summaries = "summaries" in self.apart
+        rows = len(records.apart.get("table", ()))
+        RECONCILED.inc(records.count() - rows - admitted.count() - len(summaries))
         for end in records.ends_if_open:
-            if written.is_open(end):
-                sent = written.not_contradicted(SessionEnd(*astuple(end)))
+            for sent in written.lacking(end):
                 written.add(sent)
                 admitted.add(sent, encode_output(sent))
+            summary = written.lacking_summary(end) if has_summaries else None
+            if summary is not None:
+                written.note_summary(end)
+                summaries.add_plain(end.device_id, summary)
+        if has_summaries:
+            admitted.apart["summaries"] = summaries
+        if "table" in records.apart:
+            admitted.apart["table"] = records.apart["table"]  # what comes twice does no harm there
         complete_ms = records.complete_up_to_ms
         if complete_ms is not None and complete_ms >= written.newest_ms:
             self._written = None
@@ -156,10 +174,13 @@ class Outbox:
     def hold(self, records: OutputBatch) -> None:
         """Keep records that must not be sent yet."""
         self._waiting.extend(records)
+        for kind, batch in records.apart.items():
+            self.apart[kind].hold(batch)
 
     def release(self) -> OutputBatch:
         """Return the records that were kept, which must be sent now."""
-        waiting, self._waiting = self._waiting, OutputBatch([], [])
+        waiting, self._waiting = self._waiting, OutputBatch()
+        waiting.apart = {kind: box.release() for kind, box in self.apart.items()}
         return waiting
 
     def send(self, records: OutputBatch) -> int:
@@ -181,12 +202,33 @@ class Outbox:
         return True
 
     def state(self) -> OutboxState:
+        """Return the snapshot as it is stored."""
+        return outbox_state(self.stored())
+
+    def stored(self) -> StoredOutbox:
         """Return the snapshot: what a resume must look for, and from which offset on."""
-        if self._written is None:
+        settled = self._written is None
+        apart = {kind: box.stored_part(settled=settled) for kind, box in self.apart.items()}
+        return self.stored_part(settled=settled)._replace(apart=apart)
+
+    def stored_part(self, *, settled: bool) -> StoredOutbox:
+        """Return the part of one topic."""
+        if settled:
             self._stored_offset = self.end_offset  # else a resume must find the same records again
         keys = list(self._waiting.keys)
         values = list(self._waiting.values)
         for _, records in tuple(self._sent):  # another worker thread may be taking from it
             keys += records.keys
             values += records.values
-        return outbox_state(self._stored_offset, keys, values, self.strays_before)
+        return StoredOutbox(self.topic, self._stored_offset, keys, values, self.strays_before, {})
+
+
+def _summaries_to_send(summaries: OutputBatch | None, written: AlreadyWritten) -> OutputBatch:
+    """Return the summaries that are not there, each as the end that is."""
+    admitted = OutputBatch()
+    if summaries is not None:
+        for key, value in zip(summaries.keys, summaries.values, strict=True):
+            missing = written.missing_summary(value)
+            if missing is not None:
+                admitted.add_plain(key, missing)
+    return admitted

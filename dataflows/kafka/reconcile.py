@@ -27,17 +27,18 @@ from typing import cast
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Message
 
+from dataflows.kafka.already_written import AlreadyWritten
 from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.gaps import gap_of, output_fault
 from dataflows.kafka.metadata import partition_counts
-from dataflows.kafka.outbox import AlreadyWritten, Outbox
+from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.patience import bounds
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadError, ReadToEnd
 from dataflows.logs import log
 from dataflows.settings import Settings
-from session_logic.codec import decode_output
+from session_logic.codec import decode_output, decode_summary
 from session_logic.errors import HeartwheelError
-from session_logic.events import OutputEvent
+from session_logic.events import Kind, OutputEvent, SessionSummary
 from session_logic.keys import key_group_of, lane_of
 from session_logic.output import OutputBatch
 
@@ -46,10 +47,13 @@ class ReconcileError(HeartwheelError):
     """An output partition is not as this store left it: see the message for what to do."""
 
 
-def output_event(message: Message, lanes: int) -> OutputEvent | None:
-    """Return the event of an output record, None if it is not one of this partition's devices."""
+def output_event(
+    message: Message, lanes: int, kind: Kind | None = None
+) -> OutputEvent | SessionSummary | None:
+    """Return what a record is, of a topic apart or not; None if not one of this partition's."""
+    decode = decode_summary if kind == "summaries" else decode_output
     try:
-        event = decode_output(message.value() or b"")
+        event = decode(message.value() or b"")
     except (msgspec.MsgspecError, ValueError):
         return None
     return event if lane_of(key_group_of(event.device_id), lanes) == message.partition() else None
@@ -90,12 +94,12 @@ class OutputReader:
             )
         return self._consumer
 
-    def partition_counts(self) -> dict[str, int]:
-        """Return how many partitions each topic of the settings has; a missing one is left out.
+    def partition_counts(self, *more: str) -> dict[str, int]:
+        """Return how many partitions each topic has, of the settings and of more.
 
-        Raises ConfigError if no broker answers.
+        A missing one is left out. Raises ConfigError if no broker answers.
         """
-        return partition_counts(self._open(), self._settings)
+        return partition_counts(self._open(), self._settings, more)
 
     def bounds(self, topic: str, partition: int, timeout_s: float = TIMEOUT_S) -> tuple[int, int]:
         """Return the first offset of a partition and the one after its last record.
@@ -133,7 +137,7 @@ class OutputReader:
                     take(message)
                     count += 1
             except ReadError as error:
-                if topic == self._settings.output_topic:  # the store has offsets of it
+                if topic in self._settings.lane_topics:  # the store has offsets of it
                     raise ReadError(f"{error}{error.hint}") from None
                 raise
             self.waiting = False
@@ -172,9 +176,16 @@ class OutputReader:
 class Reconciliation:
     """The resumed lanes of a process, until they know what is in their partitions already."""
 
-    def __init__(self, topic: str, lanes: int, reader: OutputReader) -> None:
-        """Read the output topic, which has a partition for each of so many lanes."""
+    def __init__(
+        self,
+        topic: str,
+        lanes: int,
+        reader: OutputReader,
+        topics_apart: dict[Kind, str] | None = None,
+    ) -> None:
+        """Read the output topic, and those apart: a partition for each of so many lanes."""
         self._topic = topic
+        self._topics_apart = topics_apart or {}
         self._lanes = lanes
         self._reader = reader
         self._resumed: dict[int, tuple[Outbox, Callable[[OutputBatch], None]]] = {}
@@ -198,21 +209,37 @@ class Reconciliation:
 
     def _reconcile(self, resumed: dict[int, tuple[Outbox, Callable[[OutputBatch], None]]]) -> None:
         written = {lane: AlreadyWritten() for lane in resumed}
+        boxes = {lane: outbox for lane, (outbox, _) in resumed.items()}
+        ends = self._read(self._topic, boxes, written)
+        ends_apart = {}
+        for kind, topic in self._topics_apart.items():
+            apart = {lane: outbox.apart[kind] for lane, outbox in boxes.items()}
+            ends_apart[kind] = self._read(topic, apart, written, kind)
+        for lane, (outbox, send) in resumed.items():
+            ends_of_lane = {kind: found[lane] for kind, found in ends_apart.items()}
+            send(outbox.reconcile(ends[lane], written[lane], ends_of_lane))
+
+    def _read(
+        self,
+        topic: str,
+        boxes: dict[int, Outbox],
+        written: dict[int, AlreadyWritten],
+        kind: Kind | None = None,
+    ) -> dict[int, int]:
+        """Note what a topic holds beyond what is stored; return the ends of its partitions."""
 
         def take(message: Message) -> None:
             lane, offset = cast("int", message.partition()), cast("int", message.offset())
-            event = output_event(message, self._lanes)
+            if kind == "table":
+                return  # its rows are sent again, whatever is there
+            event = output_event(message, self._lanes, kind)
             if event is not None:
-                written[lane].add(event)
-            elif offset >= resumed[lane][0].strays_before:
-                raise ReconcileError(stray_fault(self._topic, lane, offset))
+                written[lane].add(event, apart=kind is not None)
+            elif offset >= boxes[lane].strays_before:
+                raise ReconcileError(stray_fault(topic, lane, offset))
 
         starts = {
-            lane: outbox.end_offset
-            if outbox.end_offset >= 0
-            else self._reader.bounds(self._topic, lane)[1]
-            for lane, (outbox, _) in resumed.items()
+            lane: box.end_offset if box.end_offset >= 0 else self._reader.bounds(topic, lane)[1]
+            for lane, box in boxes.items()
         }
-        ends = self._reader.read(self._topic, starts, take)
-        for lane, (outbox, send) in resumed.items():
-            send(outbox.reconcile(ends[lane], written[lane]))
+        return self._reader.read(topic, starts, take)

@@ -8,7 +8,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflows.clock import Clock
-from dataflows.formats import DeadLetterState, OutboxState
+from dataflows.formats import DeadLetterState, OutboxState, outbox_state
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
 from dataflows.kafka.dead_letters import DeadLetterPart
 from dataflows.kafka.letter_queue import LetterProducer
@@ -18,6 +18,7 @@ from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.permit import WritePermit
 from dataflows.kafka.producer import SharedProducer
 from dataflows.kafka.reconcile import OutputReader, Reconciliation
+from dataflows.kafka.topics_apart import TopicsApart
 from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, RejectedByClock, lane_key
 from dataflows.metrics import SNAPSHOT_BYTES
 from dataflows.run_state import RunState
@@ -65,39 +66,58 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         self._producer.poll()
         self._reconcile()
         for records in items:
-            if self._hold_epochs:
-                self._outbox.hold(records)
-            else:
-                self.send(self._outbox.admit(records))
+            self.send(self._outbox.admit(records))
         self._producer.poll()
 
     def send(self, records: OutputBatch) -> None:
-        """Enqueue records."""
+        """Enqueue records, or hold them back."""
+        if self._hold_epochs:
+            self._outbox.hold(records)
+            return
+        self._send(self._topic, self._outbox, records)
+        for kind, batch in records.apart.items():
+            outbox = self._outbox.apart[kind]
+            self._send(outbox.topic, outbox, batch, with_empty=kind == "table")
+
+    def _send(
+        self, topic: str, outbox: Outbox, records: OutputBatch, *, with_empty: bool = False
+    ) -> None:
+        """Enqueue the records of one topic; an empty value among them is sent as none."""
         last = len(records) - 1
         if last < 0:
             return
         self._producer.check()  # what came before it may have taken long
-        producer, topic, lane = self._producer, self._topic, self._lane
+        producer, lane = self._producer, self._lane
         now = max(self._clock.now_ms(), self._published_ms())
         produce = producer.open().produce
         # All by position: a keyword would add a third to what a call costs.
-        for key, value in zip(records.keys[:last], records.values[:last], strict=True):
+        values: list[bytes | None] = [*records.values]
+        if with_empty:
+            values = [value or None for value in values]
+        for key, value in zip(records.keys[:last], values[:last], strict=True):
             try:
                 produce(topic, value, key, lane, None, None, now)
             except (BufferError, KafkaException):
                 producer.send(partial(produce, topic, value, key, lane, None, None, now))
-        acknowledged = partial(self._on_delivery, self._outbox.send(records))
-        key, value = records.keys[last], records.values[last]
+        acknowledged = partial(self._on_delivery, topic, outbox, outbox.send(records))
+        key, value = records.keys[last], values[last]
         producer.send(partial(produce, topic, value, key, lane, acknowledged, None, now))
 
-    def _on_delivery(self, expected: int, error: KafkaError | None, message: Message) -> None:
+    def _on_delivery(
+        self,
+        topic: str,
+        outbox: Outbox,
+        expected: int,
+        error: KafkaError | None,
+        message: Message,
+    ) -> None:
         if error is not None:
-            self._producer.fail(f"{self._topic}/{self._lane}: {error.str()} ({error.name()})")
-        elif self._outbox.acknowledge(expected, message.offset() or 0):
+            self._producer.fail(f"{topic}/{self._lane}: {error.str()} ({error.name()})")
+        elif outbox.acknowledge(expected, message.offset() or 0):
             self._producer.note_delivery()
         else:
             self._producer.fail(
-                f"{self._topic}/{self._lane}: offset {message.offset()} instead of {expected}: a "
+                f"{topic}/{self._lane}: offset {message.offset()} instead of {expected}: a "
                 "record was lost, or another program writes to this partition"
             )
 
@@ -111,9 +131,9 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
             self._producer.flush()
         else:
             self._producer.poll()
-        state = self._outbox.state()
-        SNAPSHOT_BYTES.inc(sum(map(len, state[3])))
-        return state
+        stored = self._outbox.stored()
+        SNAPSHOT_BYTES.inc(stored.bytes)
+        return outbox_state(stored)
 
 
 class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | DeadLetterState]):
@@ -136,7 +156,10 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         self._letters = LetterProducer(settings, make_producer)
         self.producer = SharedProducer(settings, permit, make_producer)
         self._reader = OutputReader(settings, make_consumer)
-        self._reconciliation = Reconciliation(settings.output_topic, settings.lanes, self._reader)
+        self._reconciliation = Reconciliation(
+            settings.output_topic, settings.lanes, self._reader, settings.topics_apart
+        )
+        self._apart = TopicsApart(settings, self._reader)
         self._dead_letter_parts = 1
         self._asking = Lock()
         self._published_ms: int | None = None
@@ -148,24 +171,24 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         """
         settings = self._settings
         counts = partition_counts(self.producer.open(), settings)
-        for topic, variable in (
-            (settings.output_topic, "HEARTWHEEL_OUTPUT_TOPIC"),
-            (settings.dead_letter_topic, "HEARTWHEEL_DEAD_LETTER_TOPIC"),
-        ):
+        lane_topics = settings.lane_topics
+        letters = {settings.dead_letter_topic: "HEARTWHEEL_DEAD_LETTER_TOPIC"}
+        for topic, variable in (lane_topics | letters).items():
             if topic not in counts:
                 msg = (
                     f"topic {topic} does not exist on {settings.bootstrap_servers}, or this user "
                     f'may not see it; run "heartwheel topics create", or correct {variable}'
                 )
                 raise ConfigError(msg)
-        found = counts[settings.output_topic]
-        if found != settings.lanes:
-            msg = (
-                f"topic {settings.output_topic} has {found} partition{'s' * (found > 1)}, not "
-                f"{settings.lanes}: if it is empty (auto-created), delete it and run "
-                '"heartwheel topics create"; else correct HEARTWHEEL_LANES'
-            )
-            raise ConfigError(msg)
+        for topic in lane_topics:
+            found = counts[topic]
+            if found != settings.lanes:
+                msg = (
+                    f"topic {topic} has {found} partition{'s' * (found > 1)}, not "
+                    f"{settings.lanes}: if it is empty (auto-created), delete it and run "
+                    '"heartwheel topics create"; else correct HEARTWHEEL_LANES'
+                )
+                raise ConfigError(msg)
         self._dead_letter_parts = counts[settings.dead_letter_topic]
         return [*map(lane_key, range(KEY_GROUPS)), DEAD_LETTER_KEY]
 
@@ -188,8 +211,10 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         with self._asking:  # worker threads share the sink
             if self._published_ms is None:
                 settings = self._settings
-                found_ms = self._reader.newest_ms(settings.output_topic, settings.lanes)
-                self._published_ms = found_ms
+                topics = [settings.output_topic, *settings.topics_apart.values()]
+                self._published_ms = max(
+                    self._reader.newest_ms(topic, settings.lanes) for topic in topics
+                )
             return self._published_ms
 
     def part_fn(self, item_key: str) -> int:
@@ -213,12 +238,14 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         if resume_state is None:
             begin, end = self._reader.bounds(settings.output_topic, lane)
             if begin == end or settings.new_store:
-                return self._part(lane, Outbox(end), HOLD_EPOCHS)
+                outbox = Outbox(end, apart=self._apart.at_end(lane))
+                return self._part(lane, outbox, HOLD_EPOCHS)
             # The store is a copy from before this lane was new: all of it is written already.
-            outbox = Outbox(begin)
+            outbox = Outbox(begin, apart=self._apart.at_begin(lane))
         else:
             outbox = Outbox.of_state(lane, resume_state)
-        part = self._part(lane, outbox, 0)
+        changed = self._apart.go_over(lane, outbox)
+        part = self._part(lane, outbox, HOLD_EPOCHS if changed and outbox.apart else 0)
         self._reconciliation.add(lane, outbox, part.send)
         return part
 

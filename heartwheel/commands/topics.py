@@ -62,7 +62,8 @@ def create_command(
 
     Only partitions that one lacks are added, if it has never been written to.
 
-    The output topic gets one partition for each lane, the dead-letter topic one in all. Running it
+    The output topic, and those of heartbeats, summaries and the table, get one partition for each
+    lane, the dead-letter topic one in all. Running it
     again is safe. Exit code 1, with a line for each fault, if a topic is not as asked for.
     """
     from heartwheel.kafka.topics import TopicOptions, Topics, faults

@@ -14,17 +14,19 @@ from msgspec import Struct
 from dataflows.kafka.client import make_admin
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.logs import announced
-from dataflows.settings import Settings
+from dataflows.settings import VARIABLES_APART, Settings
 from session_logic.errors import HeartwheelError
 
 # Which clock timestamps a record: the broker's on append, or the producer's on create.
 Timestamps = Literal["append", "create"]
+Cleanup = Literal["delete", "compact"]
 TIMESTAMP_TYPES: dict[Timestamps, str] = {"append": "LogAppendTime", "create": "CreateTime"}
 # What the headers of a dead letter and its record may need beside key and value.
 DEAD_LETTER_OVERHEAD_BYTES = 4_096
 # With three, one may be lost and the run goes on; more cost more than they protect.
 MAX_REPLICAS = 3
-OUTPUT = "HEARTWHEEL_OUTPUT_TOPIC"
+# What names the topics with a partition for each lane.
+OF_LANES = ("HEARTWHEEL_OUTPUT_TOPIC", *VARIABLES_APART.values())
 _CONFIG = (
     "retention.ms",
     "message.timestamp.type",
@@ -49,6 +51,7 @@ class TopicSpec(Struct, frozen=True, kw_only=True):
     replicas: int
     min_isr: int
     record_bytes: int
+    cleanup: Cleanup = "delete"
 
 
 class TopicState(Struct, frozen=True, kw_only=True):
@@ -106,6 +109,7 @@ class Topics:
                 replicas=replicas,
                 min_isr=options.min_isr or max(1, replicas - 1),
                 record_bytes=record_bytes,
+                cleanup="compact" if name == settings.table_topic else "delete",
             )
 
         dead_letter_bytes = settings.max_record_bytes + DEAD_LETTER_OVERHEAD_BYTES
@@ -119,7 +123,10 @@ class Topics:
                 )
                 for topic in settings.all_input_topics
             ),
-            spec(settings.output_topic, OUTPUT, settings.lanes),
+            *(
+                spec(topic, variable, settings.lanes)
+                for topic, variable in settings.lane_topics.items()
+            ),
             spec(
                 settings.dead_letter_topic,
                 "HEARTWHEEL_DEAD_LETTER_TOPIC",
@@ -142,7 +149,7 @@ class Topics:
             "retention.ms": str(spec.retention_ms),
             "message.timestamp.type": TIMESTAMP_TYPES[spec.timestamps or "append"],
             "min.insync.replicas": str(spec.min_isr),
-            "cleanup.policy": "delete",
+            "cleanup.policy": spec.cleanup,
         }
         new = NewTopic(spec.name, spec.partitions or 1, spec.replicas, config=config)
         try:
@@ -235,15 +242,17 @@ def faults(spec: TopicSpec, state: TopicState | None) -> Iterator[str]:
 def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
     if spec.partitions not in (None, state.partitions):
         yield _partition_fault(spec, state)
-    if state.cleanup != "delete":
-        yield f"has cleanup.policy={state.cleanup}, which removes records; set it to delete"
+    if state.cleanup != spec.cleanup:
+        keeps = "removes" if spec.cleanup == "delete" else "does not keep the newest of all"
+        yield f"has cleanup.policy={state.cleanup}, which {keeps} records; set it to {spec.cleanup}"
     if spec.timestamps not in (None, state.timestamps):
         yield (
             f"has message.timestamp.type={TIMESTAMP_TYPES[state.timestamps]}; set the other, or "
             f"say --timestamps {state.timestamps}"
         )
     kept_ms, least_ms = state.retention_ms, spec.retention_ms
-    if kept_ms >= 0 and (least_ms < 0 or kept_ms < least_ms):
+    is_short = kept_ms >= 0 and (least_ms < 0 or kept_ms < least_ms)
+    if is_short and spec.cleanup == "delete":  # compaction keeps the newest records for ever
         yield f"has retention.ms={kept_ms}, less than {least_ms}; set it, or say --retention"
     if state.record_bytes < spec.record_bytes:
         yield (
@@ -255,7 +264,7 @@ def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
 def _partition_fault(spec: TopicSpec, state: TopicState) -> str:
     """Say what to do: a broker with auto-creation makes a topic with its own default of them."""
     has = f"has {state.partitions} partition{'' if state.partitions == 1 else 's'}"
-    if spec.named_by == OUTPUT:
+    if spec.named_by in OF_LANES:
         other = "else correct HEARTWHEEL_LANES, or see `heartwheel store migrate`"
     else:
         other = "else create a new topic, because more partitions would move devices between them"

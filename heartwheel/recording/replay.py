@@ -26,6 +26,7 @@ from heartwheel.kafka.headers import REASON, Origin, header_texts
 from heartwheel.recording.format import Line, RecordingError
 from heartwheel.recording.reader import Recording
 from session_logic.clock import PartitionProgress
+from session_logic.errors import ConfigError
 from session_logic.events import OF_A_MOMENT
 from session_logic.output import OutputBatch
 
@@ -219,6 +220,9 @@ def replay_settings(recording: Recording, overrides: dict[str, str]) -> Settings
 
     Raises ConfigError for a wrong one. A replay has no outage, so catch_up does not matter.
     """
+    for name in ("heartbeat_topic", "summary_topic", "table_topic"):
+        if name in overrides:
+            raise ConfigError(f"--set {name}: a replay has one output; leave it out")
     values: dict[str, Any] = recording.settings
     inputs = read_inputs(values.pop("inputs"), f" in {recording.path}")
     topics = ",".join(f"{k}={v}" for k, v in values.pop("input_topics").items())

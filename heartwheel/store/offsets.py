@@ -6,7 +6,7 @@ from typing import cast
 from confluent_kafka import Message
 from msgspec import Struct
 
-from dataflows.formats import Position, read_outbox
+from dataflows.formats import OutboxState, Position, StoredOutbox, outbox_state, read_outbox
 from dataflows.kafka.gaps import Gap, gap_of
 from dataflows.kafka.input_topics import InputTopics, other_topic
 from dataflows.kafka.reconcile import OutputReader, output_event
@@ -15,6 +15,7 @@ from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW
 from heartwheel.store.recovery_files import Entry, Recovery
 from heartwheel.store.sources import read_source
+from session_logic.events import Kind
 
 
 class Input(Struct, frozen=True):
@@ -32,17 +33,43 @@ class Input(Struct, frozen=True):
 
 
 class Output(Struct, frozen=True):
-    """Up to where a lane knows its output partition, and what it does not know to be there.
+    """Up to where a lane knows its partition of a topic, and what it does not know to be there.
 
-    Records before strays_before may be of somebody else.
+    The kind is that of records apart; None for the output topic, of which the name is not stored.
     """
 
     entry: Entry
     lane: int
-    offset: int
-    keys: list[str]
-    values: list[bytes]
-    strays_before: int
+    kind: Kind | None
+    stored: StoredOutbox
+
+    @property
+    def offset(self) -> int:
+        """The offset after the last record that is known to be there."""
+        return self.stored.end_offset
+
+    def topic(self, settings: Settings) -> str:
+        """Return the topic."""
+        return self.stored.topic or settings.output_topic
+
+    def is_wanted(self, settings: Settings) -> bool:
+        """Say whether a run with these settings goes on there."""
+        return (
+            self.offset >= 0
+            and self.lane < settings.lanes
+            and self.topic(settings) in settings.lane_topics
+        )
+
+    def moved(self, offset: int, strays_before: int = 0) -> OutboxState:
+        """Return the state of the lane's sink, as it is now, with another offset.
+
+        Records before strays_before may be of somebody else.
+        """
+        outbox = read_outbox(self.lane, self.entry.value())
+        if self.kind is None:
+            return outbox_state(outbox._replace(end_offset=offset, strays_before=strays_before))
+        box = outbox.apart[self.kind]._replace(end_offset=offset, strays_before=strays_before)
+        return outbox_state(outbox._replace(apart=outbox.apart | {self.kind: box}))
 
 
 class Strays(Struct):
@@ -61,7 +88,10 @@ class StoredOffsets:
         entries = recovery.entries().values()
         self.inputs = [_input(e) for e in entries if e.step == f"{FLOW}.source" and "/" in e.key]
         self.outputs = [
-            _output(e) for e in entries if e.step == f"{FLOW}.sink" and e.key != DEAD_LETTER_KEY
+            output
+            for e in entries
+            if e.step == f"{FLOW}.sink" and e.key != DEAD_LETTER_KEY
+            for output in _outputs(e)
         ]
 
     def input_gaps(self, settings: Settings, reader: OutputReader) -> list[tuple[Input, Gap]]:
@@ -91,8 +121,8 @@ class StoredOffsets:
         """Return where output from the stored offset on is gone."""
         found = []
         for one in self.outputs:
-            place = settings.output_topic, one.lane
-            if one.offset >= 0 and one.lane < settings.lanes:
+            place = one.topic(settings), one.lane
+            if one.is_wanted(settings):
                 gap = gap_of(*place, one.offset, reader.bounds(*place))
                 if gap is not None:
                     found.append((one, gap))
@@ -103,20 +133,26 @@ class StoredOffsets:
 
         No output partition may have a gap. Raises ReadError if one cannot be read.
         """
-        found: dict[int, Strays] = {}
-        lanes = {one.lane: one for one in self.outputs if one.offset >= 0}
+        found: dict[tuple[str, int], Strays] = {}
+        outputs = {
+            (one.topic(settings), one.lane): one for one in self.outputs if one.is_wanted(settings)
+        }
 
         def take(message: Message) -> None:
-            lane, offset = cast("int", message.partition()), cast("int", message.offset())
-            event = output_event(message, settings.lanes)
-            if event is None and offset >= lanes[lane].strays_before:
-                strays = found.setdefault(lane, Strays(offset, offset, 0))
+            topic, lane = cast("str", message.topic()), cast("int", message.partition())
+            offset, one = cast("int", message.offset()), outputs[topic, lane]
+            if one.kind == "table":
+                return
+            event = output_event(message, settings.lanes, one.kind)
+            if event is None and offset >= one.stored.strays_before:
+                strays = found.setdefault((topic, lane), Strays(offset, offset, 0))
                 strays.last, strays.count = offset, strays.count + 1
 
-        if lanes:
-            starts = {lane: one.offset for lane, one in lanes.items()}
-            reader.read(settings.output_topic, starts, take)
-        return [(lanes[lane], strays) for lane, strays in sorted(found.items())]
+        for topic in settings.lane_topics:
+            starts = {lane: one.offset for (name, lane), one in outputs.items() if name == topic}
+            if starts:
+                reader.read(topic, starts, take)
+        return [(outputs[where], strays) for where, strays in sorted(found.items())]
 
 
 def _input(entry: Entry) -> Input:
@@ -124,6 +160,9 @@ def _input(entry: Entry) -> Input:
     return Input(entry, topic, int(partition), read_source(entry))
 
 
-def _output(entry: Entry) -> Output:
+def _outputs(entry: Entry) -> Iterator[Output]:
     lane = int(entry.key.removeprefix("lane-"))
-    return Output(entry, lane, *read_outbox(lane, entry.value()))
+    outbox = read_outbox(lane, entry.value())
+    yield Output(entry, lane, None, outbox)
+    for kind, box in outbox.apart.items():
+        yield Output(entry, lane, kind, box)

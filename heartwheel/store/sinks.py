@@ -26,8 +26,8 @@ def read_sink(entry: Entry) -> SinkSummary:
             waiting = read_waiting_letters(value)
             return SinkSummary(value[0], read_dead_letters(value), len(waiting))
         lane = int(entry.key.removeprefix("lane-"))
-        end_offset, keys, *_ = read_outbox(lane, value)
-        return SinkSummary(value[0], {lane: end_offset}, len(keys))
+        outbox = read_outbox(lane, value)
+        return SinkSummary(value[0], {lane: outbox.end_offset}, outbox.waiting)
     except (TypeError, ValueError, LookupError) as error:
         raise SnapshotError(f"it is no state of a sink ({error})") from None
 

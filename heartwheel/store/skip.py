@@ -4,12 +4,12 @@ A start is refused where input or output is not there from the stored offset on.
 is set behind what is missing. Nothing else of the store changes, and a note about it stays there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
 
-from dataflows.formats import outbox_state
 from dataflows.kafka.client import MakeConsumer, make_consumer
 from dataflows.kafka.gaps import Gap, expired_unread
 from dataflows.kafka.reconcile import OutputReader
@@ -21,10 +21,13 @@ from session_logic.errors import ConfigError
 
 
 class Skip(Struct, frozen=True):
-    """A stored value to replace, and what that means, in words."""
+    """A stored value to replace, by what, and what that means, in words.
+
+    One value may be replaced twice, so the new one is made of what is there then.
+    """
 
     entry: Entry
-    value: Any
+    value: Callable[[], Any]
     text: str
 
 
@@ -88,7 +91,7 @@ class Skipping:
         return self._bound not in ("", self._settings.output_topic)
 
     def _name(self, output: Output) -> str:
-        return f"{self._settings.output_topic}/{output.lane}"
+        return f"{output.topic(self._settings)}/{output.lane}"
 
     def _given(self, output: Output) -> int | None:
         return self._to.get(self._name(output))
@@ -103,22 +106,25 @@ class Skipping:
                 text = (
                     f"input {key}: from offset {max(0, one.offset)} to {offset - 1} nothing is read"
                 )
-                yield Skip(one.entry, offset, text)
+                yield Skip(one.entry, partial(int, offset), text)
             elif one.topic in self._anew and one.partition < counts.get(one.topic, 0):
                 low = reader.bounds(one.topic, one.partition)[0]
-                yield Skip(one.entry, low, f"input {key} is read from its beginning, offset {low}")
+                text = f"input {key} is read from its beginning, offset {low}"
+                yield Skip(one.entry, partial(int, low), text)
             elif key in gaps:
-                yield Skip(one.entry, gaps[key].next, _input_text(gaps[key]))
+                yield Skip(one.entry, partial(int, gaps[key].next), _input_text(gaps[key]))
 
     def _outputs_elsewhere(self) -> Iterator[Skip]:
         for one in self._offsets.outputs:
+            if one.kind is not None:
+                continue
             end = self._reader.bounds(self._settings.output_topic, one.lane)[1]
             text = (
                 f"output of lane {one.lane} goes on in {self._name(one)} at offset {end}; "
                 f"{self._bound} keeps what it has"
             )
-            if one.keys:
-                text += f", and {len(one.keys)} records may be in both"
+            if one.stored.keys:
+                text += f", and {len(one.stored.keys)} records may be in both"
             yield self._output(one, end, text)
 
     def _strays(self) -> Iterator[Skip]:
@@ -131,13 +137,12 @@ class Skipping:
 
     @staticmethod
     def _output(output: Output, offset: int, text: str, strays_before: int = 0) -> Skip:
-        state = outbox_state(offset, output.keys, output.values, strays_before)
-        return Skip(output.entry, state, text)
+        return Skip(output.entry, partial(output.moved, offset, strays_before), text)
 
     def apply(self, skips: list[Skip]) -> None:
         """Change the store, and note down in it what was skipped."""
         for skip in skips:
-            skip.entry.replace(skip.value)
+            skip.entry.replace(skip.value())
             note_down(self._recovery, skip.text)
         if self._moves:
             unbind(self._recovery)

@@ -91,7 +91,7 @@ class StartCheck:
         A run finds them when it reads its output. No output partition may have a gap.
         """
         for output, strays in self._offsets.strays(self._settings, self._reader):
-            yield stray_fault(self._settings.output_topic, output.lane, strays.first)
+            yield stray_fault(output.topic(self._settings), output.lane, strays.first)
 
     def _of_owner(self) -> Iterator[str]:
         topic, bound = self._settings.output_topic, self._identity.output_topic

@@ -61,6 +61,22 @@ WRONG = {
     "no start": ({"HEARTWHEEL_START": ""}, "HEARTWHEEL_START is '': write earliest, latest, or"),
     "log level": ({"HEARTWHEEL_LOG_LEVEL": "x"}, "write debug, error, info or warning"),
     "topics": ({"HEARTWHEEL_INPUT_TOPICS": "a,b"}, "topic=platform"),
+    "heartbeats in the output": (
+        {"HEARTWHEEL_HEARTBEAT_TOPIC": "session-events"},
+        "HEARTWHEEL_HEARTBEAT_TOPIC is session-events, which is there for something else: give it",
+    ),
+    "heartbeats in the input": (
+        {"HEARTWHEEL_HEARTBEAT_TOPIC": "pc-events"},
+        "HEARTWHEEL_HEARTBEAT_TOPIC is pc-events, which is there for something else",
+    ),
+    "heartbeats among the dead letters": (
+        {"HEARTWHEEL_HEARTBEAT_TOPIC": "dead-letters"},
+        "HEARTWHEEL_HEARTBEAT_TOPIC is dead-letters, which is there for something else",
+    ),
+    "heartbeats among the summaries": (
+        {"HEARTWHEEL_HEARTBEAT_TOPIC": "more", "HEARTWHEEL_SUMMARY_TOPIC": "more"},
+        "HEARTWHEEL_SUMMARY_TOPIC is more, which is there for something else",
+    ),
     "same topic twice": ({"HEARTWHEEL_OUTPUT_TOPIC": "pc-events"}, "no topic twice"),
     "no file": (
         {"HEARTWHEEL_CONFIG": "/nowhere.toml"},
@@ -179,6 +195,10 @@ WRONG_IN_FILE = {
     f"[input_topics]\npc = 'pc'\n[inputs.pc]\n{TABLE}": (
         "input_topics in FILE and inputs in FILE both have pc: a topic that has a table is left out"
     ),
+    f"summary_topic = 'ended'\n[inputs.pc]\n{TABLE}carry = {{reason = 'why'}}": (
+        "inputs in FILE, pc carries reason, which a summary has as well: give it another name, or "
+        "leave summary_topic in FILE empty"
+    ),
     f"[inputs.session-events]\n{TABLE}": (
         "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC must name"
     ),
@@ -278,6 +298,7 @@ def test_every_setting_has_a_description_and_says_what_it_may_be() -> None:
         assert setting["description"].endswith(".")
     for name in set(Settings.__struct_fields__) - {
         *OPTION_TABLES, "inputs", "http_token", "monitor_group", "registry_url",
+        "heartbeat_topic", "summary_topic", "table_topic",
         "registry_username", "registry_password", "registry_token", "registry_ca",
     }:  # fmt: skip
         with pytest.raises(ConfigError) as error:

@@ -9,10 +9,10 @@ import pytest
 from msgspec import UNSET
 
 from dataflows.formats import (
+    APART_VERSION,
     DEAD_LETTER_VERSION,
     ROW_VERSION,
     SOURCE_VERSION,
-    STRAYS_VERSION,
     read_dead_letters,
     read_outbox,
     read_position,
@@ -62,7 +62,7 @@ NEWER: dict[str, Callable[[], object]] = {
     "lane": lambda: read_lane_state([LISTENING_VERSION + 1, 4, 0, 0, [0, {}]]),
     "source": lambda: read_position("t/0", (SOURCE_VERSION + 1, 0, "", "", 0)),
     "row": lambda: read_row("base-000", (ROW_VERSION + 1, "base", 0, 0, 0, b"\x90")),
-    "sink": lambda: read_outbox(0, (STRAYS_VERSION + 1, 0, [], [], 0)),
+    "sink": lambda: read_outbox(0, (APART_VERSION + 1, 0, [], [], 0, {})),
     "dead letters": lambda: read_dead_letters((DEAD_LETTER_VERSION + 1, {})),
 }
 

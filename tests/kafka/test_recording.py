@@ -245,6 +245,10 @@ def test_wrong_options_are_one_clear_line(cluster: Cluster, tmp_path: Path) -> N
         said = heartwheel(cluster, "record", path, *options, code=2)
         assert text in said
         assert "Traceback" not in said
+    cluster.variables["HEARTWHEEL_HEARTBEAT_TOPIC"] = "beats"
+    said = heartwheel(cluster, "record", path, code=2)
+    assert "HEARTWHEEL_HEARTBEAT_TOPIC must be empty for this command" in said
+    del cluster.variables["HEARTWHEEL_HEARTBEAT_TOPIC"]
     cluster.variables["HEARTWHEEL_DEAD_LETTER_TOPIC"] = "nowhere"
     assert "topic nowhere does not exist" in heartwheel(cluster, "record", path, code=2)
     assert not Path(path).exists()

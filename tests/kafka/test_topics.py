@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource
 from msgspec.structs import replace
 
 from heartwheel.kafka.topics import TopicSpec, TopicState, faults
@@ -50,6 +50,43 @@ def test_topics_are_made_once_and_then_without_fault(variables: dict[str, str]) 
         1,
     ]
     assert command("topics", "check", "--retention", "12h", **variables).returncode == 0
+
+
+def test_topic_of_heartbeats_is_made_with_a_partition_for_each_lane(
+    address: str, variables: dict[str, str]
+) -> None:
+    """It is one of the topics only where the settings name it."""
+    name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+    variables["HEARTWHEEL_HEARTBEAT_TOPIC"] = f"{name}-beats"
+    made = command("topics", "create", **variables)
+    assert (made.returncode, made.stdout.count(": created: ")) == (0, 5)
+    admin = AdminClient({"bootstrap.servers": address})
+    assert len(admin.list_topics(timeout=10).topics[f"{name}-beats"].partitions) == 2
+    assert command("topics", "check", "--timestamps", "append", **variables).returncode == 0
+    variables["HEARTWHEEL_LANES"] = "4"
+    assert (
+        f"FAULT {name}-beats: has 2 partitions, not 4"
+        in command("topics", "check", **variables).stdout
+    )
+
+
+def test_table_is_compacted_and_a_fault_if_it_is_not(
+    address: str, variables: dict[str, str]
+) -> None:
+    """Its newest rows must stay, however old they are."""
+    name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+    table = variables["HEARTWHEEL_TABLE_TOPIC"] = f"{name}-table"
+    assert command("topics", "create", **variables).returncode == 0
+    admin = AdminClient({"bootstrap.servers": address})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, table)
+    config = admin.describe_configs([resource])[resource].result(10)
+    assert config["cleanup.policy"].value == "compact"
+    assert command("topics", "check", **variables).returncode == 0
+    plain = variables["HEARTWHEEL_TABLE_TOPIC"] = f"{name}-plain"
+    create_topics(admin, {plain: 2})
+    said = command("topics", "check", **variables).stdout
+    assert f"FAULT {plain}: has cleanup.policy=delete" in said
+    assert "set it to compact" in said
 
 
 def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
@@ -123,6 +160,7 @@ def test_fault_that_takes_several_brokers_is_a_line(change: dict[str, object], w
 @pytest.mark.parametrize(
     ("variable", "otherwise"),
     [("HEARTWHEEL_OUTPUT_TOPIC", "correct HEARTWHEEL_LANES"),
+     ("HEARTWHEEL_HEARTBEAT_TOPIC", "correct HEARTWHEEL_LANES"),
      ("HEARTWHEEL_INPUT_TOPICS", "create a new topic")],
 )  # fmt: skip
 def test_wrong_number_of_partitions_says_what_to_do(variable: str, otherwise: str) -> None:

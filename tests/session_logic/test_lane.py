@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from session_logic import journal
 from session_logic.clock import PartitionProgress
 from session_logic.errors import ConfigError, SnapshotError, StateMismatchError
-from session_logic.events import Fact
+from session_logic.events import Fact, Heartbeat, OutputEvent
 from session_logic.journal import BaseRow, JournalRow, Row
 from session_logic.lane import Lane
 from session_logic.restoring import read_lane_state
@@ -229,3 +229,30 @@ def test_lane_whose_time_moves_by_an_outage_at_once_sends_the_newest_heartbeat_o
     assert lane.advance(later_ms).records.due_ms == [(later_ms - RULES.heartbeat_ms, 1)]
     lane.update(PartitionProgress("t/0", 2, None))
     assert lane.advance(later_ms).records.due_ms == [(later_ms, 1)]
+
+
+def test_heartbeats_apart_are_all_and_only_the_heartbeats() -> None:
+    """What a lane gives out is the same, and each part of it in the same order."""
+    rules = replace(RULES, max_session_ms=90_000)
+    whole = Lane(LANE, LANES, rules)
+    split = Lane(LANE, LANES, replace(rules, apart=("heartbeats",)))
+    rest: list[OutputEvent] = []
+    beats: list[OutputEvent] = []
+    together: list[OutputEvent] = []
+    now_ms = T
+    for lane in (whole, split):
+        lane.update(PartitionProgress("t/0", 1, None))
+    for number in range(40):
+        now_ms += 3_500
+        facts = [start(number), replace(start(number), time_ms=now_ms - 31_000)]
+        for one, two in [
+            (whole.apply(facts, now_ms), split.apply(facts, now_ms)),
+            (whole.advance(now_ms), split.advance(now_ms)),
+        ]:
+            assert len(one.records) == one.records.count() == two.records.count()
+            assert bool(one.records) == bool(two.records)
+            together += decoded(one.records)
+            rest += decoded(two.records)
+            beats += decoded(two.records.apart["heartbeats"])
+    assert beats == [event for event in together if isinstance(event, Heartbeat)] != []
+    assert rest == [event for event in together if not isinstance(event, Heartbeat)] != []

@@ -366,5 +366,7 @@ def test_whatever_comes_out_is_readable_by_the_own_decoder(
     facts += [Fact(False, "d", session, "pc", 0, created=True) for session in ("s1", "s2")]
     for fact in facts:
         for event in apply_fact(table, fact, Watermark(-1)):
+            if isinstance(event, EndIfOpen):
+                continue  # it is no record
             value = encode_output(event)
             assert encode_output(decode_output(value)) == value

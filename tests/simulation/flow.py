@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dataflows.formats import read_position
+from dataflows.formats import read_outbox, read_position
 from dataflows.kafka.permit import LeaseError
 from dataflows.kafka.producer import DeliveryError
 from dataflows.kafka.reconcile import ReconcileError
@@ -40,6 +40,7 @@ BEGIN_MS = 1_700_000_000_000
 TOPICS = {"console-events": "console", "pc-events": "pc"}
 MORE_TOPICS = TOPICS | {"tv-events": "tv"}
 OUTPUT, LETTERS = "out", "letters"
+BEATS, SUMMARIES, TABLE = "beats", "summaries", "table"
 LANES = 2
 PARTITIONS = 2  # of an input topic, at first
 DEVICES = [f"d{number}" for number in range(9)]
@@ -81,10 +82,16 @@ class Simulation:
         self._choose_rules = random.Random(f"rules {seed}")
         self._rules_change = self._choose_rules.random() < 0.3
         self._choose_carried = random.Random(f"carried {seed}")
+        # In some histories heartbeats have a topic of their own, in some of the runs.
+        self._choose_apart = random.Random(f"apart {seed}")
+        self.apart = self._choose_apart.random() < 0.3
         settings = Settings(
             input_topics=self._topics,
             output_topic=OUTPUT,
             dead_letter_topic=LETTERS,
+            heartbeat_topic=self._some_heartbeat_topic(),
+            summary_topic=SUMMARIES if self._choose_apart.random() < 0.3 else "",
+            table_topic=TABLE if self._choose_apart.random() < 0.3 else "",
             lanes=LANES,
             **self._some_rules(),
             tick_ms=5,
@@ -97,7 +104,8 @@ class Simulation:
             max_clock_skew_ms=STRICT_SKEW_MS if seed % 10 == 7 else 60_000,
         )
         topics = dict.fromkeys(self._topics, PARTITIONS)
-        topics |= {OUTPUT: LANES, LETTERS: choose([1, 2])}
+        topics |= dict.fromkeys((OUTPUT, BEATS, SUMMARIES, TABLE), LANES)
+        topics |= {LETTERS: choose([1, 2])}
         self._time = SimulatedTime(lambda: self.world.now_ms, self._wait)
         self._leases = Leases(settings, seed, self._time)
         log, database = Log(topics), Database()
@@ -159,6 +167,9 @@ class Simulation:
             "carry_in_heartbeats": self._choose_carried.random() < 0.8,
         }
 
+    def _some_heartbeat_topic(self) -> str:
+        return self._choose_apart.choice(["", BEATS]) if self.apart else ""
+
     # What happens.
 
     def run(self, steps: int) -> None:
@@ -192,7 +203,11 @@ class Simulation:
             self.finish()
         settings = self.world.settings
         judge = Judge(settings, self.world.log, self._history, carries=self.world.carries)
-        judge.check(OUTPUT, LETTERS, self.world.now_ms)
+        judge.check(OUTPUT, BEATS, LETTERS, self.world.now_ms)
+        if settings.summary_topic:
+            judge.check_summaries(OUTPUT, SUMMARIES)
+        if settings.table_topic:
+            judge.check_table(OUTPUT, TABLE)
         self.counts += judge.counts + self._brokers.counts + self._leases.counts
         self.counts += self._losses.counts
 
@@ -583,6 +598,12 @@ class Simulation:
         for lane, order in self._history.orders.items():
             order.resume(offsets, rules.get(lane))
         self._change_topics(stopped=stopped)
+        if stopped and self._is_settled():
+            topic = self._some_heartbeat_topic()
+            self.counts["changes of the heartbeat topic"] += (
+                topic != self.world.settings.heartbeat_topic
+            )
+            self.world.settings = replace(self.world.settings, heartbeat_topic=topic)
         if (
             stopped
             and self._rules_change
@@ -596,6 +617,22 @@ class Simulation:
         self._stalled.clear()
         self._lane_ms = {state[2]: (state[3], True) for state in database.load("sessions").values()}
         self.counts["runs"] += 1
+
+    def _is_settled(self) -> bool:
+        """Say whether the store knows of all output, so that it may go on elsewhere."""
+        log = self.world.log
+        boxes = [
+            (lane, read_outbox(lane, state))
+            for key, state in self.world.database.load("sink").items()
+            if key != DEAD_LETTER_KEY
+            for lane in [int(key.removeprefix("lane-"))]
+        ]
+        return all(
+            not box.waiting
+            and box.end_offset == len(log.at((OUTPUT, lane)))
+            and all(one.end_offset == len(log.at((one.topic, lane))) for one in box.apart.values())
+            for lane, box in boxes
+        )
 
     def _run(self) -> Run:
         """Return a run, once it has the lease: a supervisor starts it until then."""

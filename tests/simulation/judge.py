@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from itertools import chain, pairwise
 
 from msgspec import UNSET
+from msgspec.json import Decoder
 
 from dataflows.messages import RecordId
 from dataflows.settings import Settings
 from session_logic.clock import END_VALID_MS
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import (
+    ActiveSession,
     Fact,
     GameStart,
     Heartbeat,
@@ -26,11 +28,15 @@ from session_logic.events import (
 )
 from session_logic.keys import key_group_of, lane_of
 from session_logic.rules import as_context
+from session_logic.summary import summary_of
 from tests.simulation.explanation import NEVER_MS, Explanation, Life, Read, life_of, life_of_fact
 from tests.simulation.history import Change, Event, History, Skip
 from tests.support.carrying import carrying
 from tests.support.fake_kafka import Log, Record, Where
+from tests.support.heartbeats import with_heartbeats
 from tests.support.model import Life as ModelLife
+
+decode_row = Decoder(ActiveSession).decode
 
 
 class Judge:
@@ -68,9 +74,9 @@ class Judge:
         # By device and session: when each end is, and when it was read first.
         self._read_ends: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
-    def check(self, output: str, letters: str, end_ms: int) -> None:
-        """Check every record of the output topic and of the dead-letter topic."""
-        self._read_output(output)
+    def check(self, output: str, beats: str, letters: str, end_ms: int) -> None:
+        """Check every record of the topics for output, heartbeats apart and dead letters."""
+        self._read_output(output, beats)
         self._by_clock = {
             letter_of(record)
             for record in self._written(letters)
@@ -94,16 +100,45 @@ class Judge:
         assert not self._devices, f"records of unknown devices: {self._devices}"
         self._check_letters(letters)
 
-    def _read_output(self, topic: str) -> None:
+    def _read_output(self, topic: str, beats: str) -> None:
         for lane in range(self._lanes):
-            for record in self._log.written[topic, lane]:
-                event = decode_output(record.value or b"")
+            output, apart = (
+                [(decode_output(record.value or b""), record) for record in records]
+                for records in (self._log.written[topic, lane], self._log.written[beats, lane])
+            )
+            self.counts["heartbeats apart"] += len(apart)
+            for event, record in with_heartbeats(output, apart):
                 assert record.key == event.device_id.encode()
                 assert lane_of(key_group_of(event.device_id), self._lanes) == lane
                 self._devices[event.device_id].append(event)
                 self._lives[life_of(event)].append(event)
                 self._appended_ms[life_of(event)].append(record.appended_ms)
                 self.counts["records"] += 1
+
+    def check_summaries(self, output: str, summaries: str) -> None:
+        """Check that each end in the output has one summary, which says the same."""
+        for lane in range(self._lanes):
+            events = [decode_output(r.value or b"") for r in self._log.written[output, lane]]
+            wanted = Counter(summary_of(one) for one in events if isinstance(one, SessionEnd))
+            found = Counter(record.value or b"" for record in self._log.written[summaries, lane])
+            assert found == wanted, f"missing: {wanted - found}; too many: {found - wanted}"
+            self.counts["summaries"] += found.total()
+
+    def check_table(self, output: str, table: str) -> None:
+        """Check that each session of the output has a row, and no device has one at the end."""
+        for lane in range(self._lanes):
+            events = [decode_output(r.value or b"") for r in self._log.written[output, lane]]
+            started = {
+                (one.device_id, one.session_id) for one in events if isinstance(one, SessionActive)
+            }
+            rows = [
+                ((record.key or b"").decode(), record.value and decode_row(record.value))
+                for record in self._log.written[table, lane]
+            ]
+            assert started <= {(key, row.session_id) for key, row in rows if row}
+            left = {key: row for key, row in dict(rows).items() if row}
+            assert not left, f"rows of sessions that have ended: {left}"
+            self.counts["rows"] += len(rows)
 
     def _written(self, topic: str) -> Iterator[Record]:
         """Yield what runs have written to a topic, whatever has become of it."""

@@ -13,17 +13,21 @@ from confluent_kafka import (
 )
 
 from dataflows import decode
+from dataflows.formats import StoredOutbox
 from dataflows.kafka import consumer, lease, permit, reader, reconcile, sink, source
+from dataflows.kafka.already_written import AlreadyWritten
 from dataflows.kafka.end_of_input import EndOfInput
 from dataflows.kafka.letter_queue import LetterQueue
 from dataflows.kafka.letter_topic import LetterTopic
-from dataflows.kafka.outbox import AlreadyWritten, Outbox, OutboxState
+from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.partition import InputPartition
 from dataflows.kafka.reconcile import ReconcileError
 from heartwheel.store import skip, start
 from heartwheel.store.offsets import StoredOffsets
 from session_logic import clock, lane, table, transitions
+from session_logic.codec import decode_summary
 from session_logic.errors import HeartwheelError
+from session_logic.events import Kind, OutputEvent
 from session_logic.output import OutputBatch
 from tests.simulation import engine
 from tests.simulation.flow import PARTITIONS, simulate
@@ -53,7 +57,8 @@ def test_random_histories_of_the_whole_flow_match_the_model(first: int, count: i
             "dead letters by the clock", "reordered devices", "clock set back",
             "clock set forward", "runs with other topics", "runs with other rules",
             "leaders moved", "coordinators moved", "wrong stores", "strays", "letters lost",
-            "input expired", "output cut")  # fmt: skip
+            "input expired", "output cut", "heartbeats apart",
+            "changes of the heartbeat topic", "summaries", "rows")  # fmt: skip
     assert all(counts[name] for name in rare), counts
 
 
@@ -82,10 +87,12 @@ def forget_a_reconciled_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lose one of the sessions that were found in the partition."""
     reconcile = Outbox.reconcile
 
-    def forgetful(self: Outbox, end_offset: int, written: AlreadyWritten) -> OutputBatch:
+    def forgetful(
+        self: Outbox, end_offset: int, written: AlreadyWritten, ends_apart: dict[Kind, int]
+    ) -> OutputBatch:
         if written.places:
             written.places.popitem()
-        return reconcile(self, end_offset, written)
+        return reconcile(self, end_offset, written, ends_apart)
 
     monkeypatch.setattr(Outbox, "reconcile", forgetful)
 
@@ -97,13 +104,41 @@ def miss_due_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def store_no_waiting_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshot the end offset without what is not acknowledged."""
-    state = Outbox.state
+    stored = Outbox.stored_part
 
-    def short(self: Outbox) -> OutboxState:
-        version, offset, _, _ = state(self)
-        return version, offset, [], []
+    def short(self: Outbox, *, settled: bool) -> StoredOutbox:
+        return stored(self, settled=settled)._replace(keys=[], values=[])
 
-    monkeypatch.setattr(Outbox, "state", short)
+    monkeypatch.setattr(Outbox, "stored_part", short)
+
+
+def look_for_no_heartbeats_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what is in the topic of heartbeats for not there."""
+    add = AlreadyWritten.add
+
+    def blind(self: AlreadyWritten, event: OutputEvent, *, apart: bool = False) -> None:
+        if not apart:
+            add(self, event)
+
+    monkeypatch.setattr(AlreadyWritten, "add", blind)
+
+
+def send_no_summary_of_an_end_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a summary for sent because the end of its session is there."""
+    missing = AlreadyWritten.missing_summary
+
+    def hasty(self: AlreadyWritten, value: bytes) -> bytes | None:
+        one = decode_summary(value)
+        name = one.device_id, one.session_id, one.started_ms
+        return None if name in self._ends else missing(self, value)
+
+    monkeypatch.setattr(AlreadyWritten, "missing_summary", hasty)
+
+
+def take_an_end_for_all_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out heartbeats apart because the end of their session is there."""
+    has = AlreadyWritten.has
+    monkeypatch.setattr(AlreadyWritten, "has", lambda self, event, **_: has(self, event))
 
 
 def store_no_waiting_letters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,13 +148,12 @@ def store_no_waiting_letters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def move_the_offset_before_all_is_matched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshot the end of the partition before all that was found there has come again."""
-    state = Outbox.state
+    stored = Outbox.stored_part
 
-    def hasty(self: Outbox) -> OutboxState:
-        self._stored_offset = self.end_offset
-        return state(self)
+    def hasty(self: Outbox, *, settled: bool) -> StoredOutbox:  # noqa: ARG001
+        return stored(self, settled=True)
 
-    monkeypatch.setattr(Outbox, "state", hasty)
+    monkeypatch.setattr(Outbox, "stored_part", hasty)
 
 
 def forget_the_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,9 +282,11 @@ def decide_by_the_clock_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def swap_two_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send what waited in another order."""
 
+    release = Outbox.release
+
     def reversed_release(self: Outbox) -> OutputBatch:
-        waiting, self._waiting = self._waiting, OutputBatch([], [])
-        return OutputBatch(waiting.keys[::-1], waiting.values[::-1])
+        waiting = release(self)
+        return OutputBatch(waiting.keys[::-1], waiting.values[::-1], apart=waiting.apart)
 
     monkeypatch.setattr(Outbox, "release", reversed_release)
 
@@ -380,6 +416,9 @@ FAULTS = [
     take_a_stray_record_for_its_own,
     forget_the_sessions_in_a_skip,
     note_no_skip,
+    look_for_no_heartbeats_apart,
+    take_an_end_for_all_before_it,
+    send_no_summary_of_an_end_that_is_there,
 ]
 # Found only after hundreds of histories.
 RARE_FAULTS = [

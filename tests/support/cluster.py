@@ -62,6 +62,7 @@ class Cluster:
         self.console, self.pc = f"{name}-console", f"{name}-pc"
         self.inputs = {self.console: "console", self.pc: "pc"}
         self.output, self.letters = f"{name}-out", f"{name}-letters"
+        self.heartbeat_topics: list[str] = []  # that runs have had
         self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
         partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
         create_topics(self.admin, partitions, replicas, **(topic_config or {}))
@@ -81,6 +82,27 @@ class Cluster:
             "HEARTWHEEL_HEARTBEAT_MS": str(heartbeat_ms),
             "HEARTWHEEL_HTTP_PORT": "0",
         }
+
+    def give_heartbeats_a_topic(self) -> str:
+        """Make a topic and let the next runs send heartbeats there; return its name."""
+        topic = f"{self.output}-heartbeats-{len(self.heartbeat_topics)}"
+        self.heartbeat_topics.append(topic)
+        return self._give_topic("HEARTWHEEL_HEARTBEAT_TOPIC", topic)
+
+    def give_summaries_a_topic(self) -> str:
+        """Make a topic and let the next runs send summaries there; return its name."""
+        return self._give_topic("HEARTWHEEL_SUMMARY_TOPIC", f"{self.output}-summaries")
+
+    def give_the_table_a_topic(self) -> str:
+        """Make a topic and let the next runs keep a table there; return its name."""
+        return self._give_topic("HEARTWHEEL_TABLE_TOPIC", f"{self.output}-table")
+
+    def _give_topic(self, variable: str, topic: str) -> str:
+        lanes = int(self.variables["HEARTWHEEL_LANES"])
+        create_topics(self.admin, {topic: lanes}, 1)
+        self.variables[variable] = topic
+        self._lanes += [TopicPartition(topic, lane) for lane in range(lanes)]
+        return topic
 
     def start(
         self,

@@ -15,6 +15,7 @@ from dataflows.settings_sources import load_settings
 from session_logic.rules import Rules
 from tests.support.check import Check, Difference, check_output, expected
 from tests.support.cluster import Cluster
+from tests.support.heartbeats import with_heartbeats
 from tests.support.topic import facts, outputs
 
 STEP_S = 0.01
@@ -171,11 +172,17 @@ def compare(
     now_ms = time.time_ns() // 1_000_000
     given = facts(cluster.address, cluster.inputs, tables=settings.mappings())
     want = expected(given, rules, now_ms)
-    events = (
-        event
+    output = (
+        (event, sent_ms)
         for topic in topics or [cluster.output]
-        for _, event in outputs(cluster.address, topic)
+        for sent_ms, event in outputs(cluster.address, topic)
     )
+    apart = (
+        (event, sent_ms)
+        for topic in cluster.heartbeat_topics
+        for sent_ms, event in outputs(cluster.address, topic)
+    )
+    events = (event for event, _ in with_heartbeats(output, apart))
     return check_output(events, want, rules, through_ms)
 
 

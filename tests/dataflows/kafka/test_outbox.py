@@ -4,11 +4,14 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from dataflows.formats import SINK_VERSION, STRAYS_VERSION
-from dataflows.kafka.outbox import AlreadyWritten, Outbox
+from dataflows.formats import APART_VERSION, SINK_VERSION, STRAYS_VERSION
+from dataflows.kafka.already_written import AlreadyWritten
+from dataflows.kafka.outbox import Outbox
+from session_logic.codec import decode_summary, encode_output
 from session_logic.errors import SnapshotError
 from session_logic.events import EndIfOpen, OutputEvent, SessionEnd
-from session_logic.output import OutputBatch
+from session_logic.output import OutputBatch, batch_with
+from session_logic.summary import summary_of
 from tests.support.clocks import T
 from tests.support.events import decoded
 from tests.support.output_records import BEAT_MS, active, batch, beat
@@ -181,3 +184,220 @@ def test_unreadable_state_is_one_line_with_the_lane(state: tuple[object, ...]) -
 def test_state_of_version_1_has_an_offset_and_no_records() -> None:
     """It waited for every acknowledgement."""
     assert Outbox.of_state(0, (1, 5)).state() == (SINK_VERSION, 5, [], [])
+
+
+def beside(*waiting: OutputEvent) -> Outbox:
+    """Return an outbox as a resume makes it, of a lane whose heartbeats have their own topic."""
+    records = apart(*waiting)
+    beats = records.apart["heartbeats"]
+    topics = {"heartbeats": ("beats", 3, beats.keys, beats.values, 0)}
+    return Outbox.of_state(0, (APART_VERSION, 10, records.keys, records.values, 0, topics))
+
+
+def apart(*events: OutputEvent) -> OutputBatch:
+    """Return a batch in which heartbeats are apart."""
+    records = batch_with(["heartbeats"])
+    for event in events:
+        records.add(event, encode_output(event))
+    return records
+
+
+def end(time_ms: int) -> SessionEnd:
+    """Return the end of the session of these tests."""
+    return SessionEnd("d", "s", "pc", T, time_ms, "ended", time_ms - T)
+
+
+def found(output: list[OutputEvent], beats: list[OutputEvent]) -> AlreadyWritten:
+    """Return what was found in the output topic and in that of heartbeats."""
+    both = AlreadyWritten()
+    for event in output:
+        both.add(event)
+    for event in beats:
+        both.add(event, apart=True)
+    return both
+
+
+def admitted(records: OutputBatch) -> tuple[list[OutputEvent], list[OutputEvent]]:
+    """Return what goes to the output topic, and what to that of heartbeats."""
+    return decoded(records), decoded(records.apart["heartbeats"])
+
+
+def test_heartbeats_apart_have_an_offset_and_records_of_their_own_in_the_snapshot() -> None:
+    """Each topic is acknowledged for itself."""
+    outbox = beside()
+    records = apart(active(), beat(1), beat(2))
+    beats = records.apart["heartbeats"]
+    assert outbox.send(records) == 10
+    assert outbox.apart["heartbeats"].send(beats) == 4
+    topics = {"heartbeats": ("beats", 3, beats.keys, beats.values, 0)}
+    assert outbox.state() == (APART_VERSION, 10, records.keys, records.values, 0, topics)
+    assert outbox.apart["heartbeats"].acknowledge(4, 4)
+    topics = {"heartbeats": ("beats", 5, [], [], 0)}
+    assert outbox.state() == (APART_VERSION, 10, records.keys, records.values, 0, topics)
+    assert Outbox.of_state(0, outbox.state()).state() == outbox.state()
+
+
+def test_held_records_apart_are_released_with_the_others() -> None:
+    """A lane that is new to a topic sends nothing before its offset there is stored."""
+    outbox = beside()
+    outbox.hold(apart(active(), beat(1)))
+    assert outbox.waits
+    assert admitted(outbox.release()) == ([active()], [beat(1)])
+    assert not outbox.waits
+
+
+@pytest.mark.parametrize(
+    ("output", "beats", "missing"),
+    [
+        ([], [], ([active(), end(T + 70_000)], [beat(1), beat(2)])),
+        ([active(), end(T + 70_000)], [], ([], [beat(1), beat(2)])),
+        ([active()], [beat(1)], ([end(T + 70_000)], [beat(2)])),
+        ([], [beat(1), beat(2)], ([active(), end(T + 70_000)], [])),
+        ([active(), end(T + 70_000)], [beat(2)], ([], [])),
+    ],
+    ids=["nothing", "no heartbeat", "half", "heartbeats", "all"],
+)
+def test_each_topic_gets_what_it_lacks(
+    output: list[OutputEvent],
+    beats: list[OutputEvent],
+    missing: tuple[list[OutputEvent], list[OutputEvent]],
+) -> None:
+    """Brokers take the records of the two in any order, whether made again or in the snapshot."""
+    events = (active(), beat(1), beat(2), end(T + 70_000))
+    waited = beside(*events).reconcile(10, found(output, beats), {"heartbeats": 3})
+    assert admitted(waited) == missing
+    outbox = beside()
+    outbox.reconcile(10, found(output, beats), {"heartbeats": 3})
+    assert admitted(outbox.admit(apart(*events))) == missing
+
+
+def test_heartbeat_after_an_end_that_was_found_is_not_sent() -> None:
+    """The crashed run had read the end in time, and this one came to the heartbeat first."""
+    outbox = beside()
+    outbox.reconcile(12, found([active(), end(T + 40_000)], [beat(1)]), {"heartbeats": 3})
+    assert admitted(outbox.admit(apart(beat(2), end(T + 60_000)))) == ([], [])
+
+
+def test_end_is_not_before_a_heartbeat_that_was_found_in_the_other_topic() -> None:
+    """The crashed run had sent it before it read the end."""
+    outbox = beside()
+    outbox.reconcile(11, found([active()], [beat(2)]), {"heartbeats": 4})
+    want = replace(end(T + 2 * BEAT_MS), time_ms=T + 2 * BEAT_MS)
+    assert admitted(outbox.admit(apart(end(T + 40_000)))) == ([want], [])
+
+
+def test_session_that_is_ignored_now_is_whole_where_only_a_heartbeat_of_it_was_found() -> None:
+    """Its start was on the way to another topic, and came to nothing."""
+    outbox = beside()
+    outbox.reconcile(10, found([], [beat(1)]), {"heartbeats": 4})
+    records = batch_with(["heartbeats"])
+    records.add(EndIfOpen("d", "s", "pc", T, T, "replaced", 0), b"")
+    last = SessionEnd("d", "s", "pc", T, T + BEAT_MS, "replaced", BEAT_MS)
+    assert admitted(outbox.admit(records)) == ([active(), last], [])
+    assert admitted(outbox.admit(records)) == ([], [])
+
+
+def test_offsets_of_both_topics_stay_until_all_that_was_found_is_made_again() -> None:
+    """A heartbeat alone is something that was found."""
+    outbox = beside()
+    outbox.reconcile(10, found([], [beat(1)]), {"heartbeats": 4})
+    assert outbox.state()[5] == {"heartbeats": ("beats", 3, [], [], 0)}
+    outbox.admit(batch(complete_up_to_ms=beat(1).time_ms))
+    assert outbox.state()[5] == {"heartbeats": ("beats", 4, [], [], 0)}
+
+
+def summarizing(*waiting: OutputEvent, summaries: list[bytes]) -> Outbox:
+    """Return an outbox as a resume makes it, of a lane whose sessions have summaries."""
+    records = batch(*waiting)
+    topics = {"summaries": ("sums", 3, ["d"] * len(summaries), summaries, 0)}
+    return Outbox.of_state(0, (APART_VERSION, 10, records.keys, records.values, 0, topics))
+
+
+def with_summaries(*events: OutputEvent) -> OutputBatch:
+    """Return a batch in which each end has a summary."""
+    records = batch_with(["summaries"])
+    for event in events:
+        records.add(event, encode_output(event))
+    return records
+
+
+def found_with(output: list[OutputEvent], *summaries: SessionEnd) -> AlreadyWritten:
+    """Return what was found in the output topic, and the ends of which there were summaries."""
+    both = AlreadyWritten()
+    for event in output:
+        both.add(event)
+    for one in summaries:
+        both.add(decode_summary(summary_of(one)), apart=True)
+    return both
+
+
+def summed(records: OutputBatch) -> tuple[list[OutputEvent], list[bytes]]:
+    """Return what goes to the output topic, and what to that of summaries."""
+    return decoded(records), records.apart["summaries"].values
+
+
+END = SessionEnd("d", "s", "pc", T, T + 70, "ended", 70, Raw(b'{"a": 1.50}'))
+LATER = replace(END, time_ms=T + 90, duration_ms=90, reason="replaced")
+
+
+@pytest.mark.parametrize("waited", [False, True])
+@pytest.mark.parametrize(
+    ("output", "summaries", "missing"),
+    [
+        ([], [], ([END], [summary_of(END)])),
+        ([END], [], ([], [summary_of(END)])),
+        ([], [END], ([END], [])),
+        ([END], [END], ([], [])),
+        ([LATER], [], ([], [summary_of(LATER)])),
+        ([], [LATER], ([LATER], [])),
+    ],
+    ids=["nothing", "end", "summary", "both", "another end", "another summary"],
+)
+def test_end_and_summary_are_each_there_once_and_say_the_same(
+    output: list[OutputEvent],
+    summaries: list[SessionEnd],
+    missing: tuple[list[OutputEvent], list[bytes]],
+    *,
+    waited: bool,
+) -> None:
+    """What is there counts, though this run would say another time or reason."""
+    records = with_summaries(END)
+    waiting = summarizing(END, summaries=records.apart["summaries"].values)
+    outbox = waiting if waited else summarizing(summaries=[])
+    sent = outbox.reconcile(10, found_with(output, *summaries), {"summaries": 3})
+    assert summed(sent if waited else outbox.admit(records)) == missing
+
+
+def test_summary_that_was_acknowledged_before_its_end_is_not_made_again() -> None:
+    """The snapshot has the end alone; a repeated start of the session changes nothing of that."""
+    outbox = summarizing(END, summaries=[])
+    assert summed(outbox.reconcile(11, found_with([END]), {"summaries": 3})) == ([], [])
+    records = batch_with(["summaries"])
+    records.add(EndIfOpen("d", "s", "pc", T, T, "replaced", 0), b"")
+    assert summed(outbox.admit(records)) == ([], [])
+
+
+def test_session_that_is_ignored_now_has_a_summary_of_the_end_that_is_there() -> None:
+    """Or of that which it gets now."""
+    records = batch_with(["summaries"])
+    records.add(EndIfOpen("d", "s", "pc", T, T, "replaced", 0), b"")
+    ended, opened = summarizing(summaries=[]), summarizing(summaries=[])
+    ended.reconcile(12, found_with([active(), END]), {"summaries": 3})
+    assert summed(ended.admit(records)) == ([], [summary_of(END)])
+    assert summed(ended.admit(records)) == ([], [])
+    opened.reconcile(11, found_with([active()]), {"summaries": 3})
+    last = SessionEnd("d", "s", "pc", T, T, "replaced", 0)
+    assert summed(opened.admit(records)) == ([last], [summary_of(last)])
+
+
+def test_rows_of_the_table_are_sent_again_whatever_is_there() -> None:
+    """What comes twice does no harm; what is left out would."""
+    topics = {"table": ("table", 3, ["d"], [b"row"], 0)}
+    outbox = Outbox.of_state(0, (APART_VERSION, 10, [], [], 0, topics))
+    waited = outbox.reconcile(12, found([active(), end(T + 9)], []), {"table": 5})
+    assert (waited.values, waited.apart["table"].values) == ([], [b"row"])
+    records = batch_with(["table"])
+    for event in (active(), end(T + 9)):
+        records.add(event, encode_output(event))
+    assert len(outbox.admit(records).apart["table"]) == 2
+    assert outbox.apart["table"].send(waited.apart["table"]) == 5

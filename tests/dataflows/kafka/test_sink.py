@@ -1,48 +1,68 @@
 """The sink's part of a lane that the store does not know."""
 
 import random
+from typing import Any
 
 import pytest
 
+from dataflows.kafka.reconcile import ReconcileError
 from dataflows.kafka.sink import KafkaSink
 from dataflows.messages import HOLD_EPOCHS
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
+from session_logic.codec import decode_output, encode_output
+from session_logic.errors import ConfigError
+from session_logic.events import SessionEnd
 from session_logic.keys import key_group_of, lane_of
+from session_logic.output import batch_with
 from tests.support.clocks import T
 from tests.support.fake_kafka import Consumer, Log, Producer, Record
 from tests.support.output_records import active, batch, beat
 
+COMPLETE_MS = T + 10**9
 DEVICE = next(f"d{n}" for n in range(99) if not lane_of(key_group_of(f"d{n}"), 4))
 
 
 class Sink:
-    """An output topic, and runs that write to it."""
+    """An output topic and one of heartbeats, and runs that write to them."""
 
     def __init__(self) -> None:
-        self.log = Log({"session-events": 4, "dead-letters": 1})
+        self.log = Log({"session-events": 4, "beats": 4, "table": 4, "dead-letters": 1})
+        self.state: object = None  # that of the last clean stop
 
-    def values(self) -> list[bytes | None]:
+    def values(self, topic: str = "session-events") -> list[bytes | None]:
         """Return what is in the partition of lane 0."""
-        return [record.value for record in self.log.at(("session-events", 0))]
+        return [record.value for record in self.log.at((topic, 0))]
 
-    def run(self, *epochs: list[bytes], new_store: bool = False) -> None:
-        """Write values to lane 0, of which the store knows nothing, a snapshot after each list."""
+    def run(
+        self,
+        *epochs: list[bytes],
+        new_store: bool = False,
+        heartbeat_topic: str = "",
+        table_topic: str = "",
+        stopped: bool = False,
+    ) -> None:
+        """Write values to lane 0, a snapshot after each list; only a stop leaves what is stored."""
         kafka = Producer(self.log, random.Random(1), lambda: T)
+        settings = Settings(
+            new_store=new_store, heartbeat_topic=heartbeat_topic, table_topic=table_topic
+        )
         sink = KafkaSink(
-            Settings(new_store=new_store),
+            settings,
             RunState(),
             make_consumer=lambda _options: Consumer(self.log, lambda: T),
             make_producer=lambda _options: kafka,
         )
-        part = sink.build_part("sink", "lane-000", None)
+        part: Any = sink.build_part("sink", "lane-000", self.state)  # type: ignore[arg-type]
         for values in epochs:
-            records = batch()
-            records.keys += [DEVICE for _ in values]
-            records.values += values
-            part.write_batch([records])  # type: ignore[list-item]
+            records = batch_with(settings.topics_apart, 1)
+            for value in values:
+                records.add(decode_output(value), value)
+            records.complete_up_to_ms = COMPLETE_MS if stopped else None
+            part.write_batch([records])
             part.snapshot()
         sink.producer.flush()
+        self.state = part.snapshot() if stopped else self.state
 
     def write(self, values: list[bytes]) -> None:
         """Let an earlier run have written values."""
@@ -78,3 +98,76 @@ def test_lane_of_a_store_that_is_meant_to_be_new_sends_all_again(sink: Sink) -> 
     sink.write(VALUES[:2])
     sink.run(VALUES, *([] for _ in range(HOLD_EPOCHS - 1)), new_store=True)
     assert sink.values() == VALUES[:2] + VALUES
+
+
+START, BEATS = VALUES[:1], VALUES[1:]
+HOLD: tuple[list[bytes], ...] = ([],) * HOLD_EPOCHS
+
+
+def test_heartbeats_go_to_their_topic_once_its_offset_is_stored(sink: Sink) -> None:
+    """What another run has left there does not count."""
+    sink.log.at(("beats", 0)).append(Record(T, b"k", b"of another run", None, T))
+    sink.run(*HOLD, START, stopped=True)
+    sink.run(BEATS[:1], heartbeat_topic="beats")
+    assert sink.values("beats")[1:] == []
+    sink.run(BEATS[:1], [], heartbeat_topic="beats", stopped=True)
+    sink.run(BEATS[1:], heartbeat_topic="beats", stopped=True)
+    assert (sink.values(), sink.values("beats")[1:]) == (START, BEATS)
+
+
+def test_heartbeats_that_were_found_in_their_topic_are_not_sent_again(sink: Sink) -> None:
+    """A killed run has sent them."""
+    sink.run(*HOLD, heartbeat_topic="beats", stopped=True)
+    sink.run(VALUES, heartbeat_topic="beats")
+    sink.run(VALUES, heartbeat_topic="beats", stopped=True)
+    assert (sink.values(), sink.values("beats")) == (START, BEATS)
+
+
+@pytest.mark.parametrize("change", [("", "beats"), ("beats", "")], ids=["on", "off"])
+def test_heartbeat_topic_is_not_changed_after_a_crash(sink: Sink, change: tuple[str, str]) -> None:
+    """What the killed run has sent could come again in the other topic; the line says how to go."""
+    before, after = change
+    sink.run(*HOLD, heartbeat_topic=before, stopped=True)
+    sink.run(VALUES, heartbeat_topic=before)
+    with pytest.raises(ReconcileError, match=r"start it as it was, stop it with SIGTERM"):
+        sink.run(VALUES, heartbeat_topic=after, stopped=True)
+    sink.run(VALUES, heartbeat_topic=before, stopped=True)
+    sink.run(*HOLD, heartbeat_topic=after, stopped=True)
+    assert sorted(sink.values() + sink.values("beats")) == sorted(VALUES)  # type: ignore[type-var]
+
+
+def test_heartbeats_come_back_to_the_output_after_a_clean_stop(sink: Sink) -> None:
+    """Their topic may be deleted by then; nothing of it is needed any more."""
+    sink.run(*HOLD, START + BEATS[:1], heartbeat_topic="beats", stopped=True)
+    del sink.log.topics["beats"]
+    sink.run(BEATS[1:], stopped=True)
+    assert sink.values() == START + BEATS[1:]
+    assert len(sink.state) == len(("version", "offset", "keys", "values"))  # type: ignore[arg-type]
+
+
+def test_run_that_was_killed_before_it_stored_that_heartbeats_are_back_doubles_none(
+    sink: Sink,
+) -> None:
+    """Its heartbeats are found in the output, whatever topic they would go to now."""
+    sink.run(*HOLD, START, heartbeat_topic="beats", stopped=True)
+    sink.run(BEATS[:1])
+    sink.run(BEATS, heartbeat_topic="beats", stopped=True)
+    assert (sink.values(), sink.values("beats")) == (START + BEATS[:1], BEATS[1:])
+
+
+def test_device_without_a_session_has_no_value_in_the_table(sink: Sink) -> None:
+    """Compaction removes it then."""
+    end = SessionEnd(DEVICE, "s", "pc", T, T + 9, "ended", 9)
+    sink.run(*HOLD, [*START, encode_output(end)], table_topic="table", stopped=True)
+    first, last = sink.values("table")
+    assert b'"session_id":"s"' in (first or b"")
+    assert last is None
+
+
+def test_table_begins_in_a_topic_without_records(sink: Sink) -> None:
+    """Rows of devices that have ended meanwhile would stay for ever."""
+    sink.run(*HOLD, START, table_topic="table", stopped=True)
+    sink.run(BEATS, table_topic="table", stopped=True)
+    sink.run(BEATS, stopped=True)
+    with pytest.raises(ConfigError, match=r"topic table has had records, .* a new topic"):
+        sink.run(BEATS, table_topic="table", stopped=True)

@@ -139,6 +139,8 @@ def test_settings_can_be_changed_and_are_checked(tmp_path: Path) -> None:
         replayed(recording, lanes="3")
     with pytest.raises(ConfigError, match="HEARTWHEEL_NO_SUCH is not a setting"):
         replayed(recording, no_such="3")
+    with pytest.raises(ConfigError, match="heartbeat_topic: a replay has one output"):
+        replayed(recording, heartbeat_topic="beats")
 
 
 def test_what_the_run_rejected_as_in_the_future_stays_rejected() -> None:

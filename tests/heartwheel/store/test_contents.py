@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no plain value": (lambda s: change(s, "base-001", lambda _: Shell()), "is no plain value"),
     "no pickle": (lambda store: change(store, "lane-002", lambda _: b"x"), "lane-002 .* cannot be"),
     "no row": (lambda store: change(store, "base-001", lambda _: None), "base-001 .* cannot be"),
-    "newer sink": (sink("lane-001", 4, 7, [], []), "sink lane-001 .* version 4 is newer"),
+    "newer sink": (sink("lane-001", 5, 7, [], []), "sink lane-001 .* version 5 is newer"),
     "newer letters": (sink("rejected", 4, {}, []), "sink rejected .* version 4 is newer"),
     "no sink": (sink("lane-001", 2), "sink lane-001 .* cannot be read"),
     "no letters": (sink("rejected", 2), "sink rejected .* cannot be read"),

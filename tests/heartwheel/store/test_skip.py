@@ -61,7 +61,7 @@ class Loss:
             skipping.apply(skips)
         return [skip.text for skip in skips]
 
-    def stored(self) -> tuple[int, tuple[int, list[str], list[bytes], int]]:
+    def stored(self) -> tuple[int, tuple[object, ...]]:
         """Return where input and output go on."""
         with Recovery(self.store) as recovery:
             entries = recovery.entries()
@@ -69,7 +69,7 @@ class Loss:
             entries = recovery.entries()
             return (
                 entries["heartwheel.source", "pc-events/0"].value(),
-                read_outbox(2, entries["heartwheel.sink", "lane-002"].value()),
+                read_outbox(2, entries["heartwheel.sink", "lane-002"].value())[1:5],
             )
 
     def notes(self) -> list[str]:

@@ -1,0 +1,72 @@
+"""Heartbeats in a topic of their own on a real Kafka: through kills, and turned on and off."""
+
+import random
+import time
+
+import pytest
+
+from session_logic.events import Heartbeat
+from tests.support.cluster import Cluster
+from tests.support.traffic import catch_up, check, start, start_under_load, stop, wait_for_more
+
+KILLS = 4
+
+
+def only_heartbeats(cluster: Cluster, topic: str) -> set[bool]:
+    """Return whether the records of a topic are heartbeats."""
+    return {isinstance(event, Heartbeat) for event in cluster.events(topic)}
+
+
+@pytest.mark.timeout(600)
+def test_kills_under_load_lose_and_double_nothing_in_both_topics(cluster: Cluster) -> None:
+    """kill -9 at random moments: each topic gets what it lacks, and nothing twice."""
+    beats = cluster.give_heartbeats_a_topic()
+    moments = random.Random(KILLS)
+    flow, traffic = start_under_load(cluster, 5_000, rate=1_000)
+    for _ in range(KILLS):
+        wait_for_more(cluster, 2_000)
+        time.sleep(moments.uniform(0, 3))
+        flow.kill()
+        flow.wait()
+        flow = start(cluster)
+    through_ms = catch_up(cluster, traffic)
+    stop(cluster, flow)
+    found = check(cluster, through_ms)
+    assert found.sessions > 5_000
+    assert only_heartbeats(cluster, cluster.output) == {False}
+    assert only_heartbeats(cluster, beats) == {True}
+
+
+@pytest.mark.timeout(600)
+def test_topic_is_turned_on_and_off_under_load_after_clean_stops_alone(cluster: Cluster) -> None:
+    """Nothing is lost or doubled; after a kill the change is refused with a line, and works later.
+
+    Another topic takes the place of the first one, and heartbeats come back to the output.
+    """
+    flow, traffic = start_under_load(cluster, 2_000, rate=500)
+    for turn in ("on", "another", "off"):
+        wait_for_more(cluster, 2_000)
+        before = dict(cluster.variables)
+        flow.kill()
+        flow.wait()
+        if turn == "off":
+            del cluster.variables["HEARTWHEEL_HEARTBEAT_TOPIC"]
+        else:
+            cluster.give_heartbeats_a_topic()
+        after = dict(cluster.variables)
+        refused = start(cluster)
+        assert refused.wait(60) == 1
+        line = cluster.errors(refused).splitlines()[-1]
+        assert "start it as it was, stop it with SIGTERM once it is ready" in line
+        assert "Traceback" not in cluster.errors(refused)
+        cluster.variables = before
+        flow = start(cluster)
+        wait_for_more(cluster, 4_000)
+        stop(cluster, flow)
+        cluster.variables = after
+        flow = start(cluster)
+    wait_for_more(cluster, 2_000)
+    through_ms = catch_up(cluster, traffic)
+    stop(cluster, flow)
+    check(cluster, through_ms)
+    assert all(only_heartbeats(cluster, topic) == {True} for topic in cluster.heartbeat_topics)
