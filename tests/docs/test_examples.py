@@ -12,6 +12,7 @@ from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from session_logic.codec import decode_input, decode_output
 from session_logic.events import GameEnd, GamePing, GameStart, Heartbeat, SessionActive, SessionEnd
+from session_logic.output import batch_with
 from tests.support.broker import ROOT
 from tests.support.manifests import environment_of, named, objects, render
 from tests.support.pages import PAGES, README, page
@@ -21,11 +22,17 @@ OUTPUT = (SessionActive, Heartbeat, SessionEnd)
 
 
 def test_records_of_the_contract_are_whole() -> None:
-    """Input is read as an event, output is what the encoder writes."""
-    given, sent = page("contract.md").blocks("json")
+    """Input is read as an event, output is what the encoder writes, and so is what comes of it."""
+    given, sent, summary, row = page("contract.md").blocks("json")
     for line in given.splitlines():
         assert type(decode_input(line.encode())) is INPUT[json.loads(line)["type"]]
-    assert [type(decode_output(line.encode())) for line in sent.splitlines()] == list(OUTPUT)
+    events = [decode_output(line.encode()) for line in sent.splitlines()]
+    assert [type(event) for event in events] == list(OUTPUT)
+    records = batch_with(["summaries", "table"], Settings().max_session_ms)
+    for event in events:
+        records.add(event, b"")
+    assert json.loads(summary) == json.loads(records.apart["summaries"].values[0])
+    assert json.loads(row) == json.loads(records.apart["table"].values[0])
 
 
 def test_records_of_the_readme_have_fields_of_the_contract() -> None:

@@ -3,6 +3,7 @@
 import json
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from session_logic.codec import decode_summary
 from session_logic.events import SessionEnd, SessionSummary
@@ -26,7 +27,18 @@ def test_summary_has_the_fields_of_the_end_and_no_type() -> None:
         "duration_ms": 70,
         "reason": "replaced",
     }
-    assert tuple(json.loads(summary_of(PLAIN))) == FIELDS
+
+
+def test_summary_of_a_session_that_went_silent_says_when_it_was_last_heard_of() -> None:
+    """As its end does, before what it carries."""
+    silent = replace(CARRYING, reason="went_silent", last_seen_ms=T + 9, duration_ms=9)
+    value = summary_of(silent)
+    assert value.endswith(
+        b'"reason":"went_silent","last_seen_ms":%d,"a": 1.50,"b":{"c":[]}}' % (T + 9)
+    )
+    assert tuple(json.loads(value))[: len(FIELDS)] == FIELDS
+    assert ended_as(value, silent) == value
+    assert decode_summary(value).last_seen_ms == T + 9
 
 
 def test_what_a_session_carries_stands_beside_the_other_fields_as_it_was() -> None:
