@@ -293,14 +293,19 @@ class Lane:
             return output
         if self._next_group:
             self._fire(output, min(time_ms, self.watermark_ms + 1))
+            self._note_step(time_ms)
             return output
         self._jump(output, time_ms)
         self.phase = Phase.LIVE
         self._fire(output, time_ms)
-        self._hearing.note_step(abreast=self.clock.live and self.watermark_ms == time_ms)
+        self._note_step(time_ms)
         if self.clock.live:
             output.records.complete_up_to_ms = self.watermark_ms
         return output
+
+    def _note_step(self, time_ms: int) -> None:
+        """Take note of whether time has come as far as all input has."""
+        self._hearing.note_step(abreast=self.clock.live and self.watermark_ms == time_ms)
 
     def _fire(self, output: LaneOutput, upto_ms: int) -> None:
         """Let time pass, moment by moment, as far as one call should."""

@@ -202,22 +202,24 @@ class Restoration:
         """Apply the facts of a segment that the bases do not have yet."""
         for data in entries:
             entry = decode_entry(data)
-            self._pass_silence(entry)
+            self._pass_silence(segment, entry)
             for fact in entry.facts:
                 if segment > self._through.get(key_group_of(fact.device_id), -1):
                     apply_fact(self._table, fact, entry.watermark)
 
-    def _pass_silence(self, entry: JournalEntry) -> None:
+    def _pass_silence(self, segment: int, entry: JournalEntry) -> None:
         """Where an outage had ended, end what silence had ended before it.
 
-        The bases know of the outages before the first entry.
+        Bases know of the outages before them, and so all do of those before the first entry.
         """
         silence = self._table.wheel.silence
         if self._is_first_entry:
             self._is_first_entry = False
             silence.hearing_ms = entry.hearing_ms
         elif entry.hearing_ms != silence.hearing_ms:
-            self._table.hear_anew(entry.watermark, entry.hearing_ms)
+            through = self._through
+            older = [group for group in self._table.groups if segment > through.get(group, -1)]
+            self._table.hear_anew(entry.watermark, entry.hearing_ms, older)
 
     def _owed_by_moved_group(
         self, group: int, sessions: list[Session]

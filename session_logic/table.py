@@ -276,14 +276,19 @@ class SessionTable:
         self.wheel.silence.pass_over(upto_ms)
         return records
 
-    def hear_anew(self, watermark: Watermark, hearing_ms: int) -> list[OutputEvent]:
-        """Let silence begin anew at the end of an outage; return the ends of those before it."""
+    def hear_anew(
+        self, watermark: Watermark, hearing_ms: int, some: Iterable[int] | None = None
+    ) -> list[OutputEvent]:
+        """Let silence begin anew at the end of an outage; return the ends of those before it.
+
+        Ends are looked for in some groups, or in all.
+        """
         silence, before_ms = self.wheel.silence, watermark.upto_ms + STALL_MS
         records: list[OutputEvent] = []
         # Where time stands still, an outage goes on: nothing is due since it was noted first.
-        groups = self.groups if watermark.upto_ms != silence.passed_ms else {}
-        for number, group in groups.items():
-            for session in list(group.active.values()):
+        numbers = self.groups if some is None else some
+        for number in numbers if watermark.upto_ms != silence.passed_ms else ():
+            for session in list(self.groups[number].active.values()):
                 due_ms, reason = self.due_end(session)
                 if reason == "went_silent" and is_due(due_ms, before_ms):
                     records += self.end(session, reason, watermark.of(number), due_ms)

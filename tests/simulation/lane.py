@@ -296,9 +296,8 @@ class Simulation:
             more = self.lane.advance(self.now_ms)
             output.records.extend(more.records)
         after = self.lane.watermark()
-        if not before.next_group:
-            self.ear.abreast = self.live and after.upto_ms == time_ms
-            self.ear.judges = self.ear.judges or self.ear.abreast
+        self.ear.abreast = self.live and after.upto_ms == time_ms
+        self.ear.judges = self.ear.judges or self.ear.abreast
         come = (after.upto_ms, after.next_group) > (before.upto_ms, before.next_group)
         assert come or (after.upto_ms, after.next_group) == (before.upto_ms, before.next_group)
         finished = before.next_group and not after.next_group  # a moment, and nothing else
