@@ -67,7 +67,12 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     def _make(self, number: int, state: LaneState | None) -> Lane:
         try:
             lane = Lane(
-                number, self._settings.lanes, self._settings.rules(), state, self._clock.now_ms()
+                number,
+                self._settings.lanes,
+                self._settings.rules(),
+                state,
+                self._clock.now_ms(),
+                platforms=self._run.platforms,
             )
         except StateMismatchError as error:
             raise lanes_mismatch(error) from None
@@ -201,6 +206,7 @@ def _split(
 
 def lane_builder(settings: Settings, run: RunState) -> Callable[[StoredLane | None], LaneLogic]:
     """Return the builder for Bytewax."""
+    run.platforms.know(platform for platform in settings.platforms.values() if platform)
     return lambda stored: LaneLogic(settings, run, stored)
 
 

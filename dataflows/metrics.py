@@ -28,6 +28,7 @@ from dataflows.run_state import RunState
 from dataflows.text import printable
 from dataflows.timestamps import KINDS
 from dataflows.version import program_version
+from session_logic.counts import Counts as LaneCounts
 from session_logic.events import RejectReason
 from session_logic.output import OutputBatch
 
@@ -99,7 +100,7 @@ class Histogram(Collector):
 
 
 class LaneCollector(Collector):
-    """What the lanes of a run in this process know of themselves, read at each scrape."""
+    """What a run and its lanes in this process know of themselves, read at each scrape."""
 
     def __init__(self, run: RunState) -> None:
         """Collect from the lanes that have begun; see `start_metrics` for how it is registered."""
@@ -109,10 +110,6 @@ class LaneCollector(Collector):
         """Return the metrics as they are now."""
         active = GaugeMetricFamily(
             "heartwheel_active_sessions", "Active sessions.", labels=["lane", "platform"]
-        )
-        events = CounterMetricFamily("heartwheel_events", "Events acted on.", labels=["type"])
-        outcomes = CounterMetricFamily(
-            "heartwheel_outcomes", "What has become of events and sessions.", labels=["outcome"]
         )
         heartbeats = CounterMetricFamily(
             "heartwheel_heartbeats", "Heartbeats that have come due.", labels=["lane"]
@@ -132,15 +129,16 @@ class LaneCollector(Collector):
         )
         crowded: dict[str, int] = {}
         now_ms = int(time.time() * 1000)
-        total: Counts[str] = Counts()
+        total: Counts[tuple[str, str]] = Counts()
         for lane in self._run.running_lanes():
             label = [str(lane.lane)]
-            # While a lane is restored, its table counts what has been counted before.
-            counts = Counts() if lane.restoring else lane.table.counts.copy()
-            total += counts
-            heartbeats.add_metric(label, counts["heartbeats"])
-            for platform, count in lane.table.platforms.copy().items():
+            for platform, count in _shown(lane.table.platforms).items():
                 active.add_metric([*label, platform], count)
+            # While a lane is restored, its table counts what has been counted before.
+            counts = LaneCounts() if lane.restoring else lane.table.counts
+            heartbeats.add_metric(label, counts.heartbeats)
+            for (outcome, platform), count in counts.outcomes.copy().items():
+                total[outcome, printable(platform)] += count
             if (lag_ms := lane.lag_ms(now_ms)) is not None:
                 clock_lag.add_metric(label, lag_ms / 1000)
             missing.add_metric(label, len(lane.missing_rows()))
@@ -148,16 +146,52 @@ class LaneCollector(Collector):
             crowded |= {printable(device): count for device, count in worst}
         for device, count in Counts(crowded).most_common(MAX_HOT_DEVICES):
             hot.add_metric([device], count)
-        for outcome in OUTCOMES:
-            outcomes.add_metric([outcome], total[outcome])
         timestamps = CounterMetricFamily(
             "heartwheel_timestamps", "Records read, by how their timestamps fit.", labels=["fit"]
         )
         for kind in KINDS:
             timestamps.add_metric([kind], self._run.timestamps.totals[kind])
-        for type_, ways in EVENT_OUTCOMES.items():
-            events.add_metric([type_], sum(total[outcome] for outcome in ways))
-        return active, events, outcomes, heartbeats, clock_lag, missing, hot, timestamps
+        levels = (active, heartbeats, clock_lag, missing, hot, timestamps, self._silence())
+        return *levels, *self._by_platform(total)
+
+    def _by_platform(self, total: Counts[tuple[str, str]]) -> tuple[Metric, Metric]:
+        """Return the events and the outcomes of all lanes, for every platform that is known."""
+        events = CounterMetricFamily(
+            "heartwheel_events", "Events acted on.", labels=["type", "platform"]
+        )
+        outcomes = CounterMetricFamily(
+            "heartwheel_outcomes",
+            "What has become of events and sessions.",
+            labels=["outcome", "platform"],
+        )
+        known = map(printable, self._run.platforms.copy())
+        for platform in sorted({*known, *(counted for _, counted in total)}):
+            for type_, ways in EVENT_OUTCOMES.items():
+                count = sum(total[outcome, platform] for outcome in ways)
+                events.add_metric([type_, platform], count)
+            for outcome in OUTCOMES:
+                outcomes.add_metric([outcome, platform], total[outcome, platform])
+        return events, outcomes
+
+    def _silence(self) -> Metric:
+        """Return for how long nothing has come of each input topic that is read here."""
+        silence = GaugeMetricFamily(
+            "heartwheel_input_silence_seconds",
+            "Time since the newest record of an input topic came; at first since the start.",
+            labels=["topic", "platform"],
+        )
+        now_ms = self._run.elapsed_ms()
+        for (topic, platform), heard_ms in self._run.heard_ms.copy().items():
+            silence.add_metric([topic, printable(platform)], (now_ms - heard_ms) / 1000)
+        return silence
+
+
+def _shown(platforms: Counts[str]) -> Counts[str]:
+    """Return counts by what can be shown of the platforms."""
+    shown: Counts[str] = Counts()
+    for platform, count in platforms.copy().items():
+        shown[printable(platform)] += count
+    return shown
 
 
 def read_from(gauge: Gauge, method: Callable[[], float]) -> None:

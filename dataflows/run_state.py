@@ -13,6 +13,7 @@ from dataflows.clock import Clock, SteadyClock, elapsed_ms
 from dataflows.epoch_phase import EpochPhase
 from dataflows.messages import DeadLetter, RejectedByClock
 from dataflows.timestamps import Timestamps
+from session_logic.counts import PlatformNames
 from session_logic.lane import Lane
 
 MAX_RECENT_DEAD_LETTERS = 20
@@ -33,6 +34,8 @@ class RunState(Struct, eq=False):
     elapsed_ms: Callable[[], int] = elapsed_ms
     # The lanes that have begun in this process, by number.
     lanes: dict[int, Lane] = field(default_factory=dict)
+    # How the platforms are called in what is counted, in all of these lanes.
+    platforms: PlatformNames = field(default_factory=PlatformNames)
     # When input partitions have their turns; the source says how long an epoch is.
     epochs: EpochPhase = field(default_factory=lambda: EpochPhase(0))
     # When each worker thread last turned by elapsed_ms, by its id; one without work has no entry.
@@ -42,6 +45,9 @@ class RunState(Struct, eq=False):
     )
     # How the input is timestamped, by the clock.
     timestamps: Timestamps = field(default_factory=Timestamps)
+    # When the newest record of each input topic came here, by elapsed_ms, and at first when it was
+    # begun to be read; by topic and platform, which is "" where the events have it.
+    heard_ms: dict[tuple[str, str], int] = field(default_factory=dict)
     # Whether a loop stands still until Kafka answers, which is no fault of the process.
     waits_for_kafka: Callable[[], bool] = lambda: False
     # The schema that input waits for while its registry is away, in words; "" if it does not.

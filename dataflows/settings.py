@@ -418,6 +418,15 @@ class Settings(
         topics = {self.output_topic: "HEARTWHEEL_OUTPUT_TOPIC"}
         return topics | {topic: VARIABLES_APART[kind] for kind, topic in self.topics_apart.items()}
 
+    @property
+    def platforms(self) -> dict[str, str]:
+        """The platform of every input topic, which is "" where its events have it."""
+        tables = {topic: table.platform for topic, table in self.inputs.items()}
+        return self.input_topics | {
+            topic: platform if isinstance(platform, str) else ""
+            for topic, platform in tables.items()
+        }
+
     def mappings(self) -> dict[str, Mapping]:
         """Return what reads the topics that have a table."""
         return {

@@ -50,6 +50,7 @@ from msgspec.structs import replace
 
 from session_logic.clock import LaneClock, Progress
 from session_logic.codec import encode_entry, encode_output, encode_sessions
+from session_logic.counts import Counts, PlatformNames
 from session_logic.errors import RESTORE_COPY, SnapshotError
 from session_logic.events import Fact, JournalEntry, OutputEvent, Watermark
 from session_logic.handover import handed_over, sent_until, with_intervals_of
@@ -109,10 +110,12 @@ class Lane:
         rules: Rules,
         state: LaneState | None = None,
         now_ms: int | None = None,
+        *,
+        platforms: PlatformNames | None = None,
     ) -> None:
         """Make a lane, new or from its state; then it first wants its rows.
 
-        Without now_ms, a state is taken as it is, whatever the time.
+        Without now_ms, a state is taken as it is, whatever the time. Lanes may share platforms.
         Raises StateMismatchError if the state was stored for another number of lanes.
         """
         if state is not None:
@@ -121,7 +124,8 @@ class Lane:
         self.lanes = lanes
         self._wanted_rules = rules
         self._rules = rules if state is None else state.rules_or(rules)
-        self.table = SessionTable(self._rules, key_groups_of(lane, lanes))
+        groups = key_groups_of(lane, lanes)
+        self.table = SessionTable(self._rules, groups, Counts(platforms))
         self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.watermark_ms = NEVER_MS if state is None else state.watermark_ms

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import UNSET, Raw
 
 from session_logic.codec import encode_output
+from session_logic.counts import Counts
 from session_logic.crowded import CrowdedDevices
 from session_logic.events import Context, EndReason, Heartbeat, OutputEvent, Watermark
 from session_logic.key_group import Forgotten, KeyGroup
@@ -39,13 +40,14 @@ _parts = attrgetter("device_id", "session_id", "started_ms")
 class SessionTable:
     """The active and the recently ended sessions of one lane, with their wheel.
 
-    counts has an entry for every outcome: nothing is ignored without a name. platforms counts the
-    active sessions of each platform. crowded knows the devices with too many ended sessions.
-    carries says that some session may carry something, listens that some may end for silence.
+    counts has every outcome: nothing is ignored without a name. platforms counts the active
+    sessions of each platform, by the names of counts. crowded knows the devices with too many ended
+    sessions. carries says that some session may carry something, listens that some may end for
+    silence.
     """
 
-    def __init__(self, rules: Rules, groups: Iterable[int]) -> None:
-        """Make an empty table for the lane that has these groups."""
+    def __init__(self, rules: Rules, groups: Iterable[int], counts: Counts | None = None) -> None:
+        """Make an empty table for the lane that has these groups; counts may have begun before."""
         self.rules = rules
         self.carries = False
         self.listens = False
@@ -53,7 +55,7 @@ class SessionTable:
         self.interval = rules.interval
         self.wheel = Wheel(rules)
         self._pieces: Pieces | None = None
-        self.counts: Counter[str] = Counter()
+        self.counts = counts or Counts()
         self.platforms: Counter[str] = Counter()
         self.crowded = CrowdedDevices()
 
@@ -100,8 +102,8 @@ class SessionTable:
         forgotten = self.group(session.device_id).end(session)
         if forgotten is not None:
             self.let_go(forgotten)
-        self.platforms[session.platform] -= 1
-        self.counts[outcome] += 1
+        self.platforms[self.counts.platforms[session.platform]] -= 1
+        self.counts.add(outcome, session.platform)
         reason: EndReason = "ended" if outcome == "ended_early" else outcome
         return [*owed, end_session(session, reason, time_ms)]
 
@@ -120,7 +122,7 @@ class SessionTable:
             at_most=1 if watermark.newest_only else at_most,
         )
         if owed:
-            self.counts["heartbeats"] += len(owed)
+            self.counts.heartbeats += len(owed)
         return owed
 
     def let_go(self, forgotten: Forgotten) -> None:
@@ -226,7 +228,7 @@ class SessionTable:
         beats = len(heartbeats.keys) - before
         if beats:
             heartbeats.due_ms.append((time_ms, beats))
-            self.counts["heartbeats"] += beats
+            self.counts.heartbeats += beats
         if expired:
             self._expire(slot, records, time_ms)
         return ended or (expired and ring.timeouts)
@@ -329,7 +331,7 @@ class SessionTable:
         if self.listens:
             self.wheel.silence.put([session])
         if not session.ended_ms:
-            self.platforms[session.platform] += 1
+            self.platforms[self.counts.platforms[session.platform]] += 1
         if self._pieces is not None:
             due_ms = session.started_ms + self.rules.heartbeat_ms
             due_ms = min(due_ms, self.due_end(session)[0])
@@ -342,7 +344,8 @@ class SessionTable:
         self.wheel.add(sessions)
         if self.listens:
             self.wheel.silence.put(sessions)
-        self.platforms.update([session.platform for session in active])
+        names = self.counts.platforms
+        self.platforms.update([names[session.platform] for session in active])
 
     def remembered(self, group: int, watermark: Watermark) -> list[Session]:
         """Return the sessions of a group, without those that need not be remembered any longer."""

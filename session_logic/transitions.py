@@ -115,15 +115,17 @@ def changes_nothing(table: SessionTable, fact: Fact, watermark: Watermark) -> bo
     number = key_group_of(fact.device_id)
     active = table.groups[number].active.get(fact.device_id)
     if active is None:
-        table.counts["unknown_ping"] += not fact.is_start
-        return not fact.is_start
+        if fact.is_start:
+            return False
+        table.counts.add("unknown_ping", fact.platform)
+        return True
     if is_due(table.due_end(active)[0], max(fact.time_ms, watermark.of(number).upto_ms)):
         return False
     if fact.session_id not in {"", active.session_id} or active.started_ms > fact.time_ms:
         return False
     if isinstance(active, WatchedSession) and is_news(active, fact.time_ms):
         return False
-    table.counts["ping"] += 1
+    table.counts.add("ping", fact.platform)
     return True
 
 
@@ -236,7 +238,7 @@ def remember_end(table: SessionTable, change: Change) -> list[OutputEvent]:
 
 def hear_from_session(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Note when the active session was heard of."""
-    table.counts["ping"] += 1
+    table.counts.add("ping", change.fact.platform)
     _note_heard(change)
     return []
 
@@ -249,34 +251,35 @@ def open_by_ping(table: SessionTable, change: Change) -> list[OutputEvent]:
     return records + open_session(table, change)
 
 
-def ignore_ping(table: SessionTable, _change: Change) -> list[OutputEvent]:
+def ignore_ping(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a ping of another session than the active one, or of an idle device."""
-    table.counts["unknown_ping"] += 1
+    table.counts.add("unknown_ping", change.fact.platform)
     return []
 
 
 def ignore_start(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a start of the session that is already active."""
-    table.counts["duplicate_start"] += 1
+    table.counts.add("duplicate_start", change.fact.platform)
     _note_heard(change)
     return _end_if_open(change)
 
 
 def ignore_repeated_start(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a start of a session that just ended: a duplicate that was delivered late."""
-    table.counts["late_duplicate_start"] += 1
+    table.counts.add("late_duplicate_start", change.fact.platform)
     return _end_if_open(change)
 
 
 def ignore_late_start(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a start that is older than one that was acted on."""
-    table.counts["late_start"] += 1
+    table.counts.add("late_start", change.fact.platform)
     return _end_if_open(change)
 
 
 def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count an end of another session than the active one, or for an idle device."""
-    table.counts["unknown_end" if change.active is None else "stale_end"] += 1
+    outcome = "unknown_end" if change.active is None else "stale_end"
+    table.counts.add(outcome, change.fact.platform)
     return []
 
 
@@ -287,7 +290,7 @@ def _begin(table: SessionTable, change: Change) -> tuple[Session, list[OutputEve
         fact = replace(fact, session_id=str(fact.time_ms))
     session = session_of(fact, intern(fact.platform), table.interval)
     table.put(session, change.group)
-    table.counts["started"] += 1
+    table.counts.add("started", fact.platform)
     device, name, time_ms, carried = fact.device_id, fact.session_id, fact.time_ms, fact.carried
     context = as_context(carried) if carried else UNSET
     return session, [SessionActive(device, name, fact.platform, time_ms, time_ms, context)]

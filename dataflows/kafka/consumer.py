@@ -76,6 +76,7 @@ class SharedConsumer:
         self._by_place: dict[_Place, InputPartition] = {}
         self._open: set[InputPartition] = set()
         self._contact = BrokerContact()
+        self._platforms = settings.platforms
         self._backlog = Backlog(self._partitions, self._contact)
         self.snapshots = SourceSnapshots(self._partitions, run)
         # One worker thread polls for all, so that the messages of a partition keep their order.
@@ -150,6 +151,7 @@ class SharedConsumer:
         log.info("reading", topic=topic, partition=number, offset=begin)
         part = InputPartition(topic, number, offset, end_offset=end_offset, new=new)
         part.idle_ms = self._settings.idle_partition_ms
+        self._run.heard_ms.setdefault((topic, self._platforms[topic]), self._run.elapsed_ms())
         self._by_place[topic, number] = part
         self._open.add(part)
         self._partitions.append(part)
@@ -262,12 +264,17 @@ class SharedConsumer:
                 raise self.failure or source_error(message.topic(), message.partition(), error)
         for where, added in fetched.items():
             self._by_place[where].add(added)
+            self._note_heard(self._by_place[where].topic)
         for where, offset in ends.items():
             self._by_place[where].skip_to(offset)
         for where in fetched.keys() | ends.keys():
             self._note_answer(consumer, self._by_place[where], now)
         if lost:
             self._contact.note_error()
+
+    def _note_heard(self, topic: str) -> None:
+        """Note that a record of a topic has come."""
+        self._run.heard_ms[topic, self._platforms[topic]] = self._run.elapsed_ms()
 
     def _note_answer(self, consumer: Consumer, part: InputPartition, now: int) -> None:
         """Compare what has come of a partition with the end of its log in the newest answer."""

@@ -14,8 +14,10 @@ class Sample(StrEnum):
     OUTCOMES = "heartwheel_outcomes_total"
     DEAD_LETTERS = "heartwheel_dead_letters_total"
     HEARTBEATS = "heartwheel_heartbeats_total"
+    TIMESTAMPS = "heartwheel_timestamps_total"
     CLOCK_LAG = "heartwheel_clock_lag_seconds"
     CONSUMER_LAG = "heartwheel_consumer_lag_records"
+    INPUT_SILENCE = "heartwheel_input_silence_seconds"
     SNAPSHOT_AGE = "heartwheel_snapshot_age_seconds"
     SNAPSHOT_BYTES = "heartwheel_snapshot_bytes_total"
     SNAPSHOT_DURATION = "heartwheel_snapshot_duration_seconds_bucket"
@@ -29,13 +31,15 @@ class Sample(StrEnum):
     CPU = "process_cpu_seconds_total"
 
 
-# Sample name -> label values -> value.
-Reading = dict[str, dict[tuple[str, ...], float]]
+# Label values -> value.
+Values = dict[tuple[str, ...], float]
+# Sample name -> values.
+Reading = dict[str, Values]
 
 
 def read(registry: CollectorRegistry) -> Reading:
     """Return the samples that are of use here."""
-    reading: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+    reading: defaultdict[str, Values] = defaultdict(dict)
     for family in registry.restricted_registry(list(Sample)).collect():
         for sample in family.samples:
             reading[sample.name][tuple(sample.labels.values())] = sample.value
@@ -43,6 +47,6 @@ def read(registry: CollectorRegistry) -> Reading:
 
 
 def total(reading: Reading, name: Sample, *labels: str) -> float:
-    """Return the sum of a metric over its labels, or the value at these labels."""
+    """Return the sum of a metric over its labels, but for the first ones if they are given."""
     values = reading[name]
-    return values.get(labels, 0.0) if labels else sum(values.values())
+    return sum(value for found, value in values.items() if found[: len(labels)] == labels)

@@ -1,5 +1,6 @@
 """What the status page and `heartwheel top` show, as one plain value."""
 
+from collections import defaultdict
 from typing import Any
 
 from dataflows.messages import DeadLetter
@@ -44,12 +45,14 @@ class Status:
                 "snapshot_s": self._settings.snapshot_ms / 1000,
                 "heartbeat_s": self._settings.heartbeat_ms / 1000,
             },
-            "active": _by_platform(reading),
+            "active": _by_label(reading, Sample.ACTIVE, 1),
+            "platforms": _platforms(reading),
             "lanes": [self._lane(number, now_ms) for number in range(self._settings.lanes)],
             "consumer_lag": [
                 {"topic": topic, "partition": int(partition), "records": records}
                 for (topic, partition), records in reading[Sample.CONSUMER_LAG].items()
             ],
+            "input_silence": _by_label(reading, Sample.INPUT_SILENCE),
             "events": _by_label(reading, Sample.EVENTS),
             "outcomes": _by_label(reading, Sample.OUTCOMES),
             "rejected": _by_label(reading, Sample.DEAD_LETTERS),
@@ -93,15 +96,31 @@ class Status:
         return "behind" if lag_ms > self._settings.ready_lag_ms else "live"
 
 
-def _by_label(reading: Reading, name: Sample) -> dict[str, float]:
-    return {labels[0]: value for labels, value in reading[name].items()}
+def _by_label(reading: Reading, name: Sample, place: int = 0) -> dict[str, float]:
+    """Return the sums of a metric by the label in a place."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for labels, value in reading[name].items():
+        sums[labels[place]] += value
+    return dict(sums)
 
 
-def _by_platform(reading: Reading) -> dict[str, float]:
-    active: dict[str, float] = {}
-    for (_lane, platform), count in reading[Sample.ACTIVE].items():
-        active[platform] = active.get(platform, 0.0) + count
-    return active
+def _platforms(reading: Reading) -> list[dict[str, Any]]:
+    """Return the sessions of each platform, and what has been counted of it."""
+    active = _by_label(reading, Sample.ACTIVE, 1)
+    counted = _by_label(reading, Sample.EVENTS, 1)
+
+    def of(platform: str, name: Sample) -> dict[str, float]:
+        return {kind: count for (kind, its), count in reading[name].items() if its == platform}
+
+    return [
+        {
+            "platform": platform,
+            "active": active.get(platform, 0.0),
+            "events": of(platform, Sample.EVENTS),
+            "outcomes": of(platform, Sample.OUTCOMES),
+        }
+        for platform in sorted(active.keys() | counted.keys())
+    ]
 
 
 def _letter(letter: DeadLetter) -> dict[str, Any]:

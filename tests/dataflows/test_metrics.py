@@ -8,17 +8,22 @@ from prometheus_client import REGISTRY, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dataflows.decode import Decode
+from dataflows.lanes import lane_builder
 from dataflows.messages import PartitionBatch
-from dataflows.metrics import Histogram, LaneCollector, read_from
+from dataflows.metrics import OUTCOMES, Histogram, LaneCollector, read_from
 from dataflows.run_state import RunState
+from dataflows.settings import Settings
 from session_logic import journal
+from session_logic.counts import MAX_FOUND, OTHER
+from session_logic.events import Fact
+from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import Lane
 from tests.support.clocks import FixedClock
 from tests.support.lanes import DEVICES, LANE, LANES, RULES, T, give, resumed, start, stored
 
 
 def scraped(name: str) -> dict[tuple[str, ...], float]:
-    """Return the values of a sample by label values."""
+    """Return the values of a sample by label values, in the order of the labels' names."""
     return {
         tuple(sample.labels.values()): sample.value
         for family in text_string_to_metric_families(generate_latest().decode())
@@ -93,9 +98,9 @@ def test_lane_counts_nothing_twice_while_it_is_restored(
     give(lane, rows[-1:])
     assert scraped("heartwheel_restore_rows_missing")[str(LANE),] == 0
     assert scraped("heartwheel_active_sessions")[str(LANE), "pc"] == lane.table.active > 5
-    assert scraped("heartwheel_outcomes_total")["started",] == 0
+    assert scraped("heartwheel_outcomes_total") == scraped("heartwheel_events_total") == {}
     lane.apply([start(0)], T + RULES.heartbeat_ms)
-    assert scraped("heartwheel_events_total")["GameStart",] == 1
+    assert scraped("heartwheel_events_total")["pc", "GameStart"] == 1
 
 
 def test_timestamps_ahead_of_the_clock_are_counted_by_how_far() -> None:
@@ -126,3 +131,46 @@ def test_hot_devices_are_named_and_only_the_worst(run: RunState) -> None:
     assert sorted(shown.values()) == [3, 4, 5, 6, 7]
     assert all(label.isprintable() for (label,) in shown)
     assert shown[DEVICES[5],] == 6
+
+
+def test_outcomes_of_a_platform_are_there_before_its_first_event(run: RunState) -> None:
+    """So that the first event is an increase; one that events bring comes with them."""
+    lane_builder(Settings(lanes=1, input_topics={"in": "console"}), run)
+    assert set(scraped("heartwheel_outcomes_total")) == {(name, "console") for name in OUTCOMES}
+    assert set(scraped("heartwheel_events_total").values()) == {0}
+    lane = run.lanes[0] = Lane(0, 1, RULES, platforms=run.platforms)
+    lane.apply([Fact(True, "d", "s", "vr", T)], T)
+    assert scraped("heartwheel_outcomes_total")["started", "vr"] == 1
+    assert scraped("heartwheel_events_total")["console", "GameStart"] == 0
+
+
+def test_events_are_summed_over_lanes_and_have_few_platforms_that_can_be_shown(
+    run: RunState,
+) -> None:
+    """Whatever a field has for a platform: two that look alike are one, the many are `other`."""
+    devices = {lane_of(key_group_of(f"d{n}"), 2): f"d{n}" for n in range(20)}
+    names = ["a\n", "a\\n", "\x1b[2J", *map(str, range(500))]
+    for number in range(2):
+        lane = run.lanes[number] = Lane(number, 2, RULES, platforms=run.platforms)
+        for name in names:
+            lane.apply([Fact(True, devices[number], name, name, T)], T)
+    events = scraped("heartwheel_events_total")
+    assert sum(events.values()) == 2 * len(names)
+    assert events[r"a\n", "GameStart"] == 4
+    assert events[OTHER, "GameStart"] == 2 * (len(names) - MAX_FOUND)
+    platforms = {platform for platform, _ in events}
+    assert len(platforms) == MAX_FOUND
+    assert all(platform.isprintable() for platform in platforms)
+    active = scraped("heartwheel_active_sessions")
+    assert sum(active.values()) == 2
+    assert {platform for _, platform in active} == platforms
+
+
+def test_silence_counts_from_the_newest_record_of_a_topic(run: RunState) -> None:
+    """Read when it is asked for, so it grows while nothing turns; a topic need have no platform."""
+    run.elapsed_ms = lambda: 100_000
+    run.heard_ms = {("console-events", "console"): 99_500, ("mapped", ""): 40_000}
+    assert scraped("heartwheel_input_silence_seconds") == {
+        ("console", "console-events"): 0.5,
+        ("", "mapped"): 60,
+    }

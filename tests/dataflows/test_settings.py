@@ -9,6 +9,7 @@ import pytest
 from dataflows.settings import OPTION_TABLES, Settings
 from dataflows.settings_sources import load_settings
 from session_logic.errors import ConfigError
+from session_logic.event_table import EventTable, FromField
 from session_logic.events import Rejected
 from session_logic.mapping import MappedEvent
 
@@ -342,3 +343,11 @@ def test_recovery_directory_may_begin_with_the_home_directory(
     monkeypatch.setenv("HOME", "/home/one")
     assert Settings(recovery_dir="~/heartwheel").recovery_path() == Path("/home/one/heartwheel")
     assert Settings().recovery_path() == Path("recovery")
+
+
+def test_platform_of_a_topic_is_unknown_where_its_events_have_it() -> None:
+    """For all input topics, with tables and without."""
+    fixed = EventTable(platform="console", type="t", start="s", end="e", device="d")
+    in_field = EventTable(platform=FromField(field="os"), type="t", start="s", end="e", device="d")
+    settings = Settings(input_topics={"a": "pc"}, inputs={"b": fixed, "c": in_field})
+    assert settings.platforms == {"a": "pc", "b": "console", "c": ""}

@@ -38,7 +38,8 @@ def test_values_of_labels_are_documented() -> None:
     cells = {row[0]: row for row in page("metrics.md").rows("The metrics")[1:]}
     reasons = cells["heartwheel_dead_letters_total"][2].removeprefix("reason: ").split(", ")
     assert reasons == list(get_args(RejectReason))
-    assert cells["heartwheel_events_total"][2] == f"type: {', '.join(EVENT_OUTCOMES)}"
+    events = cells["heartwheel_events_total"][2]
+    assert events == f"type: {', '.join(EVENT_OUTCOMES)}; platform"
     outcomes = re.findall(r"`(\w+)`", cells["heartwheel_outcomes_total"][3])
     assert set(outcomes) == set(OUTCOMES)
 

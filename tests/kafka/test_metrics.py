@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions
 
-from dataflows.metrics import REASONS
+from dataflows.metrics import OUTCOMES, REASONS
 from session_logic.codec import decode_input, decode_output
-from session_logic.events import Heartbeat, OutputEvent, Rejected, SessionEnd
+from session_logic.events import Heartbeat, OutputEvent, Rejected, SessionActive, SessionEnd
 from session_logic.keys import key_group_of, lane_of
 from tests.support.cluster import Cluster
 from tests.support.ports import free_port
@@ -53,6 +53,17 @@ def lane(device: str) -> str:
     return str(lane_of(key_group_of(device), 4))
 
 
+def check_outcomes(metrics: Metrics, want: dict[str, int], events: list[OutputEvent]) -> None:
+    """Check that every outcome is there, and that those that came about are counted."""
+    counted = metrics.by("outcome", "outcomes_total")
+    assert counted.keys() == set(OUTCOMES)
+    assert {name: count for name, count in counted.items() if count} == want
+    started = Counter(e.platform for e in events if isinstance(e, SessionActive))
+    assert started.keys() == {"console", "pc"}
+    for platform, count in started.items():
+        assert metrics.of("outcomes_total", "started", platform) == count
+
+
 def test_metrics_of_a_run_say_what_was_sent_and_what_came_out(cluster: Cluster) -> None:
     """Counters have the number of records, histograms all of them, gauges what is there."""
     port, group = free_port(), f"{cluster.output}-monitor"
@@ -79,17 +90,17 @@ def test_metrics_of_a_run_say_what_was_sent_and_what_came_out(cluster: Cluster) 
     assert metrics.of("active_sessions", lane("c1"), "console") == 1
     assert metrics.sum("active_sessions") == 1
 
-    cluster.wait("rest", lambda: Metrics(port).of("outcomes_total", "timed_out") == 2)
+    cluster.wait("rest", lambda: Metrics(port).by("outcome", "outcomes_total")["timed_out"] == 2)
     cluster.wait("rest", lambda: not Metrics(port).of("sink_queue_records"))
     cluster.wait("rest", lambda: not Metrics(port).sum("consumer_lag_records"))
     metrics, events = Metrics(port), cluster.events()
     outcomes = {
         "started": 4, "duplicate_start": duplicates, "late_duplicate_start": 1,
         "ended": 1, "unknown_end": 1, "stale_end": 1, "replaced": 1, "timed_out": 2,
-        "late_start": 0, "ended_early": 0,
     }  # fmt: skip
-    assert metrics.all("outcomes_total") == {(name,): n for name, n in outcomes.items()}
-    assert metrics.all("events_total") == {("GameStart",): 5 + duplicates, ("GameEnd",): 3}
+    check_outcomes(metrics, outcomes, events)
+    types = {"GameStart": 5 + duplicates, "GameEnd": 3, "GamePing": 0}
+    assert metrics.by("type", "events_total") == types
     rejected = [decode_input(value) for value in BAD.values()]
     reasons = Counter(event.reason for event in rejected if isinstance(event, Rejected))
     assert metrics.all("dead_letters_total") == {(r,): reasons[r] for r in REASONS}
@@ -179,7 +190,7 @@ def test_last_offsets_are_committed_at_a_stop(cluster: Cluster) -> None:
         cluster.send("Start", f"p{number}", "one")
     cluster.flush()
     cluster.wait("a port", lambda: is_open(port))
-    cluster.wait("all events", lambda: Metrics(port).of("events_total", "GameStart") == 40)
+    cluster.wait("all events", lambda: Metrics(port).by("type", "events_total")["GameStart"] == 40)
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(20) == 0, cluster.errors(flow)
     assert offsets(cluster, group) == ends(cluster)

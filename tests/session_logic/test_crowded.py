@@ -80,7 +80,7 @@ def test_device_that_relaunches_one_session_is_not_counted() -> None:
             time_ms = T + 2 * number + (not is_start)
             fact = Fact(is_start, "relaunched", "s", "pc", time_ms, created=True)
             apply_fact(table, fact, Watermark(time_ms))
-    assert table.counts["started"] == 5 * MAX_ENDED
+    assert table.counts.outcomes["started", "pc"] == 5 * MAX_ENDED
     assert len(table.wheel) == 1
     assert table.crowded.worst(5) == []
 

@@ -173,4 +173,4 @@ def test_every_device_ended_leaves_no_session_and_no_timer() -> None:
     for seconds in range(5, 180, 5):
         lane.advance(BEGIN_MS + seconds * 1000)
     assert not lane.table.wheel
-    assert +lane.table.counts == {"started": 1000, "ended": 1000}
+    assert lane.table.counts.outcomes == {("started", "pc"): 1000, ("ended", "pc"): 1000}

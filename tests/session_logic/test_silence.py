@@ -166,7 +166,7 @@ def test_ping_of_another_session_puts_nothing_off() -> None:
     run.give(start(0))
     run.give(ping(6_000, session="other"), ping(6_000, device=B))
     assert run.wait_until(10_000) == ["went_silent@10000 lasted 0"]
-    assert run.lane.table.counts["unknown_ping"] == 2
+    assert run.lane.table.counts.outcomes["unknown_ping", "pc"] == 2
 
 
 def test_heartbeats_go_on_until_silence_ends_the_session() -> None:
@@ -251,7 +251,7 @@ def test_pings_cost_at_most_ten_stored_facts_a_timeout() -> None:
         run.give(ping(ms))
     run.store.commit(run.lane)
     assert len(run.stored) == 21
-    assert run.lane.table.counts["ping"] == 2_000
+    assert run.lane.table.counts.outcomes["ping", "pc"] == 2_000
     assert run.wait_until(40_000) == ["beat 1@30000", "went_silent@30000 lasted 20000"]
 
 
@@ -261,7 +261,7 @@ def test_unknown_pings_are_counted_and_not_stored() -> None:
     assert run.give(ping(0), ping(1)) == []
     run.store.commit(run.lane)
     assert not run.stored
-    assert run.lane.table.counts["unknown_ping"] == 2
+    assert run.lane.table.counts.outcomes["unknown_ping", "pc"] == 2
 
 
 def test_ping_without_a_timeout_changes_nothing() -> None:
@@ -269,7 +269,7 @@ def test_ping_without_a_timeout_changes_nothing() -> None:
     run = Run()
     run.give(start(0, idle_ms=0), ping(1_000))
     assert run.wait_until(29_999) == []
-    assert run.lane.table.counts["ping"] == 1
+    assert run.lane.table.counts.outcomes["ping", "pc"] == 1
 
 
 def test_late_ping_takes_nothing_back() -> None:
@@ -310,7 +310,7 @@ def test_ping_from_before_an_end_opens_nothing(late: Fact) -> None:
     run.give(start(0))
     run.give(end(1_000), start(2_000, session="t"))
     assert run.give(late) == []
-    assert run.lane.table.counts["unknown_ping"] == 1
+    assert run.lane.table.counts.outcomes["unknown_ping", "pc"] == 1
 
 
 def test_ping_of_a_session_whose_end_came_already_opens_nothing() -> None:

@@ -68,7 +68,7 @@ def test_input_in_a_state_has_one_counted_outcome(
     kind = "start" if given is Input.START else "end"
     got = apply_fact(table, fact(kind, "s", T + 1), FIRED)
     assert [type(event).__name__ for event in got] == records
-    assert {name: n for name, n in table.counts.items() if n} == counts
+    assert table.counts.outcomes == {(name, "pc"): n for name, n in counts.items()}
 
 
 def sessions(count: int) -> SessionTable:

@@ -599,6 +599,23 @@ def test_partitions_are_fetched_from_the_first_poll_after_they_were_assigned() -
     assert fake.kafka.next == {("in", 0): 0, ("in", 1): 0}
 
 
+def test_newest_record_of_any_partition_ends_the_silence_of_its_topic() -> None:
+    """By when it came here, whatever its timestamp; at first it counts from the start."""
+    reading = Reading(2)
+    reading.run.elapsed_ms = lambda: reading.clock.now
+    heard = ("in", "pc")
+    begun_ms = reading.run.heard_ms[heard]
+    reading.reach_ends()
+    assert reading.run.heard_ms == {heard: begun_ms}
+    reading.append(1, T - 3_600_000)
+    reading.fetch(0, 1)
+    reading.poll()
+    assert reading.run.heard_ms == {heard: reading.clock.now}
+    reading.consumer.assign("in", 0, 0)
+    reading.clock.now += 1
+    assert reading.run.heard_ms == {heard: reading.clock.now - 1}
+
+
 def test_options_of_the_user_do_not_replace_those_that_must_be() -> None:
     """The consumer's options win over those of all clients, and our own over both."""
     fake = FakeInput(

@@ -14,7 +14,7 @@ def history(change: Callable[[int, dict[str, object]], None], samples: int) -> H
     """Return a history of metrics that change before each sample, a second apart."""
     registry = CollectorRegistry()
     metrics = {
-        "events": Counter("heartwheel_events", "", ["type"], registry=registry),
+        "events": Counter("heartwheel_events", "", ["type", "platform"], registry=registry),
         "active": Gauge("heartwheel_active_sessions", "", ["lane", "platform"], registry=registry),
         "latency": ClientHistogram(
             "heartwheel_event_latency_seconds", "", registry=registry, buckets=(0.01, 0.02, 1.0)
@@ -31,7 +31,8 @@ def test_history_has_rates_levels_and_percentiles_of_the_last_seconds() -> None:
     """A rate is of one second, a level is summed over lanes, a percentile forgets."""
 
     def change(number: int, metrics: dict[str, object]) -> None:
-        metrics["events"].labels("GameStart").inc(number * 10)
+        for platform in ("console", "pc"):
+            metrics["events"].labels("GameStart", platform).inc(number * 5)
         for lane in "01":
             metrics["active"].labels(lane, "pc").set(number)
         if number == 1:
@@ -53,7 +54,7 @@ def test_history_has_rates_levels_and_percentiles_of_the_last_seconds() -> None:
 def test_counter_that_begins_again_gives_no_negative_rate() -> None:
     """Lanes that are restored count from nothing."""
     made = history(lambda _n, metrics: metrics["events"].clear(), 1)
-    made._readings[0][1]["heartwheel_events_total"]["GameEnd",] = 50.0
+    made._readings[0][1]["heartwheel_events_total"]["GameEnd", "pc"] = 50.0
     made.sample(T + 1_000)
     assert made.columns(0)["ends"] == [0.0]
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import socket
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -25,6 +26,7 @@ from tests.support.serving import (
     restoring,
     start,
 )
+from tests.support.waiting import wait_for
 
 
 @pytest.mark.parametrize("device", ["d", "a/b", HOSTILE, "x" * 128, "\u00e4\u00f6", " ", "."])
@@ -165,6 +167,42 @@ def test_status_has_the_last_dead_letters_newest_first_and_cut(client: Client) -
     )
     assert letters[0]["key"] == "\\xff<b>"
     assert len(client.get("/status.json").body) < 200_000
+
+
+def test_status_tells_platforms_apart_and_sums_over_them(
+    client: Client, measured: RunState
+) -> None:
+    """Lanes are summed over, and a platform is there before its first event."""
+    measured.platforms.know(["console"])
+    measured.elapsed_ms = lambda: 90_000
+    measured.heard_ms = {("pc-events", "pc"): 30_000}
+    for number in range(8):
+        start(measured, f"d{number}")
+    start(measured, "d0")
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = client.json("/status.json")
+        return found
+
+    wait_for(lambda: status()["events"].get("GameStart") == 9)
+    found = status()
+    assert (found["active"], found["input_silence"]) == ({"pc": 8}, {"pc-events": 60})
+    assert {name: n for name, n in found["outcomes"].items() if n} == {
+        "started": 8,
+        "duplicate_start": 1,
+    }
+    console, pc = found["platforms"]
+    assert (console["platform"], console["active"], set(console["outcomes"].values())) == (
+        "console",
+        0,
+        {0},
+    )
+    assert (pc["platform"], pc["active"], pc["events"]) == (
+        "pc",
+        8,
+        {"GameStart": 9, "GameEnd": 0, "GamePing": 0},
+    )
+    assert pc["outcomes"]["duplicate_start"] == 1
 
 
 @pytest.mark.parametrize("after", ["", "-1", "x", "9" * 5_000, "nan", "1e999", "\u0663"])

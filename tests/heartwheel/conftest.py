@@ -1,4 +1,4 @@
-"""Fixtures for all tests of the HTTP server: the lanes of a process, and servers of its own."""
+"""Fixtures of the program: the lanes of a process, and HTTP servers of its own."""
 
 from collections.abc import Iterator
 
