@@ -3,25 +3,90 @@
 import re
 import subprocess
 from itertools import combinations
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from monitoring.dashboard import FILE, WIDTH, build
 from tests.support.broker import ROOT
-from tests.support.expressions import RULES, RULES_TEST, alerts, cases, panels
+from tests.support.expressions import RULES, RULES_TESTS, alerts, cases, panels, recorded
 from tests.support.prometheus import tool
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 
 
-@pytest.mark.parametrize(("verb", "file"), [("check", RULES), ("test", RULES_TEST)])
-def test_promtool_has_nothing_to_say(verb: str, file: Any) -> None:
-    """The rules are valid, and every alert fires on its fault and on nothing else."""
-    result = subprocess.run(
+def promtool(verb: str, file: Path) -> subprocess.CompletedProcess[str]:
+    """Return what promtool has to say about rules or their tests."""
+    return subprocess.run(
         [tool("promtool"), verb, "rules", file], capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize(
+    ("verb", "file"), [("check", RULES), *(("test", file) for file in RULES_TESTS)]
+)
+def test_promtool_has_nothing_to_say(verb: str, file: Path) -> None:
+    """The rules are valid, and every alert fires on its fault and on nothing else."""
+    result = promtool(verb, file)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+# What is left out of the rules, and the alert that is wrong then.
+PLANTED = {
+    "a scrape gap": ('count without (instance, pod) (up{job="heartwheel"} == 0)', "vector(0) > 0"),
+    "a restore": (
+        (
+            "or sum without (instance, pod, lane) (heartwheel_restore_rows_missing) > 0\n"
+            "            or max without (instance, pod, lane) (heartwheel_clock_lag_seconds) > 10"
+        ),
+        "",
+    ),
+    "an outage": ("or max without (instance, pod, lane) (heartwheel_clock_lag_seconds) > 10", ""),
+    "the time after it": ("max_over_time(heartwheel:unsettled[5m])", "heartwheel:unsettled"),
+    "few sessions": ("vector(1000)", "vector(100)"),
+    "few ends": ("vector(100)", "vector(1)"),
+    "ends that nobody sends": ("[1d]) > 0", "[1d]) >= 0"),
+    "usual timeouts": ("vector(0.3)", "vector(0.2)"),
+    "usual falls": ("vector(0.2)", "vector(0.1)"),
+    "one process of two": (
+        "min without (instance, pod) (heartwheel_input_silence_seconds)",
+        "max without (instance, pod) (heartwheel_input_silence_seconds)",
+    ),
+}
+
+
+def calm_cases() -> str:
+    """Return the tests of the fleet in which nothing may fire."""
+    begin, *found = RULES_TESTS[1].read_text().split("\n  - name: ")
+    calm = [case for case in found if "exp_alerts" not in case]
+    assert len(calm) == 4
+    return "\n  - name: ".join([begin, *calm])
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_promtool_finds_what_is_left_out_of_the_rules_of_the_fleet(
+    name: str, tmp_path: Path
+) -> None:
+    """A restart or a quiet hour would wake somebody, if the tests did not say so before."""
+    left_out, instead = PLANTED[name]
+    rules = RULES.read_text()
+    assert left_out in rules
+    (tmp_path / RULES.name).write_text(rules.replace(left_out, instead))
+    (tmp_path / "test.yml").write_text(calm_cases())
+    result = promtool("test", tmp_path / "test.yml")
+    assert result.returncode == 1
+    assert "exp:[" in result.stdout + result.stderr, "it is wrong in another way"
+
+
+def test_limits_of_the_fleet_stand_in_one_place() -> None:
+    """Each is recorded once and asked for; no alert on the fleet has a limit of its own."""
+    limits = {name for name in recorded() if name.startswith("heartwheel:limit:")}
+    fleet = [rule["expr"] for rule in alerts() if "heartwheel:" in rule["expr"]]
+    used = [*fleet, *recorded().values()]
+    assert {name for name in limits if any(f"scalar({name})" in expr for expr in used)} == limits
+    assert len(fleet) == 5
+    for expr in fleet:
+        assert set(re.findall(r"[<>*] *[\d.]+", expr)) <= {"> 0"}, expr
 
 
 def test_every_alert_is_tested_to_fire_and_not_to_fire() -> None:

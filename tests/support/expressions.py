@@ -12,7 +12,7 @@ from monitoring.dashboard import FILE
 from tests.support.broker import ROOT
 
 RULES = ROOT / "monitoring" / "rules.yml"
-RULES_TEST = ROOT / "monitoring" / "rules_test.yml"
+RULES_TESTS = [ROOT / "monitoring" / f"{name}_test.yml" for name in ("rules", "fleet")]
 # What Grafana puts in for its variables; the ranges fit a scrape every second.
 VARIABLES = {
     "$__rate_interval": "5s",
@@ -31,17 +31,24 @@ class Expression(Struct, frozen=True):
     legend: frozenset[str] = frozenset()
 
 
+def _rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
 def alerts() -> list[dict[str, Any]]:
-    """Return the rules."""
-    (group,) = yaml.safe_load(RULES.read_text())["groups"]
-    rules: list[dict[str, Any]] = group["rules"]
-    return rules
+    """Return the rules that alert."""
+    return [rule for rule in _rules() if "alert" in rule]
+
+
+def recorded() -> dict[str, str]:
+    """Return the expressions of the rules that record, by the metrics that they make."""
+    return {rule["record"]: rule["expr"] for rule in _rules() if "record" in rule}
 
 
 def cases() -> list[dict[str, Any]]:
     """Return the tests of the rules."""
-    found: list[dict[str, Any]] = yaml.safe_load(RULES_TEST.read_text())["tests"]
-    return found
+    return [case for file in RULES_TESTS for case in yaml.safe_load(file.read_text())["tests"]]
 
 
 def panels() -> list[dict[str, Any]]:
@@ -51,8 +58,11 @@ def panels() -> list[dict[str, Any]]:
 
 
 def of_rules() -> list[Expression]:
-    """Return the expressions of the alerts."""
-    return [Expression(rule["alert"], rule["expr"]) for rule in alerts()]
+    """Return the expressions of the rules, but for the limits, which are numbers."""
+    asked = {rule["alert"]: rule["expr"] for rule in alerts()} | recorded()
+    return [
+        Expression(where, expr) for where, expr in asked.items() if not expr.startswith("vector(")
+    ]
 
 
 def of_cases() -> list[Expression]:
