@@ -34,7 +34,8 @@ from monitoring.panels import (
 FILE = Path(__file__).with_name("dashboard.json")
 WIDTH = 24  # of Grafana's grid
 # What the alerts ask for, in seconds.
-LATE_S, CLOCK_LAG_S, SNAPSHOT_AGE_S = 0.5, 10, 30
+LATE_S, CLOCK_LAG_S, SNAPSHOT_AGE_S, SILENCE_S = 0.5, 10, 30, 300
+ENDS = ',outcome=~"ended|ended_early|replaced|timed_out|went_silent"'
 
 
 def glance() -> list[Panel]:
@@ -112,6 +113,28 @@ def sessions() -> list[Panel]:
             "What has become of events and sessions, a second.",
             "cps",
             (f"sum by (outcome) ({rate('heartwheel_outcomes_total')})", "{{outcome}}"),
+        ),
+        graph(
+            "Events by platform",
+            "Events read a second.",
+            "cps",
+            (f"sum by (platform) ({rate('heartwheel_events_total')})", "{{platform}}"),
+        ),
+        graph(
+            "Ends by platform",
+            "How sessions end, a second; those that time out or go silent have sent no end.",
+            "cps",
+            (
+                f"sum by (platform, outcome) ({rate('heartwheel_outcomes_total', ENDS)})",
+                "{{platform}} {{outcome}}",
+            ),
+        ),
+        graph(
+            "Input silence",
+            "Time since the newest record of each input topic came.",
+            "s",
+            (f"min by (topic) (heartwheel_input_silence_seconds{CHOSEN})", "{{topic}}"),
+            limit=SILENCE_S,
         ),
     ]
 

@@ -26,9 +26,9 @@ Panel = stat.Panel | timeseries.Panel | heatmap.Panel
 Query = tuple[str, str]  # PromQL and the legend of what it gives
 
 
-def rate(metric: str) -> str:
-    """Return the PromQL of a counter's rate."""
-    return f"rate({metric}{CHOSEN}[$__rate_interval])"
+def rate(metric: str, more: str = "") -> str:
+    """Return the PromQL of a counter's rate; more narrows down what is chosen."""
+    return f"rate({metric}{CHOSEN.removesuffix('}')}{more}}}[$__rate_interval])"
 
 
 def quantile(share: float, histogram: str) -> str:

@@ -198,6 +198,13 @@ function showTables() {
         STATES[lane.state]),
       cell(lane.active === undefined ? "-" : count(lane.active), "number"),
       cell(seconds(lane.lag_s), "number"))));
+  $("platforms").replaceChildren(head("platform", "#sessions", "#starts", "#ends", "#no end"),
+    ...now.platforms.map(({platform, active, events, outcomes}) => row(cell(platform, "text"),
+      ...[active, events.GameStart, events.GameEnd, outcomes.timed_out + outcomes.went_silent].map(
+        (n) => cell(count(n), "number")))));
+  $("topics").replaceChildren(head("topic", "#silent for"),
+    ...Object.entries(now.input_silence).sort().map(([topic, s]) =>
+      row(cell(topic, "text"), cell(seconds(s), "number"))));
   $("input").replaceChildren(head("partition", "#records to read"), ...now.consumer_lag.map((part) =>
     row(cell(`${part.topic}/${part.partition}`, "text"), cell(count(part.records), "number"))));
   $("outcomes").replaceChildren(...facts(

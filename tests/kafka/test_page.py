@@ -102,6 +102,10 @@ def test_page_shows_a_run_and_takes_input_for_text(browser: Chrome, cluster: Clu
     assert text(browser, "#state") == "ready"
     assert [row.text.split()[1] for row in rows(browser, "lanes")] == ["live"] * 4
     wait(browser, "document.querySelectorAll('#input td.number').length === 4")
+    assert [row.text.split() for row in rows(browser, "platforms")] == [
+        ["console", "51", "51", "0", "0"], ["pc", "0", "0", "0", "0"]
+    ]  # fmt: skip
+    assert [row.text.split()[0] for row in rows(browser, "topics")] == [cluster.console, cluster.pc]
     (letter,) = rows(browser, "letters")
     assert HOSTILE in letter.text
     assert "not json" in letter.text
