@@ -251,6 +251,13 @@ class Settings(
         Literal["debug", "info", "warning", "error"],
         Meta(description="Least severe level that is logged."),
     ] = "info"
+    progress_s: Annotated[
+        NotNegative,
+        Meta(
+            description="Seconds between two lines of the log that tell how the process is doing; "
+            "0 for none."
+        ),
+    ] = 60
     http_host: Annotated[Name, Meta(description="Where the HTTP server listens.")] = "127.0.0.1"
     http_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of the HTTP server; 0 for no server.")

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct, structs
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from heartwheel.http.readings import Reading, Sample, read, total
+from heartwheel.http.readings import Reading, Sample, Values, read, total
 
 KEPT_S = 900
 # What a percentile is taken over, and a rate of now.
@@ -78,17 +78,10 @@ class History:
         )
 
     def percentile(self, name: Sample, share: float) -> float | None:
-        """Return a percentile of a histogram's last WINDOW_S in its unit; None of nothing.
-
-        As with PromQL's histogram_quantile, values are taken to be spread evenly in a bucket.
-        """
+        """Return a percentile of a histogram's last WINDOW_S in its unit; None of nothing."""
         if not self._readings:
             return None
-        first, last = self._readings[0][1][name], self._readings[-1][1][name]
-        counts = [
-            (float(labels[0]), count - first.get(labels, 0.0)) for labels, count in last.items()
-        ]
-        return quantile(sorted(counts), share)
+        return percentile(self._readings[0][1][name], self._readings[-1][1][name], share)
 
     def columns(self, after_ms: float) -> dict[str, list[Any]]:
         """Return the points after a moment, as a list for each of their names."""
@@ -97,6 +90,15 @@ class History:
             field.name: [getattr(point, field.name) for point in points]
             for field in structs.fields(Point)
         }
+
+
+def percentile(first: Values, last: Values, share: float) -> float | None:
+    """Return a percentile of what came into a histogram's buckets since the first reading.
+
+    As with PromQL's histogram_quantile, values are taken to be spread evenly in a bucket.
+    """
+    counts = [(float(labels[0]), count - first.get(labels, 0.0)) for labels, count in last.items()]
+    return quantile(sorted(counts), share)
 
 
 def quantile(cumulative: list[tuple[float, float]], share: float) -> float | None:

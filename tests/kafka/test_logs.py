@@ -51,6 +51,22 @@ def test_log_of_a_run_is_json_with_its_place_in_fields(cluster: Cluster) -> None
     assert sum(line["sessions"] for line in restored) == 40
 
 
+def test_progress_is_logged_as_often_as_the_settings_say(cluster: Cluster) -> None:
+    """One line for a span of time: what was read, what is active, what fell due."""
+    flow = cluster.start(HEARTWHEEL_LOG_FORMAT="json", HEARTWHEEL_PROGRESS_S="1")
+    for number in range(30):
+        cluster.send("Start", f"c{number}", f"s{number}")
+    cluster.flush()
+    cluster.wait("heartbeats", lambda: cluster.records_out() >= 30 * 4)
+    stop(flow)
+    lines = [line for line in lines_of(cluster, flow) if line["message"] == "progress"]
+    assert sum(line["input_rows"] for line in lines) == 30
+    assert sum(line["timers_fired"] for line in lines) > 30
+    assert (lines[-1]["sessions"], lines[-1]["timers"]) == (30, 30)
+    assert all(0 < line["snapshot_p99_ms"] < 30_000 for line in lines[2:])
+    assert any(line["heartbeat_p99_ms"] is not None for line in lines)
+
+
 @pytest.mark.slow
 def test_what_ends_a_run_is_the_last_line_of_its_log(cluster: Cluster) -> None:
     """One JSON line that says what to do, with the cause."""
