@@ -28,6 +28,7 @@ PROMETHEUS = Need("Prometheus", ("prometheus", "promtool"), "prometheus")
 NAMESPACES = Need(
     "containers", ("ip", "unshare", "nsenter", "setpriv", "ps"), "iproute2 util-linux procps"
 )
+POSTGRES = Need("PostgreSQL", ("psql", "pg_isready"), "postgresql")
 COMPILER = Need("a clock that can be set", ("cc",), "gcc libc6-dev")
 KUBECTL = Need("rendered manifests", ("kubectl",), "kubectl 1.26 or later (.ci/kubectl builds it)")
 
