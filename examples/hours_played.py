@@ -12,7 +12,7 @@ from topic import records
 QUERY = """
 SELECT coalesce(title, '(none)') AS title, platform, count(*) AS sessions,
        round(sum(duration_ms) / 3_600_000, 2) AS hours
-FROM sessions GROUP BY ALL ORDER BY hours DESC, ALL
+FROM sessions GROUP BY ALL ORDER BY hours DESC, title, platform
 """
 # Summaries are flat, so a table of them needs no more than the names of its columns.
 COLUMNS = ("device_id", "session_id", "platform", "started_ms", "duration_ms", "reason", "title")

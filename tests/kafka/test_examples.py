@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -46,8 +45,8 @@ def example(cluster: Cluster, name: str, *arguments: str) -> list[str]:
 
 
 @pytest.fixture
-def played(cluster: Cluster) -> Iterator[int]:
-    """Yield the full minute at which sessions began: two that have ended, and two that go on."""
+def played(cluster: Cluster) -> int:
+    """Return the full minute at which sessions began: two that have ended, and two that go on."""
     summaries, table = f"{cluster.output}-summaries", f"{cluster.output}-table"
     create_topics(cluster.admin, {summaries: 4})
     create_topics(cluster.admin, {table: 4}, **{"cleanup.policy": "compact"})
@@ -76,7 +75,7 @@ def played(cluster: Cluster) -> Iterator[int]:
         cluster.flush()
     cluster.wait("the summaries", lambda: len(cluster.read(summaries)) == 2)
     cluster.wait("the last start", lambda: "d1-cat" in cluster.sessions())
-    yield begun_ms
+    return begun_ms
 
 
 def test_examples_say_what_was_played(cluster: Cluster, played: int) -> None:
