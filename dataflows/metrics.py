@@ -294,6 +294,9 @@ SNAPSHOT_BYTES = Counter("heartwheel_snapshot_bytes", "Bytes given to the recove
 MERGE_DURATION = Histogram(
     "heartwheel_merge_duration_seconds", "Time that writing the base of a group took."
 )
+HEARTBEAT_INTERVAL = Gauge(
+    "heartwheel_heartbeat_interval_seconds", "Time between heartbeats of new sessions; 0 for none."
+)
 STORE_KEYS = Gauge("heartwheel_store_keys", "Rows that the store holds.")
 STORE_BYTES = Gauge("heartwheel_store_bytes", "Bytes in the rows that the store holds.")
 HTTP_CROWDED_OUT = Counter(

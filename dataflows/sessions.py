@@ -12,6 +12,7 @@ from bytewax.outputs import Sink
 from dataflows.decode import Decode, Reads
 from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.messages import DEAD_LETTER_KEY, PartitionBatch
+from dataflows.metrics import HEARTBEAT_INTERVAL
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
@@ -48,6 +49,7 @@ def build_flow(
         settings.mappings() if readers is None else readers,
     )
     decode.idle_timeouts_ms = settings.idle_timeouts_ms
+    HEARTBEAT_INTERVAL.set(settings.heartbeat_ms / 1000)
     decoded = op.branch(
         "decoded",
         op.flat_map_batch("decode", polls, decode),
