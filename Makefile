@@ -92,6 +92,7 @@ bench-peers: $(VENV)/dev
 lock: $(VENV)/dev
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --extra avro --constraint requirements.txt --output-file requirements-avro.txt pyproject.toml
+	$(LOCK) --extra parquet --constraint requirements.txt --output-file requirements-parquet.txt pyproject.toml
 	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 # Each locked package has a wheel with a locked hash, for both Pythons. (A test: nothing is missing.)

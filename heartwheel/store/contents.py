@@ -59,18 +59,37 @@ class Contents:
 
     def rows(self, lane: int) -> list[Entry]:
         """Return the entries of the rows of a lane."""
-        return [entry for entry in self.step("store") if _lane_of(entry, self.lanes) == lane]
+        return [entry for entry in self.step("store") if self.lane_of(entry) == lane]
+
+    def lane_of(self, entry: Entry) -> int:
+        """Return the lane of a row by its name, or -1."""
+        try:
+            return lane_of_row(entry.key, self.lanes)
+        except (ValueError, ZeroDivisionError):
+            return -1
+
+    def row(self, entry: Entry) -> Row:
+        """Return the row of an entry; raises SnapshotError if it is not in its place."""
+        try:
+            row = read_row(entry.key, entry.value())
+            _check_row(row, entry.key, self.lanes)
+        except HeartwheelError:
+            raise
+        except Exception as error:  # noqa: BLE001  # garbage raises anything
+            raise SnapshotError(f"{type(error).__name__}: {error}") from None
+        return row
+
+    def rules_of(self, lane: int) -> Rules:
+        """Return the rules by which a lane went."""
+        return self.states[lane].rules_or(self._rules)
 
     def restore(self, lane: int) -> tuple[Lane, list[str]]:
         """Return a lane restored from the store, and what is wrong with its rows."""
-        state = self.states[lane]
-        restored = Lane(lane, self.lanes, state.rules_or(self._rules), state)
+        restored = Lane(lane, self.lanes, self.rules_of(lane), self.states[lane])
         faults = []
         for entry in self.rows(lane):
             try:
-                row = read_row(entry.key, entry.value())
-                _check_row(row, entry.key, self.lanes)
-                restored.restore(row, restored.watermark_ms)
+                restored.restore(self.row(entry), restored.watermark_ms)
             except HeartwheelError as error:
                 faults.append(f"{entry.where}: {error}")
             except Exception as error:  # noqa: BLE001  # garbage raises anything
@@ -91,7 +110,7 @@ class Contents:
             else:
                 yield f"{self.recovery.folder}: lane {lane}: its state is missing"
         for entry in self.step("store"):
-            if _lane_of(entry, self.lanes) not in self.states:
+            if self.lane_of(entry) not in self.states:
                 yield f"{entry.where}: the state of its lane is missing"
         for entry in [*self.step("source"), *self.step("sink")]:
             try:
@@ -124,14 +143,6 @@ def lane_states(entries: list[Entry]) -> tuple[list[LaneState], list[str]]:
         else:
             states.append(state)
     return states, faults
-
-
-def _lane_of(entry: Entry, lanes: int) -> int:
-    """Return the lane of a row by its name, or -1."""
-    try:
-        return lane_of_row(entry.key, lanes)
-    except (ValueError, ZeroDivisionError):
-        return -1
 
 
 def _check_row(row: Row, name: str, lanes: int) -> None:

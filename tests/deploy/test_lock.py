@@ -56,7 +56,8 @@ def faults_of(lock_text: str) -> list[str]:
     [
         ("requirements.txt", ()),
         ("requirements-avro.txt", ("avro",)),
-        ("requirements-dev.txt", ("dev", "avro")),
+        ("requirements-parquet.txt", ("parquet",)),
+        ("requirements-dev.txt", ("dev", "avro", "parquet")),
     ],
 )
 @pytest.mark.parametrize("environment", environments(), ids=lambda e: e["python_version"])
@@ -74,7 +75,9 @@ def test_locked_packages_are_the_installed_ones() -> None:
         assert package.specifier.contains(version(name), prereleases=True), package
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-avro.txt"])
+@pytest.mark.parametrize(
+    "file", ["requirements.txt", "requirements-avro.txt", "requirements-parquet.txt"]
+)
 def test_lock_for_development_has_all_of_the_other_ones(file: str) -> None:
     """The tests run with the versions that a user gets."""
     development = locked("requirements-dev.txt")

@@ -1,12 +1,17 @@
 """One heartwheel command, run to its end as an operator runs it."""
 
+import os
 import subprocess
 import sys
 
+import pytest
+
 from dataflows.settings_sources import environment
+from heartwheel.cli import main
 from tests.support.broker import ROOT
 
 TIMEOUT_S = 60
+SETTINGS = {"HEARTWHEEL_LOG_FORMAT": "text", "HEARTWHEEL_HTTP_PORT": "0"}
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -14,13 +19,33 @@ def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
     return python("-m", "heartwheel.cli", *arguments, **variables)
 
 
+class Inside:
+    """The heartwheel command, run in this process: for the many cases of one command."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+
+    def __call__(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command with these settings only; nobody is at its terminal."""
+        self._capture.readouterr()
+        words = ["heartwheel", *map(str, arguments)]
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            for name in os.environ.keys() - environment().keys():
+                patch.delenv(name)
+            for name, value in {**SETTINGS, **variables}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", words)
+            main()
+        shown = self._capture.readouterr()
+        code = int(end.value.code or 0)
+        return subprocess.CompletedProcess(words, code, shown.out, shown.err)
+
+
 def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Python with these settings only."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=environment()
-        | {"HEARTWHEEL_LOG_FORMAT": "text", "HEARTWHEEL_HTTP_PORT": "0"}
-        | variables,
+        env=environment() | SETTINGS | variables,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
