@@ -20,6 +20,7 @@ from heartwheel.commands.record import record_command
 from heartwheel.commands.replay import replay_command
 from heartwheel.commands.run import run_command
 from heartwheel.commands.schemas import schemas_command
+from heartwheel.commands.session import session_app
 from heartwheel.commands.sessions import sessions_app
 from heartwheel.commands.store import store_app
 from heartwheel.commands.top import top_command
@@ -41,6 +42,7 @@ app.add_typer(topics_app, name="topics", rich_help_panel=OPERATE)
 app.add_typer(events_app, name="events", rich_help_panel=TEST)
 app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel=OPERATE)
 app.add_typer(store_app, name="store", rich_help_panel=OPERATE)
+app.add_typer(session_app, name="session", rich_help_panel=OPERATE)
 app.add_typer(sessions_app, name="sessions", rich_help_panel=OPERATE)
 
 

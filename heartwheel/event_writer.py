@@ -16,10 +16,11 @@ from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable, FromField, Some, Source, sources, words
 from session_logic.event_time import TimeUnit
-from session_logic.events import Rejected
+from session_logic.events import GameEnd, GamePing, GameStart, Rejected
 from session_logic.mapping import FRAME_BYTES, Kind, MappedEvent, Mapping
 
 BAD_INPUT = (b"not json", b"[]", b'{"type":"GamePause"}', b'{"type":"GameStart","device_id":""}')
+OWN = {"start": GameStart, "end": GameEnd, "ping": GamePing}
 FORMATS = "json", "json_sr"
 FRAME = b"\0" + bytes(FRAME_BYTES - 2) + b"\1"
 MAX_DIGITS = 15  # of a number that every reader of JSON takes in whole
@@ -70,10 +71,8 @@ class OwnWriter:
 
     def write(self, event: MappedEvent) -> Sent:
         """Return an event as a record."""
-        kind = f"Game{event.kind.capitalize()}"
-        device, session = event.device_id, event.session_id
-        value = f'{{"type":"{kind}","device_id":"{device}","session_id":"{session}"}}'
-        return Sent(device.encode(), value.encode(), [])
+        value = _encode(OWN[event.kind](event.device_id, event.session_id))
+        return Sent(event.device_id.encode(), value, [])
 
     def bad(self, device_id: str) -> list[Sent]:
         """Return records of a device that are no events."""
@@ -92,7 +91,7 @@ class TableWriter:
         if table.format not in FORMATS:
             raise ConfigError(
                 f"inputs.{topic} has the format {table.format}: events are written in "
-                f"{' and '.join(FORMATS)} only; leave the topic out"
+                f"{' and '.join(FORMATS)} only"
             )
         self._topic = topic
         self._table = table
@@ -104,10 +103,7 @@ class TableWriter:
             self.kinds = ("ping",)
         for kind in ("start", "end"):
             if kind not in self.kinds and not table.open_on_ping:
-                raise ConfigError(
-                    f"inputs.{topic} has no {kind}: starts and ends are written; leave the topic "
-                    "out"
-                )
+                raise ConfigError(f"inputs.{topic} has no {kind}: starts and ends are written")
         self._samples = [sample for sample in SAMPLES if sample.kind in self.kinds]
         for sample in self._samples:
             self.write(sample)
@@ -143,7 +139,7 @@ class TableWriter:
             if not record.put(source, value):
                 raise ConfigError(
                     f"inputs.{self._topic} has two parts of an event in {source.name}: none can be "
-                    "written; leave the topic out"
+                    "written"
                 )
         # Where the table does not read it, it keeps the events of a device in one partition.
         record.put(KEY, key)
@@ -224,7 +220,15 @@ def _time(unit: TimeUnit, time_ms: int) -> str | int | float:
             return time_ms * 1000
 
 
+def writer_of(settings: Settings, topic: str) -> Writer:
+    """Return what writes to an input topic; raises ConfigError if it cannot be written to."""
+    table = settings.inputs.get(topic)
+    return OwnWriter() if table is None else TableWriter(topic, table)
+
+
 def writers_of(settings: Settings) -> dict[str, Writer]:
     """Return what writes to each input topic; raises ConfigError if one cannot be written to."""
-    own: dict[str, Writer] = {topic: OwnWriter() for topic in settings.input_topics}
-    return own | {topic: TableWriter(topic, table) for topic, table in settings.inputs.items()}
+    try:
+        return {topic: writer_of(settings, topic) for topic in settings.all_input_topics}
+    except ConfigError as error:
+        raise ConfigError(f"{error}; leave the topic out") from None

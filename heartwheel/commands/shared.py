@@ -14,6 +14,9 @@ from session_logic.errors import ConfigError
 ConfigOption = Annotated[
     str | None, typer.Option(help="TOML file with settings; HEARTWHEEL_* variables override it.")
 ]
+UrlOption = Annotated[
+    str | None, typer.Option(help="URL of the process; without it, as the settings say.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PLAIN_COLUMNS = 500
 
