@@ -96,7 +96,9 @@ class SessionTable:
         Its end is never before its start, nor before a heartbeat that is out. See `owed` for
         at_most. The outcome is counted; one that ended early is an ended one for its record.
         """
-        sent_until_ms = min(watermark.upto_ms, self.due_end(session)[0])
+        sent_until_ms = watermark.upto_ms
+        if isinstance(session, WatchedSession):
+            sent_until_ms = min(sent_until_ms, self.due_end(session)[0])
         time_ms = max(time_ms, earliest_end_ms(session, self.rules, sent_until_ms))
         owed = self.owed(session, watermark, time_ms, at_most)
         forgotten = self.group(session.device_id).end(session)

@@ -183,11 +183,11 @@ def open_session(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Make the fact's session the active one; one that is opened late owes what it has missed."""
     started_ms, upto_ms = change.fact.time_ms, change.watermark.upto_ms
     session, records = _begin(table, change)
+    if not table.listens and not is_due(started_ms + table.rules.heartbeat_ms, upto_ms):
+        return records  # as always but for sessions that are opened late
     missed, (due_ms, reason) = _missed(change), table.due_end(session)
     if is_due(due_ms, upto_ms):
         return records + table.end(session, reason, missed, due_ms, MAX_MISSED_HEARTBEATS)
-    if not is_due(started_ms + table.rules.heartbeat_ms, upto_ms):
-        return records
     return records + table.owed(session, missed, upto_ms, MAX_MISSED_HEARTBEATS)
 
 
