@@ -33,7 +33,7 @@ class PlatformNames(dict[str, str]):
             self.setdefault(platform, platform)
 
     def __missing__(self, platform: str) -> str:
-        if not self._room:
+        if self._room <= 0:  # less where worker threads have taken the last place together
             return OTHER
         self._room -= 1
         self[platform] = platform

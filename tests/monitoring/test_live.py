@@ -213,6 +213,26 @@ def test_process_that_waits_for_another_fires_an_old_snapshot(world: World) -> N
     assert "HeartwheelSnapshotOld" not in world.prometheus.firing()
 
 
+def test_restart_with_many_sessions_fires_nothing_about_the_fleet(world: World) -> None:
+    """Nor does the time without metrics. There is enough before and after to tell a fall."""
+    query = world.prometheus.query
+    for number in range(MANY):
+        world.cluster.send("Start", f"c-many-{number}", "s")
+    world.cluster.flush()
+    active = 'heartwheel:active_sessions{platform="console"}'
+    before = f"{active} offset 4m >= {MANY} unless on () max_over_time(heartwheel:unsettled[5m])"
+    world.cluster.wait("a calm while", lambda: query(hurried(before)), 60)
+    begin_s = time.time()
+    world.flow.kill()
+    world.flow.wait()
+    world.start()
+    world.cluster.wait("the process is gone", lambda: query("heartwheel:unsettled"))
+    world.cluster.wait("a calm while", lambda: query(hurried(before)), 60)
+    fleet = 'ALERTS{alertstate="firing",alertname=~".*(Sessions|Silent|Ends|Replaced).*"}'
+    assert world.prometheus.course(fleet, time.time() - begin_s) == []
+    world.wait_for_peace()
+
+
 def test_fleet_that_falls_silent_and_then_ends_its_sessions_fires_both(world: World) -> None:
     """A topic whose platform has few sessions may be silent. The traffic does not come back."""
     devices = [f"c-many-{number}" for number in range(MANY)]

@@ -73,6 +73,13 @@ def test_known_platform_has_its_name_however_many_were_found_before() -> None:
     assert (names["pc"], names["later"]) == ("pc", OTHER)
 
 
+def test_last_place_that_threads_take_together_is_the_last() -> None:
+    """A process may have several worker threads, which do not wait for one another."""
+    names = PlatformNames()
+    names._room = -1  # both have seen the last place, and both have taken it
+    assert {names[f"p{number}"] for number in range(10)} == {OTHER}
+
+
 def test_lanes_that_share_names_call_a_platform_alike() -> None:
     """A process has a bounded number of series, however many lanes it has."""
     names = PlatformNames()
