@@ -1,6 +1,6 @@
 """Kafka as a Bytewax sink: one partition per lane, one producer per process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Event, Lock
 
@@ -91,7 +91,7 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         now = max(self._clock.now_ms(), self._published_ms())
         produce = producer.open().produce
         # All by position: a keyword would add a third to what a call costs.
-        values: list[bytes | None] = [*records.values]
+        values: Sequence[bytes | None] = records.values
         if with_empty:
             values = [value or None for value in values]
         for key, value in zip(records.keys[:last], values[:last], strict=True):

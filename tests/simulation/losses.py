@@ -188,15 +188,20 @@ class Losses:
             self.counts["output cut"] += 1
 
     def _outputs(self) -> Iterator[tuple[Where, int]]:
-        """Yield the output partition of each lane that is stored, and up to where it is known."""
+        """Yield the partitions of each lane that is stored, and up to where they are known."""
         for key, state in self._world.database.load("sink").items():
             if key != DEAD_LETTER_KEY:
                 lane = int(key.removeprefix("lane-"))
-                yield (self._settings.output_topic, lane), read_outbox(lane, state)[0]
+                outbox = read_outbox(lane, state)
+                for box in (outbox, *outbox.apart.values()):
+                    topic = box.topic or self._settings.output_topic
+                    if topic in self._settings.lane_topics:
+                        yield (topic, lane), box.end_offset
 
     def _stray(self) -> None:
         """Let somebody else write to the output topic: what is no record, or is of another lane."""
-        lanes = [where for where, _ in self._outputs()]
+        # What is in the table is sent again, so nobody looks there.
+        lanes = [where for where, _ in self._outputs() if where[0] != self._settings.table_topic]
         if lanes:
             self._strayed = self._random.choice(lanes)
             device = next(
