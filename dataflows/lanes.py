@@ -58,10 +58,9 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         if state is not None:
             self._settling.begin(run.clock.now_ms())  # the run before has left records unconfirmed
         # For how many more epochs an empty batch keeps the sink awake: a new lane must store its
-        # start offset first. A moved lane, which has no segment yet, is new to its sink as well.
-        # Any lane may be new to a topic apart.
-        is_new = state is None or state.journal.segment < 0
-        self._hold_epochs = HOLD_EPOCHS if is_new or settings.topics_apart else 0
+        # start offset first. Any other may have other topics than before, which its sink must store
+        # before any lane sends.
+        self._hold_epochs = HOLD_EPOCHS
         self._kept_awake = False  # in this epoch
 
     def _make(self, number: int, state: LaneState | None) -> Lane:

@@ -245,7 +245,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         else:
             outbox = Outbox.of_state(lane, resume_state)
         changed = self._apart.go_over(lane, outbox)
-        part = self._part(lane, outbox, HOLD_EPOCHS if changed and outbox.apart else 0)
+        part = self._part(lane, outbox, HOLD_EPOCHS if changed else 0)
         self._reconciliation.add(lane, outbox, part.send)
         return part
 

@@ -6,6 +6,9 @@ beyond its offsets. So a run may have other topics only if nothing is beyond the
 makes is new. That is so after a clean stop. In any other case it is refused, before it has sent
 anything, and a run with the topics of before finds what is there.
 
+All lanes store that they have other topics before one of them sends anything (HOLD_EPOCHS). Else a
+run that is killed then would leave lanes of both kinds, and none could follow it.
+
 A topic that is left out is read no more, and may be deleted.
 """
 

@@ -148,6 +148,18 @@ def test_lane_that_falls_silent_wakes_its_sink_until_all_is_acknowledged() -> No
     assert len(woken_s) == len([30, 90, 210, 450])
 
 
+def test_sink_of_a_resumed_lane_is_kept_awake_as_that_of_a_new_one() -> None:
+    """It may have another topic than before, which is stored before any lane sends."""
+    step = Step()
+    step.batch(CAUGHT_UP)
+    later = Step(step.logic.snapshot())
+    for _ in range(HOLD_EPOCHS):
+        assert later.logic.on_notify()[0] == [OutputBatch()]
+        assert later.logic.on_notify()[0] == []
+        later.logic.snapshot()
+    assert later.logic.on_notify()[0] == []
+
+
 def test_resumed_lane_wakes_its_sink_though_it_has_nothing_to_send() -> None:
     """What the run before had not been told of is acknowledged by then."""
     step = Step()
