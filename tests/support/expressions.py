@@ -12,7 +12,7 @@ from monitoring.dashboard import FILE
 from tests.support.broker import ROOT
 
 RULES = ROOT / "monitoring" / "rules.yml"
-RULES_TESTS = [ROOT / "monitoring" / f"{name}_test.yml" for name in ("rules", "fleet")]
+RULES_TESTS = [ROOT / "monitoring" / f"{name}_test.yml" for name in ("rules", "fleet", "days")]
 # What Grafana puts in for its variables; the ranges fit a scrape every second.
 VARIABLES = {
     "$__rate_interval": "5s",
