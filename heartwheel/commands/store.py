@@ -1,4 +1,4 @@
-"""`heartwheel store`: look at, check, copy and migrate a store, or go on without what is lost."""
+"""`heartwheel store`: look at, check, back up or move a store, or go on without what is lost."""
 
 import json
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from heartwheel.store.summary import Summary
 
 store_app = typer.Typer(
-    help="Look at, check, copy or migrate a recovery store; go on without what is lost.",
+    help="Look at, check, back up or migrate a recovery store; go on without what is lost.",
     no_args_is_help=True,
 )
 
@@ -132,6 +132,23 @@ def _offsets(given: list[str]) -> dict[str, int]:
             raise ConfigError(f"--to {one}: write it as TOPIC/PARTITION=OFFSET")
         found[name] = int(offset)
     return found
+
+
+@store_app.command("backup")
+def backup_command(
+    target: TargetArgument,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--store", help="Recovery directory; the default is that of the settings."),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Copy the store of a run that goes on, or of a stopped one, and check the copy."""
+    from heartwheel.store.backup import back_up
+
+    settings, folder = _where(folder, config)
+    moment = moment_text(back_up(folder, target, settings.rules()))
+    print(f"backed up {folder} to {target}, as of {moment}")
 
 
 @store_app.command("copy")

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from dataflows.formats import read_row
 from dataflows.messages import lane_key
-from heartwheel.store.recovery_files import Entry, Recovery
+from heartwheel.store.part_file import Entry
+from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sinks import read_sink
 from heartwheel.store.sources import read_source
 from session_logic.codec import decode_entry, decode_sessions

@@ -1,5 +1,6 @@
-"""A copy of a stopped store, and the new directory that a copy or a migration is made in."""
+"""A copy of a store, and the new directory that a copy, a backup or a migration is made in."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -18,9 +19,14 @@ def copy_store(source: Path, target: Path) -> None:
     Raises StoreInUseError for a running one, ConfigError if there is something at the target.
     """
     with new_folder(target) as folder, Recovery(source, alone=True) as store:
-        for part in store.parts:
-            with closing(sqlite3.connect(folder / part.path.name)) as copy:
-                part.db.backup(copy)
+        copy_parts(store, folder)
+
+
+def copy_parts(store: Recovery, folder: Path) -> None:
+    """Copy the parts of an open store to a folder, as of the moment at which they are read."""
+    for part in store.parts:
+        with closing(sqlite3.connect(folder / part.path.name)) as copy:
+            part.db.backup(copy)
 
 
 @contextmanager
@@ -39,7 +45,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise ConfigError(f"{target} cannot be made: {error.strerror}") from None
     try:
         yield folder
-        folder.rename(target)
+        _finish(folder, target)
     except BaseException as error:
         failure = sqlite_failure(error)
         if failure is None:
@@ -51,3 +57,22 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise SnapshotError(msg) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finish(folder: Path, target: Path) -> None:
+    """Give a folder its name, so that it has it after a loss of power as well."""
+    try:
+        _write_out(folder)
+        folder.rename(target)
+        _write_out(target.parent)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be made: {error.strerror}") from None
+
+
+def _write_out(folder: Path) -> None:
+    """Have the disk know what is in a folder, as SQLite has it know its files."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

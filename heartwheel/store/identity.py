@@ -14,7 +14,8 @@ from uuid import uuid4
 from msgspec import Struct
 from msgspec.structs import replace
 
-from heartwheel.store.recovery_files import Part, Recovery
+from heartwheel.store.part_file import Part
+from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
 
 VERSION = 1

@@ -13,7 +13,8 @@ from dataflows.kafka.reconcile import OutputReader, output_event
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW
-from heartwheel.store.recovery_files import Entry, Recovery
+from heartwheel.store.part_file import Entry
+from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sources import read_source
 from session_logic.events import Kind
 

@@ -2,94 +2,32 @@
 
 A directory has part-0.sqlite3, part-1.sqlite3, ...: each holds a share of the stored values by
 step, key and epoch, and a share of what is known of the executions. Bytewax opens every file
-that ends in .sqlite3 and trusts its content; here a wrong file is an error that names it.
+that ends in .sqlite3, also a wrong one; here that is an error that names it.
+
+A run commits to one part after the other, and reading does not hold it up. What is read of a
+single part is as of one commit. Several parts are read as of one moment if none of them changes
+between the last look at how they are and the first read: then they are what a crash would leave.
 """
 
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from pickle import Unpickler, dumps
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Self
 
-from msgspec import Struct
-
-from dataflows.errors import find_shortage
 from heartwheel.store.lock import LOCK_FILE
-from session_logic.errors import RESTORE_COPY, ConfigError, HeartwheelError, SnapshotError
+from heartwheel.store.part_file import Entry, Part, StoreInUseError, open_part, refuse
+from session_logic.errors import ConfigError, SnapshotError
 
-# The `user_version` of the tables that Bytewax 0.21 makes.
-TABLES_VERSION = 5
 # All parts are committed at every epoch; parts further apart were not copied together.
 MAX_APART_EPOCHS = 100
-
-
-class StoreInUseError(HeartwheelError):
-    """The recovery store belongs to a running process: stop it, then try again."""
-
-
-class Part(Struct):
-    """One file; values from before the epoch committed that were replaced are gone from it."""
-
-    path: Path
-    db: sqlite3.Connection
-    index: int
-    count: int
-    committed: int
-
-    def rows(self, query: str, *values: int) -> list[Any]:
-        """Return the rows of a query; raises SnapshotError if the file is damaged there."""
-        try:
-            return self.db.execute(query, values).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
-            _refuse(self, f"cannot be read ({error})")
-
-    @property
-    def bytes(self) -> int:
-        """The size on disk, the write-ahead log included."""
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return self.path.stat().st_size + (log.stat().st_size if log.exists() else 0)
-
-
-class Entry(Struct, frozen=True):
-    """Where the value of a step and key is, as of the resume epoch."""
-
-    part: Part
-    step: str
-    key: str
-    epoch: int
-    bytes: int
-    row: int
-
-    @property
-    def where(self) -> str:
-        """File and row, for messages."""
-        return f"{self.part.path}: {self.step} {self.key} (epoch {self.epoch})"
-
-    def value(self) -> Any:
-        """Return the stored value; raises SnapshotError if it cannot be read."""
-        try:
-            ((data,),) = self.part.rows("SELECT ser_change FROM snaps WHERE rowid = ?", self.row)
-            return _PlainUnpickler(BytesIO(data)).load()
-        except Exception as error:  # noqa: BLE001  # damaged pickles raise anything
-            raise SnapshotError(f"the stored value cannot be read: {error}") from None
-
-    def replace(self, value: object) -> None:
-        """Put another value in its place, until `Recovery.commit` for this process only."""
-        self.part.db.execute(
-            "UPDATE snaps SET ser_change = ? WHERE rowid = ?", (dumps(value), self.row)
-        )
-
-
-class _PlainUnpickler(Unpickler):
-    """Loads plain values only, so that reading a store cannot run code that was put there."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> NoReturn:
-        raise SnapshotError(f"it names {module_name}.{global_name}, which is no plain value")
+# How long to look for a moment in which a run commits nothing, and how often. Between two
+# snapshots there is one.
+MOMENT_S, LOOK_S = 10.0, 0.01
 
 
 class Recovery:
@@ -97,7 +35,8 @@ class Recovery:
 
     Raises ConfigError where there is no store, and SnapshotError that names the file if a part is
     missing, damaged or from another store. With alone, no other process can open the store
-    meanwhile; raises StoreInUseError if one has it open.
+    meanwhile; raises StoreInUseError if one has it open. Without, a run may go on meanwhile; raises
+    StoreInUseError if it writes all the while.
     """
 
     def __init__(self, folder: Path, *, alone: bool = False) -> None:
@@ -107,9 +46,10 @@ class Recovery:
         self.parts: list[Part] = []
         try:
             for path in sorted(folder.glob("*.sqlite3")):
-                self.parts.append(_open_part(path, alone=alone))
+                self.parts.append(open_part(path, alone=alone))
             self.parts.sort(key=lambda part: part.index)
             self._check_parts()
+            self._begin()
             self.executions, self.workers, self.resume_epoch = self._resume()
             self._check_moments()
         except BaseException:
@@ -151,11 +91,30 @@ class Recovery:
                 )
                 raise SnapshotError(msg)
             if other.count != first.count:
-                _refuse(other, f"is of a store of {other.count} parts, {first.path.name} is not")
+                refuse(other, f"is of a store of {other.count} parts, {first.path.name} is not")
         for index, part in enumerate(self.parts):
             if part.index != index or (part is self.parts[-1] and index + 1 < first.count):
                 lost = index if part.index != index else index + 1
-                _refuse(self.folder / f"part-{lost}.sqlite3", f"of {first.count} is missing")
+                refuse(self.folder / f"part-{lost}.sqlite3", f"of {first.count} is missing")
+
+    def _begin(self) -> None:
+        """Begin to read every part as of the same moment."""
+        deadline_s = time.monotonic() + MOMENT_S
+        while True:
+            before = [part.version() for part in self.parts]
+            for part in self.parts:
+                part.begin()
+            if len(self.parts) == 1 or before == [part.version() for part in self.parts]:
+                return
+            if time.monotonic() > deadline_s:
+                msg = (
+                    f"{self.folder}: a run has written to it all the while for {MOMENT_S:.0f} s, "
+                    f"so its {len(self.parts)} parts cannot be read as of one moment; try again"
+                )
+                raise StoreInUseError(msg)
+            for part in self.parts:
+                part.end()
+            time.sleep(LOOK_S)
 
     def _resume(self) -> tuple[int, int, int]:
         """Return how many executions there were, the last one's workers, and the resume epoch."""
@@ -179,11 +138,11 @@ class Recovery:
         newest = max(self.parts, key=lambda part: part.committed)
         if newest.committed > self.resume_epoch:
             what = f"and the other parts go on from epoch {self.resume_epoch}"
-            _refuse(newest, f"was committed up to epoch {newest.committed}, {what}")
+            refuse(newest, f"was committed up to epoch {newest.committed}, {what}")
         for part in self.parts:
             if newest.committed - part.committed > MAX_APART_EPOCHS:
                 what = f"and {newest.path.name} up to epoch {newest.committed}"
-                _refuse(part, f"was committed up to epoch {part.committed}, {what}")
+                refuse(part, f"was committed up to epoch {part.committed}, {what}")
 
     def entries(self) -> dict[tuple[str, str], Entry]:
         """Return where the last value of each step and key before the resume epoch is."""
@@ -222,43 +181,6 @@ class Recovery:
             except SnapshotError as error:
                 lines = [str(error)]
             yield from (f"{part.path}: {' '.join(line.split())}" for line in lines if line != "ok")
-
-
-def _open_part(path: Path, *, alone: bool) -> Part:
-    """Open a file and begin to read; raises SnapshotError if it is no intact part of a store."""
-    db = None
-    try:
-        if not path.is_file() or not path.stat().st_size:
-            _refuse(path, "is empty or no file")
-        mode = "rw" if alone else "ro"
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=1)
-        db.isolation_level = None
-        if alone:
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("BEGIN")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version != TABLES_VERSION:
-            what = "is of a newer Bytewax" if version > TABLES_VERSION else "is no part of a store"
-            _refuse(path, f"{what} (tables of version {version}, not {TABLES_VERSION})")
-        ((index, count),) = db.execute("SELECT part_index, part_count FROM parts").fetchall()
-        (committed,) = db.execute("SELECT MAX(commit_epoch) FROM commits").fetchone()
-        return Part(path, db, index, count, committed or 0)
-    except (sqlite3.Error, ValueError, OSError, SnapshotError) as error:
-        short = find_shortage(error)
-        if db is not None:
-            db.close()
-        if short is not None:
-            raise short from None
-        if isinstance(error, SnapshotError):
-            raise
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-            raise StoreInUseError(f"{path} is open in another process; stop it first") from None
-        _refuse(path, f"cannot be read ({error})")
-
-
-def _refuse(part: Part | Path, what: str) -> NoReturn:
-    path = part if isinstance(part, Path) else part.path
-    raise SnapshotError(f"{path} {what}; {RESTORE_COPY}")
 
 
 def _lock(folder: Path) -> int | None:

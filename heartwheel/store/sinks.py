@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from dataflows.formats import read_dead_letters, read_outbox, read_waiting_letters
 from dataflows.messages import DEAD_LETTER_KEY
-from heartwheel.store.recovery_files import Entry, Recovery
+from heartwheel.store.part_file import Entry
+from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import SnapshotError
 
 

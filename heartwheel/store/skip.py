@@ -16,7 +16,8 @@ from dataflows.kafka.reconcile import OutputReader
 from dataflows.settings import Settings
 from heartwheel.store.identity import note_down, read_identity, unbind
 from heartwheel.store.offsets import Output, StoredOffsets
-from heartwheel.store.recovery_files import Entry, Recovery
+from heartwheel.store.part_file import Entry
+from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError
 
 

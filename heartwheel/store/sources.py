@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from dataflows.formats import Position, read_position
-from heartwheel.store.recovery_files import Entry, Recovery
+from heartwheel.store.part_file import Entry
+from heartwheel.store.recovery_files import Recovery
 
 
 def read_source(entry: Entry) -> Position:

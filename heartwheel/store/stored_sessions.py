@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from heartwheel.store.contents import Contents
-from heartwheel.store.recovery_files import Entry
+from heartwheel.store.part_file import Entry
 from session_logic.errors import HeartwheelError, SnapshotError
 from session_logic.journal import BaseRow, JournalRow
 from session_logic.keys import key_groups_of

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from heartwheel.store.contents import STEPS, Contents
 from heartwheel.store.identity import Identity, Note, read_identity, read_notes
-from heartwheel.store.recovery_files import TABLES_VERSION
+from heartwheel.store.part_file import TABLES_VERSION
 from heartwheel.store.sinks import SinkSummary, read_sink
 from heartwheel.store.sources import is_read, read_source
 from session_logic.errors import SnapshotError

@@ -136,6 +136,14 @@ class Order(Struct):
             self.undone.append(Undone(self.kept, self.taken[self.kept :]))
         self.taken = kept
 
+    def put_back(self, kept: int) -> None:
+        """Have an earlier store, which has so many of those taken at least."""
+        self.undone = [
+            one if one.kept <= kept else Undone(kept, self.taken[kept : one.kept] + one.events)
+            for one in self.undone
+        ]
+        self.kept = min(self.kept, kept)
+
 
 class History(Struct):
     """All of it, by lane where it is of a lane."""

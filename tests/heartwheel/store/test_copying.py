@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from heartwheel.store.copying import copy_store
-from heartwheel.store.recovery_files import StoreInUseError
+from heartwheel.store.part_file import StoreInUseError
 from tests.support.broker import ROOT
 from tests.support.disk import BLOCK, fill, small_disk
 from tests.support.fixture_stores import sessions
