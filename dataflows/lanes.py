@@ -28,6 +28,8 @@ from session_logic.restoring import LaneState, read_lane_state
 BUSY_RECORDS = 160
 # What a lane's turn takes, from the wheel to Kafka's acknowledgement: as much as these.
 TURN_RECORDS = 24
+# A turn so long after the one before shows that this thread stood still, and took in no row either.
+STILL_MS = 1_000
 
 Emitted = OutputBatch | Row
 StoredLane = list[Any]
@@ -45,7 +47,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         self._lane = None
         if state is not None:
             self._lane = self._make(state.lane, state)
-        self._waits_since_ms = run.elapsed_ms()
+        self._waits_since_ms = self._turned_ms = run.elapsed_ms()
         self._tick = Tick(
             settings.tick_ms,
             settings.target_latency_ms,
@@ -102,7 +104,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
 
     def _restore(self, lane: Lane, row: Row, now: int) -> list[Emitted]:
         """Give the lane a row of the store, and return what it then owes."""
-        self._waits_since_ms = self._run.elapsed_ms()
+        self._waits_since_ms = self._turned_ms = self._run.elapsed_ms()
         restoring = lane.restoring
         output = lane.restore(row, now)
         if restoring and not lane.restoring:
@@ -146,9 +148,15 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         return [output.records, *output.rows]
 
     def _waits_too_long(self) -> bool:
-        """Say whether no row has come for longer than one may take."""
-        waited_ms = self._run.elapsed_ms() - self._waits_since_ms
-        return waited_ms > self._settings.restore_timeout_ms
+        """Say whether no row has come for longer than one may take.
+
+        None comes while what an earlier run has left in the output is read, which may take long.
+        """
+        now_ms = self._run.elapsed_ms()
+        still_ms, self._turned_ms = now_ms - self._turned_ms, now_ms
+        if still_ms > STILL_MS or self._run.waits_for_kafka():
+            self._waits_since_ms += still_ms
+        return now_ms - self._waits_since_ms > self._settings.restore_timeout_ms
 
     def on_eof(self) -> tuple[list[Emitted], bool]:
         """Write to the sink once more, so that its last snapshot has every acknowledgement."""

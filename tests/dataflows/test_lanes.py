@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataflows.lanes import LaneLogic, StoredLane
+from dataflows.lanes import STILL_MS, LaneLogic, StoredLane
 from dataflows.messages import HOLD_EPOCHS, LaneBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
@@ -95,14 +95,40 @@ def test_row_that_does_not_come_within_the_limit_is_lost(beside_ms: int, *, lost
     later = Step(step.logic.snapshot())
     later.clock.now += HOUR_MS
     later.logic.on_notify()
-    waited_ms = Settings().restore_timeout_ms + beside_ms
     began_ms = later.logic._waits_since_ms
-    later.run.elapsed_ms = lambda: began_ms + waited_ms
+    later.run.elapsed_ms = lambda: began_ms
+    wait(later, Settings().restore_timeout_ms - STILL_MS)
     if lost:
         with pytest.raises(SnapshotError, match="lane 0: journal segment 0 missing"):
-            later.logic.on_notify()
+            wait(later, STILL_MS + beside_ms)
     else:
-        later.logic.on_notify()
+        wait(later, STILL_MS + beside_ms)
+
+
+def wait(step: Step, for_ms: int, turn_ms: int = STILL_MS) -> None:
+    """Let time pass for a lane that has a turn every so often."""
+    while for_ms > 0:
+        now_ms = step.run.elapsed_ms() + min(turn_ms, for_ms)
+        step.run.elapsed_ms = lambda now_ms=now_ms: now_ms  # type: ignore[misc]
+        step.logic.on_notify()
+        for_ms -= turn_ms
+
+
+def test_time_in_which_output_is_read_is_no_time_that_a_row_takes() -> None:
+    """The thread stands still, or another one waits for Kafka; afterwards the limit holds."""
+    step = Step()
+    step.batch(START)
+    later = Step(step.logic.snapshot())
+    limit_ms = Settings().restore_timeout_ms
+    began_ms = later.logic._waits_since_ms
+    later.run.elapsed_ms = lambda: began_ms
+    wait(later, 10 * limit_ms, turn_ms=5 * limit_ms)
+    later.run.waits_for_kafka = lambda: True
+    wait(later, 2 * limit_ms)
+    later.run.waits_for_kafka = lambda: False
+    wait(later, limit_ms - STILL_MS)
+    with pytest.raises(SnapshotError, match="missing"):
+        wait(later, 2 * STILL_MS)
 
 
 def test_lane_of_a_run_that_was_ahead_of_time_sends_nothing_again_and_goes_on() -> None:
