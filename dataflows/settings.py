@@ -262,6 +262,14 @@ class Settings(
     http_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of the HTTP server; 0 for no server.")
     ] = 8080
+    http_addresses: Annotated[
+        str,
+        Meta(
+            description="Where the HTTP servers of all processes of a cluster are, as host:port "
+            "with commas between, in the order of --addresses; without it, at the hosts of "
+            "--addresses with HEARTWHEEL_HTTP_PORT."
+        ),
+    ] = ""
     http_token: Annotated[
         str,
         Meta(
@@ -379,6 +387,9 @@ class Settings(
                 "HEARTWHEEL_HTTP_TOKEN (or HEARTWHEEL_HTTP_TOKEN_FILE) to what they must know, or "
                 "HEARTWHEEL_HTTP_PORT=0 to have no server"
             )
+        wrong = [one for one in self.http_places if not one.rpartition(":")[2].isdecimal()]
+        if wrong:
+            return f"HEARTWHEEL_HTTP_ADDRESSES has {wrong[0]!r}: write host:port for each process"
         if not is_word(self.http_token):
             return "HEARTWHEEL_HTTP_TOKEN must be one word of ASCII letters, digits and signs"
         return ""
@@ -393,6 +404,11 @@ class Settings(
         return wrong_access(
             self.registry_urls, self.registry_username, self.registry_password, self.registry_token
         )
+
+    @property
+    def http_places(self) -> list[str]:
+        """The address of each process's HTTP server, if they are set."""
+        return [place.strip() for place in self.http_addresses.split(",") if place.strip()]
 
     @property
     def registry_urls(self) -> list[str]:

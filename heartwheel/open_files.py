@@ -11,6 +11,8 @@ from dataflows.errors import too_few_files
 from dataflows.settings import Settings
 from heartwheel.cluster import Cluster
 from heartwheel.http.connections import MAX_CONNECTIONS
+from heartwheel.http.processes import MAX_ASKED
+from heartwheel.http.sessions import MAX_WALKS
 
 # Each Kafka client has a pipe to the thread of each broker, and a connection if it asks that one.
 PER_BROKER = 24
@@ -18,6 +20,8 @@ PER_BROKER = 24
 PER_PART = 4
 # The connection to each other process, one each way for a moment.
 PER_PROCESS = 2
+# Beside its own connections, the HTTP server asks other processes: each listing one at a time.
+HTTP_FILES = MAX_CONNECTIONS + MAX_ASKED + MAX_WALKS
 OTHERS = 60
 
 
@@ -43,7 +47,7 @@ def needed_files(settings: Settings, cluster: Cluster, parts: int, brokers: int)
         + PER_BROKER * brokers
         + PER_PART * parts
         + PER_PROCESS * len(cluster.addresses)
-        + MAX_CONNECTIONS * bool(settings.http_port)
+        + HTTP_FILES * bool(settings.http_port)
     )
 
 

@@ -64,6 +64,10 @@ class BoundedConnection(H11Protocol):
             self._deadline.cancel()
         super().connection_lost(exc)
 
+    def break_off(self) -> None:
+        """End an answer where it is; what was sent of it still goes out."""
+        self.transport.close()
+
     def renew(self) -> None:
         """Give what comes now its time."""
         if self._deadline is not None:

@@ -2,19 +2,40 @@
 
 from typing import Any
 
-from heartwheel.http.view import ProcessView
+from starlette.requests import Request
+from starlette.responses import Response
+
+from heartwheel.http.answers import json_answer
+from heartwheel.http.processes import AbsentError, Processes
+from heartwheel.http.view import NAME, ProcessView
 from heartwheel.sessions.shown import ShownSession, show
 from session_logic.keys import key_group_of, lane_of
 
-FOUND, IDLE, ELSEWHERE, NOT_YET = 200, 404, 421, 503
+FOUND, IDLE, ELSEWHERE, ABSENT, NOT_YET = 200, 404, 421, 502, 503
 
 
 class Devices:
-    """Answers for the lanes of this process, and names the owner of any other."""
+    """Answers for the lanes of this process, and asks the owner of any other."""
 
-    def __init__(self, view: ProcessView) -> None:
-        """Look up in the lanes that run."""
+    def __init__(self, view: ProcessView, processes: Processes) -> None:
+        """Look up in the lanes that run, here and in other processes."""
         self._view = view
+        self._processes = processes
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request: what `look_up` says here, or in the process that has the lane.
+
+        502 if that one does not answer. A request that names this process is not passed on.
+        """
+        status, found = self.look_up(request.path_params["device_id"])
+        if isinstance(found, ShownSession) or status != ELSEWHERE or NAME in request.headers:
+            return json_answer(status, found)
+        target = request.scope["raw_path"].decode("ascii")
+        try:
+            status, body = await self._processes.look_up(found["owner"]["process"], target)
+        except AbsentError as error:
+            return json_answer(ABSENT, {**found, "error": str(error)})
+        return Response(body, status, media_type="application/json")
 
     def look_up(self, device_id: str) -> tuple[int, ShownSession | dict[str, Any]]:
         """Return an HTTP status and what to say with it; times are in ms since 1970.
@@ -44,6 +65,6 @@ class Devices:
         return ELSEWHERE, {
             **answer,
             "active": None,
-            "error": f"process {owner} ({address}) has lane {number}: ask it",
+            "error": f"process {owner} ({address}) has lane {number}",
             "owner": {"process": owner, "address": address},
         }

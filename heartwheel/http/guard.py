@@ -16,7 +16,7 @@ PROBES = ("/livez", "/readyz")
 class Guard:
     """Asks for the token, on everything but the probes, and sets the headers of every answer.
 
-    What is answered with data says which process it is from.
+    What is answered with data says which process it is from, and a request may say for which it is.
     """
 
     def __init__(self, app: ASGIApp, view: ProcessView, page: Page) -> None:
@@ -52,11 +52,11 @@ class Guard:
         headers = Headers(scope=scope)
         if not self._expected:
             if _is_named_here(headers.get("host", "")):
-                return None
+                return self._misdirected(headers)
             error = "without HEARTWHEEL_HTTP_TOKEN, ask by IP address or as localhost"
             return JSONResponse({"error": error}, 421)
         if compare_digest(headers.get("authorization", "").encode(), self._expected):
-            return None
+            return self._misdirected(headers)
         if scope["path"] == "/":  # a browser cannot send the token before the page asks for it
             response = self._page.response(401)
         else:
@@ -64,6 +64,12 @@ class Guard:
             response = JSONResponse({"error": error}, 401)
         response.headers["www-authenticate"] = "Bearer"
         return response
+
+    def _misdirected(self, headers: Headers) -> Response | None:
+        """Refuse a request that names another process."""
+        if headers.get(NAME, self._name) == self._name:
+            return None
+        return JSONResponse({"error": f"this is process {self._name}"}, 421)
 
 
 def _is_named_here(host: str) -> bool:

@@ -25,6 +25,7 @@ from heartwheel.http.guard import Guard
 from heartwheel.http.health import Health
 from heartwheel.http.listener import url_of
 from heartwheel.http.page import Page
+from heartwheel.http.processes import Processes
 from heartwheel.http.sessions import Sessions
 from heartwheel.http.status import Status
 from heartwheel.http.view import ProcessView
@@ -70,8 +71,9 @@ def make_app(view: ProcessView) -> ASGIApp:
     """Return the routes, guarded."""
     register_url_convertor("device", _DeviceConvertor())
     health = Health(view)
-    devices = Devices(view)
-    sessions = Sessions(view)
+    processes = Processes(view)
+    devices = Devices(view, processes)
+    sessions = Sessions(view, processes)
     status = Status(view, health)
     page = Page()
 
@@ -84,9 +86,6 @@ def make_app(view: ProcessView) -> ASGIApp:
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(REGISTRY), headers={"content-type": content_type})
-
-    async def device(request: Request) -> Response:
-        return json_answer(*devices.look_up(request.path_params["device_id"]))
 
     async def status_json(request: Request) -> Response:
         return json_answer(200, status.describe(_number(request.query_params.get("after", ""))))
@@ -105,7 +104,7 @@ def make_app(view: ProcessView) -> ASGIApp:
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            Route("/devices/{device_id:device}", device),
+            Route("/devices/{device_id:device}", devices.answer),
             Route("/sessions", sessions.answer),
             Route("/status.json", status_json),
             Route("/", show_page),

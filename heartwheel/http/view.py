@@ -22,7 +22,11 @@ class ProcessView(Struct, frozen=True):
     @property
     def name(self) -> str:
         """What tells this process from others: its number and its output topic."""
-        return f"{self.cluster.number} {quote(self.settings.output_topic)}"
+        return self.name_of(self.cluster.number)
+
+    def name_of(self, number: int) -> str:
+        """Return what tells a process of the cluster from others."""
+        return f"{number} {quote(self.settings.output_topic)}"
 
     @property
     def own_lanes(self) -> list[int]:

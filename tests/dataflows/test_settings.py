@@ -298,7 +298,7 @@ def test_every_setting_has_a_description_and_says_what_it_may_be() -> None:
     for setting in msgspec.json.schema(Settings)["$defs"]["Settings"]["properties"].values():
         assert setting["description"].endswith(".")
     for name in set(Settings.__struct_fields__) - {
-        *OPTION_TABLES, "inputs", "http_token", "monitor_group", "registry_url",
+        *OPTION_TABLES, "inputs", "http_token", "http_addresses", "monitor_group", "registry_url",
         "heartbeat_topic", "summary_topic", "table_topic",
         "registry_username", "registry_password", "registry_token", "registry_ca",
     }:  # fmt: skip

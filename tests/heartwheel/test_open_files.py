@@ -53,5 +53,5 @@ def test_limit_that_cannot_be_raised_is_named_with_what_is_needed(
 def test_connections_to_the_http_server_and_to_other_processes_count() -> None:
     """The server has as many as it allows at some time."""
     alone = needed_files(WITHOUT_HTTP, Cluster(), 1, 1)
-    assert needed_files(replace(WITHOUT_HTTP, http_port=8080), Cluster(), 1, 1) == alone + 256
+    assert needed_files(replace(WITHOUT_HTTP, http_port=8080), Cluster(), 1, 1) == alone + 276
     assert needed_files(WITHOUT_HTTP, Cluster(0, ("a:1", "b:1")), 1, 1) > alone

@@ -1,10 +1,12 @@
 """A run on a real Kafka as HTTP shows it: probes, look-ups in a cluster, the terminal view."""
 
+import json
 import signal
 import socket
 import subprocess
 import sys
 import time
+from urllib.request import urlopen
 
 from dataflows.settings_sources import environment
 from tests.support.broker import ROOT, Broker
@@ -76,40 +78,77 @@ def lane_states(port: int) -> set[str]:
     return {lane["state"] for lane in get(port, "/status.json")[1]["lanes"]}
 
 
-def test_look_up_in_a_cluster_finds_each_device_in_one_process_or_its_owner(
-    cluster: Cluster,
-) -> None:
-    """Who has the lane answers, the other one names it; the same before and after a restart."""
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    for n in range(DEVICES):
-        cluster.send("Start", f"{'cp'[n % 2]}{n}", f"s{n}")
+def test_any_process_of_a_cluster_answers_for_all_of_it(cluster: Cluster) -> None:
+    """A look-up and a listing, before and after a restart; one that stands still is named."""
+    addresses, ports = ([free_port() for _ in range(2)] for _ in range(2))
+    mesh = ";".join(f"127.0.0.1:{port}" for port in addresses)
+    places = ",".join(f"127.0.0.1:{port}" for port in ports)
+    devices = {f"{'cp'[n % 2]}{n}": f"s{n}" for n in range(DEVICES)}
+    for device, session in devices.items():
+        cluster.send("Start", device, session)
     cluster.flush()
     for _run in range(2):
         processes = [
-            start(cluster, "run", "-i", str(n), "-a", ";".join(addresses)) for n in range(2)
+            cluster.start(
+                *("run", "-i", str(n), "-a", mesh),
+                HEARTWHEEL_HTTP_PORT=str(ports[n]),
+                HEARTWHEEL_HTTP_ADDRESSES=places,
+            )
+            for n in range(2)
         ]
-        ports = [port for _, port in processes]
         for port in ports:
             cluster.wait("readiness", lambda port=port: get(port, "/readyz")[0] == 200)
-        owners = set()
-        for n in range(DEVICES):
-            path = f"/devices/{'cp'[n % 2]}{n}"
-            cluster.wait(
-                path, lambda at=ports, path=path: 200 in {get(port, path)[0] for port in at}
-            )
-            answers = [get(port, path) for port in ports]
-            assert sorted(status for status, _ in answers) == [200, 421], answers
-            owner = [status for status, _ in answers].index(200)
-            owners.add(owner)
-            assert answers[owner][1]["session_id"] == f"s{n}"
-            named = answers[1 - owner][1]["owner"]
-            assert named == {"process": owner, "address": addresses[owner]}
+            for device, session in devices.items():
+                path = f"/devices/{device}"
+                cluster.wait(path, lambda at=port, path=path: get(at, path)[0] == 200)
+                assert get(port, path)[1]["session_id"] == session
+            assert get(port, "/devices/nobody")[0] == 404
+            assert listed(port) == devices
+            assert listed(port, "?platform=console") == {
+                device: session for device, session in devices.items() if device[0] == "c"
+            }
         # Readiness allows for some lag, which may grow for a moment before it goes.
         cluster.wait("live lanes", lambda port=ports[0]: lane_states(port) == {"live", "elsewhere"})
-        assert owners == {0, 1}
-        processes[0][0].send_signal(signal.SIGTERM)
-        for process, _ in processes:
+        processes[0].send_signal(signal.SIGTERM)
+        for process in processes:
             assert process.wait(timeout=STOP_S) == 0, cluster.errors(process)
+
+
+def test_process_that_stands_still_is_named_by_the_other_one(cluster: Cluster) -> None:
+    """Nobody waits for it for long, and its sessions are not left out in silence."""
+    addresses, ports = ([free_port() for _ in range(2)] for _ in range(2))
+    mesh = ";".join(f"127.0.0.1:{port}" for port in addresses)
+    places = ",".join(f"127.0.0.1:{port}" for port in ports)
+    processes = [
+        cluster.start(
+            *("run", "-i", str(n), "-a", mesh),
+            HEARTWHEEL_HTTP_PORT=str(ports[n]),
+            HEARTWHEEL_HTTP_ADDRESSES=places,
+        )
+        for n in range(2)
+    ]
+    for port in ports:
+        cluster.wait("readiness", lambda port=port: get(port, "/readyz")[0] == 200)
+    processes[1].send_signal(signal.SIGSTOP)
+    try:
+        answers = [
+            get(ports[0], path) for path in ("/sessions", *map("/devices/d{}".format, range(8)))
+        ]
+    finally:
+        processes[1].send_signal(signal.SIGCONT)
+    errors = [answer["error"] for status, answer in answers if status == 502]
+    assert answers[0][0] == 502
+    assert len(errors) > 1
+    assert {status for status, _ in answers} == {404, 502}
+    for error in errors:
+        assert error.startswith(f"process 1 (127.0.0.1:{addresses[1]}) does not answer")
+
+
+def listed(port: int, query: str = "") -> dict[str, str]:
+    """Return the session of each device that is listed."""
+    with urlopen(f"http://127.0.0.1:{port}/sessions{query}", timeout=10) as answer:
+        sessions = [json.loads(line) for line in answer]
+    return {session["device_id"]: session["session_id"] for session in sessions}
 
 
 def test_process_that_waits_for_a_paused_kafka_is_alive_and_not_ready(

@@ -33,19 +33,22 @@ def start(run: RunState, device: str, session: str = "s") -> Lane:
 class Client:
     """A server on a port of its own, and what it answers."""
 
-    def __init__(self, run: RunState, token: str = "") -> None:
+    def __init__(
+        self, run: RunState, token: str = "", cluster: Cluster | None = None, **variables: str
+    ) -> None:
         self.settings = load_settings(
             {
                 "HEARTWHEEL_LANES": "2",
                 "HEARTWHEEL_HEARTBEAT_MS": "1000",
                 "HEARTWHEEL_HTTP_PORT": str(free_port()),
                 **({"HEARTWHEEL_HTTP_TOKEN": token} if token else {}),
+                **variables,
             }
         )
         self.run = run
         listener = bind(self.settings)
         assert listener is not None
-        self.server = serve(listener, ProcessView(self.settings, Cluster(), run))
+        self.server = serve(listener, ProcessView(self.settings, cluster or Cluster(), run))
 
     def get(self, path: str, **headers: str) -> HTTPResponse:
         connection = HTTPConnection("127.0.0.1", self.settings.http_port, timeout=10)

@@ -14,6 +14,7 @@ from dataflows.messages import DeadLetter
 from dataflows.run_state import MAX_RECENT_DEAD_LETTERS, RunState
 from heartwheel.cluster import Cluster
 from heartwheel.http.devices import Devices
+from heartwheel.http.processes import Processes
 from heartwheel.http.view import ProcessView
 from session_logic.events import Fact
 from session_logic.keys import key_group_of, lane_of
@@ -73,7 +74,8 @@ def test_bytes_that_are_no_text_are_an_idle_device(client: Client) -> None:
 def test_lane_that_is_restored_or_elsewhere_is_not_taken_for_idle(run: RunState) -> None:
     """503 until it is known, and the owner for a lane of another process."""
     cluster = Cluster(0, ("host0:9999", "host1:9999"))
-    devices = Devices(ProcessView(SETTINGS, cluster, run))
+    view = ProcessView(SETTINGS, cluster, run)
+    devices = Devices(view, Processes(view))
     mine = next(lane for lane in range(2) if cluster.owner(lane) == 0)
     by_lane = {lane_of(key_group_of(f"d{n}"), 2): f"d{n}" for n in range(20)}
     waiting = run.lanes[mine] = restoring(mine)

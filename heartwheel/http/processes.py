@@ -1,0 +1,136 @@
+"""The other processes of a cluster, asked over HTTP for what their lanes have.
+
+What is guaranteed: an answer is from the process that has the lanes, or it is an error that names
+that process. Nobody waits for longer than ASK_S for a process that does not answer, and no request
+goes round in circles.
+
+How. A request to another process names it, with the output topic, in the header NAME. Whoever is
+called otherwise refuses, so an address that is wrong, or somebody else's by now, is found. Who is
+called so answers from its own lanes and asks nobody. Its answer has the header as well.
+
+What would break it: a request that is passed on although it names a process.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import h11
+
+from heartwheel.http.exchange import Exchange, exchange
+from heartwheel.http.view import NAME, ProcessView
+from session_logic.errors import ConfigError, HeartwheelError
+
+ASK_S = 3.0
+# How long the next part of an answer may take, for which the other process may have to wait.
+PART_S = 10.0
+# How many processes are asked at once for a device, or whether they can list.
+MAX_ASKED = 16
+OK, UNAUTHORIZED = 200, 401
+
+
+class AbsentError(HeartwheelError):
+    """Another process does not answer: see whether it runs, and where its HTTP server is."""
+
+
+class Processes:
+    """Asks the other processes of a cluster."""
+
+    def __init__(self, view: ProcessView) -> None:
+        """Take their places from the settings; raises ConfigError if some are missing."""
+        settings, addresses = view.settings, view.cluster.addresses
+        self._view = view
+        self._asked = asyncio.Semaphore(MAX_ASKED)
+        self._places = [_place(one) for one in settings.http_places]
+        if not self._places:
+            self._places = [(_place(one)[0], settings.http_port) for one in addresses]
+        if len(self._places) != len(addresses):
+            raise ConfigError(
+                f"HEARTWHEEL_HTTP_ADDRESSES has {len(self._places)} addresses, and there are "
+                f"{max(1, len(addresses))} processes: give one for each of a cluster, in the order "
+                "of --addresses"
+            )
+
+    @property
+    def others(self) -> list[int]:
+        """The numbers of the other processes."""
+        number = self._view.cluster.number
+        return [other for other in range(len(self._places)) if other != number]
+
+    def named(self, number: int) -> str:
+        """Return a process as it is called in messages."""
+        return f"process {number} ({self._view.cluster.addresses[number]})"
+
+    async def look_up(self, number: int, target: str) -> tuple[int, bytes]:
+        """Return status and body of another process's answer; raises AbsentError."""
+        with self._absence(number):
+            async with asyncio.timeout(ASK_S), self._asked, self._ask(number, "GET", target) as got:
+                return got.status, await got.body()
+
+    async def status(self, number: int, target: str) -> int:
+        """Return the status that another process would answer with; raises AbsentError."""
+        with self._absence(number):
+            async with (
+                asyncio.timeout(ASK_S),
+                self._asked,
+                self._ask(number, "HEAD", target) as got,
+            ):
+                return got.status
+
+    async def parts(self, number: int, target: str) -> AsyncIterator[bytes]:
+        """Yield another process's answer as it comes; raises AbsentError."""
+        async with AsyncExitStack() as stack:
+            with self._absence(number):
+                async with asyncio.timeout(ASK_S):
+                    got = await stack.enter_async_context(self._ask(number, "GET", target))
+            if got.status != OK:
+                raise AbsentError(f"{self.named(number)} has answered {got.status}: ask again")
+            parts = got.parts()
+            while True:
+                with self._absence(number):
+                    async with asyncio.timeout(PART_S):
+                        part = await anext(parts, None)
+                if part is None:
+                    return
+                yield part
+
+    @asynccontextmanager
+    async def _ask(self, number: int, method: str, target: str) -> AsyncIterator[Exchange]:
+        host, port = self._places[number]
+        name, token = self._view.name_of(number), self._view.settings.http_token
+        headers = [(NAME, name)]
+        if token:
+            headers.append(("authorization", f"Bearer {token}"))
+        async with exchange(host, port, method, target, headers) as got:
+            if got.status == UNAUTHORIZED:
+                raise AbsentError(
+                    f"{self.named(number)} does not take the HEARTWHEEL_HTTP_TOKEN of "
+                    f"{self.named(self._view.cluster.number)}: give all processes the same"
+                )
+            if got.headers.get(NAME) != name:
+                raise AbsentError(
+                    f"{self.named(number)} is not at {_text(host, port)}: another program answers "
+                    "there; set HEARTWHEEL_HTTP_ADDRESSES"
+                )
+            yield got
+
+    @contextmanager
+    def _absence(self, number: int) -> Iterator[None]:
+        """Say which process does not answer, and where."""
+        try:
+            yield
+        except (OSError, h11.ProtocolError) as error:
+            why = getattr(error, "strerror", None) or str(error) or "it takes too long"
+            raise AbsentError(
+                f"{self.named(number)} does not answer at {_text(*self._places[number])} ({why}); "
+                "does it run there? If not, set HEARTWHEEL_HTTP_ADDRESSES"
+            ) from None
+
+
+def _place(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _text(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
