@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -37,6 +37,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     if target.exists():
         raise ConfigError(f"{target} exists; name a directory that does not")
+    parents = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(mkdtemp(dir=target.parent, prefix=f"{target.name}-unfinished-"))
@@ -57,6 +58,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise SnapshotError(msg) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in parents:  # that were made for it; one with the target in it stays
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def _finish(folder: Path, target: Path) -> None:

@@ -163,7 +163,7 @@ def test_backup_of_a_damaged_store_is_refused_with_its_fault(
     for part in store.glob("*.sqlite3"):
         execute(part, harm)
     with pytest.raises(SnapshotError, match=text) as error:
-        back_up(store, tmp_path / "one", RULES)
+        back_up(store, tmp_path / "backups" / "new" / "one", RULES)
     assert str(error.value).startswith(str(store))
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
