@@ -4,8 +4,10 @@ An outage keeps devices from being heard: of Kafka, of one partition of the inpu
 brings their events there. So wherever one has ended, silence begins anew for all sessions of the
 lane. What is taken for an outage:
 
-- time stood still for over STALL_MS, although the lane ran and had read its input to the end;
-- the lane did not run, or was behind, and no fact of it is there for over GAP_MS;
+- time stood still for over STALL_MS, although the lane had come as far as it could before;
+- time stood still for over GAP_MS while the lane was behind: a partition cannot be read, whatever
+  comes of the others;
+- the lane did not run, and no fact of it is there for over GAP_MS;
 - a partition was left, because it had no leader for long: until all input has been read again,
   nobody is taken for silent, as any device may have its events there.
 
@@ -27,8 +29,8 @@ class Hearing:
         """Begin with a moment that is known, and say whether the lane has read input before."""
         self.since_ms = since_ms
         self._newest_ms = _NEVER_MS
-        self._judges = ran_before
-        self._abreast = False
+        self._ran_before = ran_before
+        self._was_abreast = self._abreast = False
 
     @property
     def deaf(self) -> bool:
@@ -38,15 +40,23 @@ class Hearing:
     def note_step(self, *, abreast: bool) -> None:
         """Take note that time has passed, and whether it has come as far as all input has."""
         self._abreast = abreast
-        self._judges = self._judges or abreast
+        self._was_abreast = self._was_abreast or abreast
 
     def was_deaf(self, time_ms: int, watermark_ms: int) -> bool:
-        """Say whether there was an outage before a moment to which time or a fact has come."""
-        heard_ms = max(watermark_ms, self.since_ms)
-        if not self._abreast:
-            heard_ms = max(heard_ms, self._newest_ms)
-        return self._judges and time_ms - heard_ms > (STALL_MS if self._abreast else GAP_MS)
+        """Say whether there was an outage before a moment to which time has come."""
+        if self._was_abreast:
+            return time_ms - watermark_ms > self._limit_ms()
+        heard_ms = max(watermark_ms, self.since_ms, self._newest_ms)
+        return self._ran_before and time_ms - heard_ms > GAP_MS
 
-    def note_fact(self, time_ms: int) -> None:
-        """Take in when a fact was."""
+    def note_fact(self, time_ms: int, watermark_ms: int) -> bool:
+        """Take in when a fact was; say whether there was an outage before it."""
+        if self._was_abreast:
+            was_deaf = time_ms - max(watermark_ms, self.since_ms) > self._limit_ms()
+        else:
+            was_deaf = self.was_deaf(time_ms, watermark_ms)
         self._newest_ms = max(self._newest_ms, time_ms)
+        return was_deaf
+
+    def _limit_ms(self) -> int:
+        return STALL_MS if self._abreast else GAP_MS

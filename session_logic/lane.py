@@ -212,9 +212,8 @@ class Lane:
         """Yield the place and the time of each fact before which there was an outage."""
         for place, fact in enumerate(facts):
             time_ms = min(fact.time_ms, now_ms)
-            if self._hearing.was_deaf(time_ms, self.watermark_ms):
+            if self._hearing.note_fact(time_ms, self.watermark_ms):
                 yield place, time_ms
-            self._hearing.note_fact(time_ms)
 
     def _hear_anew(self, time_ms: int, output: LaneOutput) -> None:
         """Let silence begin anew at the end of an outage, and store that it does."""
@@ -356,7 +355,7 @@ class Lane:
         deaf = clock.leaves or (hearing.deaf and not clock.live)
         if deaf is not hearing.deaf:
             self._hear_anew(DEAF_MS if deaf else time_ms, output)
-        elif hearing.was_deaf(time_ms, self.watermark_ms):
+        elif not deaf and hearing.was_deaf(time_ms, self.watermark_ms):
             self._hear_anew(time_ms, output)
 
     def behind(self, now_ms: int) -> bool:

@@ -85,20 +85,21 @@ def check_moments(records: OutputBatch) -> None:
 class Ear:
     """When outages end, by the rule: told by what is heard, or by time that goes on."""
 
-    def __init__(self, since_ms: int = 0, *, judges: bool = False) -> None:
+    def __init__(self, since_ms: int = 0, *, ran: bool = False) -> None:
         self.since_ms = since_ms
         self.newest_ms = NEVER_MS
-        self.judges = judges
-        self.abreast = False
+        self.ran = ran
+        self.abreast = self.was_abreast = False
 
-    def was_deaf(self, time_ms: int, watermark_ms: int) -> bool:
+    def was_deaf(self, time_ms: int, watermark_ms: int, *, fact: bool) -> bool:
         """Say whether an outage ended at a moment; silence counts from there on then."""
-        if not self.judges:
-            return False
-        if self.abreast:
-            deaf = time_ms > max(watermark_ms, self.since_ms) + hearing.STALL_MS
+        if self.was_abreast:
+            limit_ms = hearing.STALL_MS if self.abreast else hearing.GAP_MS
+            deaf = time_ms > watermark_ms + limit_ms
+            deaf = deaf and not (fact and time_ms <= self.since_ms + limit_ms)
         else:
-            deaf = time_ms > max(watermark_ms, self.since_ms, self.newest_ms) + hearing.GAP_MS
+            known_ms = max(watermark_ms, self.since_ms, self.newest_ms)
+            deaf = self.ran and time_ms > known_ms + hearing.GAP_MS
         if deaf:
             self.since_ms = time_ms
         return deaf
@@ -248,7 +249,7 @@ class Simulation:
         for fact in facts:
             time_ms = min(fact.time_ms, self.now_ms)
             if self.listening:
-                if self.ear.was_deaf(time_ms, self.lane.watermark_ms):
+                if self.ear.was_deaf(time_ms, self.lane.watermark_ms, fact=True):
                     heard.append(time_ms)
                 self.ear.newest_ms = max(self.ear.newest_ms, time_ms)
             heard.append(fact)
@@ -297,7 +298,7 @@ class Simulation:
             output.records.extend(more.records)
         after = self.lane.watermark()
         self.ear.abreast = self.live and after.upto_ms == time_ms
-        self.ear.judges = self.ear.judges or self.ear.abreast
+        self.ear.was_abreast = self.ear.was_abreast or self.ear.abreast
         come = (after.upto_ms, after.next_group) > (before.upto_ms, before.next_group)
         assert come or (after.upto_ms, after.next_group) == (before.upto_ms, before.next_group)
         finished = before.next_group and not after.next_group  # a moment, and nothing else
@@ -309,7 +310,7 @@ class Simulation:
         """Return what the model wants where time goes on after an outage."""
         if before.next_group or self.lane.phase is not Phase.LIVE:
             return []
-        deaf = self.listening and self.ear.was_deaf(time_ms, before.upto_ms)
+        deaf = self.listening and self.ear.was_deaf(time_ms, before.upto_ms, fact=False)
         return self.model.hear_anew(before, time_ms, table.STALL_MS) if deaf else []
 
     def _time_wants(
@@ -364,7 +365,7 @@ class Simulation:
         self.store.crash()
         self.model = deepcopy(self.saved)
         self.waiting = list(self.saved_waiting)
-        self.ear = Ear(self.saved_since_ms, judges=True)
+        self.ear = Ear(self.saved_since_ms, ran=True)
         self.listening = self.saved_listening
         self.reports = {}
         for device, events in self.history.items():
