@@ -170,7 +170,8 @@ def test_ready_tables_can_be_written() -> None:
                 continue
             writer = TableWriter(topic, table)
             for is_start in (True, False):
-                event = MappedEvent(is_start, DEVICE, SESSION, plain["platform"], T)
+                time_ms = T if "time" in plain else None
+                event = MappedEvent(is_start, DEVICE, SESSION, plain["platform"], time_ms)
                 assert Mapping(table, 0, 0).read(*writer.write(event), T) == event, topic
 
 
