@@ -130,6 +130,9 @@ def _opened(path: Path | None, *, overwrite: bool) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if overwrite and path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file; name one, or leave --output out")
+    path = path.resolve()  # a link goes on naming what it names
     unfinished = path.with_name(f"{path.name}-unfinished-{os.getpid()}")
     try:
         if not overwrite:

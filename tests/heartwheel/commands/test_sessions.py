@@ -144,6 +144,20 @@ def test_export_to_a_file_is_csv_and_never_replaces_one_by_itself(
     assert [one.name for one in tmp_path.iterdir()] == ["sessions.csv"]
 
 
+def test_export_replaces_files_only(exported: Export, store: Path, tmp_path: Path) -> None:
+    """A link stays one, and a directory or a device what it is."""
+    file, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    file.write_text("before")
+    link.symlink_to(file)
+    os.mkfifo(pipe)
+    assert exported(store, "-o", link, "--overwrite").returncode == 0
+    assert link.is_symlink()
+    assert file.read_text().startswith("device_id,")
+    for place in (tmp_path, pipe):
+        one_line(exported(store, "-o", place, "--overwrite"), 2, f"{place} is no file")
+    assert pipe.is_fifo()
+
+
 def test_export_that_fails_leaves_no_file_and_the_one_of_before(
     exported: Export, store: Path, tmp_path: Path
 ) -> None:
