@@ -88,16 +88,17 @@ class Outbox:
     @classmethod
     def of_state(cls, lane: int, state: tuple[object, ...]) -> "Outbox":
         """Return the outbox of a snapshot; raises SnapshotError if it cannot be read."""
-        return cls._of(read_outbox(lane, state))
+        return cls.of_stored(read_outbox(lane, state))
 
     @classmethod
-    def _of(cls, stored: StoredOutbox) -> "Outbox":
+    def of_stored(cls, stored: StoredOutbox) -> "Outbox":
+        """Return the outbox of what is stored of a lane, or of one of its topics."""
         return cls(
             stored.end_offset,
             OutputBatch(stored.keys, stored.values),
             stored.strays_before,
             topic=stored.topic,
-            apart={kind: cls._of(box) for kind, box in stored.apart.items()},
+            apart={kind: cls.of_stored(box) for kind, box in stored.apart.items()},
         )
 
     @property

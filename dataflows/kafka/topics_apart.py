@@ -60,25 +60,34 @@ class TopicsApart:
     def go_over(self, lane: int, outbox: Outbox) -> bool:
         """Let a resumed lane have the topics of this run; say whether they are other ones.
 
-        Raises ReconcileError if the run before may have more out than its snapshot knows.
+        Raises ReconcileError if it may not.
         """
-        before, now = outbox.topics_apart, self._settings.topics_apart
-        if before == now:
+        now = self._settings.topics_apart
+        if outbox.topics_apart == now:
             return False
-        if outbox.waits or self._has_more(lane, outbox):
-            other = " and ".join(
-                f"{variable} is {now.get(kind, NOT_SET)} and was {before.get(kind, NOT_SET)}"
-                for kind, variable in VARIABLES_APART.items()
-                if before.get(kind) != now.get(kind)
-            )
-            msg = (
-                f"{other}, and the run before was not stopped cleanly: start it as it was, stop it "
-                "with SIGTERM once it is ready, and change the topic then"
-            )
-            raise ReconcileError(msg)
+        if refusal := self.refusal(lane, outbox):
+            raise ReconcileError(refusal)
         kept = {kind: box for kind, box in outbox.apart.items() if box.topic == now.get(kind)}
         outbox.apart = self.at_end(lane, kept) | kept
         return True
+
+    def refusal(self, lane: int, outbox: Outbox) -> str:
+        """Return why a lane may not have the topics of this run, "" if it may.
+
+        The run before may have more out than its snapshot knows.
+        """
+        before, now = outbox.topics_apart, self._settings.topics_apart
+        if before == now or not (outbox.waits or self._has_more(lane, outbox)):
+            return ""
+        other = " and ".join(
+            f"{variable} is {now.get(kind, NOT_SET)} and was {before.get(kind, NOT_SET)}"
+            for kind, variable in VARIABLES_APART.items()
+            if before.get(kind) != now.get(kind)
+        )
+        return (
+            f"{other}, and the run before was not stopped cleanly: start it as it was, stop it "
+            "with SIGTERM once it is ready, and change the topic then"
+        )
 
     def _has_more(self, lane: int, outbox: Outbox) -> bool:
         """Say whether a partition of the lane has records beyond the offset that is stored."""

@@ -6,6 +6,7 @@ anything, and so is a store that has been lost.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from dataflows.kafka.client import MakeConsumer, make_admin, make_consumer
@@ -13,8 +14,10 @@ from dataflows.kafka.gaps import input_fault, output_fault
 from dataflows.kafka.input_topics import find_inputs
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.letter_offsets import LetterOffsets
+from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.owner import Owner, OwnerSign, owner_in
 from dataflows.kafka.reconcile import OutputReader, stray_fault
+from dataflows.kafka.topics_apart import TopicsApart
 from dataflows.settings import Settings
 from heartwheel.store.identity import Identity, bind, read_identity
 from heartwheel.store.offsets import StoredOffsets
@@ -75,7 +78,10 @@ class StartCheck:
             return  # the offsets are those of another topic, or of another store
         settings, offsets, reader = self._settings, self._offsets, self._reader
         yield from (input_fault(gap) for _, gap in offsets.input_gaps(settings, reader))
-        yield from (output_fault(gap) for _, gap in offsets.output_gaps(settings, reader))
+        gaps = offsets.output_gaps(settings, reader)
+        yield from (output_fault(gap) for _, gap in gaps)
+        if not gaps:
+            yield from self._of_topics_apart()
 
     def other_topics(self) -> Iterator[str]:
         """Yield a line for each input topic that is not the one that was read.
@@ -92,6 +98,16 @@ class StartCheck:
         """
         for output, strays in self._offsets.strays(self._settings, self._reader):
             yield stray_fault(output.topic(self._settings), output.lane, strays.first)
+
+    def _of_topics_apart(self) -> Iterator[str]:
+        """Yield why lanes may not have the topics of this run; one line does for all of them."""
+        apart = TopicsApart(self._settings, self._reader)
+        refusals = (
+            apart.refusal(one.lane, Outbox.of_stored(one.stored))
+            for one in self._offsets.outputs
+            if one.kind is None and one.lane < self._settings.lanes
+        )
+        yield from islice(filter(None, refusals), 1)
 
     def _of_owner(self) -> Iterator[str]:
         topic, bound = self._settings.output_topic, self._identity.output_topic

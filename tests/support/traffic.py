@@ -106,9 +106,9 @@ class Traffic:
         self.sent += 1
 
 
-def start(cluster: Cluster, **variables: str) -> subprocess.Popen[str]:
+def start(cluster: Cluster, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     """Start a run that makes up for every heartbeat."""
-    return cluster.start(**ALL, **variables)
+    return cluster.start(*arguments, **ALL, **variables)
 
 
 def start_under_load(
