@@ -208,3 +208,16 @@ def test_group_that_may_not_be_read_is_one_line(start: Start) -> None:
     start.kafka.errors = [KafkaError.GROUP_AUTHORIZATION_FAILED]
     with pytest.raises(ConfigError, match=r"Group authorization failed; docs/security.md"):
         start.begin(start.new("store"))
+
+
+def test_other_topics_are_refused_while_more_may_be_out_than_the_store_knows(start: Start) -> None:
+    """It could come again in another topic; after a clean stop the store knows of all."""
+    store = start.new("store")
+    start.begin(store)
+    start.write(store)
+    beats = replace(SETTINGS, heartbeat_topic="beats")
+    assert list(start.check(store, beats).faults()) == []
+    start.kafka.bounds[TOPIC, 0] = 0, 10
+    assert list(start.check(store).faults()) == []
+    (line,) = start.check(store, beats).faults()
+    assert "HEARTWHEEL_HEARTBEAT_TOPIC is beats and was not set, and the run before was not" in line
