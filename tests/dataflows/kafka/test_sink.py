@@ -173,3 +173,22 @@ def test_table_begins_in_a_topic_without_records(sink: Sink) -> None:
     sink.run(BEATS[1:], [], stopped=True)
     with pytest.raises(ConfigError, match=r"topic table has had records, .* a new topic"):
         sink.run(BEATS, table_topic="table", stopped=True)
+
+
+@pytest.mark.parametrize(
+    ("topic", "line"),
+    [
+        ("nowhere", r"topic nowhere does not exist .* or correct HEARTWHEEL_SUMMARY_TOPIC"),
+        ("few", r"topic few has 3 partitions, not 4"),
+    ],
+)
+def test_topic_apart_that_does_not_fit_is_refused_as_the_output_is(topic: str, line: str) -> None:
+    """A lane has a partition of its own in each."""
+    log = Log({"session-events": 4, "few": 3, "dead-letters": 1})
+    sink = KafkaSink(
+        Settings(summary_topic=topic),
+        RunState(),
+        make_producer=lambda _options: Producer(log, random.Random(1), lambda: T),
+    )
+    with pytest.raises(ConfigError, match=line):
+        sink.list_parts()
