@@ -34,6 +34,7 @@ EVENTS_PER_S = 60
 MAX_PRESENCE_MS = 600_000
 STEP_S = 0.05
 STOP_TIMEOUT_S = 25
+BROKER_WAIT_S = 30
 # The built-in broker answers a fetch only when this is over, data or not.
 FETCH_WAIT_MS = "10"
 
@@ -93,7 +94,7 @@ class DemoJob:
         self._producer = Producer(
             {"test.mock.num.brokers": "1", "linger.ms": "5", "log_level": "0"}
         )
-        broker = next(iter(self._producer.list_topics(timeout=10).brokers.values()))
+        broker = next(iter(self._producer.list_topics(timeout=BROKER_WAIT_S).brokers.values()))
         address = f"{broker.host}:{broker.port}"
         config = folder / "heartwheel.toml"
         config.write_text(scene.settings)
@@ -116,7 +117,7 @@ class DemoJob:
         else:
             self._fleet = Fleet(self._producer, writers, Mix(devices=DEVICES), 1, scene.names)
         for topic in (*writers, "session-events", "dead-letters"):
-            self._producer.list_topics(topic, timeout=10)  # appears on first use
+            self._producer.list_topics(topic, timeout=BROKER_WAIT_S)  # appears on first use
         self._flow = subprocess.Popen(
             [sys.executable, "-m", "heartwheel.cli", "run"],
             env=environment() | ours,

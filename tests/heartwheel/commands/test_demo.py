@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fcntl import LOCK_EX, flock
 
 import pytest
 
@@ -13,6 +14,14 @@ from session_logic.codec import decode_output
 from session_logic.events import SessionEnd
 from tests.support.broker import ROOT
 from tests.support.command import command
+
+
+@pytest.fixture(autouse=True)
+def _one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two that begin at once would both take the port that is free."""
+    with (tmp_path_factory.getbasetemp().parent / "demo.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
 
 
 def run(
