@@ -233,6 +233,9 @@ DEAD_LETTERS_DROPPED = Counter(
     "heartwheel_dropped_dead_letters",
     "Records that are no events and were not sent, because the dead-letter topic took none.",
 )
+PROGRESS_DROPPED = Counter(
+    "heartwheel_dropped_progress_records", "Progress records that Kafka did not take in time."
+)
 SKIPPED = Counter(
     "heartwheel_skipped_records",
     "Records of topics with a table that are neither a start nor an end.",

@@ -258,6 +258,13 @@ class Settings(
             "0 for none."
         ),
     ] = 60
+    progress_topic: Annotated[
+        str,
+        Meta(
+            description="Topic to which each process sends what these lines say, as JSON; empty "
+            "for none."
+        ),
+    ] = ""
     http_host: Annotated[Name, Meta(description="Where the HTTP server listens.")] = "127.0.0.1"
     http_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of the HTTP server; 0 for no server.")
@@ -364,10 +371,18 @@ class Settings(
 
     def _wrong_topics_apart(self) -> str:
         topics = [*self.all_input_topics, self.output_topic, self.dead_letter_topic]
-        for kind, topic in self.topics_apart.items():
+        apart = {VARIABLES_APART[kind]: topic for kind, topic in self.topics_apart.items()}
+        if self.progress_topic:
+            apart["HEARTWHEEL_PROGRESS_TOPIC"] = self.progress_topic
+            if not self.progress_s:
+                return (
+                    "HEARTWHEEL_PROGRESS_TOPIC is set, and HEARTWHEEL_PROGRESS_S is 0: write how "
+                    "often there is a record, in seconds"
+                )
+        for variable, topic in apart.items():
             if topic in topics:
                 return (
-                    f"{VARIABLES_APART[kind]} is {topic}, which is there for something else: "
+                    f"{variable} is {topic}, which is there for something else: "
                     "give it a topic of its own, or leave it empty"
                 )
             topics.append(topic)

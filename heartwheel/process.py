@@ -33,6 +33,7 @@ from heartwheel.http.server import serve
 from heartwheel.http.view import ProcessView
 from heartwheel.peers import wait_for_own_name, watch_peers
 from heartwheel.progress import report_progress
+from heartwheel.progress_topic import ProgressTopic
 from heartwheel.signals import stop_on_signals, watch_wall_clock
 from heartwheel.silent_peers import end_when_silent
 from heartwheel.store.prepare import prepare_recovery
@@ -78,7 +79,8 @@ def run(settings: Settings, cluster: Cluster) -> None:
     _start_thread("input topics", connected.source.topics.watch, state.stop)
     _start_thread("running", _say_running, state)
     if settings.progress_s:
-        _start_thread("progress", report_progress, state, settings.progress_s)
+        topic = ProgressTopic(settings, cluster.number) if settings.progress_topic else None
+        _start_thread("progress", report_progress, state, settings.progress_s, topic)
     if cluster.process_id is not None:
         _start_thread("peers", watch_peers, cluster, state, partial(end_when_silent, cluster))
         wait_for_own_name(cluster, settings.restore_timeout_ms / 1000, state.stop)

@@ -8,16 +8,20 @@ from dataflows.logs import log
 from dataflows.run_state import RunState
 from heartwheel.http.history import percentile
 from heartwheel.http.readings import Reading, Sample, read, total
+from heartwheel.progress_topic import ProgressTopic
 
 
-def report_progress(run: RunState, every_s: int) -> None:
-    """Log how the run is doing every so many seconds, until it is stopped."""
+def report_progress(run: RunState, every_s: int, topic: ProgressTopic | None = None) -> None:
+    """Log how the run is doing every so many seconds, until it is stopped; send it as well."""
     before = read(REGISTRY)
     while not run.stop.wait(every_s):
         with suppress(RuntimeError):  # a lane was added while the lanes were gone through
             after = read(REGISTRY)
             timers = sum(len(lane.table.wheel) for lane in run.running_lanes())
-            log.info("progress", **progress(before, after), timers=timers)
+            values = {**progress(before, after), "timers": timers}
+            log.info("progress", **values)
+            if topic is not None:
+                topic.send(run.clock.now_ms(), values)
             before = after
 
 

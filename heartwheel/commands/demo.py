@@ -7,6 +7,7 @@ import time
 from enum import StrEnum
 from itertools import takewhile
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,15 +61,17 @@ def demo_command(
     console = Console()
     show = _show_live if console.is_terminal else _show_lines
     with tempfile.TemporaryDirectory(prefix="heartwheel-demo-") as folder:
+        # An exception that a signal raises inside a callback of Kafka's client breaks it.
+        over = Event()
         for number in END_SIGNALS:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, lambda *_: over.set())
         scene = REFERENCE_EVENTS if events is Events.REFERENCE else OWN_EVENTS
         job = DemoJob(Path(folder), PRESENCE[kind] if kind else scene)
-        passed_s = takewhile(lambda s: seconds is None or s < seconds, _passed_s())
+        passed_s = takewhile(
+            lambda s: not over.is_set() and (seconds is None or s < seconds), _passed_s()
+        )
         try:
             show(console, job, passed_s)
-        except KeyboardInterrupt:
-            pass
         finally:
             for number in END_SIGNALS:  # a second one must not leave the flow running
                 signal.signal(number, signal.SIG_IGN)

@@ -132,6 +132,11 @@ class Topics:
                 "HEARTWHEEL_DEAD_LETTER_TOPIC",
                 record_bytes=dead_letter_bytes,
             ),
+            *(
+                [spec(settings.progress_topic, "HEARTWHEEL_PROGRESS_TOPIC")]
+                if settings.progress_topic
+                else []
+            ),
         ]
 
     def state(self, name: str) -> TopicState | None:

@@ -78,6 +78,14 @@ WRONG = {
         {"HEARTWHEEL_HEARTBEAT_TOPIC": "more", "HEARTWHEEL_SUMMARY_TOPIC": "more"},
         "HEARTWHEEL_SUMMARY_TOPIC is more, which is there for something else",
     ),
+    "progress in the output": (
+        {"HEARTWHEEL_PROGRESS_TOPIC": "session-events"},
+        "HEARTWHEEL_PROGRESS_TOPIC is session-events, which is there for something else",
+    ),
+    "progress without a time": (
+        {"HEARTWHEEL_PROGRESS_TOPIC": "p", "HEARTWHEEL_PROGRESS_S": "0"},
+        "HEARTWHEEL_PROGRESS_TOPIC is set, and HEARTWHEEL_PROGRESS_S is 0: write how often",
+    ),
     "same topic twice": ({"HEARTWHEEL_OUTPUT_TOPIC": "pc-events"}, "no topic twice"),
     "no file": (
         {"HEARTWHEEL_CONFIG": "/nowhere.toml"},
@@ -299,7 +307,7 @@ def test_every_setting_has_a_description_and_says_what_it_may_be() -> None:
         assert setting["description"].endswith(".")
     for name in set(Settings.__struct_fields__) - {
         *OPTION_TABLES, "inputs", "http_token", "http_addresses", "monitor_group", "registry_url",
-        "heartbeat_topic", "summary_topic", "table_topic",
+        "heartbeat_topic", "summary_topic", "table_topic", "progress_topic",
         "registry_username", "registry_password", "registry_token", "registry_ca",
     }:  # fmt: skip
         with pytest.raises(ConfigError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.broker import create_topics
 from tests.support.cluster import Cluster
 
 
@@ -65,6 +66,30 @@ def test_progress_is_logged_as_often_as_the_settings_say(cluster: Cluster) -> No
     assert (lines[-1]["sessions"], lines[-1]["timers"]) == (30, 30)
     assert all(0 < line["snapshot_p99_ms"] < 30_000 for line in lines[2:])
     assert any(line["heartbeat_p99_ms"] is not None for line in lines)
+
+
+def test_progress_is_sent_to_a_topic_as_well(cluster: Cluster) -> None:
+    """Each line is a record there; a topic that is not there holds up nothing."""
+    topic = f"{cluster.output}-progress"
+    create_topics(cluster.admin, {topic: 1})
+    variables = {"HEARTWHEEL_LOG_FORMAT": "json", "HEARTWHEEL_PROGRESS_S": "1"}
+    flow = cluster.start(**variables, HEARTWHEEL_PROGRESS_TOPIC=topic)
+    cluster.send("Start", "c1", "s1")
+    cluster.flush()
+    cluster.wait("records", lambda: len(cluster.read(topic)) > 2)
+    stop(flow)
+    sent = [json.loads(record.value or b"") for record in cluster.read(topic)]
+    logged = [line for line in lines_of(cluster, flow) if line["message"] == "progress"]
+    shared = [name for name in sent[0] if name not in ("time_ms", "output_topic")]
+    assert "timers" in shared
+    for record, line in zip(sent, logged, strict=False):
+        assert {name: record[name] for name in shared} == {name: line[name] for name in shared}
+        assert record["output_topic"] == cluster.output
+    assert [record.key for record in cluster.read(topic)] == [b"0"] * len(sent)
+    flow = cluster.start(**variables, HEARTWHEEL_PROGRESS_TOPIC=f"{topic}-absent")
+    before = cluster.records_out()
+    cluster.wait("heartbeats", lambda: cluster.records_out() > before + 3)
+    stop(flow)
 
 
 @pytest.mark.slow

@@ -2,26 +2,14 @@
 
 import random
 import time
-from collections import Counter
 
 import pytest
 
-from session_logic.events import SessionEnd
-from session_logic.summary import summary_of
 from tests.support.cluster import Cluster
+from tests.support.consumers import check_summaries
 from tests.support.traffic import catch_up, check, start, start_under_load, stop, wait_for_more
 
 KILLS = 4
-
-
-def check_summaries(cluster: Cluster, topic: str) -> int:
-    """Check that each end has one summary under its device; return how many there are."""
-    ends = [event for event in cluster.events() if isinstance(event, SessionEnd)]
-    wanted = Counter((end.device_id.encode(), summary_of(end)) for end in ends)
-    found = Counter((record.key, record.value) for record in cluster.read(topic))
-    assert not wanted - found, f"missing: {wanted - found}"
-    assert not found - wanted, f"too many: {found - wanted}"
-    return found.total()
 
 
 @pytest.mark.timeout(600)

@@ -14,6 +14,7 @@ from session_logic.events import Heartbeat, SessionEnd
 from tests.support.broker import Broker
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
+from tests.support.consumers import check_summaries, check_table
 from tests.support.ports import free_port
 from tests.support.scrape import Metrics
 from tests.support.three_brokers import ThreeBrokers
@@ -80,8 +81,16 @@ def put_topic(cluster: Cluster, name: str, node: int) -> None:
 def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
     kafka: ThreeBrokers, replicated: Cluster, fault: str
 ) -> None:
-    """Each broker is leader and coordinator of something, and each run starts without one."""
+    """Each broker is leader and coordinator of something, and each run starts without one.
+
+    Where brokers are killed or hang, every topic for consumers is there as well.
+    """
     moments = random.Random(fault)
+    all_topics = fault != "stopped"
+    if all_topics:
+        replicated.give_heartbeats_a_topic()
+        summaries = replicated.give_summaries_a_topic()
+        table = replicated.give_the_table_a_topic()
     flow, traffic = start_under_load(replicated, 2_000, rate=500)
     for broker in kafka.brokers:
         wait_for_more(replicated, 1_000)
@@ -98,6 +107,9 @@ def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
     through_ms = catch_up(replicated, traffic)
     stop(replicated, flow)
     check(replicated, through_ms)
+    if all_topics:
+        assert check_summaries(replicated, summaries) > 100
+        assert check_table(replicated, table) > 100
 
 
 def test_partitions_that_move_to_other_brokers_lose_and_double_nothing(

@@ -65,6 +65,7 @@ class Cluster:
         self.heartbeat_topics: list[str] = []  # that runs have had
         self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
         partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
+        self._replicas = replicas
         create_topics(self.admin, partitions, replicas, **(topic_config or {}))
         self._producer = Producer(SENDER | {"bootstrap.servers": address})
         self._processes: list[subprocess.Popen[str]] = []
@@ -99,7 +100,7 @@ class Cluster:
 
     def _give_topic(self, variable: str, topic: str) -> str:
         lanes = int(self.variables["HEARTWHEEL_LANES"])
-        create_topics(self.admin, {topic: lanes}, 1)
+        create_topics(self.admin, {topic: lanes}, self._replicas)
         self.variables[variable] = topic
         self._lanes += [TopicPartition(topic, lane) for lane in range(lanes)]
         return topic
