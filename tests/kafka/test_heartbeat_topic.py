@@ -1,8 +1,6 @@
 """Heartbeats in a topic of their own on a real Kafka: through kills, and turned on and off."""
 
-import random
 import subprocess
-import time
 
 import pytest
 
@@ -13,13 +11,12 @@ from tests.support.traffic import (
     Traffic,
     catch_up,
     check,
+    kill_under_load,
     start,
     start_under_load,
     stop,
     wait_for_more,
 )
-
-KILLS = 4
 
 
 def only_heartbeats(cluster: Cluster, topic: str) -> set[bool]:
@@ -31,17 +28,7 @@ def only_heartbeats(cluster: Cluster, topic: str) -> set[bool]:
 def test_kills_under_load_lose_and_double_nothing_in_both_topics(cluster: Cluster) -> None:
     """kill -9 at random moments: each topic gets what it lacks, and nothing twice."""
     beats = cluster.give_heartbeats_a_topic()
-    moments = random.Random(KILLS)
-    flow, traffic = start_under_load(cluster, 5_000, rate=1_000)
-    for _ in range(KILLS):
-        wait_for_more(cluster, 2_000)
-        time.sleep(moments.uniform(0, 3))
-        flow.kill()
-        flow.wait()
-        flow = start(cluster)
-    through_ms = catch_up(cluster, traffic)
-    stop(cluster, flow)
-    found = check(cluster, through_ms)
+    found = kill_under_load(cluster, 5_000, rate=1_000, more=2_000, pause_s=3)
     assert found.sessions > 5_000
     assert only_heartbeats(cluster, cluster.output) == {False}
     assert only_heartbeats(cluster, beats) == {True}

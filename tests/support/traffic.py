@@ -19,6 +19,7 @@ from tests.support.heartbeats import with_heartbeats
 from tests.support.topic import facts, outputs
 
 STEP_S = 0.01
+KILLS = 4
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 MISSING = (Difference.MISSING_SESSION, Difference.MISSING_HEARTBEAT, Difference.MISSING_END)
@@ -194,3 +195,23 @@ def check(
     print(found)
     assert not found.differences, found
     return found
+
+
+def kill_under_load(
+    cluster: Cluster, devices: int, *, rate: int, more: int, pause_s: float
+) -> Check:
+    """Kill a run under load, each time when more is out and a random moment later.
+
+    Then compare what all its runs have sent with the model.
+    """
+    moments = random.Random(KILLS)
+    flow, traffic = start_under_load(cluster, devices, rate)
+    for _ in range(KILLS):
+        wait_for_more(cluster, more)
+        time.sleep(moments.uniform(0, pause_s))
+        flow.kill()
+        flow.wait()
+        flow = start(cluster)
+    through_ms = catch_up(cluster, traffic)
+    stop(cluster, flow)
+    return check(cluster, through_ms)
