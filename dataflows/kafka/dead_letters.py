@@ -37,6 +37,7 @@ from dataflows.formats import (
 from dataflows.kafka.letter_queue import POLL_S, LetterProducer, LetterQueue
 from dataflows.kafka.letter_topic import LetterTopic, header_bytes, origin_of
 from dataflows.kafka.producer import SharedProducer
+from dataflows.logs import log
 from dataflows.messages import DeadLetter, DeadLettersBegin
 from dataflows.metrics import DEAD_LETTERS
 from dataflows.run_state import RunState
@@ -145,3 +146,10 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLe
         deadline_s = monotonic() + STOP_S
         while any(queue.waiting() for queue in self._queues) and monotonic() < deadline_s:
             self._letters.poll(POLL_S)
+        waiting = sum(len(queue.waiting()) for queue in self._queues)
+        if waiting:
+            log.warning(
+                "the topic has not taken all dead letters, so they wait in the store: the next "
+                "start sends them",
+                letters=waiting,
+            )

@@ -94,6 +94,7 @@ def test_killed_and_resumed_run_is_replayed_to_the_same_output(
         flow = cluster.start(**ALL)
         cluster.wait("what came meanwhile", lambda t=turn: f"new{t}" in cluster.sessions())
     wait_for_more(cluster, 2 * DEVICES)
+    cluster.wait("the dead letters", lambda: len(cluster.read(cluster.letters)) == 3)
     stop(cluster, flow, signal.SIGTERM)
     path = tmp_path / "recording"
     said = heartwheel(cluster, "record", str(path))
@@ -176,6 +177,7 @@ def record_some(cluster: Cluster, path: Path) -> float:
     cluster.flush()
     took_s = time.monotonic() - begin_s
     cluster.wait("the last end", lambda: "end ended" in kinds(cluster.sessions().get("s18", [])))
+    cluster.wait("the dead letters", lambda: len(cluster.read(cluster.letters)) == 20)
     stop(cluster, flow, signal.SIGTERM)
     heartwheel(cluster, "record", str(path))
     return took_s
@@ -206,6 +208,8 @@ def test_played_recording_is_run_to_the_same_output(cluster: Cluster, tmp_path: 
     recorded = sum(line.topic == cluster.output for line in lines_of(Recording(path)))
     cluster.wait("the output of every lane", lambda: cluster.records_out() >= recorded)
     cluster.wait("the last end", lambda: "end ended" in kinds(cluster.sessions().get("s18", [])))
+    # A run does not wait for them for long when it stops: those that wait come with the next start.
+    cluster.wait("the dead letters", lambda: len(cluster.read(cluster.letters)) == 20)
     stop(cluster, flow, signal.SIGTERM)
     heartwheel(cluster, "record", str(again))
     inputs = [cluster.console, cluster.pc]

@@ -316,6 +316,19 @@ def test_topic_that_takes_nothing_holds_up_nothing_and_is_bounded(away: Letters)
     assert DEAD_LETTERS_DROPPED._value.get() == before + 10
 
 
+def test_stop_says_how_many_letters_wait_for_the_next_start(
+    away: Letters, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store has them, and whoever looks into the topic does not find them there."""
+    part = away.part()
+    part.write_batch([dead_letter(offset) for offset in range(2)])
+    away.run.stop.set()
+    assert len(part.snapshot()[2]) == 2
+    (said,) = caplog.records
+    assert isinstance(said.msg, dict)
+    assert (said.levelname, said.msg["letters"]) == ("WARNING", 2)
+
+
 def test_letters_that_wait_are_bounded_by_bytes_as_well(away: Letters) -> None:
     """A few large ones are enough."""
     before = DEAD_LETTERS_DROPPED._value.get()
