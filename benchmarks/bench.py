@@ -29,7 +29,8 @@ HEADLINE_RATE = 500_000 / 60
 # Slow enough for one machine: starts that pile up would be heartbeats that pile up, for ever after.
 RAMP_PER_S = 23_000
 STAMPEDE_S = 2.0
-START_S = 3
+START_S = 3  # for each process: they share the cores
+IDLE_S = 10
 STEADY_S, CHECK_S = 60.0, 10.0
 # Heartbeats that come within a short check; so short is its ramp as well.
 CHECK_CHANGES = ("HEARTWHEEL_HEARTBEAT_MS=5000",)
@@ -89,12 +90,15 @@ def measure(
     plan = plan_of(arguments, cluster, settings)
     flow = make_flow(cluster, arguments.processes, changes, http=arguments.poll_http)
     flow.start()
-    time.sleep(START_S)
+    flow.wait_until_connected()
+    time.sleep(START_S * arguments.processes)
     loads: list[LoadProcess] = []
     report: Report = {"sessions": plan.sessions, "events_per_s": round(plan.rate)}
     try:
+        if not arguments.check:
+            report["idle"] = idle(flow, arguments.idle or IDLE_S)
         if arguments.idle:
-            return idle(flow, arguments.idle) | stop(flow)
+            return report | stop(flow)
         load, stampede = LoadProcess(plan, folder), None
         loads.append(load)
         if arguments.stampede:
@@ -196,7 +200,11 @@ def parse(
         help="correctness alone: short, with a heartbeat every 5 s",
     )
     parser.add_argument(
-        "--idle", type=float, default=0, metavar="SECONDS", help="no sessions, and nothing else"
+        "--idle",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help=f"a flow without sessions, which is measured for {IDLE_S} s before any load, alone",
     )
     arguments = parser.parse_args(words)
     arguments.seconds = arguments.seconds or (CHECK_S if arguments.check else STEADY_S)

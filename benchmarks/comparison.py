@@ -36,7 +36,7 @@ MEASURED = {
     "stampede, starts per s": ("stampede_per_s",),
     "usual again after the stampede, s": ("usual_again_s",),
     "first output after kill -9, s": ("resume_first_output_s",),
-    "cores of the idle job": ("idle_cores",),
+    "cores of the idle job": ("idle", "cores"),
 }
 COUNTED = {
     "records compared with the model": ("check", "records"),
@@ -46,6 +46,7 @@ COUNTED = {
 }
 CONDITIONS = {
     "idle share of the machine": ("machine_idle",),
+    "idle share of the machine, before any load": ("idle", "machine_idle"),
     "share taken by the host": ("machine_steal",),
     "cores used by others": ("other_cores",),
 }

@@ -10,7 +10,8 @@ from tests.support.cluster import Cluster
 from tests.support.ports import free_port
 from tests.support.topic import outputs
 
-STOP_S = 60
+STOP_S = CONNECT_S = 60
+RUNNING = "] running "  # in the log, of a process that has something to do
 
 
 class Flow:
@@ -32,6 +33,11 @@ class Flow:
     def start(self) -> None:
         """Start them all."""
         self._processes = [self._start(n) for n in range(max(1, len(self._members.addresses)))]
+
+    def wait_until_connected(self) -> None:
+        """Wait until the processes of a cluster are connected: none of them runs before that."""
+        if self._members.addresses:
+            self.cluster.wait("a cluster that runs", lambda: RUNNING in self.errors(), CONNECT_S)
 
     def _start(self, number: int) -> subprocess.Popen[str]:
         changes = dict(self._changes)

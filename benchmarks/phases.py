@@ -10,7 +10,7 @@ from benchmarks.load import Plan
 from benchmarks.poll import Poll
 from benchmarks.report import Latency
 from benchmarks.stage import LoadProcess, wait_for_records
-from benchmarks.usage import Cores, Machine, memory_bytes, thread_cpu_s
+from benchmarks.usage import Cores, Machine, cpu_s, memory_bytes, thread_cpu_s, turns
 from dataflows.settings import Settings
 from tests.support.check import check_output, expected
 from tests.support.cluster import Cluster
@@ -36,12 +36,24 @@ def quiet(machine: Machine, ours: dict[str, float]) -> Report:
 
 
 def idle(flow: Flow, seconds: float) -> Report:
-    """Measure a flow that has no sessions."""
+    """Measure a flow that has no sessions, and each of its processes."""
     print(f"idle: {seconds:.0f} s", flush=True)
-    cores, machine = Cores({"flow": flow.pids}), Machine()
+    machine, begin_s = Machine(), time.monotonic()
+    before = [(cpu_s(pid), turns(pid)) for pid in flow.pids]
     time.sleep(seconds)
-    mean = cores.stop()
-    return {"idle_cores": round(mean["flow"], 3), **quiet(machine, mean)}
+    passed_s = time.monotonic() - begin_s
+    each = [
+        ((cpu_s(pid) - used_s) / passed_s, (turns(pid) - count) / passed_s)
+        for pid, (used_s, count) in zip(flow.pids, before, strict=True)
+    ]
+    cores = sum(used for used, _ in each)
+    return {
+        "cores": round(cores, 3),
+        "cores_each": [round(used, 3) for used, _ in each],
+        "turns_per_s_each": [round(count) for _, count in each],
+        "flow_gb": round(memory_bytes(*flow.pids) / 1e9, 3),
+        **quiet(machine, {"flow": cores}),
+    }
 
 
 def ramp(load: LoadProcess, cluster: Cluster, flow: Flow) -> Report:
@@ -80,8 +92,10 @@ def steady(
     begin_ms = time.time_ns() // 1_000_000
     cores = Cores({"flow": flow.pids, "broker": [broker_pid], "load": loads})
     machine, threads = Machine(), thread_cpu_s(*flow.pids)
+    each = [cpu_s(pid) for pid in flow.pids]
     sent = send(load, stampede)
     used = {name: s - threads.get(name, 0) for name, s in thread_cpu_s(*flow.pids).items()}
+    each = [cpu_s(pid) - used_s for pid, used_s in zip(flow.pids, each, strict=True)]
     mean = cores.stop()
     whole = quiet(machine, mean)
     end_ms = time.time_ns() // 1_000_000
@@ -92,6 +106,7 @@ def steady(
         "cores": {name: round(value, 3) for name, value in mean.items()},
         **whole,
         "flow_threads": {n: round(s / passed_s, 3) for n, s in used.items() if s > passed_s / 1000},
+        "flow_cores_each": [round(used_s / passed_s, 3) for used_s in each],
         "core_series": cores.samples,
         "flow_gb": round(memory_bytes(*flow.pids) / 1e9, 3),
         "broker_gb": round(memory_bytes(broker_pid) / 1e9, 3),

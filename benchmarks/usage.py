@@ -15,6 +15,15 @@ def cpu_s(*pids: int) -> float:
     return sum(thread_cpu_s(*pids).values())
 
 
+def turns(pid: int) -> int:
+    """Return how often the threads of a process were given a core: what wakes up often costs."""
+    count = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            count += int((task / "schedstat").read_text().split()[2])
+    return count
+
+
 def thread_cpu_s(*pids: int) -> dict[str, float]:
     """Return the processor time of processes by the names of their threads."""
     used: defaultdict[str, float] = defaultdict(float)

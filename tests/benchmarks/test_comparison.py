@@ -26,7 +26,9 @@ def test_ratio_is_theirs_to_ours() -> None:
 
 def test_what_was_not_measured_has_no_ratio() -> None:
     """A row that one of the two lacks shows that; one that both lack is not there."""
-    rows = {row.what: row for row in table(report(flow_gb=0), report(flow_gb=1, idle_cores=0.1))}
+    rows = {
+        row.what: row for row in table(report(flow_gb=0), report(flow_gb=1, idle={"cores": 0.1}))
+    }
     assert rows["memory of the job, GB"] == Row("memory of the job, GB", 0, 1)
     assert rows["cores of the idle job"] == Row("cores of the idle job", None, 0.1)
     assert "SessionEnd p50, ms" not in rows

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.usage import Cores, Machine, cpu_s, memory_bytes, thread_cpu_s
+from benchmarks.usage import Cores, Machine, cpu_s, memory_bytes, thread_cpu_s, turns
 
 
 def test_processor_time_and_memory_are_sums_over_processes() -> None:
@@ -34,3 +34,11 @@ def test_machine_is_not_idle_while_something_is_computed() -> None:
     assert found["used_cores"] > 0
     assert 0 <= found["idle"] < 1
     assert 0 <= found["steal"] < 1
+
+
+def test_process_that_wakes_up_often_has_many_turns() -> None:
+    """Each pause that ends is one more turn on a core."""
+    before = turns(os.getpid())
+    for _ in range(50):
+        time.sleep(0.001)
+    assert turns(os.getpid()) - before >= 50
