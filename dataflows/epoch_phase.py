@@ -23,6 +23,8 @@ What would break it: a turn that is taken all the same. It ends the epoch too ea
 epochs begin again.
 """
 
+from dataflows.epoch_rest import EpochRest
+
 # Epochs that end so close to each other end together.
 APART_MS = 20
 ROUNDS, MAX_ROUNDS = 3, 100
@@ -34,10 +36,13 @@ class EpochPhase:
     Each numbers its epochs from 1 on, and all of them have the same ones.
     """
 
-    def __init__(self, interval_ms: int, *, alone: bool = True) -> None:
-        """Begin epoch 1; alone: there is no other process."""
+    def __init__(
+        self, interval_ms: int, *, alone: bool = True, rest: EpochRest | None = None
+    ) -> None:
+        """Begin epoch 1; alone: there is no other process. rest is for after its end."""
         self._interval_ms = interval_ms
         self._alone = alone
+        self._rest = rest
         # By so much a turn may begin before its partitions are asked.
         self._margin_ms = max(5, interval_ms // 10)
         self._ended = self._begun = 0  # the newest epoch that a partition here has ended, or left
@@ -53,6 +58,8 @@ class EpochPhase:
         if epoch > self._ended:
             self._ended, self._first_ms = epoch, now_ms
             self._last_ms = 0
+            if self._rest is not None:
+                self._rest.note_end(now_ms)
         if self._alone:
             self._last_ms = now_ms
 
@@ -65,6 +72,8 @@ class EpochPhase:
         if epoch <= self._begun:
             return  # another partition has said so
         self._begun = epoch
+        if self._rest is not None:
+            self._rest.note_begin(now_ms)
         self._note_phase((self._last_ms or now_ms) - self._first_ms)
         if self._count >= self._rounds:
             self._wait(now_ms)
@@ -92,6 +101,8 @@ class EpochPhase:
         self._rounds = min(2 * self._rounds, MAX_ROUNDS) if in_vain else ROUNDS
         self._count, self._waited_ms = 0, phase_ms
 
-    def turn_ms(self, wanted_ms: int) -> int:
-        """Return when a partition has its next turn, which wants one at that time."""
+    def turn_ms(self, wanted_ms: int, now_ms: int) -> int:
+        """Return when a partition has its next turn, which has one now and wants that one."""
+        if self._rest is not None:
+            wanted_ms = self._rest.turn_ms(wanted_ms, now_ms)
         return max(wanted_ms, self._until_ms) if wanted_ms >= self._from_ms else wanted_ms

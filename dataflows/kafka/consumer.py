@@ -87,7 +87,7 @@ class SharedConsumer:
             busy_work=BUSY_MESSAGES,
             idle_ms=IDLE_MS,
         )
-        self._wake_ms = self._awake_ms = 0
+        self._wake_ms = self._awake_ms = self._polled_ms = 0
         self._fetched_early = 0  # messages that came while a lane was restored
         self._awake_at = system_time(0)
         self.name = uuid4().hex  # of this consumer among those of the cluster
@@ -186,7 +186,7 @@ class SharedConsumer:
 
     def poll(self) -> int:
         """Move what has come to the partitions, once a tick or when there is more; return now."""
-        now = self._clock.now_ms()
+        now = self._polled_ms = self._clock.now_ms()
         if now >= self._wake_ms and self._polling.acquire(blocking=False):
             try:
                 if self._consumer is not None:
@@ -236,7 +236,7 @@ class SharedConsumer:
 
     def awake_at(self) -> datetime:
         """Return when to poll next; every partition asks after each of its turns."""
-        awake_ms = self._run.epochs.turn_ms(self._wake_ms)
+        awake_ms = self._run.epochs.turn_ms(self._wake_ms, self._polled_ms)
         if awake_ms != self._awake_ms:
             self._awake_ms, self._awake_at = awake_ms, self._clock.at_ms(awake_ms)
         return self._awake_at

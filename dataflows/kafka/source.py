@@ -19,6 +19,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, KafkaException
 
 from dataflows.epoch_phase import EpochPhase
+from dataflows.epoch_rest import EpochRest
 from dataflows.formats import Position, SourceState, read_position, source_state
 from dataflows.kafka.client import MakeConsumer, make_admin, make_consumer
 from dataflows.kafka.consumer import SharedConsumer
@@ -67,7 +68,9 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
     def share(self, number: int, processes: int) -> None:
         """Be the source of one process of several, so that they share partitions evenly."""
         self._number, self._processes = number, processes
-        self.run.epochs = EpochPhase(self._snapshot_ms, alone=processes == 1)
+        alone, interval_ms = processes == 1, self._snapshot_ms
+        rest = None if alone else EpochRest(interval_ms)
+        self.run.epochs = EpochPhase(interval_ms, alone=alone, rest=rest)
 
     def check(self, stored: Mapping[str, object] = NOTHING) -> None:
         """Take in what the store has of this source, by part; say what is not there any more.
@@ -234,7 +237,8 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
         """Return when the consumer is polled next, or when to look whether there is a partition."""
         if self._part is None:
             clock = self._run.clock
-            return clock.at_ms(self._run.epochs.turn_ms(clock.now_ms() + SPARE_MS))
+            now = clock.now_ms()
+            return clock.at_ms(self._run.epochs.turn_ms(now + SPARE_MS, now))
         return self._consumer.awake_at()
 
     def snapshot(self) -> SourceState:
