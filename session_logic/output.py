@@ -75,7 +75,9 @@ class OutputBatch(Struct, gc=False):
             self.apart["heartbeats"].add(event, value)
             return
         if "table" in self.apart and not isinstance(event, Heartbeat):
-            self.apart["table"].add_plain(event.device_id, self._row(event))
+            active = event.active if isinstance(event, EndIfOpen) else event
+            row = row_of(active, self.max_session_ms)
+            self.apart["table"].add_plain(event.device_id, row)
         if isinstance(event, SessionActive):
             moments = self.input_ms
         elif isinstance(event, EndIfOpen):
@@ -95,24 +97,27 @@ class OutputBatch(Struct, gc=False):
         self.keys.append(device_id)
         self.values.append(value)
 
-    def _row(self, event: SessionActive | SessionEnd) -> bytes:
-        """Return what the table has of a device after an event."""
-        active = event.active if isinstance(event, EndIfOpen) else event
-        if not isinstance(active, SessionActive):
-            return NO_SESSION
-        timeout_ms = active.started_ms + self.max_session_ms
-        return encode_output(
-            ActiveSession(
-                active.session_id, active.platform, active.started_ms, timeout_ms, active.context
-            )
-        )
-
     def extend(self, records: "OutputBatch") -> None:
         """Add other records after these, those apart left out."""
         self.keys += records.keys
         self.values += records.values
         self.input_ms += records.input_ms
         self.due_ms += records.due_ms
+
+
+def row_of(latest: SessionActive | SessionEnd | None, max_session_ms: int) -> bytes:
+    """Return what the table has of a device after a start or an end, or without any."""
+    if not isinstance(latest, SessionActive):
+        return NO_SESSION
+    return encode_output(
+        ActiveSession(
+            latest.session_id,
+            latest.platform,
+            latest.started_ms,
+            latest.started_ms + max_session_ms,
+            latest.context,
+        )
+    )
 
 
 def batch_with(apart: Iterable[Kind], max_session_ms: int = 0) -> OutputBatch:

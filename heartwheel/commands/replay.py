@@ -13,9 +13,9 @@ from session_logic.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from heartwheel.recording.comparison import Difference
+    from heartwheel.recording.difference import Difference
     from heartwheel.recording.reader import Recording
-    from heartwheel.recording.recorded_output import Item
+    from heartwheel.recording.recorded import Item
 
 FileArgument = Annotated[Path, typer.Argument(help="The recording.", show_default=False)]
 
@@ -128,7 +128,8 @@ def _check(recording: "Recording", changes: dict[str, str], show: int, last_ms: 
         _show(_console(), difference)
     counts = comparison.counts
     kinds = ", ".join(f"{kind} {counts[kind]}" for kind in ("equal", *ACCEPTED, "differences"))
-    devices = f" on {len(differences)} devices" if differences else ""
+    names = {difference.name for difference in differences}
+    devices = f" on {len(names)} devices" if names else ""
     print(f"{_speed(recording, begin_s)}: {kinds}{devices}")
     return 1 if differences else 0
 
@@ -139,7 +140,7 @@ def _show(console: "Console", difference: "Difference") -> None:
     from rich.text import Text
 
     rows = [tuple(_text(item) for item in row) for row in difference.rows]
-    title = f"{difference.name}: {difference.count} differences"
+    title = f"{difference.title}: {difference.count} differences"
     if not console.is_terminal:
         print(title)
         for replayed, recorded in rows:

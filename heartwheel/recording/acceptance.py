@@ -23,12 +23,7 @@ from msgspec import UNSET, Struct
 
 from heartwheel.recording.progress import RecordedProgress
 from heartwheel.recording.reader import Recording
-from heartwheel.recording.recorded_output import (
-    ComparedDeadLetter,
-    Event,
-    Recorded,
-    decode_record,
-)
+from heartwheel.recording.recorded import ComparedDeadLetter, Event, Recorded, decode_record
 from session_logic.events import Context, Heartbeat, OutputEvent, SessionActive, SessionEnd
 from session_logic.rules import MAX_MISSED_HEARTBEATS
 
@@ -58,6 +53,7 @@ class Acceptance:
         """Judge this recording; what was due in its last last_ms may be missing there."""
         self._heartbeat_ms: int = recording.settings["heartbeat_ms"]
         self._max_session_ms: int = recording.settings["max_session_ms"]
+        self._apart = bool(recording.settings["heartbeat_topic"])
         self._latest: bool = recording.settings["catch_up"] == "latest"
         self._from_ms = recording.from_ms() or 0
         self._progress = progress
@@ -65,8 +61,7 @@ class Acceptance:
         # By device: its session that was opened late, and its last heartbeat that has raced.
         self._opened: dict[str, tuple[SessionActive, Recorded]] = {}
         self._raced: dict[str, Recorded] = {}
-        # By device: where its last record was, and when that was sent.
-        self._last: dict[str, tuple[int, int]] = {}
+        self._last: dict[str, Recorded] = {}  # of each device
 
     def note(self, name: str, sent: Recorded) -> bool:
         """Take note of a record that is equal; say whether it is as it should be, too.
@@ -77,13 +72,15 @@ class Acceptance:
             return True
         if sent.item.startswith(ACTIVE):
             self._note_start(name, sent)
+        elif sent.kind is not None:
+            self._opened.pop(name, None)  # a heartbeat of its session, and none is the next now
         raced = self._raced.get(name)
-        if raced is not None and raced.sent_ms == sent.sent_ms:
+        if raced is not None and raced.in_turn_of(sent):
             event = decode_record(sent.item)
             if isinstance(event, SessionEnd) and self._last_beat_ms(name, event) > event.time_ms:
                 return False
         if self._latest:
-            self._last[name] = sent.offset, sent.sent_ms
+            self._last[name] = sent
         return True
 
     def _note_start(self, name: str, sent: Recorded) -> None:
@@ -107,14 +104,30 @@ class Acceptance:
             return Verdict("earlier", self.is_earlier(want), self.is_earlier(got))
         if not _are_of_one_session(want, got):
             return Undecided.DIFFERENT
-        if isinstance(want, SessionEnd) and isinstance(got, SessionEnd):
-            return self._raced_end(name, want, got)
+        if isinstance(got, SessionEnd):
+            return (
+                self._raced_end(name, want, got)
+                if isinstance(want, SessionEnd)
+                else self._cut_off(want, recorded, complete=complete)
+            )
         if isinstance(got, Heartbeat) and self._is_on_beat(got):
             if isinstance(want, Heartbeat):
                 return self._left_out(name, want.sequence, recorded, complete=complete)
             if isinstance(want, SessionEnd) and want.reason != "timed_out":
                 return self._raced_beat(name, want, got, recorded, complete=complete)
         return Undecided.DIFFERENT
+
+    def _cut_off(
+        self, want: Event, recorded: deque[Recorded], *, complete: bool
+    ) -> Verdict | Undecided:
+        """Say whether a heartbeat is missing in its own topic because the recording ends there."""
+        if not (self._apart and isinstance(want, Heartbeat) and self.is_unreached(want)):
+            return Undecided.DIFFERENT
+        if not complete:
+            return Undecided.READ_ON
+        if any(sent.kind == "heartbeats" for sent in recorded):
+            return Undecided.DIFFERENT
+        return Verdict("unreached", replayed=True, recorded=False)
 
     def _is_on_beat(self, event: Heartbeat) -> bool:
         age_ms = event.time_ms - event.started_ms
@@ -137,8 +150,7 @@ class Acceptance:
             found = self._left_out(name, following, recorded, complete=complete)
             if isinstance(found, Undecided):
                 return found
-        first = self._raced[name] = recorded[0]
-        self._last[name] = first.offset, first.sent_ms
+        self._last[name] = self._raced[name] = recorded[0]
         return Verdict("raced", replayed=False, recorded=True)
 
     def _raced_end(self, name: str, want: SessionEnd, got: SessionEnd) -> Verdict | Undecided:
@@ -203,7 +215,7 @@ class Acceptance:
         if name not in self._opened:
             return False
         active, opened = self._opened[name]
-        together = _session(active) == _session(got) and first.offset == opened.offset + 1
+        together = _session(active) == _session(got) and first.may_follow(opened)
         return together and got.time_ms <= opened.sent_ms
 
     def _are_newest(self, together: int, first: Recorded) -> bool:
@@ -215,16 +227,15 @@ class Acceptance:
     def _sent_together(self, name: str, recorded: deque[Recorded]) -> int:
         """Return how many heartbeats that had been due were sent at once with a late start."""
         active, opened = self._opened[name]
-        together, following = 0, 0
+        together, following, before = 0, 0, opened
         for sent in islice(recorded, MAX_MISSED_HEARTBEATS + 1):
             event = decode_record(sent.item)
             if not isinstance(event, Heartbeat) or _session(event) != _session(active):
                 break
             in_order = event.sequence == following or not together
-            at_once = sent.offset == opened.offset + together + 1
-            if not in_order or not at_once or event.time_ms > opened.sent_ms:
+            if not in_order or not sent.may_follow(before) or event.time_ms > opened.sent_ms:
                 break
-            together, following = together + 1, event.sequence + 1
+            together, following, before = together + 1, event.sequence + 1, sent
         return together
 
     def _is_skipped(self, name: str, due_ms: int, next_ms: int, recorded: deque[Recorded]) -> bool:
@@ -235,7 +246,8 @@ class Acceptance:
         """
         first = recorded[0]
         lane, sent_ms = first.partition, first.sent_ms
-        at_once = self._last.get(name) == (first.offset - 1, sent_ms)
+        last = self._last.get(name)
+        at_once = last is not None and first.may_follow(last) and first.in_turn_of(last)
         ends = len(recorded) > 1 and _is_end_after(first, recorded[1])
         if (at_once or ends) and self._progress.was_resuming(lane, sent_ms, self._heartbeat_ms):
             return True
@@ -266,7 +278,7 @@ def _is_part(context: Context, whole: Context) -> bool:
 
 def _is_end_after(beat: Recorded, after: Recorded) -> bool:
     """Say whether a heartbeat was sent together with the end of its session."""
-    at_once = (after.offset, after.sent_ms) == (beat.offset + 1, beat.sent_ms)
+    at_once = after.may_follow(beat) and after.in_turn_of(beat)
     return at_once and isinstance(decode_record(after.item), SessionEnd)
 
 

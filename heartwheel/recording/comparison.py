@@ -3,49 +3,40 @@
 What may differ is counted by its kind (see heartwheel.recording.acceptance); everything else is a
 difference. The replay's output is not held in memory: the recording is read at the same pace, and
 only what has no counterpart yet waits.
+
+Summaries and the table follow from the starts and the ends that were recorded. They are compared
+with those, and so are what the replay would have made, but for what may differ.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from msgspec import Struct, field
 
 from dataflows.messages import DeadLetter, RecordId
 from heartwheel.recording.acceptance import Acceptance, Undecided, Verdict
+from heartwheel.recording.active_table import ActiveTable
+from heartwheel.recording.difference import Difference, Row
 from heartwheel.recording.progress import RecordedProgress
 from heartwheel.recording.reader import Recording
-from heartwheel.recording.recorded_output import (
+from heartwheel.recording.recorded import (
     ComparedDeadLetter,
+    Event,
     Item,
+    Named,
     Recorded,
     dead_letter_name,
     decode_record,
-    recorded_output,
 )
-from session_logic.events import OF_A_MOMENT
+from heartwheel.recording.recorded_output import recorded_output
+from heartwheel.recording.summaries import Summaries
+from session_logic.events import OF_A_MOMENT, Heartbeat, OutputEvent, SessionEnd
 from session_logic.output import OutputBatch
 
-# How far to look for the counterpart of a record that differs, and how many rows of it to keep.
+# How far to look for the counterpart of a record that differs.
 LOOK_AHEAD = 50
-ROWS = 8
 EQUAL = Verdict("equal", replayed=True, recorded=True)
-# What was replayed comes first, and what was recorded second.
-Row = tuple[Item | None, Item | None]
-
-
-class Difference(Struct):
-    """Where replay and recording of a device differ: the first rows, and how many there are."""
-
-    name: str
-    rows: list[Row] = []
-    count: int = 0
-
-    def add(self, row: Row) -> None:
-        """Count a row."""
-        self.count += 1
-        if len(self.rows) < ROWS:
-            self.rows.append(row)
 
 
 class _Queues(Struct):
@@ -63,7 +54,15 @@ class Comparison:
 
     def __init__(self, recording: Recording, progress: RecordedProgress, last_ms: int) -> None:
         """Compare with this recording; what was due in its last last_ms may be missing there."""
-        self._recorded = recorded_output(recording)
+        settings, from_ms = recording.settings, recording.from_ms() or 0
+        cut_ms = progress.written_ms - last_ms
+        self._summaries = Summaries(from_ms, cut_ms) if settings["summary_topic"] else None
+        self._table = (
+            ActiveTable(settings["max_session_ms"], from_ms, cut_ms)
+            if settings["table_topic"]
+            else None
+        )
+        self._recorded = self._of_devices(recorded_output(recording))
         self._acceptance = Acceptance(recording, progress, last_ms)
         self._waiting: dict[str, _Queues] = {}
         self._differing: set[str] = set()
@@ -84,6 +83,35 @@ class Comparison:
             if queues.recorded:
                 self._match(name, queues)
         self._read(islice(self._recorded, len(items)))
+
+    def _of_devices(self, items: Iterator[Named]) -> Iterator[Named]:
+        """Yield what is compared with the replay; give the rest to those that compare it."""
+        for name, recorded in items:
+            if recorded.kind == "summaries" and self._summaries is not None:
+                self._summaries.note(name, recorded)
+            elif recorded.kind == "table" and self._table is not None:
+                self._table.note(name, recorded)
+            else:
+                if recorded.kind is None and (self._summaries or self._table):
+                    self._note_event(decode_record(recorded.item), recorded.sent_ms)
+                yield name, recorded
+
+    def _note_event(self, event: Event, sent_ms: int) -> None:
+        """Let summaries and table know of a start or an end that was recorded."""
+        if not isinstance(event, OutputEvent) or isinstance(event, Heartbeat):
+            return
+        if self._summaries is not None and isinstance(event, SessionEnd):
+            self._summaries.note_end(event, sent_ms)
+        if self._table is not None:
+            self._table.note_event(event, sent_ms)
+
+    def _note_unreached(self, event: Event) -> None:
+        """Count a record that the run had not sent; it may have sent what comes with it."""
+        self.counts["unreached"] += 1
+        if self._summaries is not None and isinstance(event, SessionEnd):
+            self._summaries.note_unreached(event)
+        if self._table is not None and isinstance(event, OutputEvent):
+            self._table.note_unreached(event)
 
     def _read(self, items: Iterable[tuple[str, Recorded]]) -> None:
         for name, recorded in items:
@@ -133,12 +161,19 @@ class Comparison:
         return EQUAL if self._acceptance.note(name, first) else Undecided.DIFFERENT
 
     def finish(self) -> list[Difference]:
-        """Read the rest of the recording; return every difference, the earliest first."""
+        """Read the rest of the recording; return every difference.
+
+        Those from the replay come first, the earliest of them before the others.
+        """
         self._read(self._recorded)
         found = [self._difference(name, queues) for name, queues in self._waiting.items()]
-        found = [difference for difference in found if difference.count]
+        found = sorted((one for one in found if one.count), key=_first_ms)
+        for apart in (self._summaries, self._table):
+            if apart is not None:
+                found += apart.differences()
+                self.counts.update(apart.counts)
         self.counts["differences"] = sum(difference.count for difference in found)
-        return sorted(found, key=_first_ms)
+        return found
 
     def _difference(self, name: str, queues: _Queues) -> Difference:
         """Return all differences of a device, not only the first."""
@@ -151,7 +186,7 @@ class Comparison:
             if self._acceptance.is_earlier(event):
                 self.counts["earlier"] += 1
             elif self._acceptance.is_unreached(event):
-                self.counts["unreached"] += 1
+                self._note_unreached(event)
             else:
                 difference.add((item, None))
         for sent in recorded:

@@ -23,9 +23,10 @@ from dataflows.avro.registry import SchemaText
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
-FORMAT = 3
-# Written where nothing listens to silence, or there are no input tables: earlier programs know no
-# such settings.
+FORMAT = 4
+# Written where no topic is for consumers of their own, nothing listens to silence, or there are no
+# input tables: earlier programs know no such settings.
+FORMAT_WITHOUT_TOPICS = 3
 FORMAT_WITHOUT_SILENCE = 2
 FORMAT_WITHOUT_TABLES = 1
 MANIFEST = 1
@@ -46,6 +47,9 @@ SETTINGS = (
     "carry_in_heartbeats",
     "registry_url",
     "idle_timeout_ms",
+    "heartbeat_topic",
+    "summary_topic",
+    "table_topic",
 )
 # What a setting is called in the file, where it has been renamed since.
 STORED_NAMES = {
@@ -61,6 +65,7 @@ WITHOUT_TABLES: dict[str, Any] = {
     "carry_in_heartbeats": True,
 }
 WITHOUT_SILENCE: dict[str, Any] = {"idle_timeout_ms": 0}
+WITHOUT_TOPICS: dict[str, Any] = {"heartbeat_topic": "", "summary_topic": "", "table_topic": ""}
 CURRENT_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
@@ -215,18 +220,21 @@ def stored_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that a recording holds, under the names that it has for them."""
     plain = msgspec.json.decode(msgspec.json.encode(settings))  # as it will be read
     left_out = {
-        FORMAT_WITHOUT_TABLES: WITHOUT_TABLES.keys() | WITHOUT_SILENCE.keys(),
-        FORMAT_WITHOUT_SILENCE: WITHOUT_SILENCE.keys(),
-    }.get(format_of(settings), frozenset())
+        FORMAT_WITHOUT_TABLES: WITHOUT_TABLES | WITHOUT_SILENCE | WITHOUT_TOPICS,
+        FORMAT_WITHOUT_SILENCE: WITHOUT_SILENCE | WITHOUT_TOPICS,
+        FORMAT_WITHOUT_TOPICS: WITHOUT_TOPICS,
+    }.get(format_of(settings), {})
     names = [name for name in SETTINGS if name not in left_out]
     return {STORED_NAMES.get(name, name): plain[name] for name in names}
 
 
 def format_of(settings: Settings) -> int:
     """Return the earliest format that holds a recording with these settings."""
+    if settings.topics_apart:
+        return FORMAT
     opens = any(table.open_on_ping for table in settings.inputs.values())
     if settings.idle_timeouts_ms or opens:
-        return FORMAT
+        return FORMAT_WITHOUT_TOPICS
     return FORMAT_WITHOUT_SILENCE if settings.inputs else FORMAT_WITHOUT_TABLES
 
 

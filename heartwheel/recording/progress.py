@@ -2,13 +2,14 @@
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import chain, pairwise
 
 from msgspec import Struct, field
 
 from heartwheel.recording.format import Line
 from heartwheel.recording.reader import Recording
-from heartwheel.recording.recorded_output import decode_record
+from heartwheel.recording.recorded import decode_record
 from session_logic.events import Heartbeat
 from session_logic.lane import PAUSE_MS
 
@@ -93,21 +94,50 @@ class RecordedProgress(Struct):
 
 def read_progress(recording: Recording) -> RecordedProgress:
     """Return how far the recorded run had come."""
-    progress = RecordedProgress(max(1, recording.settings["heartbeat_ms"] // STRETCHES))
-    for name in recording.partitions([recording.settings["output_topic"]]):
+    settings = recording.settings
+    output, beats = settings["output_topic"], settings["heartbeat_topic"]
+    progress = RecordedProgress(max(1, settings["heartbeat_ms"] // STRETCHES))
+    for name in recording.partitions([output, beats]):
         latest_ms = recording.manifest.partitions[name].latest_ms
         progress.written_ms = max(progress.written_ms, latest_ms)
-        _read_partition(recording, name, progress)
+    for name in recording.partitions([beats or output]):
+        lane = name.rpartition("/")[2]
+        others = _Others(_lines(recording, f"{output}/{lane}" if beats else ""))
+        _read_partition(_lines(recording, name), others, progress)
     if not progress.beating:
         # Without any output there is nothing that could excuse its absence.
         progress.reached_ms = progress.written_ms or recording.manifest.complete_ms
     return progress
 
 
-def _read_partition(recording: Recording, name: str, progress: RecordedProgress) -> None:
+def _lines(recording: Recording, name: str) -> Iterator[Line]:
+    """Return the records of a partition; without a name, none."""
+    return chain.from_iterable(lines for _, lines in recording.read(name)) if name else iter(())
+
+
+class _Others:
+    """The records of a lane in the topic beside that for heartbeats, read at the same pace."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._next = next(lines, None)
+        self._sent_ms: dict[str | None, int] = {}  # the last ones by device, the oldest first
+
+    def has_beside(self, line: Line, stretch_ms: int) -> bool:
+        """Say whether a record was sent together with a heartbeat; those come in their order."""
+        first_ms, last_ms = line.timestamp_ms - stretch_ms, line.timestamp_ms + stretch_ms
+        while self._next is not None and self._next.timestamp_ms < last_ms:
+            self._sent_ms.pop(self._next.key, None)
+            self._sent_ms[self._next.key] = self._next.timestamp_ms
+            self._next = next(self._lines, None)
+        while self._sent_ms and next(iter(self._sent_ms.values())) <= first_ms:
+            del self._sent_ms[next(iter(self._sent_ms))]
+        return line.key in self._sent_ms
+
+
+def _read_partition(lines: Iterator[Line], others: _Others, progress: RecordedProgress) -> None:
     """Note when the wheel sent heartbeats to a partition, and the time of the last one."""
     last_ms = -1
-    lines = (line for _, some in recording.read(name) for line in some)
     before: Line | None = None
     for line, after in pairwise(chain(lines, [None])):
         assert line is not None
@@ -115,6 +145,7 @@ def _read_partition(recording: Recording, name: str, progress: RecordedProgress)
             (line.value or "").startswith(HEARTBEAT)
             and not _is_together(line, before, progress.stretch_ms)
             and not _is_together(line, after, progress.stretch_ms)
+            and not others.has_beside(line, progress.stretch_ms)
             and (due_ms := _due_ms(line)) is not None
         ):
             last_ms = due_ms

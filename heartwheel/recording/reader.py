@@ -13,6 +13,7 @@ from heartwheel.recording.format import (
     TAIL_MAGIC,
     WITHOUT_SILENCE,
     WITHOUT_TABLES,
+    WITHOUT_TOPICS,
     Chunk,
     Line,
     RecordingError,
@@ -77,6 +78,7 @@ class Recording:
         return (
             WITHOUT_TABLES
             | WITHOUT_SILENCE
+            | WITHOUT_TOPICS
             | {CURRENT_NAMES.get(name, name): value for name, value in stored.items()}
         )
 

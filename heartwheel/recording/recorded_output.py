@@ -3,66 +3,59 @@
 from collections.abc import Iterator
 from heapq import merge
 
-import msgspec
-from msgspec import Struct
-
-from dataflows.messages import RecordId
 from heartwheel.kafka.headers import MARK
-from heartwheel.recording.format import Line
+from heartwheel.recording.format import Line, part_name
+from heartwheel.recording.lane_order import in_lane_order
 from heartwheel.recording.reader import Recording
+from heartwheel.recording.recorded import (
+    ComparedDeadLetter,
+    Item,
+    Named,
+    Recorded,
+    dead_letter_name,
+)
 from heartwheel.recording.replay import read_dead_letter
-from session_logic.codec import decode_output
-from session_logic.events import OF_A_MOMENT, OutputEvent
+from session_logic.events import OF_A_MOMENT, Kind
 
 
-class ComparedDeadLetter(Struct, frozen=True):
-    """A dead letter, as far as it is compared; time_ms is that of the input record."""
+def recorded_output(recording: Recording) -> Iterator[Named]:
+    """Yield (device, record) of all recorded output and dead letters, roughly by time.
 
-    time_ms: int
-    reason: str
-    key: bytes | None
-    value: bytes | None
-
-
-Item = bytes | ComparedDeadLetter
-Event = OutputEvent | ComparedDeadLetter | None
-
-
-class Recorded(Struct, frozen=True, gc=False):
-    """An item, where it is in its topic, and when it was sent by the clock of the run."""
-
-    item: Item
-    partition: int
-    offset: int
-    sent_ms: int
-
-
-def decode_record(item: Item) -> Event:
-    """Return what an item says; None for a record of another program."""
-    if isinstance(item, ComparedDeadLetter):
-        return item
-    try:
-        return decode_output(item)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-
-
-def dead_letter_name(record: RecordId) -> str:
-    """Return the name under which the dead letter of an input record is compared."""
-    return f"dead letter of {record.topic}/{record.partition} offset {record.offset}"
-
-
-def recorded_output(recording: Recording) -> Iterator[tuple[str, Recorded]]:
-    """Yield (device, record) of the recorded output and dead letters, roughly by time."""
+    The records of a device are in order, with the heartbeats of another topic between the others.
+    Summaries and rows of the table are in the order of their topics.
+    """
     settings = recording.settings
-    dead_letters = settings["dead_letter_topic"]
-    names = recording.partitions([settings["output_topic"], dead_letters])
-    chunks = merge(*map(recording.read, names), key=lambda read: read[0].least_ms)
-    for _, lines in chunks:
+    streams = [
+        _dead_letters(recording, name)
+        for name in recording.partitions([settings["dead_letter_topic"]])
+    ]
+    lanes = len(recording.partitions([settings["output_topic"]]))
+    streams += [_lane(recording, lane) for lane in range(lanes)]
+    kinds: tuple[tuple[Kind, str], ...] = (("summaries", "summary_topic"), ("table", "table_topic"))
+    for kind, setting in kinds:
+        names = recording.partitions([settings[setting]])
+        streams += [_records(recording, name, kind) for name in names]
+    return merge(*streams, key=lambda named: named[1].sent_ms)
+
+
+def _lane(recording: Recording, lane: int) -> Iterator[Named]:
+    settings = recording.settings
+    output = _records(recording, part_name(settings["output_topic"], lane))
+    if not settings["heartbeat_topic"]:
+        return output
+    beats = _records(recording, part_name(settings["heartbeat_topic"], lane), "heartbeats")
+    return in_lane_order(output, beats, recording.from_ms() or 0)
+
+
+def _records(recording: Recording, name: str, kind: Kind | None = None) -> Iterator[Named]:
+    for _, lines in recording.read(name):
         for line in lines:
-            if line.topic != dead_letters:
-                yield _name(line), _recorded(line, line.value_bytes() or b"")
-                continue
+            yield _name(line), _recorded(line, line.value_bytes() or b"", kind)
+
+
+def _dead_letters(recording: Recording, name: str) -> Iterator[Named]:
+    for _, lines in recording.read(name):
+        for line in lines:
             if any(header.name == MARK for header in line.headers):
                 continue  # a dead letter was requeued; what was sent then is in the input
             origin, reason = read_dead_letter(line)
@@ -73,8 +66,8 @@ def recorded_output(recording: Recording) -> Iterator[tuple[str, Recorded]]:
                 yield dead_letter_name(origin.record), _recorded(line, letter)
 
 
-def _recorded(line: Line, item: Item) -> Recorded:
-    return Recorded(item, line.partition, line.offset, line.timestamp_ms)
+def _recorded(line: Line, item: Item, kind: Kind | None = None) -> Recorded:
+    return Recorded(item, line.partition, line.offset, line.timestamp_ms, kind)
 
 
 def _name(line: Line) -> str:

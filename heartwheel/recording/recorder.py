@@ -11,7 +11,7 @@ from msgspec import Struct
 from dataflows.kafka.client import TRANSIENT, consumer_options, make_consumer
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, partition_counts
 from dataflows.kafka.source_errors import SourceError
-from dataflows.settings import VARIABLES_APART, Settings
+from dataflows.settings import Settings
 from heartwheel.recording.format import (
     Header,
     Line,
@@ -41,21 +41,12 @@ class Recorder:
     """Reads the topics of the settings into a recording."""
 
     def __init__(self, path: Path, settings: Settings, begin: Begin) -> None:
-        """Open Kafka and the file; raises what Writer and partition_counts raise.
-
-        Raises ConfigError where the output is in more than one topic.
-        """
-        if settings.topics_apart:
-            named = " and ".join(VARIABLES_APART[kind] for kind in settings.topics_apart)
-            msg = (
-                f"a recording has one output topic, so {named} must be empty for this command: "
-                "then all but what is there is recorded, and without heartbeats `replay` works, "
-                "but --check does not"
-            )
-            raise ConfigError(msg)
+        """Open Kafka and the file; raises what Writer and partition_counts raise."""
         self._settings = settings
         self._begin = begin
-        self._outputs = [settings.output_topic, settings.dead_letter_topic]
+        self._outputs = [
+            *settings.topics_apart.values(), settings.output_topic, settings.dead_letter_topic,
+        ]  # fmt: skip
         self._consumer = self._open()
         self._names = self._partition_names()
         self._schemas = SchemasSeen(settings)

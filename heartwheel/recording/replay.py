@@ -23,7 +23,7 @@ from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.settings_sources import PREFIX, load_settings, read_inputs
 from heartwheel.kafka.headers import REASON, Origin, header_texts
-from heartwheel.recording.format import Line, RecordingError
+from heartwheel.recording.format import WITHOUT_TOPICS, Line, RecordingError
 from heartwheel.recording.reader import Recording
 from session_logic.clock import PartitionProgress
 from session_logic.errors import ConfigError
@@ -218,12 +218,14 @@ class CollectorSink(DynamicSink[tuple[str, OutputBatch | DeadLetter]]):
 def replay_settings(recording: Recording, overrides: dict[str, str]) -> Settings:
     """Return the settings of the recorded run, with some replaced by their names in TOML.
 
-    Raises ConfigError for a wrong one. A replay has no outage, so catch_up does not matter.
+    Raises ConfigError for a wrong one. A replay has no outage, so catch_up does not matter. It has
+    one output, with the heartbeats between the other records, whatever topics the run had.
     """
-    for name in ("heartbeat_topic", "summary_topic", "table_topic"):
+    values: dict[str, Any] = recording.settings
+    for name in WITHOUT_TOPICS:
+        values.pop(name)
         if name in overrides:
             raise ConfigError(f"--set {name}: a replay has one output; leave it out")
-    values: dict[str, Any] = recording.settings
     inputs = read_inputs(values.pop("inputs"), f" in {recording.path}")
     topics = ",".join(f"{k}={v}" for k, v in values.pop("input_topics").items())
     if topics:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,25 @@ from tests.support.broker import ROOT, create_topics
 from tests.support.cluster import Cluster
 from tests.support.events import kinds
 from tests.support.recordings import lines_of
+from tests.support.traffic import Traffic
 
 DEVICES = 300
+# Of devices that have an event a second, so only those that never say a word again go silent.
+IDLE_MS = 8_000
+# How far a run under load may be behind with its input.
+BEHIND_MS = 5_000
 # How long a killed run is away: heartbeats become due meanwhile.
 OUTAGE_S = 1
 ALL = {"HEARTWHEEL_CATCH_UP": "all", "HEARTWHEEL_HEARTBEAT_MS": "500"}
 
 
-def heartwheel(cluster: Cluster, *arguments: str, code: int = 0) -> str:
+def heartwheel(
+    cluster: Cluster, *arguments: str, code: int = 0, settings: dict[str, str] = ALL
+) -> str:
     """Run a command to its end; return what it says."""
     done = subprocess.run(
         [sys.executable, "-m", "heartwheel.cli", *arguments],
-        env=environment() | cluster.variables | ALL,
+        env=environment() | cluster.variables | settings,
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -57,9 +65,9 @@ def wait_for_lock(cluster: Cluster, recorder: subprocess.Popen[str]) -> None:
     cluster.wait("the recorder's lock", lambda: f" {recorder.pid} " in locks.read_text())
 
 
-def check_recorded(cluster: Cluster, recording: Recording) -> None:
+def check_recorded(cluster: Cluster, recording: Recording, apart: Sequence[str] = ()) -> None:
     """Check that a recording has every record of every topic once, byte for byte."""
-    for topic in (cluster.console, cluster.pc, cluster.output, cluster.letters):
+    for topic in (cluster.console, cluster.pc, cluster.output, cluster.letters, *apart):
         recorded = [
             (
                 line.partition, line.offset, line.timestamp_ms, line.key_bytes(),
@@ -104,6 +112,59 @@ def test_killed_and_resumed_run_is_replayed_to_the_same_output(
     said = heartwheel(cluster, "replay", str(path), "--check", "--last-ms", "300")
     assert "differences 0" in said
     assert "skipped 0" in said
+
+
+@pytest.mark.timeout(300)
+def test_topics_for_consumers_are_recorded_and_compared_through_kills(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Devices that start, end and fall silent while a run is killed: each topic is as it should.
+
+    The recording is made twice: once while the run goes on, and once after its end.
+    """
+    topics = [
+        cluster.give_heartbeats_a_topic(),
+        cluster.give_summaries_a_topic(),
+        cluster.give_the_table_a_topic(),
+    ]
+    cluster.variables |= {
+        "HEARTWHEEL_HEARTBEAT_MS": "500",
+        "HEARTWHEEL_IDLE_TIMEOUT_MS": str(IDLE_MS),
+        "HEARTWHEEL_CATCH_UP": "all",
+    }
+    flow = cluster.start()
+    with Traffic(cluster, DEVICES, 300, quiet=20):
+        for _ in range(3):
+            wait_for_more(cluster, 3 * DEVICES)
+            stop(cluster, flow, signal.SIGKILL)
+            time.sleep(OUTAGE_S)
+            flow = cluster.start()
+        wait_for_more(cluster, 5 * DEVICES)
+        live = tmp_path / "live"
+        record(cluster, live)
+    cluster.wait("silence", lambda: "went_silent" in reasons_of_ends(cluster))
+    wait_for_more(cluster, DEVICES)
+    stop(cluster, flow, signal.SIGTERM)
+    path = tmp_path / "recording"
+    said = record(cluster, path)
+    for topic in topics:
+        assert f"{topic}/0: " in said
+    check_recorded(cluster, Recording(path), topics)
+    assert reasons_of_ends(cluster) == {"ended", "replaced", "went_silent"}
+    for file, last_ms in ((live, BEHIND_MS), (path, 300)):
+        said = heartwheel(cluster, "replay", str(file), "--check", "--last-ms", str(last_ms))
+        assert "differences 0" in said
+        assert "skipped 0" in said
+
+
+def reasons_of_ends(cluster: Cluster) -> set[str]:
+    """Return why sessions have ended."""
+    return {event.reason for event in cluster.events() if isinstance(event, SessionEnd)}
+
+
+def record(cluster: Cluster, path: Path) -> str:
+    """Record the topics of the cluster."""
+    return heartwheel(cluster, "record", str(path))
 
 
 def test_killed_recorder_goes_on_without_loss_or_double(cluster: Cluster, tmp_path: Path) -> None:
@@ -249,10 +310,8 @@ def test_wrong_options_are_one_clear_line(cluster: Cluster, tmp_path: Path) -> N
         said = heartwheel(cluster, "record", path, *options, code=2)
         assert text in said
         assert "Traceback" not in said
-    cluster.variables["HEARTWHEEL_HEARTBEAT_TOPIC"] = "beats"
-    said = heartwheel(cluster, "record", path, code=2)
-    assert "HEARTWHEEL_HEARTBEAT_TOPIC must be empty for this command" in said
-    del cluster.variables["HEARTWHEEL_HEARTBEAT_TOPIC"]
-    cluster.variables["HEARTWHEEL_DEAD_LETTER_TOPIC"] = "nowhere"
-    assert "topic nowhere does not exist" in heartwheel(cluster, "record", path, code=2)
+    for missing in ("HEARTWHEEL_HEARTBEAT_TOPIC", "HEARTWHEEL_DEAD_LETTER_TOPIC"):
+        wrong = {missing: "nowhere"}
+        said = heartwheel(cluster, "record", path, code=2, settings=wrong)
+        assert "topic nowhere does not exist" in said
     assert not Path(path).exists()

@@ -304,6 +304,65 @@ def settings(run: Run) -> None:
     run.beat(9)
 
 
+def alive(run: Run, beats: int, *sessions: str) -> None:
+    """Let sessions ping at each heartbeat, and those that go through the whole recording."""
+    for _ in range(beats):
+        run.send(*(f"Ping {session}" for session in ("c-through s-c", "p-through s-p", *sessions)))
+        run.beat(1)
+
+
+def presence(run: Run) -> None:
+    """Silence ends sessions, pings keep and begin them, and a kill is no silence."""
+    run.send("Start c1 a", "Start c2 b", "Start p1 c", "Ping p2 d", "Start c4 h", "Start p6 k")
+    game = b'{"type":"GameStart","device_id":"p3","session_id":"e","title":{"id":7}}'
+    run.send_raw(game, "p3")
+    alive(run, 3, "c2 b", "p2 d")
+    run.send("Ping c9 nobody", "End p2 d", "End p6 k", "Ping c4 h")
+    alive(run, 3, "c2 b", "p2 f", "p3 e")
+    run.send("Start c1 g", "Ping p2 other", "Start c5 i")
+    alive(run, 2, "c2 b", "p3 e")
+    run.end(signal.SIGKILL)
+    run.send("End c5 i", "Start p5 j")
+    alive(run, 2, "c2 b", "p3 e")
+    run.go()
+    alive(run, 6, "c2 b", "p3 e")
+    run.send("End c2 b")
+    alive(run, 3, "p3 e", "p5 j")
+
+
+def topics_for_consumers(cluster: Cluster) -> None:
+    """Let heartbeats, summaries and the table of active sessions have topics of their own."""
+    cluster.give_heartbeats_a_topic()
+    cluster.give_summaries_a_topic()
+    cluster.give_the_table_a_topic()
+
+
+PING_TABLE = """
+type = "type"
+start = "GameStart"
+end = "GameEnd"
+ping = "GamePing"
+device = "device_id"
+session = "session_id"
+carry = {title = "title"}
+idle_timeout_ms = 1_500
+open_on_ping = true
+"""
+
+
+def topics_of_presence(cluster: Cluster) -> None:
+    """Read the pc topic by a table in which a ping begins a session, and have other topics."""
+    topics_for_consumers(cluster)
+    config = cluster.folder / "config.toml"
+    config.write_text(f'[inputs.{cluster.pc}]\nplatform = "pc"{PING_TABLE}')
+    cluster.variables["HEARTWHEEL_INPUT_TOPICS"] = f"{cluster.console}=console"
+    cluster.variables["HEARTWHEEL_CONFIG"] = str(config)
+
+
+TOPICS: dict[str, Callable[[Cluster], None]] = {
+    "presence": topics_of_presence,
+    "topics-apart": topics_for_consumers,
+}
 BEFORE: dict[str, Callable[[Run], None]] = {
     "history": old_events,
     "partitions": lambda run: apart(run, "first"),
@@ -324,6 +383,11 @@ SCENARIOS: dict[str, tuple[Callable[[Run], None], dict[str, str]]] = {
     "busy": (busy, {}),
     "clock": (clock, {}),
     "settings": (settings, {}),
+    "presence": (
+        presence,
+        {"HEARTWHEEL_IDLE_TIMEOUT_MS": "2000", "HEARTWHEEL_CATCH_UP": "all"},
+    ),
+    "topics-apart": (outage, {"HEARTWHEEL_CATCH_UP": "latest"}),
 }
 
 
@@ -333,6 +397,7 @@ def make(name: str, address: str, folder: Path, path: Path) -> None:
     folder.mkdir()
     cluster = Cluster(address, folder, name)
     cluster.variables |= SETTINGS | variables
+    TOPICS.get(name, lambda _cluster: None)(cluster)
     try:
         run = Run(cluster)
         BEFORE.get(name, lambda _run: None)(run)

@@ -55,7 +55,9 @@ class Mutation:
     def of_newest(self) -> bool:
         """Whether it is of the newest heartbeat of a session that goes on."""
         session = self._event.device_id, self._event.session_id, self._event.started_ms
-        later = [event_of(self._lines[n]) for n in self._later()]
+        events = {n: event_of(self._lines[n]) for n in self._outputs}
+        later = [events[n] for n in self._later()]
+        later += [event for event in events.values() if isinstance(event, SessionEnd)]
         return isinstance(self._event, Heartbeat) and session not in [
             (event.device_id, event.session_id, event.started_ms) for event in later
         ]
@@ -78,9 +80,14 @@ class Mutation:
         return made
 
     def _later(self) -> list[int]:
-        """Return where the later records of the lane are."""
-        lane = self._lines[self._at].partition
-        return [n for n in self._outputs if n > self._at and self._lines[n].partition == lane]
+        """Return where the later records of the lane are, in the same topic."""
+        here = self._lines[self._at]
+        return [
+            n
+            for n in self._outputs
+            if n > self._at
+            and (self._lines[n].topic, self._lines[n].partition) == (here.topic, here.partition)
+        ]
 
     def of_another(self) -> list[Line]:
         """Let it be of another session."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from heartwheel.recording.format import FORMAT, Header, Line, Preface, stored_settings
+from heartwheel.recording.format import Header, Line, Preface, format_of, stored_settings
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.writer import Writer
 from heartwheel.text import text_or_bytes
@@ -16,7 +16,7 @@ def record_history(simulation: Simulation, path: Path) -> Recording:
     topics = world.log.topics
     starts = {f"{topic}/{n}": 0 for topic, parts in topics.items() for n in range(len(parts))}
     settings = stored_settings(world.settings)
-    head = Preface(FORMAT, "0", settings, starts)
+    head = Preface(format_of(world.settings), "0", settings, starts)
     path.unlink(missing_ok=True)
     writer = Writer(path, lambda: head, settings)
     latest_ms = world.now_ms
@@ -25,7 +25,7 @@ def record_history(simulation: Simulation, path: Path) -> Recording:
             for offset, record in enumerate(records):
                 if not record.hidden:
                     writer.add(_line(topic, partition, offset, record))
-                    if topic in (world.settings.output_topic, world.settings.dead_letter_topic):
+                    if topic not in world.settings.all_input_topics:
                         latest_ms = max(latest_ms, record.time_ms)
     writer.finish(latest_ms)
     return Recording(path)

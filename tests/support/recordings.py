@@ -31,7 +31,8 @@ def path_of(name: str) -> Path:
 def preface(settings: Settings, partitions: int = 2) -> Preface:
     """Return the preface of a recording from the beginning of every topic."""
     counts = dict.fromkeys(settings.all_input_topics, partitions)
-    counts |= {settings.output_topic: settings.lanes, settings.dead_letter_topic: 1}
+    counts |= dict.fromkeys(settings.lane_topics, settings.lanes)
+    counts |= {settings.dead_letter_topic: 1}
     starts = {f"{topic}/{n}": 0 for topic, count in counts.items() for n in range(count)}
     return Preface(format_of(settings), "0", stored_settings(settings), starts)
 
@@ -60,8 +61,15 @@ def lines_of(recording: Recording) -> list[Line]:
 
 
 def is_output(recording: Recording, line: Line) -> bool:
-    """Say whether a record is one of the output topic."""
-    return line.topic == recording.settings["output_topic"]
+    """Say whether a record is one of the output topic, or a heartbeat of another one."""
+    settings = recording.settings
+    return line.topic in (settings["output_topic"], settings["heartbeat_topic"])
+
+
+def of_topic(recording: Recording, setting: str) -> list[Line]:
+    """Return the records of the topic that a setting names."""
+    topic = recording.settings[setting]
+    return [line for line in lines_of(recording) if line.topic == topic]
 
 
 def event_of(line: Line) -> OutputEvent:
