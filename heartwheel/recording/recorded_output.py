@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from heapq import merge
+from itertools import chain, islice
 
 from heartwheel.kafka.headers import MARK
 from heartwheel.recording.format import Line, part_name
@@ -16,6 +17,8 @@ from heartwheel.recording.recorded import (
 )
 from heartwheel.recording.replay import read_dead_letter
 from session_logic.events import OF_A_MOMENT, Kind
+
+BATCH = 1_000  # records that are read of one partition before those of another
 
 
 def recorded_output(recording: Recording) -> Iterator[Named]:
@@ -35,7 +38,17 @@ def recorded_output(recording: Recording) -> Iterator[Named]:
     for kind, setting in kinds:
         names = recording.partitions([settings[setting]])
         streams += [_records(recording, name, kind) for name in names]
-    return merge(*streams, key=lambda named: named[1].sent_ms)
+    batches = merge(*map(_batches, streams), key=_sent_ms)
+    return chain.from_iterable(batches)
+
+
+def _batches(stream: Iterator[Named]) -> Iterator[list[Named]]:
+    while batch := list(islice(stream, BATCH)):
+        yield batch
+
+
+def _sent_ms(batch: list[Named]) -> int:
+    return batch[0][1].sent_ms
 
 
 def _lane(recording: Recording, lane: int) -> Iterator[Named]:

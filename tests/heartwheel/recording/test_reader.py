@@ -164,3 +164,19 @@ def test_newer_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
     head = replace(preface(SETTINGS), heartwheel_recording=FORMAT + 1, version="9.9")
     with pytest.raises(RecordingError, match=r"use Heartwheel 9\.9 or later"):
         Writer(tmp_path / "r", lambda: head, head.settings)
+
+
+@pytest.mark.parametrize("setting", ["heartbeat_topic", "summary_topic", "table_topic"])
+def test_recording_with_a_topic_apart_has_a_format_of_its_own(setting: str, tmp_path: Path) -> None:
+    """Earlier programs refuse it, and it knows the topic; any other recording is as it was."""
+    settings = replace(SETTINGS, **{setting: "apart"})
+    recording = write(tmp_path / "r", preface(settings), [], BEGIN_MS)
+    assert recording.manifest.preface.heartwheel_recording == FORMAT == 4
+    assert recording.settings[setting] == "apart"
+    names = ("heartbeat_topic", "summary_topic", "table_topic")
+    assert sum(recording.settings[name] == "" for name in names) == 2
+    assert len(recording.partitions(["apart"])) == SETTINGS.lanes
+    before = write(tmp_path / "r", preface(SETTINGS), [], BEGIN_MS)
+    assert before.manifest.preface.heartwheel_recording == 1
+    assert setting not in before.manifest.preface.settings
+    assert before.settings[setting] == ""
