@@ -40,7 +40,7 @@ def handed_over(
 
     What need not be remembered at the watermark by the rules of before is left behind.
     """
-    table = SessionTable(rules, before.groups, before.counts)
+    table = SessionTable(rules, before.groups, before.counts, before.keys)
     table.carries, table.listens = before.carries, before.listens
     silence, heard = table.wheel.silence, before.wheel.silence
     silence.hearing_ms, silence.passed_ms = heard.hearing_ms, heard.passed_ms

@@ -1,8 +1,15 @@
-"""Which group and lane a device belongs to; stored state depends on these rules."""
+"""Which group and lane a device belongs to; stored state depends on these rules.
 
+By the route `hash` the lane follows from the device. By the route `partition` it is the number of
+the input partition that the device is in. A lane has the same groups in either case, and of the
+group of a device the lane decides the lower bits, the hash of its id the upper ones.
+"""
+
+from typing import Literal, NamedTuple
 from zlib import crc32
 
 KEY_GROUPS = 256
+Route = Literal["hash", "partition"]
 
 
 def key_group_of(device_id: str) -> int:
@@ -22,3 +29,14 @@ def lane_of(group: int, lanes: int) -> int:
 def key_groups_of(lane: int, lanes: int) -> range:
     """Return the groups of a lane, in order."""
     return range(lane, KEY_GROUPS, lanes)
+
+
+class LaneKeys(NamedTuple):
+    """The devices of a lane, whatever has brought them there; by default those of all lanes."""
+
+    lane: int = 0
+    lanes: int = 1
+
+    def group_of(self, device_id: str) -> int:
+        """Return the group of a device of this lane; by the route `hash` it is key_group_of."""
+        return crc32(device_id.encode()) & (KEY_GROUPS - self.lanes) | self.lane

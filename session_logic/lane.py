@@ -56,7 +56,7 @@ from session_logic.events import Fact, JournalEntry, OutputEvent, Watermark
 from session_logic.handover import handed_over, sent_until, with_intervals_of
 from session_logic.hearing import Hearing
 from session_logic.journal import Journal, JournalRow, Row
-from session_logic.keys import KEY_GROUPS, key_groups_of
+from session_logic.keys import KEY_GROUPS, LaneKeys, key_groups_of
 from session_logic.output import OutputBatch, batch_with
 from session_logic.restoring import (
     LaneState,
@@ -125,7 +125,7 @@ class Lane:
         self._wanted_rules = rules
         self._rules = rules if state is None else state.rules_or(rules)
         groups = key_groups_of(lane, lanes)
-        self.table = SessionTable(self._rules, groups, Counts(platforms))
+        self.table = SessionTable(self._rules, groups, Counts(platforms), LaneKeys(lane, lanes))
         self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
         self.watermark_ms = NEVER_MS if state is None else state.watermark_ms

@@ -19,7 +19,7 @@ from session_logic.codec import decode_entry, encode_entry
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, JournalEntry, Watermark
 from session_logic.journal import BaseRow, Journal, JournalRow, JournalState
-from session_logic.keys import key_group_of, key_groups_of
+from session_logic.keys import LaneKeys, key_groups_of
 from session_logic.restoring import LaneState, Restoration
 from session_logic.rules import Rules
 from session_logic.table import SessionTable
@@ -32,6 +32,7 @@ class LaneGroups:
     def __init__(self, state: LaneState, rules: Rules, journal: Iterable[JournalRow]) -> None:
         """Split the journal of a lane that went by these rules."""
         self._state = state
+        self._keys = LaneKeys(state.lane, state.lanes)
         self._rules = rules
         self._oldest = Journal(state.lane, state.lanes, state.journal).oldest
         needed = (row for row in journal if row.segment >= self._oldest)
@@ -49,10 +50,10 @@ class LaneGroups:
             entry = decode_entry(data)
             facts: defaultdict[int, list[Fact]] = defaultdict(list)
             for fact in entry.facts:
-                facts[key_group_of(fact.device_id)].append(fact)
+                facts[self._keys.group_of(fact.device_id)].append(fact)
             if entry.hearing_ms != hearing_ms:  # which matters to all of them
                 hearing_ms = entry.hearing_ms
-                groups: Iterable[int] = key_groups_of(self._state.lane, self._state.lanes)
+                groups: Iterable[int] = key_groups_of(*self._keys)
             else:
                 groups = list(facts)
             for group in groups:
@@ -66,7 +67,7 @@ class LaneGroups:
         Raises SnapshotError if a row is missing, or does not fit the state of the lane.
         """
         state = self._state
-        table = SessionTable(self._rules, [group])
+        table = SessionTable(self._rules, [group], keys=self._keys)
         table.carries, table.listens = state.carries, state.listens
         if state.journal.segment < 0:  # of a moved lane, which has no entry to tell
             table.wheel.silence.hearing_ms = state.hearing_ms

@@ -25,7 +25,7 @@ from session_logic.errors import (
 )
 from session_logic.events import JournalEntry, OutputEvent, Watermark
 from session_logic.journal import BaseRow, JournalRow, JournalState, Row
-from session_logic.keys import KEY_GROUPS, key_group_of
+from session_logic.keys import KEY_GROUPS
 from session_logic.rules import Rules, Session
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact
@@ -204,7 +204,7 @@ class Restoration:
             entry = decode_entry(data)
             self._pass_silence(segment, entry)
             for fact in entry.facts:
-                if segment > self._through.get(key_group_of(fact.device_id), -1):
+                if segment > self._through.get(self._table.keys.group_of(fact.device_id), -1):
                     apply_fact(self._table, fact, entry.watermark)
 
     def _pass_silence(self, segment: int, entry: JournalEntry) -> None:
@@ -231,7 +231,7 @@ class Restoration:
         watermark_ms = self.moved_watermarks.pop(group, None)
         if watermark_ms is None:
             return [], sessions
-        table = SessionTable(self._rules, [group])
+        table = SessionTable(self._rules, [group], keys=self._table.keys)
         table.listens = self._table.listens
         table.wheel.silence.hearing_ms = self._hearing_ms
         table.load(group, sessions)

@@ -17,7 +17,7 @@ from session_logic.counts import Counts
 from session_logic.crowded import CrowdedDevices
 from session_logic.events import Context, EndReason, Heartbeat, OutputEvent, Watermark
 from session_logic.key_group import Forgotten, KeyGroup
-from session_logic.keys import key_group_of
+from session_logic.keys import LaneKeys
 from session_logic.output import OutputBatch
 from session_logic.rules import (
     CarryingSession,
@@ -34,6 +34,7 @@ from session_logic.rules import (
 from session_logic.silence import STALL_MS, Silence
 from session_logic.wheel import Pieces, Ring, Slots, Wheel
 
+ALL_KEYS = LaneKeys()
 _parts = attrgetter("device_id", "session_id", "started_ms")
 
 
@@ -46,8 +47,15 @@ class SessionTable:
     silence.
     """
 
-    def __init__(self, rules: Rules, groups: Iterable[int], counts: Counts | None = None) -> None:
-        """Make an empty table for the lane that has these groups; counts may have begun before."""
+    def __init__(
+        self,
+        rules: Rules,
+        groups: Iterable[int],
+        counts: Counts | None = None,
+        keys: LaneKeys = ALL_KEYS,
+    ) -> None:
+        """Make an empty table for these groups of a lane; counts may have begun before."""
+        self.keys = keys
         self.rules = rules
         self.carries = False
         self.listens = False
@@ -66,7 +74,7 @@ class SessionTable:
 
     def group(self, device_id: str) -> KeyGroup:
         """Return the key group of a device of this lane."""
-        return self.groups[key_group_of(device_id)]
+        return self.groups[self.keys.group_of(device_id)]
 
     def find(self, device_id: str) -> Session | None:
         """Return the active session of a device of this lane, in the same time for any number."""
@@ -166,7 +174,7 @@ class SessionTable:
         More than limit sessions may begin in one millisecond, as with timestamps of whole seconds.
         """
         if self._pieces is None or self._pieces.time_ms != time_ms:
-            self._pieces = Pieces(time_ms, slots)
+            self._pieces = Pieces(time_ms, slots, self.keys)
         for group in sorted(self._pieces.by_group):
             if group < next_group:
                 continue

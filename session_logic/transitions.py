@@ -28,7 +28,6 @@ from msgspec.structs import replace
 
 from session_logic.events import EndIfOpen, EndReason, Fact, OutputEvent, SessionActive, Watermark
 from session_logic.key_group import KeyGroup
-from session_logic.keys import key_group_of
 from session_logic.rules import (
     MAX_MISSED_HEARTBEATS,
     Rules,
@@ -91,7 +90,7 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
     A session that the fact ends first gets the heartbeats that were due by the fact's time and
     have not fired yet, or its timeout instead.
     """
-    number = key_group_of(fact.device_id)
+    number = table.keys.group_of(fact.device_id)
     group = table.groups[number]
     if watermark.next_group:
         watermark = watermark.of(number)
@@ -112,7 +111,7 @@ def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[Ou
 
 def changes_nothing(table: SessionTable, fact: Fact, watermark: Watermark) -> bool:
     """Say whether a ping leaves everything as it is; one that does not may do so as well."""
-    number = key_group_of(fact.device_id)
+    number = table.keys.group_of(fact.device_id)
     active = table.groups[number].active.get(fact.device_id)
     if active is None:
         if fact.is_start:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from session_logic.keys import key_group_of
+from session_logic.keys import LaneKeys
 from session_logic.rules import Rules, Session
 from session_logic.silence import Silence
 
@@ -79,14 +79,14 @@ Slots = list[tuple[Ring | Silence, list[Session]]]
 class Pieces:
     """What comes round at one moment, apart for each key group."""
 
-    def __init__(self, time_ms: int, slots: Slots) -> None:
+    def __init__(self, time_ms: int, slots: Slots, keys: LaneKeys) -> None:
         """Sort the sessions of the slots by their key groups."""
         self.time_ms = time_ms
         self.by_group: defaultdict[int, Slots] = defaultdict(list)
         for ring, slot in slots:
             of_ring: defaultdict[int, list[Session]] = defaultdict(list)
             for session in slot:
-                of_ring[key_group_of(session.device_id)].append(session)
+                of_ring[keys.group_of(session.device_id)].append(session)
             for group, sessions in of_ring.items():
                 self.by_group[group].append((ring, sessions))
 
