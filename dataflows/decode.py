@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping as Named
+from collections.abc import Sequence
 from threading import Lock
 from typing import Protocol, get_args
 
@@ -21,7 +22,7 @@ from dataflows.placement import Placement
 from dataflows.run_state import RunState
 from session_logic.codec import decode_input
 from session_logic.events import Fact, GamePing, GameStart, Rejected
-from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
+from session_logic.keys import KEY_GROUPS, Route, key_group_of, lane_of
 from session_logic.mapping import PING, Found, MappedEvent, Skipped, SkippedKind
 
 # No record is larger than this.
@@ -61,7 +62,8 @@ class Decode:
             LATE_EVENTS.labels(topic)
             for kind in get_args(SkippedKind):
                 SKIPPED.labels(topic, kind)
-        self._lanes = lanes
+        self.own_lanes: Sequence[int] = range(lanes)  # those of this run
+        self.route: Route = "hash"
         self._lane_of_group = [lane_of(group, lanes) for group in range(KEY_GROUPS)]
         self._max_record_bytes = max_record_bytes
         self._max_clock_skew_ms = max_clock_skew_ms
@@ -96,7 +98,7 @@ class Decode:
             (lane_key(lane), LaneBatch(lane, [], poll.progress))
             for poll in polls
             if poll.progress is not None
-            for lane in range(self._lanes)
+            for lane in self.own_lanes
         ]
         return items
 
@@ -111,7 +113,7 @@ class Decode:
         # Who has a table says by it where the device id is, so the key may be anything.
         keyed = reader is None
         check_placement, place = self._placement.check, (poll.topic, poll.partition)
-        lane_of_group = self._lane_of_group
+        lane_of_group = self._lanes_of_groups(poll.partition)
         earlier = self._rejected_earlier(poll)
         idle_timeout_ms = self.idle_timeouts_ms.get(poll.topic, 0)
         for message in poll.messages:
@@ -140,6 +142,10 @@ class Decode:
         for kind, count in skipped.items():
             SKIPPED.labels(poll.topic, kind).inc(count)
         return letters
+
+    def _lanes_of_groups(self, partition: int) -> list[int]:
+        """Return the lane of each group, for the devices of an input partition."""
+        return self._lane_of_group if self.route == "hash" else [partition] * KEY_GROUPS
 
     def _read(
         self, message: Message, platform: str, idle_timeout_ms: int

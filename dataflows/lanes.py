@@ -51,7 +51,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         self._tick = Tick(
             settings.tick_ms,
             settings.target_latency_ms,
-            busy_work=max(1, BUSY_RECORDS // settings.lanes),
+            busy_work=max(1, BUSY_RECORDS // len(settings.own_lanes)),
             turn_work=TURN_RECORDS,
         )
         self._wake_ms: int | None = run.clock.now_ms()

@@ -48,6 +48,7 @@ def build_flow(
         settings.max_record_bytes,
         settings.mappings() if readers is None else readers,
     )
+    decode.own_lanes, decode.route = settings.own_lanes, settings.route
     decode.idle_timeouts_ms = settings.idle_timeouts_ms
     HEARTBEAT_INTERVAL.set(settings.heartbeat_ms / 1000)
     decoded = op.branch(

@@ -8,11 +8,12 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from dataflows.avro.access import is_word, wrong_access
+from dataflows.shard import SHARD_ALLOWED, Shard, read_shard
 from dataflows.start import START_ALLOWED, start_ms
 from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable
 from session_logic.events import Kind
-from session_logic.keys import KEY_GROUPS
+from session_logic.keys import KEY_GROUPS, Route
 from session_logic.mapping import Mapping
 from session_logic.rules import Rules
 from session_logic.summary import FIELDS as SUMMARY_FIELDS
@@ -102,6 +103,23 @@ class Settings(
             extra={"allowed": LANES_ALLOWED},
         ),
     ] = 4
+    route: Annotated[
+        Route,
+        Meta(
+            description="What decides the lane of a device: the `hash` of its id, or the number of "
+            "the input `partition` that its events are in. By `partition`, each input topic must "
+            "have as many partitions as lanes. A store keeps its route."
+        ),
+    ] = "hash"
+    shard: Annotated[
+        str,
+        Meta(
+            description="Which part of the partitions this run has, by HEARTWHEEL_ROUTE=partition: "
+            "2/8 has every eighth from number 2 on, with a store of its own. pod/8 takes the "
+            "number from the name of the pod. Empty: all of them. See docs/shards.md.",
+            extra={"allowed": SHARD_ALLOWED},
+        ),
+    ] = ""
     heartbeat_ms: Annotated[
         NotNegative,
         Meta(
@@ -320,6 +338,7 @@ class Settings(
         """Raise ConfigError if two settings contradict each other."""
         for problem in (
             self._wrong_times(),
+            self._wrong_shard(),
             self._wrong_topics(),
             self._wrong_topics_apart(),
             self._wrong_http(),
@@ -340,6 +359,23 @@ class Settings(
             start_ms(self.start)
         except ValueError:
             return f"HEARTWHEEL_START is {self.start!r}: write {START_ALLOWED}"
+        return ""
+
+    def _wrong_shard(self) -> str:
+        try:
+            shard = self.own_shard
+        except ValueError:
+            return f"HEARTWHEEL_SHARD is {self.shard!r}: write {SHARD_ALLOWED}"
+        if self.shard and self.route != "partition":
+            return (
+                f"HEARTWHEEL_SHARD is {shard}, and HEARTWHEEL_ROUTE is {self.route}: a shard "
+                "writes where it reads, so set HEARTWHEEL_ROUTE=partition"
+            )
+        if shard.shards > self.lanes:
+            return (
+                f"HEARTWHEEL_SHARD is {shard}, and HEARTWHEEL_LANES is {self.lanes}: each shard "
+                f"needs a lane, so have at most {self.lanes} shards"
+            )
         return ""
 
     def _wrong_topics(self) -> str:
@@ -424,6 +460,16 @@ class Settings(
     def http_places(self) -> list[str]:
         """The address of each process's HTTP server, if they are set."""
         return [place.strip() for place in self.http_addresses.split(",") if place.strip()]
+
+    @property
+    def own_shard(self) -> Shard:
+        """The shard that this run is; raises ValueError if it is none."""
+        return read_shard(self.shard)
+
+    @property
+    def own_lanes(self) -> range:
+        """The lanes of this run, in all its processes."""
+        return self.own_shard.of(self.lanes)
 
     @property
     def registry_urls(self) -> list[str]:

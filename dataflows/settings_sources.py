@@ -116,6 +116,8 @@ def _gather(variables: Mapping[str, str], config: str | None) -> _Given:
                 msg = f"{name} and {other} set the same thing ({key}); remove one of them"
                 raise ConfigError(msg)
             given.sources[key] = f"{name} ({text})" if _is_file(name) else name
+    if isinstance(shard := given.values.get("shard"), str):
+        given.values["shard"] = _pod_shard(shard, variables)
     return given
 
 
@@ -193,6 +195,21 @@ def _options(table: str, options: dict[str, Any], prefix: str = "") -> dict[str,
         else:
             flat[option] = str(value).lower() if isinstance(value, bool) else str(value)
     return flat
+
+
+def _pod_shard(text: str, variables: Mapping[str, str]) -> str:
+    """Return pod/8 as 2/8 in the third pod of a StatefulSet, which is named by its number."""
+    if not text.startswith("pod/"):
+        return text
+    pod = variables.get("HOSTNAME", "")
+    number = pod.rpartition("-")[2]
+    if not number.isdecimal():
+        msg = (
+            f"{PREFIX}SHARD is {text!r}, and HOSTNAME is {pod!r}: that is no pod of a StatefulSet, "
+            "which has a number at the end; write the number of the shard"
+        )
+        raise ConfigError(msg)
+    return number + text.removeprefix("pod")
 
 
 def _read_secret(name: str, path: str) -> str:

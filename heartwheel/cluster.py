@@ -1,6 +1,7 @@
 """The processes of a run, and which of them has which lane."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec import Struct
@@ -31,9 +32,9 @@ class Cluster(Struct, frozen=True):
         workers = self.workers * max(1, len(self.addresses))
         return _hash(lane_key(lane)) % workers // self.workers
 
-    def lanes_of(self, number: int, lanes: int) -> list[int]:
-        """Return which of the lanes, 0 to lanes - 1, a process has."""
-        return [lane for lane in range(lanes) if self.owner(lane) == number]
+    def lanes_of(self, number: int, lanes: Iterable[int]) -> list[int]:
+        """Return which of the lanes of a run a process has."""
+        return [lane for lane in lanes if self.owner(lane) == number]
 
 
 def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> Cluster:

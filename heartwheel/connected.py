@@ -18,6 +18,7 @@ from heartwheel.cluster import Cluster
 from heartwheel.open_files import allow_open_files
 from heartwheel.store.sinks import dead_letter_ends
 from heartwheel.store.sources import source_states
+from session_logic.errors import ConfigError
 
 
 class Connected(Struct, frozen=True):
@@ -40,6 +41,13 @@ def connect(
     Raises HeartwheelError if a topic is missing or is not the one that the store knows, or if the
     system does not allow as many open files as that takes.
     """
+    if settings.route == "partition" and len(cluster.addresses) > 1:
+        msg = (
+            "HEARTWHEEL_ROUTE=partition is for runs of one process, and --addresses (or its "
+            f"variable) has {len(cluster.addresses)}: leave it out, and give each process a "
+            "HEARTWHEEL_SHARD and a store of its own"
+        )
+        raise ConfigError(msg)
     allow_open_files(settings, cluster, folder, brokers=1)
     sink = KafkaSink(settings, state, permit)
     # The producer is served at every poll, also while nothing is written: the metrics tell when a

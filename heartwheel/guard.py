@@ -51,6 +51,7 @@ class Guard:
             processes=max(1, len(cluster.addresses)),
             owner=start.owner.id,
             place=start.owner.place,
+            shards=settings.own_shard.shards,
         )
         return Lease(settings, holder)
 

@@ -31,6 +31,11 @@ def key_groups_of(lane: int, lanes: int) -> range:
     return range(lane, KEY_GROUPS, lanes)
 
 
+def lane_may_have(device_id: str, lane: int, lanes: int, route: Route) -> bool:
+    """Say whether a device can be one of a lane."""
+    return route == "partition" or lane_of(key_group_of(device_id), lanes) == lane
+
+
 class LaneKeys(NamedTuple):
     """The devices of a lane, whatever has brought them there; by default those of all lanes."""
 

@@ -66,6 +66,7 @@ from dataflows.kafka.permit import (
 )
 from dataflows.logs import announce, announced, log
 from dataflows.settings import Settings
+from dataflows.shard import Shard
 
 RENEW_S = 1.0
 # How often a run that waits looks whether the lease is renewed.
@@ -104,15 +105,45 @@ class Lease:
             with announced(waiting):
                 held = self._record.read(TIMEOUT_S)
             if held is not None:
+                self._check_shards(held)
                 self._wait_for(held)
             with announced(waiting):
                 producer = self._new_producer(TIMEOUT_S)
                 self._check_holder(held)  # from here on no other run can renew it
                 check()
                 self._renew(producer, released=False)
+                self._check_others(producer)
         except KafkaException as error:
             raise LeaseError(self._not_given(error)) from None
         self.permit.keep(self._turn, RENEW_S)
+
+    def _check_others(self, producer: Producer) -> None:
+        """Raise FencedError if a shard of another number of shards may write to the same lanes.
+
+        Of two that begin at once each has its own lease by then, so at least one sees the other.
+        """
+        try:
+            for number, held in self._record.read_others().items():
+                self._check_shards(held, number)
+        except FencedError:
+            self._renew(producer, released=True)
+            self.permit.close()
+            raise
+
+    def _check_shards(self, held: Held, number: int | None = None) -> None:
+        """Raise FencedError if a lease is that of a run which may have the lanes of this one.
+
+        Without a number, it is that of the run with the number of this one.
+        """
+        own = self._record.shard
+        shard = Shard(own.number if number is None else number, held.shards)
+        if shard.shards != own.shards and not held.released and shard.overlaps(own):
+            msg = (
+                f"shard {shard} of output topic {self._topic} writes there, or was not stopped "
+                f"cleanly, and this run is {own}: start that one as it was and stop it with "
+                "SIGTERM, then use the same number of shards everywhere"
+            )
+            raise FencedError(msg)
 
     def _not_given(self, error: KafkaException) -> str:
         what = f"the lease on output topic {self._topic} cannot be taken: {describe(error)}"
@@ -159,7 +190,7 @@ class Lease:
 
     def _new_producer(self, timeout_s: float) -> Producer:
         """Return a producer that alone may renew the lease, and ends what an earlier one left."""
-        required = {**REQUIRED, "transactional.id": self._record.group}
+        required = {**REQUIRED, "transactional.id": self._record.transactional_id}
         producer = self._make_producer(producer_options(self._settings, required, tuned=False))
         producer.init_transactions(timeout_s)
         return producer

@@ -27,6 +27,7 @@ class Held(Struct, frozen=True):
     # Whose the topic is, and where that store is (see owner.py).
     owner: str = ""
     place: str = ""
+    shards: int = 1  # of the run; which one it is, the partition of the offset tells
 
     def is_proven_dead_by(self, other: "Held") -> bool:
         """Say whether a run can only have the lock of its store if this one's process is dead."""
@@ -61,6 +62,8 @@ class LeaseRecord:
     def __init__(self, settings: Settings, make_consumer: MakeConsumer) -> None:
         """Make the client; it does not join the group."""
         self.topic = settings.output_topic
+        self.shard = settings.own_shard
+        self._lanes = settings.lanes
         self.group = f"heartwheel-{settings.output_topic}"
         required = {
             **REQUIRED,
@@ -77,16 +80,42 @@ class LeaseRecord:
 
         Raises KafkaException if that cannot be read in time.
         """
-        found = committed(self._consumer, TopicPartition(self.topic, 0), timeout_s)
-        if found.error is not None:
-            raise KafkaException(found.error)
-        if found.offset < 0:
-            return None
-        try:
-            return msgspec.json.decode(found.metadata or "", type=Held)
-        except msgspec.DecodeError:
-            return UNREADABLE
+        return _held(committed(self._consumer, self._place, timeout_s))
+
+    def read_others(self) -> dict[int, Held]:
+        """Return the leases of shards with other numbers than that of this run, by their numbers.
+
+        Raises KafkaException if they cannot be read in time.
+        """
+        places = [TopicPartition(self.topic, n) for n in range(self._lanes)]
+        held = {n: _held(found) for n, found in enumerate(self._consumer.committed(places, CALL_S))}
+        return {
+            number: one
+            for number, one in held.items()
+            if one is not None and number != self.shard.number and number < one.shards
+        }
 
     def said(self, held: Held) -> TopicPartition:
         """Return the offset to commit for what the lease shall say."""
-        return TopicPartition(self.topic, 0, 0, msgspec.json.encode(held).decode())
+        return TopicPartition(self.topic, self.shard.number, 0, msgspec.json.encode(held).decode())
+
+    @property
+    def _place(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.shard.number)
+
+    @property
+    def transactional_id(self) -> str:
+        """The id under which the lease is renewed."""
+        return f"{self.group}-{self.shard.number}" if self.shard.number else self.group
+
+
+def _held(found: TopicPartition) -> Held | None:
+    """Return what an offset says of a lease, None if there is none; raises KafkaException."""
+    if found.error is not None:
+        raise KafkaException(found.error)
+    if found.offset < 0:
+        return None
+    try:
+        return msgspec.json.decode(found.metadata or "", type=Held)
+    except msgspec.DecodeError:
+        return UNREADABLE

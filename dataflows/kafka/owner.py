@@ -58,7 +58,7 @@ class OwnerSign:
         """Connect on first use."""
         self._settings = settings
         self._make_consumer = make_consumer
-        self._where = TopicPartition(settings.output_topic, 0)
+        self._where = TopicPartition(settings.output_topic, settings.own_shard.number)
 
     def _open(self) -> Consumer:
         required = {
@@ -85,8 +85,8 @@ class OwnerSign:
     def write(self, owner: Owner) -> None:
         """Say whose the topic is from now on; raises ConfigError as `read` does."""
         consumer = self._open()
-        topic = self._settings.output_topic
-        sign = TopicPartition(topic, 0, 0, json.dumps(owner.said() | {"released": True}))
+        said = json.dumps(owner.said() | {"released": True})
+        sign = TopicPartition(self._where.topic, self._where.partition, 0, said)
         try:
             consumer.commit(offsets=[sign], asynchronous=False)
         except KafkaException as error:

@@ -20,7 +20,7 @@ the others wait for it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import cast
 
@@ -39,7 +39,7 @@ from dataflows.settings import Settings
 from session_logic.codec import decode_output, decode_summary
 from session_logic.errors import HeartwheelError
 from session_logic.events import Kind, OutputEvent, SessionSummary
-from session_logic.keys import key_group_of, lane_of
+from session_logic.keys import lane_may_have
 from session_logic.output import OutputBatch
 
 
@@ -48,7 +48,7 @@ class ReconcileError(HeartwheelError):
 
 
 def output_event(
-    message: Message, lanes: int, kind: Kind | None = None
+    message: Message, settings: Settings, kind: Kind | None = None
 ) -> OutputEvent | SessionSummary | None:
     """Return what a record is, of a topic apart or not; None if not one of this partition's."""
     decode = decode_summary if kind == "summaries" else decode_output
@@ -56,7 +56,9 @@ def output_event(
         event = decode(message.value() or b"")
     except (msgspec.MsgspecError, ValueError):
         return None
-    return event if lane_of(key_group_of(event.device_id), lanes) == message.partition() else None
+    lane = cast("int", message.partition())
+    fits = lane_may_have(event.device_id, lane, settings.lanes, settings.route)
+    return event if fits else None
 
 
 def stray_fault(topic: str, lane: int, offset: int) -> str:
@@ -149,12 +151,12 @@ class OutputReader:
             )
             return records.ends
 
-    def newest_ms(self, topic: str, partitions: int) -> int:
-        """Return the latest timestamp of the last records of a topic's partitions, or 0.
+    def newest_ms(self, topic: str, partitions: Iterable[int]) -> int:
+        """Return the latest timestamp of the last records of some partitions, or 0.
 
         Raises ReconcileError or ReadError if Kafka does not tell.
         """
-        bounds = {partition: self.bounds(topic, partition) for partition in range(partitions)}
+        bounds = {partition: self.bounds(topic, partition) for partition in partitions}
         last = {n: (high - 1, high) for n, (low, high) in bounds.items() if low < high}
         if not last:
             return 0
@@ -176,17 +178,9 @@ class OutputReader:
 class Reconciliation:
     """The resumed lanes of a process, until they know what is in their partitions already."""
 
-    def __init__(
-        self,
-        topic: str,
-        lanes: int,
-        reader: OutputReader,
-        topics_apart: dict[Kind, str] | None = None,
-    ) -> None:
-        """Read the output topic, and those apart: a partition for each of so many lanes."""
-        self._topic = topic
-        self._topics_apart = topics_apart or {}
-        self._lanes = lanes
+    def __init__(self, settings: Settings, reader: OutputReader) -> None:
+        """Read the output topic, and those apart."""
+        self._settings = settings
         self._reader = reader
         self._resumed: dict[int, tuple[Outbox, Callable[[OutputBatch], None]]] = {}
         self._reconciling = Lock()
@@ -210,9 +204,9 @@ class Reconciliation:
     def _reconcile(self, resumed: dict[int, tuple[Outbox, Callable[[OutputBatch], None]]]) -> None:
         written = {lane: AlreadyWritten() for lane in resumed}
         boxes = {lane: outbox for lane, (outbox, _) in resumed.items()}
-        ends = self._read(self._topic, boxes, written)
+        ends = self._read(self._settings.output_topic, boxes, written)
         ends_apart = {}
-        for kind, topic in self._topics_apart.items():
+        for kind, topic in self._settings.topics_apart.items():
             apart = {lane: outbox.apart[kind] for lane, outbox in boxes.items()}
             ends_apart[kind] = self._read(topic, apart, written, kind)
         for lane, (outbox, send) in resumed.items():
@@ -232,7 +226,7 @@ class Reconciliation:
             lane, offset = cast("int", message.partition()), cast("int", message.offset())
             if kind == "table":
                 return  # its rows are sent again, whatever is there
-            event = output_event(message, self._lanes, kind)
+            event = output_event(message, self._settings, kind)
             if event is not None:
                 written[lane].add(event, apart=kind is not None)
             elif offset >= boxes[lane].strays_before:

@@ -156,9 +156,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         self._letters = LetterProducer(settings, make_producer)
         self.producer = SharedProducer(settings, permit, make_producer)
         self._reader = OutputReader(settings, make_consumer)
-        self._reconciliation = Reconciliation(
-            settings.output_topic, settings.lanes, self._reader, settings.topics_apart
-        )
+        self._reconciliation = Reconciliation(settings, self._reader)
         self._apart = TopicsApart(settings, self._reader)
         self._dead_letter_parts = 1
         self._asking = Lock()
@@ -213,7 +211,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
                 settings = self._settings
                 topics = [settings.output_topic, *settings.topics_apart.values()]
                 self._published_ms = max(
-                    self._reader.newest_ms(topic, settings.lanes) for topic in topics
+                    self._reader.newest_ms(topic, settings.own_lanes) for topic in topics
                 )
             return self._published_ms
 

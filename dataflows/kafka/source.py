@@ -26,7 +26,7 @@ from dataflows.kafka.consumer import SharedConsumer
 from dataflows.kafka.input_topics import MakeAdmin, other_topic
 from dataflows.kafka.partition import Gate, InputPartition
 from dataflows.kafka.source_errors import source_error
-from dataflows.kafka.topic_watch import SPARE_PARTITIONS, TopicWatch
+from dataflows.kafka.topic_watch import TopicWatch
 from dataflows.logs import log
 from dataflows.messages import PartitionBatch
 from dataflows.run_state import RunState
@@ -62,6 +62,7 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
         self.topics = TopicWatch(settings, self.consumer, make_admin)
         self._stored: dict[str, Position] = {}
         self._snapshot_ms = settings.snapshot_ms
+        self._shard = settings.own_shard
         self.share(0, 1)
         self.parts = 0  # that were there at the start, in all processes
 
@@ -104,11 +105,12 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
         what fewer processes have: so these are spread evenly, whatever else there is.
         """
         self.topics.begin()
-        self.parts = self.topics.begun.count()
+        begun = self.topics.begun
+        self.parts = sum(len(self._shard.of(begun.partitions(topic))) for topic in self._topics)
         parts = [part for part in self._stored if not self.topics.may_come(*_place(part))]
         for index, topic in enumerate(self._topics):
-            count = self.topics.begun.partitions(topic)
-            for number in range(count + SPARE_PARTITIONS):
+            count = begun.partitions(topic)
+            for number in self._shard.of(count + self.topics.spare_partitions):
                 is_other = (index + number) % self._processes != self._number
                 if number >= count or is_other or self._processes == 1:
                     parts.append(f"{topic}/{number}")

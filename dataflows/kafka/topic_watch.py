@@ -35,6 +35,8 @@ class TopicWatch:
 
     def __init__(self, settings: Settings, consumer: SharedConsumer, make_admin: MakeAdmin) -> None:
         """Know of no topic yet."""
+        # An input partition without a lane cannot be read.
+        self.spare_partitions = 0 if settings.route == "partition" else SPARE_PARTITIONS
         self._settings = settings
         self._consumer = consumer
         consumer.look = self.look
@@ -57,7 +59,21 @@ class TopicWatch:
                 f"{settings.bootstrap_servers}; create it or correct HEARTWHEEL_INPUT_TOPICS"
             )
             raise ConfigError(msg)
+        if settings.route == "partition":
+            self._check_partitions({topic: counts[topic] for topic in settings.all_input_topics})
         self.begun = self.now = find_inputs(self._admin(), settings)
+
+    def _check_partitions(self, counts: dict[str, int]) -> None:
+        """Raise ConfigError unless each input partition has a lane of the same number."""
+        lanes = self._settings.lanes
+        for topic, count in counts.items():
+            if count != lanes:
+                msg = (
+                    f"input topic {topic} has {count} partitions and HEARTWHEEL_LANES is {lanes}: "
+                    "by HEARTWHEEL_ROUTE=partition all input topics must have as many as there are "
+                    "lanes; give each as many, or use HEARTWHEEL_ROUTE=hash with a new store"
+                )
+                raise ConfigError(msg)
 
     def is_there(self, topic: str, number: int) -> bool:
         """Say whether there is such a partition."""
@@ -66,7 +82,7 @@ class TopicWatch:
     def may_come(self, topic: str, number: int) -> bool:
         """Say whether a partition is there, or can be read as soon as it is."""
         begun = self.begun.partitions(topic)
-        return begun > 0 and number < begun + SPARE_PARTITIONS
+        return begun > 0 and number < begun + self.spare_partitions
 
     def watch(self, stop: Event) -> None:
         """Look again and again, until the stop."""
@@ -122,11 +138,19 @@ class TopicWatch:
 
     def _note_partitions(self, topic: str, count: int) -> None:
         """Say once that there are more, and whether they are read."""
-        readable = self.begun.partitions(topic) + SPARE_PARTITIONS
+        readable = self.begun.partitions(topic) + self.spare_partitions
         UNREAD_PARTITIONS.labels(topic).set(max(0, count - readable))
         if count <= self.now.partitions(topic):
             return
-        if count > readable:
+        if not self.spare_partitions:
+            log.warning(
+                "partitions were added to an input topic, and there is no lane for them, so they "
+                "are not read; docs/shards.md says how to go on with more partitions",
+                topic=topic,
+                partitions=count,
+                read=readable,
+            )
+        elif count > readable:
             log.warning(
                 "more partitions were added to an input topic than a run takes in; a start reads "
                 "the others, too, from their beginning",

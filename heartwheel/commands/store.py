@@ -69,7 +69,7 @@ def check_command(
     with Recovery(folder) as recovery:
         contents = Contents(recovery, settings.rules())
         _report(contents.faults())
-        print(f"{folder}: OK, {len(recovery.parts)} files and {contents.lanes} lanes")
+        print(f"{folder}: OK, {len(recovery.parts)} files and {len(contents.own_lanes)} lanes")
     if not offline:
         _report(topic_faults(settings, folder))
         print(f"topics: OK, a run with {folder} can go on")
@@ -191,6 +191,7 @@ def _tables(summary: "Summary") -> list[list[dict[str, Any]]]:
         "directory": summary.directory,
         "id, output topic": f"{summary.store_id[:8] or '-'}, {summary.output_topic or '-'}",
         "lanes, groups": f"{summary.lane_count}, {summary.groups}",
+        "devices": summary.layout,
         "resumes from epoch": summary.resume_epoch,
         "last epoch": summary.last_epoch,
         "executions": f"{summary.executions}, the last with {summary.workers} workers",

@@ -44,7 +44,7 @@ class Devices:
         lane, 503 while the lane is not restored. Takes a few look-ups in dicts, whatever there is.
         """
         run, cluster = self._view.run, self._view.cluster
-        number = lane_of(key_group_of(device_id), self._view.settings.lanes)
+        number = self._lane_of(device_id)
         answer: dict[str, Any] = {"device_id": device_id, "lane": number, "active": False}
         lane = run.lanes.get(number)
         if lane is None and cluster.owner(number) != cluster.number:
@@ -58,6 +58,16 @@ class Devices:
             return IDLE, {**answer, "error": "no session is active on this device"}
         now_ms = run.clock.now_ms()
         return FOUND, show(session, number, table, lane.watermark_ms, now_ms)
+
+    def _lane_of(self, device_id: str) -> int:
+        """Return the lane of a device, or one that it may be in if no lane here has it."""
+        settings = self._view.settings
+        if settings.route == "hash":
+            return lane_of(key_group_of(device_id), settings.lanes)
+        lanes, own = self._view.run.lanes, settings.own_lanes
+        has = (n for n in own if n in lanes and lanes[n].table.find(device_id) is not None)
+        unknown = (n for n in own if self._view.not_yet(n))
+        return next(has, next(unknown, own[0]))
 
     def _elsewhere(self, answer: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
         owner = self._view.cluster.owner(number)

@@ -10,7 +10,7 @@ class Health:
         """Judge by the limits of the settings."""
         self._settings = view.settings
         self._run = view.run
-        self._lanes = view.cluster.lanes_of(view.cluster.number, view.settings.lanes)
+        self._lanes = view.own_lanes
 
     def stalled(self) -> str | None:
         """Say why the process is to be restarted, or None while it is alive.

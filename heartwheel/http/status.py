@@ -47,7 +47,7 @@ class Status:
             },
             "active": _by_label(reading, Sample.ACTIVE, 1),
             "platforms": _platforms(reading),
-            "lanes": [self._lane(number, now_ms) for number in range(self._settings.lanes)],
+            "lanes": [self._lane(number, now_ms) for number in self._settings.own_lanes],
             "consumer_lag": [
                 {"topic": topic, "partition": int(partition), "records": records}
                 for (topic, partition), records in reading[Sample.CONSUMER_LAG].items()

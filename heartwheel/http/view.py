@@ -31,7 +31,7 @@ class ProcessView(Struct, frozen=True):
     @property
     def own_lanes(self) -> list[int]:
         """The numbers of the lanes that this process has."""
-        return self.cluster.lanes_of(self.cluster.number, self.settings.lanes)
+        return self.cluster.lanes_of(self.cluster.number, self.settings.own_lanes)
 
     def not_yet(self, number: int) -> str:
         """Say why nothing is known of a lane of this process yet; "" if it is."""

@@ -24,7 +24,7 @@ from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
 FORMAT = 4
-# Written where no topic is for consumers of their own, nothing listens to silence, or there are no
+# Written where devices come to lanes by their hash and no topic is for consumers of their own, nothing listens to silence, or there are no
 # input tables: earlier programs know no such settings.
 FORMAT_WITHOUT_TOPICS = 3
 FORMAT_WITHOUT_SILENCE = 2
@@ -50,6 +50,7 @@ SETTINGS = (
     "heartbeat_topic",
     "summary_topic",
     "table_topic",
+    "route",
 )
 # What a setting is called in the file, where it has been renamed since.
 STORED_NAMES = {
@@ -66,6 +67,7 @@ WITHOUT_TABLES: dict[str, Any] = {
 }
 WITHOUT_SILENCE: dict[str, Any] = {"idle_timeout_ms": 0}
 WITHOUT_TOPICS: dict[str, Any] = {"heartbeat_topic": "", "summary_topic": "", "table_topic": ""}
+WITHOUT_ROUTE: dict[str, Any] = {"route": "hash"}
 CURRENT_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
@@ -220,9 +222,9 @@ def stored_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that a recording holds, under the names that it has for them."""
     plain = msgspec.json.decode(msgspec.json.encode(settings))  # as it will be read
     left_out = {
-        FORMAT_WITHOUT_TABLES: WITHOUT_TABLES | WITHOUT_SILENCE | WITHOUT_TOPICS,
-        FORMAT_WITHOUT_SILENCE: WITHOUT_SILENCE | WITHOUT_TOPICS,
-        FORMAT_WITHOUT_TOPICS: WITHOUT_TOPICS,
+        FORMAT_WITHOUT_TABLES: WITHOUT_TABLES | WITHOUT_SILENCE | WITHOUT_TOPICS | WITHOUT_ROUTE,
+        FORMAT_WITHOUT_SILENCE: WITHOUT_SILENCE | WITHOUT_TOPICS | WITHOUT_ROUTE,
+        FORMAT_WITHOUT_TOPICS: WITHOUT_TOPICS | WITHOUT_ROUTE,
     }.get(format_of(settings), {})
     names = [name for name in SETTINGS if name not in left_out]
     return {STORED_NAMES.get(name, name): plain[name] for name in names}
@@ -230,7 +232,7 @@ def stored_settings(settings: Settings) -> dict[str, Any]:
 
 def format_of(settings: Settings) -> int:
     """Return the earliest format that holds a recording with these settings."""
-    if settings.topics_apart:
+    if settings.topics_apart or settings.route != "hash":
         return FORMAT
     opens = any(table.open_on_ping for table in settings.inputs.values())
     if settings.idle_timeouts_ms or opens:

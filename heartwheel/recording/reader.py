@@ -11,6 +11,7 @@ from heartwheel.recording.format import (
     CURRENT_NAMES,
     TAIL,
     TAIL_MAGIC,
+    WITHOUT_ROUTE,
     WITHOUT_SILENCE,
     WITHOUT_TABLES,
     WITHOUT_TOPICS,
@@ -79,6 +80,7 @@ class Recording:
             WITHOUT_TABLES
             | WITHOUT_SILENCE
             | WITHOUT_TOPICS
+            | WITHOUT_ROUTE
             | {CURRENT_NAMES.get(name, name): value for name, value in stored.items()}
         )
 

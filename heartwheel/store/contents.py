@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from dataflows.formats import read_row
 from dataflows.messages import lane_key
+from heartwheel.store.identity import Identity, read_identity
 from heartwheel.store.part_file import Entry
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sinks import read_sink
@@ -12,7 +13,7 @@ from heartwheel.store.sources import read_source
 from session_logic.codec import decode_entry, decode_sessions
 from session_logic.errors import HeartwheelError, SnapshotError
 from session_logic.journal import BaseRow, Row, lane_of_row
-from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
+from session_logic.keys import KEY_GROUPS, LaneKeys, Route, key_group_of, lane_may_have, lane_of
 from session_logic.lane import Lane
 from session_logic.restoring import LaneState, check_state, read_lane_state
 from session_logic.rules import Rules
@@ -39,6 +40,7 @@ class Contents:
             if entry.step not in {f"{FLOW}.{step}" for step in STEPS}:
                 msg = f"{entry.where} is of another dataflow; give the directory of Heartwheel"
                 raise SnapshotError(msg)
+        self.layout = (read_identity(recovery) or Identity("")).layout
         states, self.state_faults = lane_states(self.step("sessions"))
         self.states = {state.lane: state for state in states}
 
@@ -58,6 +60,11 @@ class Contents:
         """The number of lanes; 0 if nothing has been stored yet."""
         return next((state.lanes for state in self.states.values()), 0)
 
+    @property
+    def own_lanes(self) -> range:
+        """The numbers of the lanes that the store must have."""
+        return self.layout.shard.of(self.lanes)
+
     def rows(self, lane: int) -> list[Entry]:
         """Return the entries of the rows of a lane."""
         return [entry for entry in self.step("store") if self.lane_of(entry) == lane]
@@ -73,7 +80,7 @@ class Contents:
         """Return the row of an entry; raises SnapshotError if it is not in its place."""
         try:
             row = read_row(entry.key, entry.value())
-            _check_row(row, entry.key, self.lanes)
+            _check_row(row, entry.key, self.lanes, self.layout.route)
         except HeartwheelError:
             raise
         except Exception as error:  # noqa: BLE001  # garbage raises anything
@@ -105,7 +112,7 @@ class Contents:
         """Yield a line for everything that is wrong, in files, states and rows."""
         yield from self.recovery.faults()
         yield from self.state_faults
-        for lane in range(self.lanes):
+        for lane in self.own_lanes:
             if lane in self.states:
                 yield from self.restore(lane)[1]
             else:
@@ -146,15 +153,17 @@ def lane_states(entries: list[Entry]) -> tuple[list[LaneState], list[str]]:
     return states, faults
 
 
-def _check_row(row: Row, name: str, lanes: int) -> None:
+def _check_row(row: Row, name: str, lanes: int, route: Route) -> None:
     """Raise SnapshotError if a row, or a device in it, is in the wrong place."""
     if row.row != name or row.lane != lane_of_row(name, lanes):
         raise SnapshotError(f"it holds row {row.row} of lane {row.lane}")
     if isinstance(row, BaseRow):
         devices = [(session.device_id, session.ended_ms) for session in decode_sessions(row.blob)]
         for device_id, _ in devices:
-            if key_group_of(device_id) != row.group:
-                raise SnapshotError(f"device {device_id} is of group {key_group_of(device_id)}")
+            group = LaneKeys(row.lane, lanes).group_of(device_id)
+            if group != row.group:
+                raise SnapshotError(f"device {device_id} is of group {group}")
+            _check_device(device_id, row.lane, lanes, route)
         active = Counter(device_id for device_id, ended_ms in devices if not ended_ms)
         for device_id, count in active.items():
             if count > 1:
@@ -162,6 +171,10 @@ def _check_row(row: Row, name: str, lanes: int) -> None:
         return
     for chunk in map(decode_entry, row.entries):
         for fact in chunk.facts:
-            lane = lane_of(key_group_of(fact.device_id), lanes)
-            if lane != row.lane:
-                raise SnapshotError(f"device {fact.device_id} is of lane {lane}")
+            _check_device(fact.device_id, row.lane, lanes, route)
+
+
+def _check_device(device_id: str, lane: int, lanes: int, route: Route) -> None:
+    if not lane_may_have(device_id, lane, lanes, route):
+        other = lane_of(key_group_of(device_id), lanes)
+        raise SnapshotError(f"device {device_id} is of lane {other}")

@@ -1,7 +1,9 @@
 """Who a store is: an id of its own, the output topic that it writes to, and notes about it.
 
-They are in two tables beside those of Bytewax, in the first part of the store. So they are in
-every copy of it as well, and a copy is the same store at an earlier time.
+They are in tables beside those of Bytewax, in the first part of the store. So they are in every
+copy of it as well, and a copy is the same store at an earlier time. A store that does not have all
+lanes, or devices by their partitions, has a third table that says so, and a version that programs
+which know nothing of that refuse.
 """
 
 import sqlite3
@@ -14,15 +16,31 @@ from uuid import uuid4
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataflows.shard import Shard, read_shard
 from heartwheel.store.part_file import Part
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
+from session_logic.keys import Route
 
 VERSION = 1
+LAYOUT_VERSION = 2
 TABLES = (
     "CREATE TABLE IF NOT EXISTS heartwheel_identity (version INTEGER, id TEXT, output_topic TEXT)",
     "CREATE TABLE IF NOT EXISTS heartwheel_notes (noted_ms INTEGER, note TEXT)",
+    "CREATE TABLE IF NOT EXISTS heartwheel_layout (route TEXT, shard TEXT)",
 )
+
+
+class Layout(Struct, frozen=True):
+    """Which devices a store has: by what they come to their lanes, and which lanes it has."""
+
+    route: Route = "hash"
+    shard: Shard = Shard()
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        lanes = "all lanes" if self.shard.shards == 1 else f"the lanes of shard {self.shard}"
+        return f"route {self.route}, {lanes}"
 
 
 class Identity(Struct, frozen=True):
@@ -30,6 +48,7 @@ class Identity(Struct, frozen=True):
 
     id: str
     output_topic: str = ""
+    layout: Layout = Layout()
 
 
 class Note(Struct, frozen=True):
@@ -48,8 +67,12 @@ def read_identity(recovery: Recovery) -> Identity | None:
     if not rows:
         return None
     version, name, output_topic = rows[0]
-    check_version("recovery store, identity", version, VERSION)
-    return Identity(name, output_topic)
+    check_version("recovery store, identity", version, LAYOUT_VERSION)
+    layout = Layout()
+    if version == LAYOUT_VERSION:
+        rows = _rows(recovery.parts[0], "SELECT route, shard FROM heartwheel_layout")
+        layout = Layout(rows[0][0], read_shard(rows[0][1]))
+    return Identity(name, output_topic, layout)
 
 
 def read_notes(recovery: Recovery) -> list[Note]:
@@ -76,13 +99,17 @@ def identify(folder: Path) -> Identity:
     return identity
 
 
-def bind(folder: Path, identity: Identity, output_topic: str) -> Identity:
-    """Keep in the store which output topic it writes to; return the identity with it."""
+def bind(folder: Path, identity: Identity, output_topic: str, layout: Layout) -> Identity:
+    """Keep in the store which output topic it writes to, and how; return the identity with it."""
+    with Recovery(folder) as recovery:
+        part = recovery.parts[0].path
+    if identity.layout != layout:
+        _write(part, "DELETE FROM heartwheel_layout")
+        _write(part, "INSERT INTO heartwheel_layout VALUES (?, ?)", layout.route, str(layout.shard))
+        _write(part, "UPDATE heartwheel_identity SET version = ?", LAYOUT_VERSION)
     if identity.output_topic != output_topic:
-        with Recovery(folder) as recovery:
-            part = recovery.parts[0].path
         _write(part, "UPDATE heartwheel_identity SET output_topic = ?", output_topic)
-    return replace(identity, output_topic=output_topic)
+    return replace(identity, output_topic=output_topic, layout=layout)
 
 
 def note_down(recovery: Recovery, note: str) -> None:

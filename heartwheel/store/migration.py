@@ -19,6 +19,7 @@ from dataflows.run_state import RunState
 from dataflows.store import Inbox, RestoredSource, StoreSink
 from heartwheel.store.contents import FLOW, Contents
 from heartwheel.store.copying import new_folder
+from heartwheel.store.identity import Layout
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.move import Move
@@ -75,6 +76,12 @@ def _check_movable(contents: Contents, *, killed: bool) -> None:
         msg = (
             f"{folder} was migrated and has not been run since: migrate the store that it was made "
             "from, or run it first"
+        )
+        raise ConfigError(msg)
+    if contents.layout != Layout():
+        msg = (
+            f"{folder} has {contents.layout}: its devices are where their input partitions are, "
+            "and another number of lanes needs other input topics; see docs/shards.md"
         )
         raise ConfigError(msg)
     fault = next(contents.faults(), None)

@@ -144,7 +144,7 @@ class StoredOffsets:
             offset, one = cast("int", message.offset()), outputs[topic, lane]
             if one.kind == "table":
                 return
-            event = output_event(message, settings.lanes, one.kind)
+            event = output_event(message, settings, one.kind)
             if event is None and offset >= one.stored.strays_before:
                 strays = found.setdefault((topic, lane), Strays(offset, offset, 0))
                 strays.last, strays.count = offset, strays.count + 1

@@ -19,7 +19,7 @@ from dataflows.kafka.owner import Owner, OwnerSign, owner_in
 from dataflows.kafka.reconcile import OutputReader, stray_fault
 from dataflows.kafka.topics_apart import TopicsApart
 from dataflows.settings import Settings
-from heartwheel.store.identity import Identity, bind, read_identity
+from heartwheel.store.identity import Identity, Layout, bind, read_identity
 from heartwheel.store.offsets import StoredOffsets
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sinks import dead_letter_ends
@@ -42,6 +42,7 @@ class StartCheck:
         self._settings = settings
         self._folder = folder
         self._identity = identity
+        self._layout = Layout(settings.route, settings.own_shard)
         self._reader = OutputReader(settings, make_consumer)
         self._sign = OwnerSign(settings, make_consumer)
         self._letters = LetterOffsets(settings, dead_letter_ends(folder), make_consumer)
@@ -62,7 +63,7 @@ class StartCheck:
         else:
             self.check()
             self._sign.write(self.owner)
-        bind(self._folder, self._identity, self._settings.output_topic)
+        bind(self._folder, self._identity, self._settings.output_topic, self._layout)
         self._letters.share()
 
     def check(self) -> None:
@@ -118,6 +119,13 @@ class StartCheck:
                 "`heartwheel store skip`"
             )
             return
+        stored = self._identity.layout
+        if stored != self._layout and (bound or self._offsets.outputs):
+            yield (
+                f"HEARTWHEEL_ROUTE and HEARTWHEEL_SHARD say {self._layout}, but {self.owner} has "
+                f"{stored}: set them back, or use a directory of its own for each"
+            )
+            return
         if not self._settings.new_store:
             found = self._sign.read()
             if found is None or found.id != self.owner.id:
@@ -134,7 +142,7 @@ class StartCheck:
                     f"output topic {topic} was last written by {found}, not by {self.owner}: use "
                     f"the directory of that store, or let this one go on there with {NEW_STORE}"
                 )
-        elif any(self._reader.bounds(topic, lane)[1] for lane in range(self._settings.lanes)):
+        elif any(self._reader.bounds(topic, lane)[1] for lane in self._settings.own_lanes):
             whose = found or "a store that Kafka has forgotten"
             yield (
                 f"output topic {topic} was written by {whose}, and {self.owner} has written none "

@@ -63,10 +63,10 @@ def stored_lanes(contents: Contents) -> list[StoredLane]:
     if contents.state_faults:
         raise SnapshotError(f"{contents.state_faults[0]}; {SEE}")
     folder = contents.recovery.folder
-    for number in range(contents.lanes):
+    for number in contents.own_lanes:
         if number not in contents.states:
             raise SnapshotError(f"{folder}: lane {number}: its state is missing; {SEE}")
     for entry in contents.step("store"):
         if contents.lane_of(entry) not in contents.states:
             raise SnapshotError(f"{entry.where}: the state of its lane is missing; {SEE}")
-    return [StoredLane(contents, number) for number in range(contents.lanes)]
+    return [StoredLane(contents, number) for number in contents.own_lanes]

@@ -60,6 +60,7 @@ class Summary(Struct, kw_only=True):
     lanes: list[LaneSummary]
     store_id: str
     output_topic: str
+    layout: str
     notes: list[Note]
 
 
@@ -96,6 +97,7 @@ def summarize(contents: Contents) -> Summary:
         lanes=[_lane_summary(contents, lane) for lane in sorted(states)],
         store_id=identity.id,
         output_topic=identity.output_topic,
+        layout=str(identity.layout),
         notes=read_notes(recovery),
     )
 

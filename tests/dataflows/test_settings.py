@@ -307,7 +307,7 @@ def test_every_setting_has_a_description_and_says_what_it_may_be() -> None:
         assert setting["description"].endswith(".")
     for name in set(Settings.__struct_fields__) - {
         *OPTION_TABLES, "inputs", "http_token", "http_addresses", "monitor_group", "registry_url",
-        "heartbeat_topic", "summary_topic", "table_topic", "progress_topic",
+        "heartbeat_topic", "summary_topic", "table_topic", "progress_topic", "shard",
         "registry_username", "registry_password", "registry_token", "registry_ca",
     }:  # fmt: skip
         with pytest.raises(ConfigError) as error:
@@ -359,3 +359,27 @@ def test_platform_of_a_topic_is_unknown_where_its_events_have_it() -> None:
     in_field = EventTable(platform=FromField(field="os"), type="t", start="s", end="e", device="d")
     settings = Settings(input_topics={"a": "pc"}, inputs={"b": fixed, "c": in_field})
     assert settings.platforms == {"a": "pc", "b": "console", "c": ""}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"SHARD": "4/4", "ROUTE": "partition"}, "write number/shards"),
+        ({"SHARD": "1/4"}, "set HEARTWHEEL_ROUTE=partition"),
+        ({"SHARD": "1/8", "ROUTE": "partition"}, "have at most 4 shards"),
+        ({"SHARD": "pod/4", "ROUTE": "partition"}, "HOSTNAME is ''"),
+    ],
+)
+def test_shard_that_cannot_be_is_refused(given: dict[str, str], words: str) -> None:
+    """It would have nothing, or write where another one does."""
+    with pytest.raises(ConfigError) as error:
+        load_settings({f"HEARTWHEEL_{name}": text for name, text in given.items()})
+    assert "HEARTWHEEL_SHARD is" in str(error.value)
+    assert words in str(error.value)
+
+
+def test_pod_of_a_stateful_set_is_the_shard_of_its_number() -> None:
+    """So one manifest serves all of them."""
+    variables = {"HEARTWHEEL_SHARD": "pod/4", "HEARTWHEEL_ROUTE": "partition"}
+    settings = load_settings(variables | {"HOSTNAME": "heartwheel-2"})
+    assert (settings.shard, list(settings.own_lanes)) == ("2/4", [2])

@@ -55,6 +55,8 @@ class Cluster:
         heartbeat_ms: int = 1_000,
         replicas: int = 1,
         topic_config: dict[str, str] | None = None,
+        input_partitions: int = 2,
+        partitioner: str = "consistent",
     ) -> None:
         """Make the topics."""
         self.address = address
@@ -64,10 +66,17 @@ class Cluster:
         self.output, self.letters = f"{name}-out", f"{name}-letters"
         self.heartbeat_topics: list[str] = []  # that runs have had
         self.admin = AdminClient({"bootstrap.servers": address, "log_level": "0"})
-        partitions = {self.console: 2, self.pc: 2, self.output: lanes, self.letters: 1}
+        partitions = {
+            self.console: input_partitions,
+            self.pc: input_partitions,
+            self.output: lanes,
+            self.letters: 1,
+        }
         self._replicas = replicas
         create_topics(self.admin, partitions, replicas, **(topic_config or {}))
-        self._producer = Producer(SENDER | {"bootstrap.servers": address})
+        self._producer = Producer(
+            SENDER | {"bootstrap.servers": address, "partitioner": partitioner}
+        )
         self._processes: list[subprocess.Popen[str]] = []
         self._counter = self._reader()
         self._lanes = [TopicPartition(self.output, lane) for lane in range(lanes)]

@@ -49,6 +49,7 @@ class LeaseBroker:
 
     def __init__(self) -> None:
         self.committed = NOTHING
+        self.others: dict[int, TopicPartition] = {}  # what other shards have committed
         self.newest: LeaseProducer | None = None
         self.before_grant = lambda: None
         self.read_errors: deque[int] = deque()  # of the next requests for the committed offset
@@ -74,6 +75,17 @@ class LeaseBroker:
         )
         said = {name: getattr(held, name) for name in held.__struct_fields__}
         self.committed = TopicPartition("session-events", 0, 0, json.dumps(said))
+
+    def say(self, number: int, held: Held) -> None:
+        """Let the shard with a number have a lease."""
+        said = {name: getattr(held, name) for name in held.__struct_fields__}
+        self.others[number] = TopicPartition("session-events", number, 0, json.dumps(said))
+
+    def offset_of(self, partition: int) -> TopicPartition:
+        """Return what is committed for a partition."""
+        if self.committed is not NOTHING and self.committed.partition == partition:
+            return self.committed
+        return self.others.get(partition, NOTHING)
 
     def held(self) -> dict[str, Any]:
         """Return what the lease says."""
@@ -116,12 +128,12 @@ class LeaseConsumer:
     def __init__(self, broker: LeaseBroker) -> None:
         self._broker = broker
 
-    def committed(self, _parts: list[TopicPartition], _timeout: float) -> list[TopicPartition]:
+    def committed(self, parts: list[TopicPartition], _timeout: float) -> list[TopicPartition]:
         self._broker.meet("committed")
         self._broker.reads += 1
         if self._broker.read_errors:
             raise KafkaException(KafkaError(self._broker.read_errors.popleft()))
-        return [self._broker.committed]
+        return [self._broker.offset_of(part.partition) for part in parts]
 
     def consumer_group_metadata(self) -> object:
         return object()

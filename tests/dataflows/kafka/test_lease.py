@@ -19,6 +19,7 @@ from tests.support.fake_lease import (
     CONFLICT,
     FATAL,
     FENCED,
+    NOTHING,
     RETRIABLE,
     SILENT,
     FakeTime,
@@ -48,10 +49,15 @@ class Leases:
         self.clock = FakeTime()
         self.taken: list[Lease] = []
 
-    def lease(self, store: str = "ours", place: str = "here") -> Lease:
+    def lease(self, store: str = "ours", place: str = "here", shard: str = "") -> Lease:
         """Return a lease that is not taken yet."""
-        settings = Settings(delivery_timeout_ms=TIMEOUT_S * 1000)
-        own = Held(store, uuid4().hex, lock=place, owner=f"id of {store}")
+        settings = Settings(
+            delivery_timeout_ms=TIMEOUT_S * 1000,
+            route="partition" if shard else "hash",
+            shard=shard,
+        )
+        shards = settings.own_shard.shards
+        own = Held(store, uuid4().hex, lock=place, owner=f"id of {store}", shards=shards)
         made = Lease(settings, own, self.broker.consumer, self.broker.producer)
         self.taken.append(made)
         return made
@@ -396,3 +402,33 @@ def test_lease_that_cannot_be_given_back_is_a_warning(
     lease.release()
     assert "the lease is not given back" in caplog.text
     assert not leases.broker.held()["released"]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "released", "fits"),
+    [
+        ("1/2", "0/2", False, True),
+        ("1/4", "2/4", False, True),
+        ("1/4", "0/2", False, True),
+        ("1/4", "3/4", True, True),
+        ("", "1/2", False, False),
+        ("0/4", "2/3", False, False),
+        ("3/4", "1/2", False, False),
+        ("1/4", "1/2", False, False),
+        ("1/4", "1/2", True, True),
+    ],
+)
+def test_shards_of_another_number_are_kept_out_until_they_fit(
+    leases: Leases, own: str, other: str, *, released: bool, fits: bool
+) -> None:
+    """Two with a lane in common would both write there; each sees what the other says."""
+    number, shards = map(int, other.split("/"))
+    held = Held("theirs", "run", released=released, shards=shards)
+    leases.broker.say(number, held)
+    lease = leases.lease(shard=own)
+    if fits:
+        lease.acquire()
+        return
+    with pytest.raises(FencedError, match=f"shard {other} of output topic .* and this run is "):
+        lease.acquire()
+    assert leases.broker.committed is NOTHING or leases.broker.held()["released"]

@@ -29,8 +29,9 @@ class Resume:
     def __init__(self) -> None:
         self.log = Log({"out": LANES})
         self.kafka = Consumer(self.log, lambda: T)
-        self.reader = OutputReader(Settings(output_topic="out"), lambda _options: self.kafka)
-        self.reconciliation = Reconciliation("out", LANES, self.reader)
+        settings = Settings(output_topic="out", lanes=LANES)
+        self.reader = OutputReader(settings, lambda _options: self.kafka)
+        self.reconciliation = Reconciliation(settings, self.reader)
         self.sent: dict[int, OutputBatch] = {}
 
     def append(self, lane: int, *values: bytes) -> None:
@@ -57,9 +58,9 @@ def resume() -> Resume:
 
 def test_newest_record_of_all_partitions_tells_how_far_runs_have_come(resume: Resume) -> None:
     """It is the last one of its partition; partitions without records tell nothing."""
-    assert resume.reader.newest_ms("out", LANES) == 0
+    assert resume.reader.newest_ms("out", range(LANES)) == 0
     resume.log.at(("out", 1)).extend(Record(T + ms, b"k", b"v", None, T) for ms in (-5, 7))
-    assert resume.reader.newest_ms("out", LANES) == T + 7
+    assert resume.reader.newest_ms("out", range(LANES)) == T + 7
 
 
 def test_lanes_learn_what_is_there_and_send_the_rest(resume: Resume) -> None:

@@ -31,7 +31,7 @@ MANY = 40_000
 
 def lane_at(number: int) -> int:
     """Return the lane that a process has."""
-    (lane,) = CLUSTERS[0].lanes_of(number, 2)
+    (lane,) = CLUSTERS[0].lanes_of(number, range(2))
     return lane
 
 

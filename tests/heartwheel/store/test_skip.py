@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dataflows.formats import read_outbox
 from dataflows.settings import Settings
-from heartwheel.store.identity import bind, identify, read_notes
+from heartwheel.store.identity import Layout, bind, identify, read_notes
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.skip import Skipping
 from heartwheel.store.start import StartCheck
@@ -33,7 +33,7 @@ class Loss:
         self._put("sink", "lane-002", (2, 10, KEYS, VALUES))
         self.kafka = StartKafka()
         self.kafka.bounds = {PC: (0, 20), OUT: (0, 10)}
-        bind(self.store, identify(self.store), OUT[0])
+        bind(self.store, identify(self.store), OUT[0], Layout())
 
     def _put(self, step: str, key: str, value: object) -> None:
         statement = "INSERT INTO snaps VALUES (CURRENT_TIMESTAMP, ?, ?, 0, ?)"

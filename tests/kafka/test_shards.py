@@ -1,0 +1,173 @@
+"""Shards on a real Kafka: together they write what one run would, and none knows of another."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dataflows.settings_sources import environment
+from session_logic.keys import key_group_of
+from tests.support.broker import Broker
+from tests.support.cluster import Cluster
+from tests.support.endpoint import get
+from tests.support.ports import free_port
+from tests.support.traffic import Traffic, catch_up, check, start, stop, wait_for_more
+
+PARTITIONS = 8
+DEVICES = 2_000
+
+
+@pytest.fixture
+def cluster(broker: Broker, tmp_path: Path) -> Iterator[Cluster]:
+    """Return topics that Java clients write to: their hash of a device is another than ours."""
+    own = Cluster(
+        broker.address,
+        tmp_path,
+        f"shards-{tmp_path.name[-12:]}",
+        lanes=PARTITIONS,
+        input_partitions=PARTITIONS,
+        partitioner="murmur2",
+    )
+    own.variables["HEARTWHEEL_ROUTE"] = "partition"
+    yield own
+    own.end()
+
+
+def shard(cluster: Cluster, name: str, store: str = "", **more: str) -> subprocess.Popen[str]:
+    """Start a shard with a store of its own."""
+    folder = str(cluster.folder / (store or name.replace("/", "-of-")))
+    return start(cluster, HEARTWHEEL_SHARD=name, HEARTWHEEL_RECOVERY_DIR=folder, **more)
+
+
+def refusal(cluster: Cluster, flow: subprocess.Popen[str], code: int = 2) -> str:
+    """Return the line with which a start was refused."""
+    assert flow.wait(60) == code, cluster.errors(flow)
+    said = cluster.errors(flow)
+    assert "Traceback" not in said
+    return said.splitlines()[-1]
+
+
+def places(cluster: Cluster, *topics: str) -> dict[str, set[int]]:
+    """Return in which partitions each device is."""
+    found: dict[str, set[int]] = {}
+    for topic in topics:
+        for record in cluster.read(topic):
+            found.setdefault((record.key or b"").decode(), set()).add(record.partition)
+    return found
+
+
+def run_shards(cluster: Cluster, count: int) -> list[subprocess.Popen[str]]:
+    """Start every shard, and wait until they have their leases."""
+    flows = [shard(cluster, f"{number}/{count}") for number in range(count)]
+    for flow in flows:
+        cluster.wait("a shard", lambda flow=flow: "running" in cluster.errors(flow), 60)
+    return flows
+
+
+def test_one_of_four_shards_is_killed_and_the_others_go_on(cluster: Cluster) -> None:
+    """Each record is there once, in the partition of its input; the others are not restarted."""
+    flows = run_shards(cluster, 4)
+    traffic = Traffic(cluster, DEVICES, rate=500)
+    traffic.start_all()
+    cluster.wait("all sessions", lambda: cluster.records_out() >= DEVICES, 60)
+    with traffic:
+        for _ in range(3):
+            wait_for_more(cluster, DEVICES)
+            flows[2].kill()
+            flows[2].wait()
+            wait_for_more(cluster, DEVICES // 4)
+            flows[2] = shard(cluster, "2/4")
+    through_ms = catch_up(cluster, traffic)
+    stop(cluster, *flows)
+    assert check(cluster, through_ms).sessions > DEVICES
+    read, written = places(cluster, *cluster.inputs), places(cluster, cluster.output)
+    assert written == {device: found for device, found in read.items() if device in written}
+    hashed = sum(key_group_of(device) % PARTITIONS in found for device, found in written.items())
+    assert hashed < len(written) / 2, "by their hash they would be in these partitions as well"
+
+
+def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
+    cluster: Cluster,
+) -> None:
+    """One that is in another shard is not active here."""
+    cluster.send_raw(
+        b'{"type":"GameStart","device_id":"d","session_id":"s"}', "d", where=(cluster.pc, 5)
+    )
+    cluster.flush()
+    ports = {"1/4": free_port(), "2/4": free_port()}
+    flows = [shard(cluster, name, HEARTWHEEL_HTTP_PORT=str(port)) for name, port in ports.items()]
+    port = ports["1/4"]
+    cluster.wait("the session", lambda: "s" in cluster.sessions())
+    cluster.wait("it is ready", lambda: get(port, "/readyz")[0] == 200)
+    status, found = get(port, "/devices/d")
+    assert (status, found["lane"]) == (200, 5)
+    assert [lane["lane"] for lane in get(port, "/status.json")[1]["lanes"]] == [1, 5]
+    cluster.wait("the other", lambda: get(ports["2/4"], "/readyz")[0] == 200)
+    assert get(ports["2/4"], "/devices/d")[0] == 404
+    stop(cluster, *flows)
+    folder = str(cluster.folder / "1-of-4")
+    for arguments, text in (
+        (("store", "check", folder), "OK, 1 files and 2 lanes"),
+        (("store", "inspect", folder), "route partition, the lanes of shard 1/4"),
+        (("sessions", "export", folder), 'd,5,s,pc,'),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "heartwheel.cli", *arguments],
+            env=environment() | cluster.variables | {"HEARTWHEEL_SHARD": "1/4"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert text in done.stdout
+
+
+def test_shards_that_do_not_fit_together_are_refused(cluster: Cluster) -> None:
+    """Other numbers of shards, one store for two, one shard twice, another route."""
+    flows = run_shards(cluster, 2)
+    again = refusal(cluster, shard(cluster, "1/2", "another"), 1)
+    assert "being written to by another run" in again
+    assert "shard 1/2 of output topic" in refusal(cluster, shard(cluster, "3/4"), 1)
+    stop(cluster, *flows)
+    assert "route partition, the lanes of shard 0/2" in refusal(
+        cluster, shard(cluster, "1/2", "0-of-2")
+    )
+    hashed = cluster.start(
+        HEARTWHEEL_ROUTE="hash", HEARTWHEEL_RECOVERY_DIR=str(cluster.folder / "0-of-2")
+    )
+    assert "HEARTWHEEL_ROUTE and HEARTWHEEL_SHARD say route hash, all lanes" in refusal(
+        cluster, hashed
+    )
+    stop(cluster, shard_that_runs(cluster, "0/2"))
+
+
+def shard_that_runs(cluster: Cluster, name: str) -> subprocess.Popen[str]:
+    """Start a shard, and wait until it runs."""
+    flow = shard(cluster, name)
+    cluster.wait("the shard", lambda: "running" in cluster.errors(flow), 60)
+    return flow
+
+
+def test_shard_that_was_killed_keeps_out_shards_of_another_number(cluster: Cluster) -> None:
+    """What it has sent since its last snapshot, only its own store can tell."""
+    flow = shard_that_runs(cluster, "1/2")
+    flow.send_signal(signal.SIGKILL)
+    flow.wait()
+    assert "or was not stopped cleanly" in refusal(cluster, shard(cluster, "1/4"), 1)
+    stop(cluster, shard_that_runs(cluster, "1/2"))
+    stop(cluster, shard_that_runs(cluster, "1/4"))
+
+
+def test_input_topics_with_other_numbers_of_partitions_are_refused(cluster: Cluster) -> None:
+    """A lane has the input partition of its number, in each topic."""
+    said = refusal(
+        cluster,
+        cluster.start(
+            HEARTWHEEL_INPUT_TOPICS=f"{cluster.letters}=pc", HEARTWHEEL_DEAD_LETTER_TOPIC=cluster.pc
+        ),
+    )
+    assert f"input topic {cluster.letters} has 1 partitions and HEARTWHEEL_LANES is 8" in said
