@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from msgspec import Struct
+from msgspec import Struct, convert
 from msgspec.structs import replace
 
 from dataflows.shard import Shard, read_shard
@@ -70,9 +70,17 @@ def read_identity(recovery: Recovery) -> Identity | None:
     check_version("recovery store, identity", version, LAYOUT_VERSION)
     layout = Layout()
     if version == LAYOUT_VERSION:
-        rows = _rows(recovery.parts[0], "SELECT route, shard FROM heartwheel_layout")
-        layout = Layout(rows[0][0], read_shard(rows[0][1]))
+        layout = _layout(_rows(recovery.parts[0], "SELECT route, shard FROM heartwheel_layout"))
     return Identity(name, output_topic, layout)
+
+
+def _layout(rows: list[Any]) -> Layout:
+    try:
+        ((route, shard),) = rows
+        return Layout(convert(route, Route), read_shard(str(shard)))
+    except ValueError:  # msgspec's is one
+        msg = f"recovery store: the devices that it has cannot be read; {RESTORE_COPY}"
+        raise SnapshotError(msg) from None
 
 
 def read_notes(recovery: Recovery) -> list[Note]:

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from dataflows.decode import Decode
 from dataflows.messages import DeadLetter, LaneBatch, Message, PartitionBatch, RejectedByClock
 from dataflows.run_state import RunState
+from session_logic.clock import PartitionProgress
 from session_logic.event_table import read_table
 from session_logic.events import Fact
 from session_logic.mapping import Mapping
@@ -46,6 +47,18 @@ def test_record_above_the_limit_is_a_letter_without_key_and_value(
     assert isinstance(item, DeadLetter)
     assert (item.reason, item.message) == ("too_large", (7, NOW_MS, None, None, True))
     assert str(size) in item.detail
+
+
+def test_lane_by_partition_is_that_of_the_input_and_progress_goes_to_own_lanes() -> None:
+    """Whatever the id of the device would tell."""
+    decode = Decode(4, 0, RunState(FixedClock(NOW_MS)))
+    decode.route, decode.own_lanes = "partition", range(1, 4, 2)
+    message = (7, NOW_MS, KEY, VALUE, True, None)
+    polls = [PartitionBatch("t", lane, "pc", [message], None) for lane in (1, 3)]
+    report = PartitionBatch("t", 1, "pc", [], PartitionProgress("t/1", 2, None))
+    items = [item for _, item in decode([*polls, report])]
+    assert all(isinstance(item, LaneBatch) for item in items)
+    assert [(item.lane, len(item.facts)) for item in items] == [(1, 1), (3, 1), (1, 0), (3, 0)]
 
 
 @pytest.mark.parametrize(("beside_ms", "kind"), [(0, LaneBatch), (1, DeadLetter)])

@@ -29,6 +29,21 @@ def test_parts_are_all_partitions_of_the_input_topics_and_those_that_may_come() 
     assert FakeInput(3).source().list_parts() == [f"in/{n}" for n in range(3 + SPARE_PARTITIONS)]
 
 
+def test_shard_has_the_partitions_of_its_lanes_and_waits_for_no_other() -> None:
+    """No partition may come for which there is no lane."""
+    fake = FakeInput(8, lanes=8, route="partition", shard="1/3")
+    source = fake.source()
+    assert source.list_parts() == ["in/1", "in/4", "in/7"]
+    assert source.parts == 3
+    assert not source.topics.may_come("in", 8)
+
+
+def test_input_without_a_lane_for_each_partition_is_refused() -> None:
+    """By the route `partition` some would be in no lane, or some lanes would have none."""
+    with pytest.raises(ConfigError, match="has 3 partitions and HEARTWHEEL_LANES is 4"):
+        FakeInput(3, route="partition").source().check()
+
+
 @pytest.mark.parametrize("processes", [2, 3, 4])
 @pytest.mark.parametrize("partitions", [1, 4, 7])
 def test_partitions_are_spread_evenly_over_processes(processes: int, partitions: int) -> None:

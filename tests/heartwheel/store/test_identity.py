@@ -1,0 +1,61 @@
+"""Who a store is, and which devices it has."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from bytewax.recovery import init_db_dir
+
+from dataflows.shard import Shard
+from heartwheel.store.identity import Layout, bind, identify
+from session_logic.errors import SnapshotError
+
+SHARD = Layout("partition", Shard(1, 4))
+
+
+def execute(folder: Path, statement: str) -> None:
+    """Change the first part of a store."""
+    with closing(sqlite3.connect(folder / "part-0.sqlite3")) as db, db:
+        db.execute(statement)
+
+
+def test_store_keeps_its_topic_and_which_devices_it_has(tmp_path: Path) -> None:
+    """With all devices by their hash it is as programs know it that know nothing else."""
+    init_db_dir(tmp_path, 1)
+    new = identify(tmp_path)
+    assert (new.output_topic, new.layout) == ("", Layout())
+    assert bind(tmp_path, new, "out", Layout()) == identify(tmp_path)
+    bind(tmp_path, new, "out", SHARD)
+    found = identify(tmp_path)
+    assert (found.id, found.output_topic, found.layout) == (new.id, "out", SHARD)
+    assert str(found.layout) == "route partition, the lanes of shard 1/4"
+
+
+def test_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    """As earlier programs refuse that of a shard."""
+    init_db_dir(tmp_path, 1)
+    bind(tmp_path, identify(tmp_path), "out", SHARD)
+    execute(tmp_path, "UPDATE heartwheel_identity SET version = 3")
+    with pytest.raises(SnapshotError, match="version 3"):
+        identify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM heartwheel_layout",
+        "UPDATE heartwheel_layout SET shard = 'x'",
+        "UPDATE heartwheel_layout SET route = 7",
+        "UPDATE heartwheel_layout SET shard = NULL",
+    ],
+)
+def test_store_that_does_not_tell_which_devices_it_has_is_refused(
+    tmp_path: Path, damage: str
+) -> None:
+    """A run would take others for its own."""
+    init_db_dir(tmp_path, 1)
+    bind(tmp_path, identify(tmp_path), "out", SHARD)
+    execute(tmp_path, damage)
+    with pytest.raises(SnapshotError, match="cannot be read"):
+        identify(tmp_path)
