@@ -24,8 +24,8 @@ from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
 
 FORMAT = 4
-# Written where devices come to lanes by their hash and no topic is for consumers of their own, nothing listens to silence, or there are no
-# input tables: earlier programs know no such settings.
+# Written where devices come to lanes by their hash and no topic is for consumers of their own,
+# nothing listens to silence, or there are no input tables: earlier programs know no such settings.
 FORMAT_WITHOUT_TOPICS = 3
 FORMAT_WITHOUT_SILENCE = 2
 FORMAT_WITHOUT_TABLES = 1

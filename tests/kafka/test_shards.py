@@ -14,7 +14,7 @@ from tests.support.broker import Broker
 from tests.support.cluster import Cluster
 from tests.support.endpoint import get
 from tests.support.ports import free_port
-from tests.support.traffic import Traffic, catch_up, check, start, stop, wait_for_more
+from tests.support.traffic import ALL, Traffic, catch_up, check, start, stop, wait_for_more
 
 PARTITIONS = 8
 DEVICES = 2_000
@@ -48,6 +48,20 @@ def refusal(cluster: Cluster, flow: subprocess.Popen[str], code: int = 2) -> str
     said = cluster.errors(flow)
     assert "Traceback" not in said
     return said.splitlines()[-1]
+
+
+def program(cluster: Cluster, *arguments: str, **more: str) -> str:
+    """Run a command to its end; return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "heartwheel.cli", *arguments],
+        env=environment() | cluster.variables | ALL | more,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
 
 
 def places(cluster: Cluster, *topics: str) -> dict[str, set[int]]:
@@ -85,6 +99,9 @@ def test_one_of_four_shards_is_killed_and_the_others_go_on(cluster: Cluster) -> 
     assert check(cluster, through_ms).sessions > DEVICES
     read, written = places(cluster, *cluster.inputs), places(cluster, cluster.output)
     assert written == {device: found for device, found in read.items() if device in written}
+    recording = str(cluster.folder / "recording")
+    said = program(cluster, "record", recording) + program(cluster, "replay", recording, "--check")
+    assert "differences 0" in said
     hashed = sum(key_group_of(device) % PARTITIONS in found for device, found in written.items())
     assert hashed < len(written) / 2, "by their hash they would be in these partitions as well"
 
@@ -112,18 +129,9 @@ def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
     for arguments, text in (
         (("store", "check", folder), "OK, 1 files and 2 lanes"),
         (("store", "inspect", folder), "route partition, the lanes of shard 1/4"),
-        (("sessions", "export", folder), 'd,5,s,pc,'),
+        (("sessions", "export", folder), "d,5,s,pc,"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "heartwheel.cli", *arguments],
-            env=environment() | cluster.variables | {"HEARTWHEEL_SHARD": "1/4"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert text in done.stdout
+        assert text in program(cluster, *arguments, HEARTWHEEL_SHARD="1/4")
 
 
 def test_shards_that_do_not_fit_together_are_refused(cluster: Cluster) -> None:
