@@ -292,7 +292,8 @@ class Settings(
         Meta(
             description="Where the HTTP servers of all processes of a cluster are, as host:port "
             "with commas between, in the order of --addresses; without it, at the hosts of "
-            "--addresses with HEARTWHEEL_HTTP_PORT."
+            "--addresses with HEARTWHEEL_HTTP_PORT. Of shards, from number 0 on; without it, each "
+            "answers for itself."
         ),
     ] = ""
     http_token: Annotated[

@@ -1,5 +1,6 @@
 """The look-up of a device: what is active on it, from the lane in memory."""
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +13,8 @@ from heartwheel.sessions.shown import ShownSession, show
 from session_logic.keys import key_group_of, lane_of
 
 FOUND, IDLE, ELSEWHERE, ABSENT, NOT_YET = 200, 404, 421, 502, 503
+# Of the answers of shards, which one counts: none is active only if all say so.
+CERTAIN = (FOUND, ABSENT, NOT_YET, IDLE)
 
 
 class Devices:
@@ -28,14 +31,40 @@ class Devices:
         502 if that one does not answer. A request that names this process is not passed on.
         """
         status, found = self.look_up(request.path_params["device_id"])
-        if isinstance(found, ShownSession) or status != ELSEWHERE or NAME in request.headers:
+        if isinstance(found, ShownSession) or NAME in request.headers:
             return json_answer(status, found)
         target = request.scope["raw_path"].decode("ascii")
+        if self._view.settings.shard:
+            return await self._ask_shards(json_answer(status, found), found, target)
+        if status != ELSEWHERE:
+            return json_answer(status, found)
         try:
             status, body = await self._processes.look_up(found["owner"]["process"], target)
         except AbsentError as error:
             return json_answer(ABSENT, {**found, "error": str(error)})
         return Response(body, status, media_type="application/json")
+
+    async def _ask_shards(self, own: Response, found: dict[str, Any], target: str) -> Response:
+        """Return the answer of the shard that has the device, of which no rule tells which it is.
+
+        If none has it, then one that is not certain: of a shard that does not answer or is not
+        restored.
+        """
+        others = self._processes.others
+        asked = await asyncio.gather(
+            *(self._processes.look_up(number, target) for number in others), return_exceptions=True
+        )
+        answers = [own]
+        for answer in asked:
+            if isinstance(answer, AbsentError):
+                said = {**found, "active": None, "error": str(answer)}
+                answers.append(json_answer(ABSENT, said))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                status, body = answer
+                answers.append(Response(body, status, media_type="application/json"))
+        return min(answers, key=lambda answer: CERTAIN.index(answer.status_code))
 
     def look_up(self, device_id: str) -> tuple[int, ShownSession | dict[str, Any]]:
         """Return an HTTP status and what to say with it; times are in ms since 1970.
@@ -55,6 +84,8 @@ class Devices:
         table = lane.table
         session = table.find(device_id)
         if session is None:
+            if self._view.settings.route == "partition":
+                answer["lane"] = None  # its events may be in any partition
             return IDLE, {**answer, "error": "no session is active on this device"}
         now_ms = run.clock.now_ms()
         return FOUND, show(session, number, table, lane.watermark_ms, now_ms)

@@ -1,4 +1,4 @@
-"""The other processes of a cluster, asked over HTTP for what their lanes have.
+"""The other processes of a cluster, or other shards, asked over HTTP for what their lanes have.
 
 What is guaranteed: an answer is from the process that has the lanes, or it is an error that names
 that process. Nobody waits for longer than ASK_S for a process that does not answer, and no request
@@ -41,25 +41,31 @@ class Processes:
         settings, addresses = view.settings, view.cluster.addresses
         self._view = view
         self._asked = asyncio.Semaphore(MAX_ASKED)
+        # A shard knows of the others only if it is told where they are.
+        shards = settings.own_shard.shards if settings.shard and settings.http_places else 0
         self._places = [_place(one) for one in settings.http_places]
         if not self._places:
             self._places = [(_place(one)[0], settings.http_port) for one in addresses]
-        if len(self._places) != len(addresses):
+        self._names = [
+            *(f"process {number} ({address})" for number, address in enumerate(addresses)),
+            *(f"shard {number}/{shards}" for number in range(shards)),
+        ]
+        if len(self._places) != len(self._names):
             raise ConfigError(
                 f"HEARTWHEEL_HTTP_ADDRESSES has {len(self._places)} addresses, and there are "
-                f"{max(1, len(addresses))} processes: give one for each of a cluster, in the order "
-                "of --addresses"
+                f"{max(1, len(self._names))} processes: give one for each of a cluster, in the "
+                "order of --addresses, or for each shard, from 0 on"
             )
 
     @property
     def others(self) -> list[int]:
         """The numbers of the other processes."""
-        number = self._view.cluster.number
+        number = self._view.number
         return [other for other in range(len(self._places)) if other != number]
 
     def named(self, number: int) -> str:
         """Return a process as it is called in messages."""
-        return f"process {number} ({self._view.cluster.addresses[number]})"
+        return self._names[number]
 
     async def look_up(self, number: int, target: str) -> tuple[int, bytes]:
         """Return status and body of another process's answer; raises AbsentError."""
@@ -105,7 +111,7 @@ class Processes:
             if got.status == UNAUTHORIZED:
                 raise AbsentError(
                     f"{self.named(number)} does not take the HEARTWHEEL_HTTP_TOKEN of "
-                    f"{self.named(self._view.cluster.number)}: give all processes the same"
+                    f"{self.named(self._view.number)}: give all processes the same"
                 )
             if got.headers.get(NAME) != name:
                 raise AbsentError(

@@ -22,10 +22,15 @@ class ProcessView(Struct, frozen=True):
     @property
     def name(self) -> str:
         """What tells this process from others: its number and its output topic."""
-        return self.name_of(self.cluster.number)
+        return self.name_of(self.number)
+
+    @property
+    def number(self) -> int:
+        """The number of this process: that of the shard that it is, or that in its cluster."""
+        return self.settings.own_shard.number if self.settings.shard else self.cluster.number
 
     def name_of(self, number: int) -> str:
-        """Return what tells a process of the cluster from others."""
+        """Return what tells a process of the cluster, or a shard, from others."""
         return f"{number} {quote(self.settings.output_topic)}"
 
     @property

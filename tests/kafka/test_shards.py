@@ -115,6 +115,8 @@ def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
     )
     cluster.flush()
     ports = {"1/4": free_port(), "2/4": free_port()}
+    places = {f"{n}/4": f"127.0.0.1:{ports.get(f'{n}/4', 1)}" for n in range(4)}
+    cluster.variables["HEARTWHEEL_HTTP_ADDRESSES"] = ",".join(places.values())
     flows = [shard(cluster, name, HEARTWHEEL_HTTP_PORT=str(port)) for name, port in ports.items()]
     port = ports["1/4"]
     cluster.wait("the session", lambda: "s" in cluster.sessions())
@@ -123,7 +125,10 @@ def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
     assert (status, found["lane"]) == (200, 5)
     assert [lane["lane"] for lane in get(port, "/status.json")[1]["lanes"]] == [1, 5]
     cluster.wait("the other", lambda: get(ports["2/4"], "/readyz")[0] == 200)
-    assert get(ports["2/4"], "/devices/d")[0] == 404
+    status, found = get(ports["2/4"], "/devices/d")
+    assert (status, found["session_id"], found["lane"]) == (200, "s", 5)
+    status, error = get(ports["2/4"], "/devices/other")
+    assert (status, "shard 0/4 does not answer" in error["error"]) == (502, True)
     stop(cluster, *flows)
     folder = str(cluster.folder / "1-of-4")
     for arguments, text in (
