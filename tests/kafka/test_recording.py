@@ -120,7 +120,8 @@ def test_topics_for_consumers_are_recorded_and_compared_through_kills(
 ) -> None:
     """Devices that start, end and fall silent while a run is killed: each topic is as it should.
 
-    The recording is made twice: once while the run goes on, and once after its end.
+    The recording is made twice: once while the run goes on, and once after its end. Only the input
+    of it can be played to a broker.
     """
     topics = [
         cluster.give_heartbeats_a_topic(),
@@ -155,6 +156,10 @@ def test_topics_for_consumers_are_recorded_and_compared_through_kills(
         said = heartwheel(cluster, "replay", str(file), "--check", "--last-ms", str(last_ms))
         assert "differences 0" in said
         assert "skipped 0" in said
+    given = len(cluster.read(cluster.console))
+    play = ("replay", str(path), "--to-broker", cluster.address, "--speed", "0", "--append")
+    heartwheel(cluster, *play)
+    assert len(cluster.read(cluster.console)) == 2 * given
 
 
 def reasons_of_ends(cluster: Cluster) -> set[str]:

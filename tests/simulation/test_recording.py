@@ -1,6 +1,7 @@
 """What simulated histories have sent is recorded, replayed and compared without a difference."""
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ class Events:
         self.scattered = {device for device, where in places.items() if len(where) > 1}
 
 
+def is_comparable(simulation: Simulation) -> bool:
+    """Say whether a history that is over can be compared with its replay.
+
+    A recording is of one set of settings, and of what the input itself has. What the topics have
+    lost, or got from somebody else, is a difference.
+    """
+    counts = simulation.counts
+    changes = counts["runs with other rules"] or counts["changes of the heartbeat topic"]
+    return not (changes or simulation.world.carries or any(counts[loss] for loss in LOSSES))
+
+
 @pytest.mark.parametrize(
     ("first", "count"), [(0, 15), pytest.param(15, 300, marks=pytest.mark.slow)]
 )
@@ -62,12 +74,8 @@ def test_replay_of_a_random_history_differs_in_what_is_documented_only(
     devices, late = 0, 0
     for seed in range(first, first + count):
         simulation = simulate(seed)
-        if simulation.counts["runs with other rules"] or simulation.world.carries:
-            continue  # a recording is of one set of settings, and of what the input itself has
-        if simulation.counts["changes of the heartbeat topic"]:
+        if not is_comparable(simulation):
             continue
-        if any(simulation.counts[loss] for loss in LOSSES):
-            continue  # what the topics have lost or got from somebody else is a difference
         events = Events(simulation)
         found = differing(simulation, tmp_path / "r") - events.scattered
         assert found <= events.late, f"seed={seed}: {found}"
@@ -75,3 +83,27 @@ def test_replay_of_a_random_history_differs_in_what_is_documented_only(
         late += len(found)
     assert devices > 2 * count
     assert late <= devices / 50
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(30, marks=pytest.mark.slow)])
+def test_replay_of_a_history_with_topics_apart_differs_as_little(
+    count: int, tmp_path: Path
+) -> None:
+    """Heartbeats that had a topic of their own are between the other records again."""
+    seen: Counter[str] = Counter()
+    for seed in itertools.count():
+        if seen["heartbeat_topic"] == count:
+            break
+        if not Simulation(seed).world.settings.heartbeat_topic:
+            continue
+        simulation = simulate(seed)
+        if not is_comparable(simulation):
+            continue
+        events = Events(simulation)
+        found = differing(simulation, tmp_path / "r") - events.scattered
+        assert found <= events.late, f"seed={seed}: {found}"
+        settings = simulation.world.settings
+        topics = ("heartbeat_topic", "summary_topic", "table_topic")
+        seen.update(topic for topic in topics if getattr(settings, topic))
+    assert seen["summary_topic"] > 0
+    assert seen["table_topic"] > 0
