@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from benchmarks.flow import Flow
+from benchmarks.flow import Flow, Shards
 from benchmarks.load import STAMPEDE, TABLE, Plan
 from benchmarks.phases import Report, check, idle, killed, ramp, steady, stop
 from benchmarks.picture import draw
@@ -22,7 +22,7 @@ from benchmarks.stage import LoadProcess, stage
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from tests.support.broker import Broker
-from tests.support.cluster import Cluster
+from tests.support.cluster import INPUT_PARTITIONS, Cluster
 
 HEADLINE_SESSIONS = 4_000_000
 HEADLINE_RATE = 500_000 / 60
@@ -118,7 +118,7 @@ def measure(
         for load in loads:
             load.end()
     store = settings.recovery_path()
-    report["store_mb"] = round(sum(f.stat().st_size for f in store.glob("*")) / 1e6, 1)
+    report["store_mb"] = round(sum(f.stat().st_size for f in store.rglob("*.sqlite3*")) / 1e6, 1)
     report["output_mb"] = round(broker.topic_bytes(cluster.output) / 1e6, 1)
     return report | check(flow, settings, plan, window_ms, stopped_ms)
 
@@ -127,19 +127,26 @@ def bench(
     arguments: argparse.Namespace, folder: Path, make_flow: Callable[..., Flow] = Flow
 ) -> dict[str, Any]:
     """Run one benchmark in a folder and return its report."""
-    with stage(folder, arguments.lanes, arguments.broker_dir) as (broker, cluster):
+    with stage(
+        folder,
+        arguments.lanes,
+        arguments.broker_dir,
+        input_partitions=arguments.lanes if arguments.shards else INPUT_PARTITIONS,
+    ) as (broker, cluster):
         if arguments.mapped:
             give_tables(cluster)
         return {
             "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
             **{name: value for name, value in vars(arguments).items() if name in CONDITIONS},
-            **measure(arguments, make_flow, broker, cluster, folder),
+            **measure(
+                arguments, Shards if arguments.shards else make_flow, broker, cluster, folder
+            ),
         }
 
 
 CONDITIONS = {
-    "scale", "seconds", "lanes", "processes", "bad", "hot", "mapped", "field_bytes", "stampede",
-    "poll_http", "kill", "set",
+    "scale", "seconds", "lanes", "processes", "shards", "bad", "hot", "mapped", "field_bytes",
+    "stampede", "poll_http", "kill", "set",
 }  # fmt: skip
 
 
@@ -206,7 +213,14 @@ def parse(
         metavar="SECONDS",
         help=f"a flow without sessions, which is measured for {IDLE_S} s before any load, alone",
     )
+    parser.add_argument(
+        "--shards", type=int, default=0, help="of the flow, with an input partition for each lane"
+    )
     arguments = parser.parse_args(words)
+    if arguments.shards:
+        if arguments.processes > 1 or arguments.kill or arguments.poll_http:
+            parser.error("shards are no cluster; they are neither killed nor polled here")
+        arguments.processes = arguments.shards
     arguments.seconds = arguments.seconds or (CHECK_S if arguments.check else STEADY_S)
     return arguments
 

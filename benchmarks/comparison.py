@@ -114,7 +114,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
         help="a setting of Kafka Streams for the peer",
     )
     arguments = parse(words, parser)
-    if arguments.mapped or arguments.poll_http or arguments.processes > 1:
+    if arguments.mapped or arguments.poll_http or arguments.processes > 1 or arguments.shards:
         parser.error("the peer is one process without input tables and HTTP")
     if arguments.exactly_once:
         arguments.peer_set.append(EXACTLY_ONCE)

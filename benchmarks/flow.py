@@ -1,7 +1,8 @@
-"""The flow as one process or as several, which start and stop together."""
+"""The flow as one process, as a cluster of them, or as shards; they start and stop together."""
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 from heartwheel.cluster import Cluster as Members
 from session_logic.events import OutputEvent
@@ -75,3 +76,38 @@ class Flow:
         self._processes[-1].kill()
         for process in self._processes:
             process.wait(STOP_S)
+
+
+class Shards(Flow):
+    """The shards of a run, each a process that knows nothing of the others."""
+
+    def __init__(
+        self, cluster: Cluster, processes: int, changes: dict[str, str], *, http: bool = False
+    ) -> None:
+        """Let `start` start so many shards."""
+        assert not http
+        super().__init__(cluster, 1, changes)
+        self._shards = processes
+
+    def start(self) -> None:
+        """Start them all."""
+        self._processes = [self._start(number) for number in range(self._shards)]
+
+    def wait_until_connected(self) -> None:
+        """Wait until each has its lease and runs."""
+        for process in self._processes:
+            self.cluster.wait(
+                "a shard that runs",
+                lambda process=process: RUNNING in self.cluster.errors(process),
+                CONNECT_S,
+            )
+
+    def _start(self, number: int) -> subprocess.Popen[str]:
+        store = Path(self.cluster.variables["HEARTWHEEL_RECOVERY_DIR"]) / f"shard-{number}"
+        return self.cluster.start(
+            "run",
+            **self._changes,
+            HEARTWHEEL_ROUTE="partition",
+            HEARTWHEEL_SHARD=f"{number}/{self._shards}",
+            HEARTWHEEL_RECOVERY_DIR=str(store),
+        )

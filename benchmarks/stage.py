@@ -13,12 +13,15 @@ import msgspec
 from benchmarks.load import Plan
 from dataflows.settings import Settings
 from tests.support.broker import Broker
-from tests.support.cluster import Cluster
+from tests.support.cluster import INPUT_PARTITIONS, Cluster
 
 
 @contextmanager
 def stage(
-    folder: Path, lanes: int, broker_dir: Path | None = None
+    folder: Path,
+    lanes: int,
+    broker_dir: Path | None = None,
+    input_partitions: int = INPUT_PARTITIONS,
 ) -> Iterator[tuple[Broker, Cluster]]:
     """Yield a broker with topics, and stop all that was started on it at the end.
 
@@ -31,6 +34,7 @@ def stage(
         folder,
         "bench",
         lanes=lanes,
+        input_partitions=input_partitions,
         heartbeat_ms=Settings().heartbeat_ms,
         topic_config={"message.timestamp.type": "LogAppendTime"},
     )

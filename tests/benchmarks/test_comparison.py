@@ -67,7 +67,9 @@ def test_exactly_once_is_a_setting_of_the_peer() -> None:
     assert asked.set == []
 
 
-@pytest.mark.parametrize("words", [["--mapped"], ["--processes", "2"], ["--poll-http"]])
+@pytest.mark.parametrize(
+    "words", [["--mapped"], ["--processes", "2"], ["--poll-http"], ["--shards", "1"]]
+)
 def test_what_the_peer_cannot_do_is_refused(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

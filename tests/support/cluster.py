@@ -21,6 +21,7 @@ from session_logic.events import OutputEvent
 from tests.support.broker import ROOT, create_topics
 
 WAIT_S = 30
+INPUT_PARTITIONS = 2
 SENDER = {
     "partitioner": "consistent",
     "log_level": "0",
@@ -55,7 +56,7 @@ class Cluster:
         heartbeat_ms: int = 1_000,
         replicas: int = 1,
         topic_config: dict[str, str] | None = None,
-        input_partitions: int = 2,
+        input_partitions: int = INPUT_PARTITIONS,
         partitioner: str = "consistent",
     ) -> None:
         """Make the topics."""
