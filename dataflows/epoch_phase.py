@@ -101,6 +101,13 @@ class EpochPhase:
         self._rounds = min(2 * self._rounds, MAX_ROUNDS) if in_vain else ROUNDS
         self._count, self._waited_ms = 0, phase_ms
 
+    def is_told(self, now_ms: int) -> bool:
+        """Say whether what is sent now costs nothing of its own.
+
+        The end of an epoch is told to every process anyway, and one that is alone tells nobody.
+        """
+        return self._rest is None or self._rest.ends(now_ms)
+
     def turn_ms(self, wanted_ms: int, now_ms: int) -> int:
         """Return when a partition has its next turn, which has one now and wants that one."""
         if self._rest is not None:

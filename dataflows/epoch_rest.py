@@ -55,12 +55,16 @@ class EpochRest:
             shorter_ms = max(SHORTER_MS, self._rest_ms / SHARE)
             self._rest_ms = max(self._rest_ms - shorter_ms, 0)
 
+    def ends(self, now_ms: int) -> bool:
+        """Say whether a turn that has begun now ends the epoch."""
+        return self._ended_ms is not None and now_ms > self._ended_ms + self._interval_ms
+
     def turn_ms(self, wanted_ms: int, now_ms: int) -> int:
         """Return when a partition has its next turn, which has one now and wants that one."""
         if self._ended_ms is None:
             return wanted_ms
         end_ms = self._ended_ms + self._interval_ms
-        if not self._waits and now_ms > end_ms:  # this turn ends the epoch
+        if not self._waits and self.ends(now_ms):
             self._due_ms = now_ms + round(self._rest_ms)
             end_ms = now_ms + self._interval_ms
         turn_ms = end_ms + 1 if wanted_ms > end_ms - NOTED_LATE_MS else wanted_ms

@@ -49,6 +49,8 @@ MAX_PENDING_BYTES = 64_000_000
 # Ticks grow with every so many messages in one, and are longest with none for so long.
 BUSY_MESSAGES = 64
 IDLE_MS = 1_000
+# For so long at most the known ends wait for the end of an epoch to be renewed with it.
+RENEWAL_MS = 300
 
 _Place = tuple[str | None, int | None]  # as a message tells it
 
@@ -333,11 +335,14 @@ class SharedConsumer:
             consumer.incremental_assign(outdated)
 
     def renewal(self, now: int) -> Renewal | None:
-        """Return a renewal for all caught-up partitions, every REPORT_MS.
+        """Return a renewal for all caught-up partitions, every REPORT_MS or soon after that.
 
         It is as of the moment at which each of them had been read to its end.
         """
-        if now - self._renewed_ms < REPORT_MS:
+        since_ms = now - self._renewed_ms
+        if since_ms < REPORT_MS:
+            return None
+        if since_ms < RENEWAL_MS and not self._run.epochs.is_told(now):
             return None
         ends_ms = [part.end_as_of(now) for part in self._partitions if part.caught_up]
         if not ends_ms:

@@ -78,6 +78,15 @@ def test_rest_is_never_longer_than_half_an_interval() -> None:
     assert max(rested for _, rested, _ in epochs) <= INTERVAL_MS // 2 + 1
 
 
+def test_turn_that_ends_an_epoch_is_known_when_it_begins() -> None:
+    """What is told in it costs no message of its own."""
+    rest = EpochRest(INTERVAL_MS)
+    assert not rest.ends(10_000)
+    rest.note_end(10_000)
+    rest.note_begin(10_020)
+    assert [rest.ends(now) for now in (10_100, 10_250, 10_251)] == [False, False, True]
+
+
 def test_turns_before_the_first_epoch_has_ended_are_as_wanted() -> None:
     """When it began is not known."""
     rest = EpochRest(INTERVAL_MS)
