@@ -32,6 +32,9 @@ class RunState(Struct, eq=False):
     stop: Event = field(default_factory=Event)
     # For limits on how long something may take: a clock that no step of the wall clock moves.
     elapsed_ms: Callable[[], int] = elapsed_ms
+    # Whether a lane is for this process, by its number; all processes agree. Records and rows are
+    # written where their lane is: else each would be pickled and sent to another process.
+    has_lane: Callable[[int], bool] = lambda _lane: True
     # The lanes that have begun in this process, by number.
     lanes: dict[int, Lane] = field(default_factory=dict)
     # How the platforms are called in what is counted, in all of these lanes.

@@ -1,6 +1,7 @@
 """The dataflow: device sessions and heartbeats, from Kafka to Kafka."""
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -15,7 +16,7 @@ from dataflows.messages import DEAD_LETTER_KEY, PartitionBatch
 from dataflows.metrics import HEARTBEAT_INTERVAL
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
-from dataflows.store import Inbox, RestoredSource, StoreSink
+from dataflows.store import Inbox, RestoredSource, StoreSink, has_row
 
 # Bytewax has no broadcast, but it deals items out at random: of this many copies each of up to
 # MAX_WORKERS workers gets one, but for one run in 10^12.
@@ -65,7 +66,8 @@ def build_flow(
     )
     emitted = op.branch("emitted", sessions, is_records)
     op.output("sink", op.merge("outputs", emitted.trues, dead_letters), sink)
-    op.output("store", op.map("rows", emitted.falses, by_row), StoreSink(inbox))
+    rows = StoreSink(inbox, partial(has_row, run, settings.lanes))
+    op.output("store", op.map("rows", emitted.falses, by_row), rows)
     return flow
 
 

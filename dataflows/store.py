@@ -21,7 +21,7 @@ from dataflows.formats import ROW_VERSION, StoredRow, read_row, to_stored
 from dataflows.messages import MAX_WORKERS, lane_key
 from dataflows.metrics import SNAPSHOT_BYTES, STORE_BYTES, STORE_KEYS, read_from
 from dataflows.run_state import RunState
-from session_logic.journal import BaseRow, JournalRow, Row, row_names
+from session_logic.journal import BaseRow, JournalRow, Row, lane_of_row, row_names
 
 POLL_MS = 20
 # One row may hold all sessions of a key group: between two, what is restored already goes on.
@@ -96,12 +96,22 @@ class _RowPart(StatefulSinkPartition[Row, StoredRow]):
         return to_stored(row)
 
 
+def has_row(run: RunState, lanes: int, name: str) -> bool:
+    """Say whether the lane of a row is for this process, or no lane has it."""
+    try:
+        lane = lane_of_row(name, lanes)
+    except ValueError:  # there are too few lanes for it
+        return True
+    return run.has_lane(lane)
+
+
 class StoreSink(FixedPartitionedSink[Row, StoredRow]):
     """Stores rows under their names."""
 
-    def __init__(self, inbox: Inbox) -> None:
-        """Put what a resume restores into the inbox."""
+    def __init__(self, inbox: Inbox, has_row: Callable[[str], bool] = lambda _name: True) -> None:
+        """Put what a resume restores into the inbox; has_row tells which rows are for here."""
         self._inbox = inbox
+        self._has_row = has_row
         self._names = sorted(row_names())
         self._index = {name: index for index, name in enumerate(self._names)}
         self._bytes: dict[str, int] = {}
@@ -121,8 +131,8 @@ class StoreSink(FixedPartitionedSink[Row, StoredRow]):
         SNAPSHOT_BYTES.inc(size)
 
     def list_parts(self) -> list[str]:
-        """Return every possible row."""
-        return self._names
+        """Return every possible row that is for here; Bytewax gives it to who names it."""
+        return [name for name in self._names if self._has_row(name)]
 
     def part_fn(self, item_key: str) -> int:
         """Return the index of a row."""

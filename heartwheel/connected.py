@@ -49,6 +49,7 @@ def connect(
         )
         raise ConfigError(msg)
     allow_open_files(settings, cluster, folder, brokers=1)
+    state.has_lane = lambda lane: cluster.owner(lane) == cluster.number
     sink = KafkaSink(settings, state, permit)
     # The producer is served at every poll, also while nothing is written: the metrics tell when a
     # record was acknowledged, and a run ends that Kafka does not let write.

@@ -145,12 +145,15 @@ def row_names() -> list[str]:
     return bases + [f"journal-{slot:03}" for slot in range(2 * KEY_GROUPS)]
 
 
+_ROW_NAMES = frozenset(row_names())
+
+
 def lane_of_row(name: str, lanes: int) -> int:
     """Return the lane that a row belongs to by its name; raises ValueError if it is none."""
     kind, _, number = name.partition("-")
     slots = KEY_GROUPS // lanes + 1
     lane = lane_of(int(number), lanes) if kind == "base" else int(number) // slots
-    if kind not in {"base", "journal"} or lane >= lanes or name not in row_names():
+    if kind not in {"base", "journal"} or lane >= lanes or name not in _ROW_NAMES:
         msg = f"{name} is no row of a store with {lanes} lanes"
         raise ValueError(msg)
     return lane

@@ -165,6 +165,9 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
     def list_parts(self) -> list[str]:
         """Return a part for every possible lane and one for dead letters, so names never go.
 
+        Bytewax gives a part to one of the processes that name it: that of a lane is named where the
+        lane is, and what no lane uses by all.
+
         Raises ConfigError if a topic is missing or has not as many partitions as lanes.
         """
         settings = self._settings
@@ -188,7 +191,9 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
                 )
                 raise ConfigError(msg)
         self._dead_letter_parts = counts[settings.dead_letter_topic]
-        return [*map(lane_key, range(KEY_GROUPS)), DEAD_LETTER_KEY]
+        has_lane = self._run.has_lane
+        lanes = [lane for lane in range(KEY_GROUPS) if lane >= settings.lanes or has_lane(lane)]
+        return [*map(lane_key, lanes), DEAD_LETTER_KEY]
 
     def waits_for_kafka(self) -> bool:
         """Say whether a worker stands still until Kafka answers."""

@@ -1,19 +1,20 @@
 """The sink's part of a lane that the store does not know."""
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from dataflows.kafka.reconcile import ReconcileError
 from dataflows.kafka.sink import KafkaSink
-from dataflows.messages import HOLD_EPOCHS
+from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, lane_key
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from session_logic.codec import decode_output, encode_output
 from session_logic.errors import ConfigError
 from session_logic.events import SessionEnd
-from session_logic.keys import key_group_of, lane_of
+from session_logic.keys import KEY_GROUPS, key_group_of, lane_of
 from session_logic.output import batch_with
 from tests.support.clocks import T
 from tests.support.fake_kafka import Consumer, Log, Producer, Record
@@ -192,3 +193,20 @@ def test_topic_apart_that_does_not_fit_is_refused_as_the_output_is(topic: str, l
     )
     with pytest.raises(ConfigError, match=line):
         sink.list_parts()
+
+
+def test_part_of_a_lane_is_named_by_the_process_that_has_the_lane() -> None:
+    """So its records are written there; what no lane uses is named by all of them."""
+    named: Counter[str] = Counter()
+    for number in range(3):
+        log = Log({"session-events": 4, "dead-letters": 1})
+        run = RunState(has_lane=lambda lane, number=number: lane % 3 == number)
+        sink = KafkaSink(
+            Settings(lanes=4),
+            run,
+            make_producer=lambda _options, log=log: Producer(log, random.Random(1), lambda: T),
+        )
+        named.update(sink.list_parts())
+    assert named.keys() == {*map(lane_key, range(KEY_GROUPS)), DEAD_LETTER_KEY}
+    assert {named[lane_key(lane)] for lane in range(4)} == {1}
+    assert {named[lane_key(4)], named[DEAD_LETTER_KEY]} == {3}
