@@ -89,8 +89,13 @@ def run(settings: Settings, cluster: Cluster) -> None:
     guard.begin()
 
     # 8. The dataflow, until it is stopped. The lease is given back when all is written.
+    shard = {"shard": settings.shard} if settings.shard else {}
     log.info(
-        "starting", version=program_version(), lanes=settings.lanes, output=settings.output_topic
+        "starting",
+        version=program_version(),
+        lanes=settings.lanes,
+        output=settings.output_topic,
+        **shard,
     )
     gc.set_threshold(*GC_THRESHOLDS)
     begun.set()

@@ -242,9 +242,10 @@ function showState() {
 }
 
 function show() {
+  const shard = now.shard ? ` · shard ${now.shard}` : "";
   const process = now.processes > 1 ? ` · process ${now.process} of ${now.processes}` : "";
   const up = seconds((now.now_ms - now.started_ms) / 1000);
-  $("about").textContent = `version ${now.version}${process} · up ${up} · ${moment(now.now_ms)}`;
+  $("about").textContent = `version ${now.version}${shard}${process} · up ${up} · ${moment(now.now_ms)}`;
   $("token").hidden = true;
   $("main").hidden = $("range").hidden = false;
   showTiles();

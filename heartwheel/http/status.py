@@ -36,6 +36,7 @@ class Status:
             "version": program_version(),
             "process": self._cluster.number,
             "processes": max(1, len(self._cluster.addresses)),
+            "shard": self._settings.shard,
             "started_ms": self._started_ms,
             "now_ms": now_ms,
             "ready": unready is None,

@@ -37,6 +37,8 @@ class TopView:
     def _head(self) -> Text:
         status = self._status
         head = Text.assemble(("Heartwheel ", "bold"), f"{status['version']} ", (self._url, "dim"))
+        if status["shard"]:
+            head.append(f"  shard {status['shard']}")
         if status["processes"] > 1:
             head.append(f"  process {status['process']} of {status['processes']}")
         head.append(f"  up {seconds((status['now_ms'] - status['started_ms']) / 1000)}  ")

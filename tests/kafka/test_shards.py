@@ -123,7 +123,8 @@ def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
     cluster.wait("it is ready", lambda: get(port, "/readyz")[0] == 200)
     status, found = get(port, "/devices/d")
     assert (status, found["lane"]) == (200, 5)
-    assert [lane["lane"] for lane in get(port, "/status.json")[1]["lanes"]] == [1, 5]
+    shown = get(port, "/status.json")[1]
+    assert (shown["shard"], [lane["lane"] for lane in shown["lanes"]]) == ("1/4", [1, 5])
     cluster.wait("the other", lambda: get(ports["2/4"], "/readyz")[0] == 200)
     status, found = get(ports["2/4"], "/devices/d")
     assert (status, found["session_id"], found["lane"]) == (200, "s", 5)

@@ -14,6 +14,7 @@ SERIES = ("active", "heartbeats", "starts", "ends", "dead_letters", "event_p50_s
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
     "processes": 1,
+    "shard": "",
     "process": 0,
     "now_ms": 100_000,
     "started_ms": 40_000,
@@ -50,6 +51,12 @@ def test_view_at_any_width_shows_every_value_whole(width: int) -> None:
     for value in ("4,000,000", "102.7 ms", "400.0 ms", "12,345", "0.00", "1,000,000", "1.0 ms"):
         assert value in numbers
     assert sum("event latency" in line for line in lines) == 1
+
+
+def test_shard_is_named_in_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shows its own part only."""
+    monkeypatch.setitem(STATUS, "shard", "1/4")
+    assert "shard 1/4" in rendered(80)[0]
 
 
 def test_view_of_a_wide_terminal_has_bars() -> None:
