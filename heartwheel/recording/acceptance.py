@@ -11,7 +11,8 @@ which is a fault of the program:
   were due. Proof: they follow the SessionActive at once, are as many as it may be, and were due.
 - skipped: the run left out a heartbeat because of an outage under catch_up=latest. Proof: the lane
   sent none in the interval after it, and a later one of the session is there, sent too late.
-- unreached: due after the run's last heartbeat, so the recording may end before it.
+- unreached: due after the run's last heartbeat, so the recording may end before it. A topic for
+  heartbeats may end before the other: then one is missing before a record that is there.
 - earlier: the session began before the recording, which may lack its start.
 """
 

@@ -101,3 +101,20 @@ def test_records_of_another_program_are_kept() -> None:
     """They are compared, and are differences then."""
     stray = ("d", Recorded(b"hello", 0, 0, 0))
     assert list(in_lane_order(iter([stray]), iter([stray]), 0)) == [stray, stray]
+
+
+def test_heartbeats_of_a_device_in_the_wrong_order_stay_in_it() -> None:
+    """The next session's heartbeat came before one of this session: that is a fault to be found."""
+    a, b = ("d", "a", "pc", 0), ("d", "b", "pc", 5_000)
+    output = named(
+        [
+            SessionActive(*a, 0),
+            SessionEnd(*a, BEAT_MS, "ended", BEAT_MS),
+            SessionActive(*b, 5_000),
+            SessionEnd(*b, 5_000 + BEAT_MS, "ended", BEAT_MS),
+        ],
+        beats=False,
+    )
+    beats = named([Heartbeat(*b, 5_000 + BEAT_MS, 1), Heartbeat(*a, BEAT_MS, 1)], beats=True)
+    found = list(in_lane_order(iter(output), iter(beats), 0))
+    assert [one for one in found if one in beats] == beats
