@@ -13,7 +13,7 @@ from msgspec import MsgspecError
 from heartwheel.recording.difference import Difference, Row
 from heartwheel.recording.recorded import Recorded
 from session_logic.codec import decode_summary
-from session_logic.events import SessionEnd
+from session_logic.events import SessionEnd, SessionSummary
 from session_logic.summary import summary_of
 
 
@@ -33,7 +33,7 @@ class Summaries:
         self._cut_ms = cut_ms
         self._wanted: defaultdict[str, deque[_Wanted]] = defaultdict(deque)
         self._found: defaultdict[str, deque[bytes]] = defaultdict(deque)
-        self._unreached: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._unreached: defaultdict[str, list[SessionEnd]] = defaultdict(list)
         self.counts = dict.fromkeys(("equal", "unreached", "earlier"), 0)
 
     def note_end(self, end: SessionEnd, sent_ms: int) -> None:
@@ -44,7 +44,7 @@ class Summaries:
 
     def note_unreached(self, end: SessionEnd) -> None:
         """Take in an end that the run had not sent when its recording ends; its summary it may."""
-        self._unreached[end.device_id].append(summary_of(end))
+        self._unreached[end.device_id].append(end)
 
     def note(self, device: str, recorded: Recorded) -> None:
         """Take in a summary that was recorded."""
@@ -89,9 +89,8 @@ class Summaries:
                 else:
                     difference.add((end.value, None))
             for value in found:
-                if value in self._unreached[device]:
-                    self._unreached[device].remove(value)
-                    self.counts["equal"] += 1
+                if self._is_unreached(device, value):
+                    self.counts["unreached"] += 1
                 elif self._is_earlier(value):
                     self.counts["earlier"] += 1
                 else:
@@ -99,12 +98,35 @@ class Summaries:
             if difference.count:
                 yield difference
 
+    def _is_unreached(self, device: str, value: bytes) -> bool:
+        """Say whether a summary is of an end that is not recorded yet; each end has only one.
+
+        The run may have ended the session later than the replay does.
+        """
+        found = _decoded(value)
+        ends = self._unreached[device]
+        for end in ends:
+            if (
+                found is not None
+                and (found.session_id, found.started_ms) == (end.session_id, end.started_ms)
+                and found.ended_ms >= end.time_ms
+            ):
+                ends.remove(end)
+                return True
+        return False
+
     def _is_earlier(self, value: bytes) -> bool:
         """Say whether a summary is of a session that began before the recording."""
-        try:
-            return decode_summary(value).started_ms < self._from_ms
-        except (MsgspecError, UnicodeDecodeError):  # another program's
-            return False
+        found = _decoded(value)
+        return found is not None and found.started_ms < self._from_ms
+
+
+def _decoded(value: bytes) -> SessionSummary | None:
+    """Return what a summary says; None for a record of another program."""
+    try:
+        return decode_summary(value)
+    except (MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _unequal(wanted: deque[_Wanted], found: deque[bytes]) -> Row:

@@ -1,5 +1,7 @@
 """Recorded summaries against the recorded ends, as they come, and at the end of a recording."""
 
+from msgspec.structs import replace
+
 from heartwheel.recording.recorded import Recorded
 from heartwheel.recording.summaries import Summaries
 from session_logic.events import SessionEnd
@@ -64,9 +66,14 @@ def test_summary_of_an_end_of_the_last_moment_may_be_missing() -> None:
 
 def test_summary_without_an_end_is_a_difference_unless_the_end_is_unreached() -> None:
     """A run that was killed may have sent the one and not the other; but not twice."""
-    assert settled([], [end("a")]) == ({}, 1)
-    assert settled([], [end("a")], [end("a")]) == ({"equal": 1}, 0)
-    assert settled([], [end("a"), end("a")], [end("a")]) == ({"equal": 1}, 1)
+    a = end("a")
+    assert settled([], [a]) == ({}, 1)
+    assert settled([], [a], [a]) == ({"unreached": 1}, 0)
+    assert settled([], [a, a], [a]) == ({"unreached": 1}, 1)
+    later = replace(a, time_ms=a.time_ms + 100, duration_ms=600)  # after a heartbeat that has raced
+    assert settled([], [later], [a]) == ({"unreached": 1}, 0)
+    assert settled([], [a], [later]) == ({}, 1)
+    assert settled([], [a], [end("b")]) == ({}, 1)
 
 
 def test_session_that_began_before_the_recording_may_lack_either() -> None:
