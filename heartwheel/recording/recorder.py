@@ -45,7 +45,9 @@ class Recorder:
         self._settings = settings
         self._begin = begin
         self._outputs = [
-            *settings.topics_apart.values(), settings.output_topic, settings.dead_letter_topic,
+            # Its end is fixed before those of the topics apart: an end that is recorded then has
+            # the heartbeats that are due before it.
+            settings.output_topic, *settings.topics_apart.values(), settings.dead_letter_topic,
         ]  # fmt: skip
         self._consumer = self._open()
         self._names = self._partition_names()
