@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from dataflows.clock import SteadyClock
-from dataflows.decode import Decode, Decoded
+from dataflows.decode import Decoded
 from dataflows.formats import read_dead_letters
 from dataflows.kafka.permit import WritePermit
 from dataflows.kafka.sink import KafkaSink
@@ -25,25 +25,23 @@ from dataflows.messages import (
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
-from session_logic.codec import decode_input
-from session_logic.events import Fact, Rejected
+from session_logic.events import Fact
 from session_logic.journal import Row
 from session_logic.keys import key_group_of, lane_of
-from session_logic.lane import NEVER_MS, Lane
+from session_logic.lane import NEVER_MS, Lane, LaneOutput
 from session_logic.output import OutputBatch
 from session_logic.restoring import LaneState
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
-from tests.simulation.history import Change, Event, History
+from tests.simulation.facts import Facts
+from tests.simulation.history import Change, Event, Heard, History, is_record
 from tests.simulation.leases import Leases
-from tests.support.carrying import CarryingDecode
 from tests.support.fake_kafka import Admin, Consumer, Log, Producer, Where
 
 
 class World(Struct):
     """What outlives a run: time, the log, the recovery store, and what is known of it all.
 
-    now_ms is the time; the wall clock may be ahead of it, or behind. carries says that events carry
-    fields, and that some ends have no session id.
+    now_ms is the time; the wall clock may be ahead of it, or behind. facts says what events are.
     """
 
     now_ms: int
@@ -54,7 +52,7 @@ class World(Struct):
     leases: Leases
     history: History = field(default_factory=History)
     wall_ahead_ms: int = 0
-    carries: bool = False
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def wall_ms(self) -> int:
@@ -82,18 +80,19 @@ class SimulatedClock(SteadyClock):
 class Origins:
     """Where the facts of each batch are in Kafka."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, facts: Facts) -> None:
         self._lanes = lanes
+        self._facts = facts
         self._known: dict[int, tuple[LaneBatch, list[RecordId]]] = {}
 
     def note(self, poll: PartitionBatch, items: list[tuple[str, Decoded]]) -> None:
         """Take in what a poll was decoded to."""
         letters = {item.message[0] for _, item in items if isinstance(item, DeadLetter)}
         records = defaultdict[int, list[RecordId]](list)
-        for offset, _, _, value, *_ in poll.messages:
-            event = decode_input(value)
-            if offset not in letters and not isinstance(event, Rejected):
-                lane = lane_of(key_group_of(event.device_id), self._lanes)
+        for offset, time_ms, _, value, created, _ in poll.messages:
+            fact = self._facts.read(value, poll.topic, poll.platform, time_ms, created=created)
+            if offset not in letters and isinstance(fact, Fact):
+                lane = lane_of(key_group_of(fact.device_id), self._lanes)
                 records[lane].append(RecordId(poll.topic, poll.partition, offset))
         for _, item in items:
             if isinstance(item, LaneBatch) and item.facts:
@@ -112,30 +111,61 @@ class NotedLane(LaneLogic):
         self._orders = world.history.orders
         self._origins = origins
         self._acted = 0  # on how many facts
+        self._place = 0  # in the order, of the next fact
         super().__init__(world.settings, run, stored)
         if self._lane is not None and not self._lane.restoring:
             self._note_restored(self._lane, len(self._orders[self._lane.lane].taken), 0)
 
     def _make(self, number: int, state: LaneState | None) -> Lane:
         lane = super()._make(number, state)
-        act = lane._act
+        act, take_in, hear_anew = lane._act, lane._take_in, lane._hear_anew
 
         def count(facts: list[Fact], *others: Any) -> None:
             self._acted += len(facts)
             act(facts, *others)
 
+        def pass_on(facts: list[Fact], *others: Any) -> None:
+            self._place += len(facts)
+            take_in(facts, *others)
+
+        def note(time_ms: int, output: LaneOutput) -> None:
+            heard, order = (
+                Heard(time_ms, lane.watermark(), waited=lane.restoring),
+                self._orders[number],
+            )
+            order.heard_late |= lane.watermark_ms < order.reached_ms
+            order.taken.insert(self._place, heard)
+            self._place += 1
+            hear_anew(time_ms, output)
+
         lane._act = count  # type: ignore[method-assign]
+        lane._take_in = pass_on  # type: ignore[method-assign]
+        lane._hear_anew = note  # type: ignore[method-assign]
         return lane
 
     def on_batch(self, values: list[LaneBatch | Row]) -> Any:
         order = self._orders[values[0].lane]
-        self._begun = len(order.taken)
+        self._begun = self._place = len(order.taken)
         if self._lane is None:
             order.taken.append(Change(self._rules, NEVER_MS, NEVER_MS))
+            self._place += 1
         for value in values:
             if isinstance(value, LaneBatch):
                 order.taken += self._origins.pop(value)
         return super().on_batch(values)
+
+    def on_notify(self) -> Any:
+        assert self._lane is not None
+        order = self._orders[self._lane.lane]
+        self._place = len(order.taken)
+        emitted = super().on_notify()
+        order.reached_ms = max(order.reached_ms, self._lane.watermark_ms)
+        return emitted
+
+    def snapshot(self) -> Any:
+        """Return what is stored, and how often silence had begun anew by then."""
+        assert self._lane is not None
+        return [*super().snapshot(), len(self._orders[self._lane.lane].heard())]
 
     def _restore(self, lane: Lane, row: Row, now: int) -> Any:
         restoring, acted = lane.restoring, self._acted
@@ -155,10 +185,25 @@ class NotedLane(LaneLogic):
         if lane.set_back_ms:
             before = replace(before, intervals_ms=rules.intervals_ms, sent_ms=rules.sent_ms)
             noted = [Change(before, watermark_ms, watermark_ms + lane.set_back_ms)]
-        noted += order.taken[at - waited : at]
+        first = _first_of_waiting(order.taken, at, waited)
+        noted += [
+            Heard(event.since_ms, lane.watermark()) if isinstance(event, Heard) else event
+            for event in order.taken[first:at]
+        ]
         if not Change(before, watermark_ms, watermark_ms).is_to(rules):
             noted.append(Change(rules, watermark_ms, watermark_ms))
-        order.taken[at - waited : at] = noted
+        self._place += len(noted) - (at - first)
+        order.taken[first:at] = noted
+
+
+def _first_of_waiting(events: list[Event], at: int, waited: int) -> int:
+    """Return where what waited begins, of which the last is before a place: so many facts."""
+    while waited:
+        at -= 1
+        waited -= is_record(events[at])
+    while at and isinstance(before := events[at - 1], Heard) and before.waited:
+        at -= 1
+    return at
 
 
 class Process:
@@ -202,8 +247,7 @@ class Process:
         inbox: Inbox = Inbox()
         store, restored = StoreSink(inbox), RestoredSource(inbox, run)
         stored = database.load("source"), database.load("restored")
-        decode = CarryingDecode if world.carries else Decode
-        self.decode = decode(settings.lanes, settings.max_clock_skew_ms, run)
+        self.decode = world.facts.decode(settings, run)
         self.source = SourceStep(
             "source",
             database,
@@ -251,7 +295,7 @@ class Run:
         count = self._random.choice([1, 1, 2, 3])
         self._shift = self._random.randrange(100)
         owners = {name: self._owner(name, count) for name in names}
-        self._origins = Origins(settings.lanes)
+        self._origins = Origins(settings.lanes, world.facts)
         self.processes = [
             Process(world, [n for n in names if owners[n] == index], self._origins, index, permit)
             for index, permit in enumerate(world.leases.begin(count))

@@ -14,8 +14,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, SessionEnd, Watermark
-from session_logic.rules import Rules
-from tests.simulation.history import Change
+from session_logic.keys import key_group_of
+from session_logic.rules import QUIET_TURN_MS, Rules
+from session_logic.silence import STALL_MS
+from tests.simulation.history import Change, Heard
 from tests.support.model import Ending, Model
 from tests.support.model import Life as ModelLife
 
@@ -30,7 +32,7 @@ class Read(Struct):
     late_ms: int
 
 
-Event = Read | Change
+Event = Read | Change | Heard
 
 
 class _State(Struct):
@@ -43,12 +45,14 @@ class _State(Struct):
     endings: list[Ending] = []
     late_ends: dict[Life, int] = {}
     rules: Rules | None = None
+    hearing_ms: int = 0
 
     def name(self) -> Any:
         """Return what tells it from others."""
         return (
             tuple(
-                (life.fact, life.interval_ms, life.ended_ms, life.sent_ms) for life in self.lives
+                (life.fact, life.interval_ms, life.ended_ms, life.sent_ms, life.last_seen_ms)
+                for life in self.lives
             ),
             tuple(map(repr, self.endings)),
             tuple(sorted(self.late_ends.items())),
@@ -95,14 +99,21 @@ class Explanation:
         if name in self._impossible:
             return None
         event = self._events[index]
-        after_event = self._changed if isinstance(event, Change) else self._possible
-        for fired_ms, after in after_event(event, state):  # type: ignore[arg-type]
+        for fired_ms, after in self._after(event, state):
             path = self._find(index + 1, after)
             if path is not None:
                 return [(fired_ms, after), *path]
         self._impossible.add(name)
         self._note(index, f"{event} is nowhere to be seen in {self._order}")
         return None
+
+    def _after(self, event: Event, state: _State) -> Iterator[tuple[int, _State]]:
+        """Yield the states that an event may lead to, with how far time had come for it."""
+        if isinstance(event, Change):
+            return self._changed(event, state)
+        return (
+            self._heard(event, state) if isinstance(event, Heard) else self._possible(event, state)
+        )
 
     def _note(self, index: int, what: str) -> None:
         """Keep what the explanation that came furthest could not explain."""
@@ -133,7 +144,7 @@ class Explanation:
                 events = model.apply(fact, Watermark(fired_ms))
                 if not self._fits(read, events, known):
                     continue
-                after = self._state(fact, model, state.late_ends)
+                after = self._state(fact, model, state)
                 if (name := after.name()) not in seen:
                     seen.add(name)
                     yield fired_ms, after
@@ -142,6 +153,7 @@ class Explanation:
         """Return a model that knows what a lane may know."""
         assert state.rules is not None
         model = Model(state.rules)
+        model.hearing_ms = state.hearing_ms
         model.lives[self._device] = [replace(life) for life in state.lives]
         model.endings[self._device] = state.endings
         return model
@@ -164,20 +176,32 @@ class Explanation:
             lives, endings = model.lives[self._device], model.endings[self._device]
             yield NEVER_MS, replace(state, lives=lives, endings=endings, rules=change.rules)
 
+    def _heard(self, heard: Heard, state: _State) -> Iterator[tuple[int, _State]]:
+        """Yield the state in which silence counts from another moment on."""
+        model, watermark = self._model(state), heard.watermark.of(key_group_of(self._device))
+        events = model.advance(NEVER_MS, watermark.upto_ms, newest_only=False)
+        events += model.hear_anew(watermark, heard.since_ms, STALL_MS)
+        if all(self._has(e, watermark.upto_ms) for e in events if isinstance(e, SessionEnd)):
+            lives = model.lives[self._device]
+            endings = model.endings.get(self._device, [])
+            yield NEVER_MS, replace(state, lives=lives, endings=endings, hearing_ms=heard.since_ms)
+
     @staticmethod
-    def _state(fact: Fact, model: Model, late_ends: dict[Life, int]) -> _State:
+    def _state(fact: Fact, model: Model, before: _State) -> _State:
         """Return what is known after a fact."""
+        late_ends = before.late_ends
         endings = model.endings.get(fact.device_id, [])
         for ending in endings:
             began_ms = ending.began_ms
             late = began_ms is not None and began_ms <= fact.time_ms < ending.ended_ms
             named = ending.session_id == fact.session_id or not fact.session_id
-            ends_it = fact.is_start != named
+            ends_it = fact.is_start != named and (fact.is_start or not fact.ping)
             if late and ends_it:
                 life = fact.device_id, ending.session_id, began_ms or 0
                 earliest_ms = min(fact.time_ms, late_ends.get(life, fact.time_ms))
                 late_ends = late_ends | {life: earliest_ms}
-        return _State(model.lives[fact.device_id], endings, late_ends, model.rules)
+        lives = model.lives[fact.device_id]
+        return replace(before, lives=lives, endings=endings, late_ends=late_ends)
 
     def _replayed(self, state: _State) -> list[Ending]:
         """Return the ends as a run may know them that was begun after a crash.
@@ -199,22 +223,26 @@ class Explanation:
             for ending in state.endings
         ]
 
-    @staticmethod
-    def _moments_ms(state: _State, endings: list[Ending], read: Read) -> list[int]:
+    def _moments_ms(self, state: _State, endings: list[Ending], read: Read) -> list[int]:
         """Return the times that make a difference to a fact, if time had come so far.
 
-        They are those of a timeout, of a heartbeat that an end must not be before, and of an end
-        that is remembered no longer.
+        They are those of a timeout, of an end for silence, of a heartbeat that an end must not be
+        before, and of an end that is remembered no longer.
         """
         rules = state.rules
         assert rules is not None
-        window_ms = rules.deduplication_window_ms
-        moments_ms = [end.ended_ms + window_ms + end.interval_ms for end in endings]
+        window_ms, model = rules.deduplication_window_ms, self._model(state)
+        moments_ms = [
+            end.ended_ms + window_ms + (end.interval_ms or QUIET_TURN_MS) for end in endings
+        ]
         for life in state.lives:
             started_ms, interval_ms = life.fact.time_ms, life.interval_ms
             timeout_ms = started_ms + rules.max_session_ms
-            moments_ms += [timeout_ms, (life.ended_ms or timeout_ms) + window_ms + interval_ms]
-            moments_ms += range(started_ms, min(read.late_ms, timeout_ms) + 1, interval_ms)
+            over_ms, _ = model.over(life)
+            kept_ms = window_ms + (interval_ms or QUIET_TURN_MS)
+            moments_ms += [over_ms, timeout_ms, (life.ended_ms or over_ms) + kept_ms]
+            if interval_ms:
+                moments_ms += range(started_ms, min(read.late_ms, timeout_ms) + 1, interval_ms)
         return sorted({ms for ms in moments_ms if read.fact.time_ms < ms <= read.late_ms})
 
     def _fits(self, read: Read, events: list[OutputEvent], known: set[Life]) -> bool:
@@ -233,7 +261,9 @@ class Explanation:
         """
         found, beat_ms = self._ends.get(life_of(end)), self._beats_ms.get(life_of(end), NEVER_MS)
         if found is not None and end.time_ms < beat_ms <= late_ms:
-            end = replace(end, time_ms=beat_ms, duration_ms=beat_ms - end.started_ms)
+            silent = end.reason == "went_silent"
+            duration_ms = end.duration_ms if silent else beat_ms - end.started_ms
+            end = replace(end, time_ms=beat_ms, duration_ms=duration_ms)
         cut_short = found is not None and found.reason == end.reason == "timed_out"
         return found == end or (cut_short and found.time_ms in self._undone_ms)
 
@@ -245,4 +275,4 @@ def life_of(event: OutputEvent) -> Life:
 
 def life_of_fact(fact: Fact) -> Life:
     """Return the name of the session that a start begins."""
-    return fact.device_id, fact.session_id, fact.time_ms
+    return fact.device_id, fact.session_id or str(fact.time_ms), fact.time_ms

@@ -25,11 +25,15 @@ from dataflows.settings import Settings
 from heartwheel.event_writer import BAD_INPUT
 from heartwheel.signals import STEP_BACK_S
 from session_logic import journal
+from session_logic.events import Fact
+from session_logic.hearing import GAP_MS
 from session_logic.lane import NEVER_MS, PAUSE_MS
 from session_logic.restoring import read_lane_state
+from session_logic.silence import STALL_MS
 from tests.simulation.brokers import Brokers
 from tests.simulation.cluster import Run, World
 from tests.simulation.engine import EPOCH_MS, Database
+from tests.simulation.facts import Facts
 from tests.simulation.history import Past, Skip
 from tests.simulation.judge import Judge, letter_of
 from tests.simulation.leases import Leases, SimulatedTime
@@ -47,7 +51,10 @@ DEVICES = [f"d{number}" for number in range(9)]
 STRICT_SKEW_MS = 100
 HELD_MS = 3_000
 STEP_BACK_MS = int(STEP_BACK_S * 1_000)
+OUTAGE_MS = GAP_MS + 3_000  # known for an outage, however busy the other partitions are
 FAR_MS = 10 * 86_400_000
+LISTENING = 0.3  # of the histories
+IDLE_TIMEOUTS_MS = [0, 300, 1_100, 2_500, 5_000]
 
 
 @contextmanager
@@ -82,6 +89,9 @@ class Simulation:
         self._choose_rules = random.Random(f"rules {seed}")
         self._rules_change = self._choose_rules.random() < 0.3
         self._choose_carried = random.Random(f"carried {seed}")
+        # In some histories devices ping, and silence ends sessions.
+        self._choose_heard = random.Random(f"heard {seed}")
+        self._listens = self._choose_heard.random() < LISTENING
         # In some histories heartbeats have a topic of their own, in some of the runs.
         self._choose_apart = random.Random(f"apart {seed}")
         self.apart = self._choose_apart.random() < 0.3
@@ -110,7 +120,7 @@ class Simulation:
         self._leases = Leases(settings, seed, self._time)
         log, database = Log(topics), Database()
         self.world = World(BEGIN_MS, log, database, settings, self.random, self._leases)
-        self.world.carries = self._choose_carried.random() < 0.3
+        self.world.facts = self._some_facts()
         # Partitions that have a record in every answer, and how long ago it was timestamped.
         choose_busy = random.Random(f"busy {seed}").choice
         self._busy_ms = {
@@ -157,15 +167,29 @@ class Simulation:
     def _some_rules(self) -> dict[str, Any]:
         """Return settings that the rules follow from."""
         choose = self._choose_rules.choice
-        heartbeat_ms = choose([400, 1_000, 2_000])
+        heartbeat_ms = self._beat_ms = choose([400, 1_000, 2_000])
         odd_ms = choose([0, 0, 1, heartbeat_ms // 2])
         return {
-            "heartbeat_ms": heartbeat_ms,
+            "heartbeat_ms": 0 if self._is_quiet() else heartbeat_ms,
             "max_session_ms": heartbeat_ms * choose([1, 3, 6]) + odd_ms,
             "deduplication_window_ms": choose([heartbeat_ms, 4 * heartbeat_ms]),
             "catch_up": choose(["latest", "all"]),
             "carry_in_heartbeats": self._choose_carried.random() < 0.8,
         }
+
+    def _is_quiet(self) -> bool:
+        """Say whether a run has no heartbeats."""
+        return self._listens and self._choose_heard.random() < 0.2
+
+    def _some_facts(self) -> Facts:
+        """Return what events are: by topic, how long a session may be silent."""
+        facts, choose = Facts(self._choose_carried.random() < 0.3), self._choose_heard
+        if self._listens:
+            timeouts_ms = {topic: choose.choice(IDLE_TIMEOUTS_MS) for topic in self._topics}
+            facts.idle_timeouts_ms = {topic: ms for topic, ms in timeouts_ms.items() if ms}
+            platforms = self._topics.values()
+            facts.opening = {name for name in platforms if choose.random() < 0.5}
+        return facts
 
     def _some_heartbeat_topic(self) -> str:
         return self._choose_apart.choice(["", BEATS]) if self.apart else ""
@@ -195,6 +219,8 @@ class Simulation:
                 self._brokers.trouble(self.world.now_ms)
                 self._leases.trouble()
                 self.take_over()
+                if self._listens and self._choose_heard.random() < 0.01:
+                    self.let_nobody_be_heard()
                 if step == self._losses.step:
                     self._calm_down()
                     self._turns(80)
@@ -202,7 +228,7 @@ class Simulation:
                 self.random.choices(list(kinds), list(kinds.values()))[0]()
             self.finish()
         settings = self.world.settings
-        judge = Judge(settings, self.world.log, self._history, carries=self.world.carries)
+        judge = Judge(settings, self.world.log, self._history, facts=self.world.facts)
         judge.check(OUTPUT, BEATS, LETTERS, self.world.now_ms)
         if settings.summary_topic:
             judge.check_summaries(OUTPUT, SUMMARIES)
@@ -229,9 +255,22 @@ class Simulation:
             if self.random.random() < 0.02:
                 time_ms = self.random.choice([-1, 0, time_ms - FAR_MS, time_ms + FAR_MS])
             record = Record(time_ms, device.encode(), value, None, self.world.now_ms)
+            if self._listens and self._choose_heard.random() < 0.5:
+                self._let_it_ping(record, device)
             if self.random.random() < 0.03:
                 record.value = self.random.choice([*BAD_INPUT, None])
             self._append(where, record)
+
+    def _let_it_ping(self, record: Record, device: str) -> None:
+        """Have a ping in the place of an event, often when a session would go silent."""
+        seen, choose = self._seen.get(device), self._choose_heard
+        session = f"{device}-{choose.randrange(5)}"
+        if seen is not None and choose.random() < 0.8:
+            session = seen.session
+        if seen is not None and choose.random() < 0.3:
+            edge_ms = seen.started_ms + choose.choice(IDLE_TIMEOUTS_MS) + choose.choice([-1, 0, 1])
+            record.time_ms = min(edge_ms, self.world.now_ms)
+        record.value = self._event("Ping", device, session).value
 
     def _place(self, device: str) -> tuple[str, int]:
         """Return a topic and partition for an event."""
@@ -264,12 +303,11 @@ class Simulation:
         if where[0] in self._by_broker:
             record.time_ms = self.world.now_ms + self._ahead_ms[where]
             record.created = False
-        if b"GameStart" in (record.value or b""):
-            # A start names its session for ever: no two in the same millisecond.
-            session = str(record.value)
-            while (device, session, record.time_ms) in self._starts:
-                record.time_ms += 1
-            self._starts.add((device, session, record.time_ms))
+        # A start names its session for ever: no two in the same millisecond.
+        while self._name(where[0], device, record) in self._starts:
+            record.time_ms += 1
+        if (name := self._name(where[0], device, record)) is not None:
+            self._starts.add(name)
         if record.time_ms < self.world.now_ms + FAR_MS // 2:
             self._latest_ms = max(self._latest_ms, record.time_ms)
         if device in DEVICES and self._transactional.random() < 0.1:
@@ -278,6 +316,15 @@ class Simulation:
             self._transactions.append((where, transaction, self.world.now_ms + open_ms))
         else:
             self.world.log.at(where).append(record)
+
+    def _name(self, topic: str, device: str, record: Record) -> tuple[str, str, int] | None:
+        """Return the session that a record may begin; it is that of its device."""
+        platform, created = self._topics[topic], record.created
+        facts = self.world.facts
+        fact = facts.read(record.value, topic, platform, record.time_ms, created=created)
+        if not isinstance(fact, Fact) or not fact.is_start:
+            return None
+        return device, fact.session_id, record.time_ms
 
     def hold_up(self) -> None:
         """Let the end of a session wait behind a transaction, while nothing else is the matter."""
@@ -321,6 +368,34 @@ class Simulation:
         else:
             self.world.log.lose_leader(where)
 
+    def let_nobody_be_heard(self) -> None:
+        """Let a partition be away for longer than a session may be silent, and nothing be sent.
+
+        Its device is heard of again once the partition is back. Before that all had been read, the
+        clock is right, and the session would not go silent in what counts of an outage.
+        """
+        timeouts_ms = self.world.facts.idle_timeouts_ms
+        patient = {topic for topic, ms in timeouts_ms.items() if ms > 2 * STALL_MS}
+        device = self._choose_heard.choice(DEVICES)
+        where, session = self._place(device), f"{device}-unheard-{self.world.now_ms}"
+        if where[0] not in patient - self._by_broker or self._wrong_ms:
+            return
+        self._calm_down()
+        self._turns(80)
+        self._append(where, self._event("Start", device, session))
+        self._turns(40)
+        run, lanes = self.active, [logic._lane for logic in self._lane_logics()]
+        caught_up = len(lanes) == LANES and not any(lane.resuming for lane in lanes)
+        self.world.log.lose_leader(where)
+        self._turns(OUTAGE_MS // 100, 100)
+        self._calm_down()
+        back_ms = self.world.now_ms
+        self._turns(80)
+        if run is self.active and caught_up:
+            self._history.unheard_until_ms[session] = back_ms
+            self.counts["sessions unheard"] += 1
+        self._append(where, self._event("Ping", device, session))
+
     def _event(self, kind: str, device: str, session: str) -> Record:
         value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'
         return Record(self.world.now_ms, device.encode(), value.encode(), None, self.world.now_ms)
@@ -336,7 +411,7 @@ class Simulation:
 
     def _stamp(self, device: str) -> int:
         """Return a time about now, or at or beside a moment that matters to the device."""
-        heartbeat_ms = self.world.settings.heartbeat_ms
+        heartbeat_ms = self._beat_ms
         now_ms = self.world.now_ms
         seen = self._seen.get(device)
         if seen is not None and self.random.random() < 0.3:
@@ -383,7 +458,7 @@ class Simulation:
 
     def pass_time(self) -> None:
         """Let some time pass and everything go on that is not held up."""
-        heartbeat_ms = self.world.settings.heartbeat_ms
+        heartbeat_ms = self._beat_ms
         self.world.now_ms += self.random.choice(
             [0, 1, 2, 5, 5, 10, 10, 20, 20, 50, 100, 300, heartbeat_ms - 1, heartbeat_ms]
         )
@@ -411,7 +486,7 @@ class Simulation:
     def crash(self) -> None:
         """End the run at once, be away for a while, and begin again; sometimes twice in a row."""
         self._end_run()
-        heartbeat_ms = self.world.settings.heartbeat_ms
+        heartbeat_ms = self._beat_ms
         away_ms = [0, 20, 500, heartbeat_ms, 3 * heartbeat_ms, 11_000]
         while True:
             self.world.now_ms += self.random.choice(away_ms)
@@ -593,10 +668,11 @@ class Simulation:
             (topic, int(number)): read_position(topic, at).offset
             for (topic, _, number), at in stored.items()
         }
-        states = [read_lane_state(state) for state in database.load("sessions").values()]
-        rules = {state.lane: state.rules for state in states}
+        stored_lanes = list(database.load("sessions").values())
+        rules = {state.lane: state.rules for state in map(read_lane_state, stored_lanes)}
+        heard = {state[2]: state[-1] for state in stored_lanes}
         for lane, order in self._history.orders.items():
-            order.resume(offsets, rules.get(lane))
+            order.resume(offsets, rules.get(lane), heard.get(lane, 0))
         self._change_topics(stopped=stopped)
         if stopped and self._is_settled():
             topic = self._some_heartbeat_topic()
@@ -709,7 +785,7 @@ class Simulation:
             process.topics.look()
         self._end_transactions(max((one[2] for one in self._transactions), default=0))
         end_ms = max(self.world.now_ms, self._latest_ms)
-        end_ms += settings.max_session_ms + 4 * settings.heartbeat_ms
+        end_ms += settings.max_session_ms + 4 * self._beat_ms
         while self.world.now_ms < end_ms:
             self.world.now_ms += 400
             self.go_on(0.9)

@@ -3,11 +3,13 @@
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from operator import itemgetter
+from typing import TypeGuard
 
 from msgspec import Struct, field
 
 from dataflows.formats import DeadLetterState
 from dataflows.messages import RecordId
+from session_logic.events import Watermark
 from session_logic.lane import NEVER_MS
 from session_logic.restoring import StoredRules
 from session_logic.rules import Rules
@@ -82,7 +84,24 @@ class Change(Struct):
         return rules is not None and _values(self.rules) == _values(rules)
 
 
-Event = RecordId | Change
+class Heard(Struct):
+    """That silence counts from a moment on, for all devices of a lane, because of an outage.
+
+    watermark is how far time had come then. One that came while rows were missing has waited, as
+    facts do.
+    """
+
+    since_ms: int
+    watermark: Watermark
+    waited: bool = False
+
+
+Event = RecordId | Change | Heard
+
+
+def is_record(event: Event) -> TypeGuard[RecordId]:
+    """Say whether an event is a fact, by where it is in Kafka."""
+    return isinstance(event, RecordId)
 
 
 class Undone(Struct):
@@ -102,10 +121,12 @@ class Order(Struct):
     taken: list[Event] = []
     undone: list[Undone] = []
     kept: int = 0  # how many of those taken are stored
+    reached_ms: int = NEVER_MS  # how far time had come in any run
+    heard_late: bool = False  # whether an outage was noted for a time that a crashed run had passed
 
     def records(self) -> list[RecordId]:
         """Return where the facts are."""
-        return [event for event in self.taken if not isinstance(event, Change)]
+        return [event for event in self.taken if is_record(event)]
 
     def change(self) -> Change:
         """Return the last change of rules; the first one is the beginning."""
@@ -113,12 +134,38 @@ class Order(Struct):
         assert changes, "what is stored is of no run's rules"
         return changes[-1]
 
-    def resume(self, offsets: dict[Where, int], rules: StoredRules | None) -> None:
-        """Keep what is before the offsets that are stored, and the change to the stored rules."""
+    def heard(self) -> list[Heard]:
+        """Return where silence began anew."""
+        return [event for event in self.taken if isinstance(event, Heard)]
+
+    def heard_again(self) -> bool:
+        """Say whether an outage was decided about again: a crashed run may have decided otherwise.
+
+        That is where it was noted among facts that a crashed run had taken in, by either run.
+        """
+        return self.heard_late or any(
+            isinstance(event, Heard)
+            for undone in self.undone
+            for event in (*undone.events, *self._redone(undone))
+        )
+
+    def _redone(self, undone: Undone) -> list[Event]:
+        """Return what was taken in again, and what came in between."""
+        places = [n for n, event in enumerate(self.taken) if event in undone.events]
+        return self.taken[undone.kept : max(places, default=-1) + 1]
+
+    def resume(self, offsets: dict[Where, int], rules: StoredRules | None, heard: int) -> None:
+        """Keep what is before the offsets that are stored, and the change to the stored rules.
+
+        The first heard of the outages are stored.
+        """
 
         before, later = self.taken[: self.kept], self.taken[self.kept :]
+        stored = {id(event) for event in self.heard()[:heard]}
 
         def shows(event: Event) -> bool:
+            if isinstance(event, Heard):
+                return id(event) in stored
             if isinstance(event, Change):
                 return event.is_to(rules)
             return event.offset < offsets.get(event[:2], 0)
@@ -152,6 +199,8 @@ class History(Struct):
     orders: defaultdict[int, Order] = field(default_factory=lambda: defaultdict(Order))
     skips: defaultdict[int, list[Skip]] = field(default_factory=lambda: defaultdict(list))
     doubled_letters: Counter[RecordId] = field(default_factory=Counter)
+    # Until when sessions could not be heard of, which are not silent for that.
+    unheard_until_ms: dict[str, int] = {}
     # What the store had of the dead letters when their topic last lost some.
     letters_at_loss: DeadLetterState | None = None
 

@@ -15,11 +15,10 @@ from msgspec.json import Decoder
 from dataflows.messages import RecordId
 from dataflows.settings import Settings
 from session_logic.clock import END_VALID_MS
-from session_logic.codec import decode_input, decode_output, decode_summary
+from session_logic.codec import decode_output, decode_summary
 from session_logic.events import (
     ActiveSession,
     Fact,
-    GameStart,
     Heartbeat,
     OutputEvent,
     Rejected,
@@ -28,10 +27,11 @@ from session_logic.events import (
 )
 from session_logic.keys import key_group_of, lane_of
 from session_logic.rules import as_context
+from session_logic.silence import STALL_MS
 from session_logic.summary import summary_of
 from tests.simulation.explanation import NEVER_MS, Explanation, Life, Read, life_of, life_of_fact
-from tests.simulation.history import Change, Event, History, Skip
-from tests.support.carrying import carrying
+from tests.simulation.facts import Facts
+from tests.simulation.history import Change, Event, Heard, History, Skip, is_record
 from tests.support.fake_kafka import Log, Record, Where
 from tests.support.heartbeats import with_heartbeats
 from tests.support.model import Life as ModelLife
@@ -48,9 +48,9 @@ class Judge:
         log: Log,
         history: History,
         *,
-        carries: bool = False,
+        facts: Facts,
     ) -> None:
-        self._carries = carries
+        self._facts = facts
         self._rules = [past.rules for past in history.pasts]
         self._skips = any(rules.catch_up == "latest" for rules in self._rules)
         self._undone_ms = {
@@ -88,16 +88,25 @@ class Judge:
         reordered = self._reordered()
         for device, places in orders.items():
             reads = [
-                place if isinstance(place, Change) else self._read(place, come_to_ms[place])
+                self._read(place, come_to_ms[place]) if is_record(place) else place
                 for place in places
             ]
-            if len({place[:2] for place in places if not isinstance(place, Change)}) > 1:
+            if len({place[:2] for place in places if is_record(place)}) > 1:
                 self._scattered.add(device)
             records = self._devices.pop(device, [])
-            if device in reordered:
-                self._check_reordered(reads, records)
-            else:
-                self._check_device(places, reads, records, end_ms)
+            try:
+                if device in reordered:
+                    self._check_reordered(reads, records)
+                else:
+                    self._check_device(places, reads, records, end_ms)
+            except AssertionError:
+                if not self._was_heard_again(device):
+                    raise
+                self.counts["devices heard again"] += 1
+            self.counts["devices"] += 1
+        for life, records in self._lives.items():
+            self._check_unheard(life)
+            self.counts["silent ends"] += _is_silent(records[-1])
         assert not self._devices, f"records of unknown devices: {self._devices}"
         self._check_letters(letters)
 
@@ -122,7 +131,7 @@ class Judge:
         A crashed run may have written that of a session which the next one ignores, because it
         reads several partitions in another order.
         """
-        for lane in range(self._lanes):
+        for lane in sorted(set(range(self._lanes)) - self._heard_again()):
             events = [decode_output(r.value or b"") for r in self._log.written[output, lane]]
             wanted = Counter(summary_of(one) for one in events if isinstance(one, SessionEnd))
             found = Counter(record.value or b"" for record in self._log.written[summaries, lane])
@@ -141,7 +150,7 @@ class Judge:
         A session that a crashed run has announced and the next one ignores may have none. That is
         with another order of the events of several partitions.
         """
-        for lane in range(self._lanes):
+        for lane in sorted(set(range(self._lanes)) - self._heard_again()):
             events = [decode_output(r.value or b"") for r in self._log.written[output, lane]]
             started = {
                 (one.device_id, one.session_id)
@@ -194,56 +203,57 @@ class Judge:
         wanted = [
             place
             for place, record in self._input()
-            if self._can_be_event(record) and place not in self._by_clock
+            if self._can_be_fact(place, record) and place not in self._by_clock
         ]
         assert sorted(taken) == sorted(wanted)
         for order in self._history.orders.values():
             orders |= self._by_device(order.taken)
         for device, events in orders.items():
-            places = [event for event in events if not isinstance(event, Change)]
+            places = list(filter(is_record, events))
             for where in {place[:2] for place in places}:
                 offsets = [place.offset for place in places if place[:2] == where]
                 assert offsets == sorted(offsets), f"{device}: {where} {offsets}"
         return orders
 
     def _by_device(self, events: list[Event]) -> dict[str, list[Event]]:
-        """Return the events of a lane by device; a change of rules is one of all devices."""
+        """Return the events of a lane by device; what is no fact is of all devices."""
         found: dict[str, list[Event]] = {}
         changes: list[Event] = []
         for event in events:
-            if isinstance(event, Change):
-                changes.append(event)
-                for of_device in found.values():
-                    of_device.append(event)
-            else:
+            if is_record(event):
                 found.setdefault(self._fact(event).device_id, [*changes]).append(event)
+                continue
+            changes.append(event)
+            for of_device in found.values():
+                of_device.append(event)
         return found
 
-    @staticmethod
-    def _can_be_event(record: Record) -> bool:
-        return not isinstance(decode_input(record.value), Rejected) and record.time_ms >= 0
+    def _can_be_event(self, place: RecordId, record: Record) -> bool:
+        """Say whether a record is no dead letter, unless its time makes it one."""
+        is_ping = self._found(place, record) is None  # of nobody's, whatever its time
+        return is_ping or self._can_be_fact(place, record)
+
+    def _can_be_fact(self, place: RecordId, record: Record) -> bool:
+        return isinstance(self._found(place, record), Fact) and record.time_ms >= 0
+
+    def _found(self, place: RecordId, record: Record) -> Fact | Rejected | None:
+        topic, created = place.topic, record.created
+        platform = self._topics[topic]
+        return self._facts.read(record.value, topic, platform, record.time_ms, created=created)
 
     def _fact(self, place: RecordId) -> Fact:
         """Return the fact that a record is."""
-        record = self._log.at(place[:2])[place.offset]
-        event = decode_input(record.value)
-        assert not isinstance(event, Rejected)
-        fact = Fact(
-            type(event) is GameStart,
-            event.device_id,
-            event.session_id,
-            self._topics[place.topic],
-            record.time_ms,
-            record.created,
-        )
-        return carrying(fact) if self._carries else fact
+        fact = self._found(place, self._log.at(place[:2])[place.offset])
+        assert isinstance(fact, Fact)
+        return fact
 
     def _read(self, place: RecordId, come_to_ms: int) -> Read:
         """Return the fact that a record is, and how far time may have come when it was read."""
         record = self._log.at(place[:2])[place.offset]
         assert record.time_ms <= self._latest_ms + self._max_skew_ms, f"{record} is in the future"
         fact, given_ms = self._fact(place), self._given(place)
-        if not fact.is_start:
+        self.counts["pings"] += fact.ping
+        if not (fact.is_start or fact.ping):
             ends = self._read_ends[fact.device_id, fact.session_id]
             ends.append((fact.time_ms, min(given_ms)))
         late_ms = max(self._known_by(place, record), min(come_to_ms, max(given_ms)))
@@ -259,10 +269,10 @@ class Judge:
         for order in self._history.orders.values():
             for undone in order.undone:
                 again, before = (
-                    [event for event in events if not _sets_back(event)]
+                    [event for event in events if not _is_no_fact(event)]
                     for events in (order.taken[undone.kept :], undone.events)
                 )
-                changes = [event for event in before if isinstance(event, Change)]
+                changes = [event for event in before if not is_record(event)]
                 first = self._by_device(before)
                 for device, events in self._by_device(again).items():
                     known = first.get(device, changes)
@@ -270,7 +280,27 @@ class Judge:
                         reordered.add(device)
         return reordered
 
-    def _is_redone_late(self, places: list[Event], reads: list[Read | Change]) -> bool:
+    def _check_unheard(self, life: Life) -> None:
+        """Check that no session has ended for silence while it could not be heard of."""
+        until_ms, end = self._history.unheard_until_ms.get(life[1]), self._lives[life][-1]
+        if until_ms is not None and _is_silent(end):
+            assert end.time_ms - STALL_MS > until_ms, f"{end} while it could not be heard"
+
+    def _was_heard_again(self, device: str) -> bool:
+        """Say whether an outage was decided about again, for a time a crashed run had come to.
+
+        What the crashed run has published of its decision stays, and the next one may decide
+        otherwise: it knows of an outage by the gaps between the facts, in the order in which it
+        reads several partitions.
+        """
+        return lane_of(key_group_of(device), self._lanes) in self._heard_again()
+
+    def _heard_again(self) -> set[int]:
+        """Return the lanes that have decided about an outage again."""
+        orders = self._history.orders.items() if self._facts.listen else ()
+        return {lane for lane, order in orders if order.heard_again()}
+
+    def _is_redone_late(self, places: list[Event], reads: list[Read | Change | Heard]) -> bool:
         """Say whether a crashed run has taken in an event that came after an end is forgotten.
 
         Time may have come further when the next run takes it in again. So that run may have
@@ -282,9 +312,9 @@ class Judge:
             for order in self._history.orders.values()
             for undone in order.undone
             for event in undone.events
-            if not isinstance(event, Change)
+            if is_record(event)
         }
-        kept_ms = min(rules.deduplication_window_ms + rules.heartbeat_ms for rules in self._rules)
+        kept_ms = min(rules.deduplication_window_ms + min(rules.turns_ms) for rules in self._rules)
         return any(
             isinstance(read, Read)
             and place in undone
@@ -295,7 +325,7 @@ class Judge:
     def _check_device(
         self,
         places: list[Event],
-        reads: list[Read | Change],
+        reads: list[Read | Change | Heard],
         records: list[OutputEvent],
         end_ms: int,
     ) -> None:
@@ -313,7 +343,9 @@ class Judge:
             self._check_life(life, _opened(reads))
         self.counts["raced facts"] += explanation.raced
 
-    def _check_reordered(self, events: list[Read | Change], records: list[OutputEvent]) -> None:
+    def _check_reordered(
+        self, events: list[Read | Change | Heard], records: list[OutputEvent]
+    ) -> None:
         """Check that each session is whole, though two of the device may be active at once.
 
         What the crashed run has published stays, and the next run may see another order.
@@ -331,7 +363,9 @@ class Judge:
                 mixed = True  # what was due while the end was known to be out is not there
             self._check_life(known, _opened(events), mixed=mixed)
             self._check_reason(life, [read.fact for read in reads])
-        for life in starts.keys() - found:
+        # A ping begins no session where one is active.
+        begun = {life_of_fact(read.fact) for read in reads if not read.fact.ping} & starts.keys()
+        for life in begun - found:
             others = starts.keys() - {life}
             assert any(other[1] == life[1] or other[2] >= life[2] for other in others), (
                 f"{life} is nowhere to be seen"
@@ -363,12 +397,23 @@ class Judge:
             limits_ms = {rules.max_session_ms for rules in self._rules}
             assert len(limits_ms) > 1 or {end.duration_ms} == limits_ms
             return
+        if end.reason == "went_silent":
+            last_ms = _last_ms(end)
+            timeouts_ms = {fact.idle_timeout_ms for fact in facts if life_of_fact(fact) == life}
+            heard_ms = {fact.time_ms for fact in facts if fact.is_start or fact.ping}
+            assert last_ms in heard_ms, f"{life}: {end}"
+            assert end.time_ms - last_ms >= max(1, *timeouts_ms), f"{life}: {end}"
+            return
         if end.reason == "replaced" and end.time_ms == before.time_ms:
             return  # announced by a crashed run, and ignored by the next one
         times_ms = [
             max(fact.time_ms, life[2])
             for fact in facts
-            if (fact.is_start, fact.session_id in ("", life[1]))
+            if fact.is_start or not fact.ping
+            if (
+                fact.is_start,
+                life_of_fact(fact)[1] == life[1] or not (fact.session_id or fact.ping),
+            )
             == ((True, False) if end.reason == "replaced" else (False, True))
         ]
         if isinstance(before, Heartbeat) and before.time_ms == end.time_ms:
@@ -424,7 +469,8 @@ class Judge:
         assert isinstance(records[-1], SessionEnd), f"{life}: {records}"
         end = records[-1]
         assert records[0].time_ms == life[2]
-        assert end.duration_ms == end.time_ms - life[2] >= 0
+        assert end.duration_ms == _last_ms(end) - life[2] >= 0
+        assert end.time_ms >= _last_ms(end)
         if mixed:
             assert all(isinstance(record, Heartbeat) for record in records[1:-1])
             beats = [r.sequence for r in records if isinstance(r, Heartbeat)]
@@ -473,7 +519,7 @@ class Judge:
         due_by_ms = end.time_ms
         if end.reason == "timed_out" and not self._is_cut_short(records, end):
             due_by_ms -= 1
-        last = max(0, (due_by_ms - started_ms) // beat_ms)
+        last = max(0, (due_by_ms - started_ms) // beat_ms) if beat_ms else 0
         assert set(found) <= set(range(1, last + 1)), f"{life}: {found}, and {last} were due"
         skips = self._history.skips.get(lane_of(key_group_of(device), self._lanes), [])
         for sequence in sorted(set(range(1, last + 1)) - set(found)):
@@ -521,7 +567,7 @@ class Judge:
 
     def _check_letters(self, topic: str) -> None:
         """Check that each record that is no event is a dead letter, and once."""
-        wanted = {place for place, record in self._input() if not self._can_be_event(record)}
+        wanted = {place for place, record in self._input() if not self._can_be_event(place, record)}
         wanted |= self._by_clock
         found: Counter[RecordId] = Counter()
         for record in self._written(topic):
@@ -554,12 +600,21 @@ def letter_of(record: Record) -> RecordId:
     return RecordId(headers["heartwheel.topic"], int(partition), int(offset))
 
 
-def _sets_back(event: Event) -> bool:
-    """Say whether an event is that time begins again earlier; that is no fact, nor a rule."""
-    return isinstance(event, Change) and event.sets_back
+def _is_no_fact(event: Event) -> bool:
+    """Say whether an event is that time or silence begins anew; that is no fact, nor a rule."""
+    return isinstance(event, Heard) or (isinstance(event, Change) and event.sets_back)
 
 
-def _opened(reads: list[Read | Change]) -> dict[Life, int]:
+def _is_silent(event: OutputEvent) -> bool:
+    return isinstance(event, SessionEnd) and event.reason == "went_silent"
+
+
+def _last_ms(end: SessionEnd) -> int:
+    """Return up to when a session lasted, which has its end at that time or for silence later."""
+    return end.last_seen_ms if isinstance(end.last_seen_ms, int) else end.time_ms
+
+
+def _opened(reads: list[Read | Change | Heard]) -> dict[Life, int]:
     """Return how far time may have come when the start of each session was read first."""
     opened: dict[Life, int] = {}
     for read in reads:

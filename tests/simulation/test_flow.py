@@ -24,10 +24,10 @@ from dataflows.kafka.partition import InputPartition
 from dataflows.kafka.reconcile import ReconcileError
 from heartwheel.store import skip, start
 from heartwheel.store.offsets import StoredOffsets
-from session_logic import clock, lane, table, transitions
+from session_logic import clock, hearing, lane, restoring, table, transitions
 from session_logic.codec import decode_summary
 from session_logic.errors import HeartwheelError
-from session_logic.events import Kind, OutputEvent
+from session_logic.events import Fact, Kind, OutputEvent, Watermark
 from session_logic.output import OutputBatch
 from tests.simulation import engine
 from tests.simulation.flow import PARTITIONS, simulate
@@ -36,6 +36,7 @@ from tests.support.output_records import active
 HISTORIES = 1_000
 # A fault must be found in fewer histories than this.
 SEARCH = 1_000
+NEVER_MS = 1 << 60
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,8 @@ def test_random_histories_of_the_whole_flow_match_the_model(first: int, count: i
             "clock set forward", "runs with other topics", "runs with other rules",
             "leaders moved", "coordinators moved", "wrong stores", "strays", "letters lost",
             "input expired", "output cut", "heartbeats apart",
-            "changes of the heartbeat topic", "summaries", "rows")  # fmt: skip
+            "changes of the heartbeat topic", "summaries", "rows", "pings",
+            "silent ends")  # fmt: skip
     assert all(counts[name] for name in rare), counts
 
 
@@ -133,6 +135,31 @@ def send_no_summary_of_an_end_that_is_there(monkeypatch: pytest.MonkeyPatch) -> 
         return None if name in self._ends else missing(self, value)
 
     monkeypatch.setattr(AlreadyWritten, "missing_summary", hasty)
+
+
+def send_a_summary_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a summary that is there for not there."""
+    monkeypatch.setattr(AlreadyWritten, "missing_summary", lambda _, value: value)
+
+
+def forget_a_ping_at_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replay what is stored without the signs of life."""
+
+    def apply(of: table.SessionTable, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
+        return [] if fact.ping else transitions.apply_fact(of, fact, watermark)
+
+    monkeypatch.setattr(restoring, "apply_fact", apply)
+
+
+def take_an_outage_for_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let silence count while nobody can be heard."""
+    monkeypatch.setattr(hearing, "STALL_MS", NEVER_MS)
+    monkeypatch.setattr(hearing, "GAP_MS", NEVER_MS)
+
+
+def hear_of_a_session_by_any_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a ping move what was last heard, whenever it was sent."""
+    monkeypatch.setattr(transitions, "is_news", lambda session, ms: ms != session.last_seen_ms)
 
 
 def take_an_end_for_all_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,6 +446,10 @@ FAULTS = [
     look_for_no_heartbeats_apart,
     take_an_end_for_all_before_it,
     send_no_summary_of_an_end_that_is_there,
+    send_a_summary_again,
+    forget_a_ping_at_a_restore,
+    take_an_outage_for_silence,
+    hear_of_a_session_by_any_ping,
 ]
 # Found only after hundreds of histories.
 RARE_FAULTS = [

@@ -12,6 +12,7 @@ from heartwheel.recording.progress import read_progress
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.codec import decode_input
 from session_logic.events import Rejected
+from tests.simulation.facts import Facts
 from tests.simulation.flow import DEVICES, Simulation, simulate
 from tests.simulation.recording import record_history
 from tests.support.fake_kafka import Where
@@ -61,7 +62,7 @@ def is_comparable(simulation: Simulation) -> bool:
     """
     counts = simulation.counts
     changes = counts["runs with other rules"] or counts["changes of the heartbeat topic"]
-    return not (changes or simulation.world.carries or any(counts[loss] for loss in LOSSES))
+    return not (changes or simulation.world.facts != Facts() or any(counts[loss] for loss in LOSSES))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from session_logic.events import (
     Watermark,
 )
 from session_logic.keys import key_group_of
-from session_logic.rules import Rules
+from session_logic.rules import QUIET_TURN_MS, Rules
 
 # A device remembers so many ends, and a fact that comes late brings so many heartbeats with it.
 MAX_MEMORY = 16
@@ -64,7 +64,7 @@ class Model:
         active = lives[-1] if lives and lives[-1].ended_ms is None else None
         records: list[OutputEvent] = []
         if active is not None:
-            over_ms, reason = self._over(active)
+            over_ms, reason = self.over(active)
             if over_ms <= fact.time_ms or over_ms <= watermark.upto_ms:
                 records = self._end(active, reason, over_ms, watermark)
                 active = None
@@ -158,7 +158,7 @@ class Model:
         records = []
         for device_id, lives in self.lives.items():
             for life in lives:
-                over_ms, reason = self._over(life)
+                over_ms, reason = self.over(life)
                 silent = reason == "went_silent" and over_ms <= watermark.upto_ms + stall_ms
                 if life.ended_ms is None and silent:
                     after = watermark.of(key_group_of(device_id))
@@ -166,7 +166,7 @@ class Model:
         self.hearing_ms = hearing_ms
         return records
 
-    def _over(self, life: Life) -> tuple[int, EndReason]:
+    def over(self, life: Life) -> tuple[int, EndReason]:
         """Return when a life ends by itself, and why."""
         timeout_ms = life.fact.time_ms + self.rules.max_session_ms
         silent_ms = max(life.last_seen_ms, self.hearing_ms) + life.fact.idle_timeout_ms
@@ -217,7 +217,7 @@ class Model:
         return [end for end in endings if self._is_kept(end, watermark)]
 
     def _is_kept(self, end: Ending, watermark: Watermark) -> bool:
-        kept_ms = self.rules.deduplication_window_ms + end.interval_ms
+        kept_ms = self.rules.deduplication_window_ms + (end.interval_ms or QUIET_TURN_MS)
         return end.ended_ms + kept_ms > watermark.upto_ms
 
     def _remember_early(self, fact: Fact, watermark: Watermark) -> None:
@@ -283,6 +283,8 @@ class Model:
         beats: list[OutputEvent] = []
         context = _context(fact.carried) if self.rules.carry_in_heartbeats else UNSET
         after_ms = max(after_ms, life.sent_ms)
+        if not life.interval_ms:
+            return beats
         sequence, time_ms = 1, fact.time_ms + life.interval_ms
         while time_ms <= upto_ms and time_ms < fact.time_ms + self.rules.max_session_ms:
             if time_ms > after_ms:
@@ -293,13 +295,17 @@ class Model:
     def _last_sent_ms(self, life: Life, watermark_ms: int) -> int:
         """Return the time of the last record of a life that is out."""
         begun_ms = life.fact.time_ms
+        if not life.interval_ms:
+            return begun_ms
+        if life.fact.idle_timeout_ms:
+            watermark_ms = min(watermark_ms, self.over(life)[0])
         sent_ms = max(life.sent_ms, min(watermark_ms, begun_ms + self.rules.max_session_ms - 1))
         return max(begun_ms, sent_ms - (sent_ms - begun_ms) % life.interval_ms)
 
     def _due(
         self, life: Life, after: Watermark, upto_ms: int, at_most: int | None = None
     ) -> list[OutputEvent]:
-        over_ms, reason = self._over(life)
+        over_ms, reason = self.over(life)
         if over_ms <= upto_ms:
             return self._end(life, reason, over_ms, after, at_most)
         return _newest(self._beats(life, after.upto_ms, upto_ms), after, at_most)
@@ -318,7 +324,7 @@ class Model:
             for life in lives:
                 if life.ended_ms is not None:
                     continue
-                if newest_only and self._over(life)[0] > upto_ms:
+                if newest_only and self.over(life)[0] > upto_ms:
                     from_ms = max(after_ms, upto_ms - max(self.intervals_ms))
                     records += self._beats(life, from_ms, upto_ms)
                 else:
