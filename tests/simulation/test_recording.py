@@ -62,7 +62,9 @@ def is_comparable(simulation: Simulation) -> bool:
     """
     counts = simulation.counts
     changes = counts["runs with other rules"] or counts["changes of the heartbeat topic"]
-    return not (changes or simulation.world.facts != Facts() or any(counts[loss] for loss in LOSSES))
+    return not (
+        changes or simulation.world.facts != Facts() or any(counts[loss] for loss in LOSSES)
+    )
 
 
 @pytest.mark.parametrize(
