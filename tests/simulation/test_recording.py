@@ -85,7 +85,7 @@ def test_replay_of_a_random_history_differs_in_what_is_documented_only(
         devices += len(set(DEVICES) - events.scattered)
         late += len(found)
     assert devices > 2 * count
-    assert late <= devices / 50
+    assert late <= max(1, devices / 50)
 
 
 @pytest.mark.parametrize("count", [5, pytest.param(30, marks=pytest.mark.slow)])
