@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from heartwheel.recording.recorded import Named, decode_record
 from session_logic.events import OutputEvent, SessionActive, SessionEnd
 
-# Of so many devices, heartbeats are read before the starts of their sessions. One would do, if no
-# start was lost: its heartbeats prove nothing.
-AHEAD = 8
+# Of so many devices, heartbeats are read before the starts of their sessions. One does not do: a
+# start may be lost, and a run that comes after a crash sends some records in another order.
+AHEAD = 1_000
 
 Session = tuple[str, str, int]
 
