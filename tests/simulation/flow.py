@@ -27,7 +27,8 @@ from heartwheel.signals import STEP_BACK_S
 from session_logic import journal
 from session_logic.events import Fact
 from session_logic.hearing import GAP_MS
-from session_logic.lane import NEVER_MS, PAUSE_MS
+from session_logic.keys import key_group_of, lane_of
+from session_logic.lane import NEVER_MS, PAUSE_MS, Lane
 from session_logic.restoring import read_lane_state
 from session_logic.silence import STALL_MS
 from tests.simulation.brokers import Brokers
@@ -389,6 +390,7 @@ class Simulation:
         self._turns(40)
         run, lanes = self.active, [logic._lane for logic in self._lane_logics()]
         caught_up = len(lanes) == LANES and not any(lane.resuming for lane in lanes)
+        caught_up = caught_up and is_active(lanes, device, session)
         self.world.log.lose_leader(where)
         self._turns(OUTAGE_MS // 100, 100)
         self._calm_down()
@@ -837,6 +839,13 @@ class Simulation:
         for _ in range(count):
             self.world.now_ms += step_ms
             self.go_on(0.9)
+
+
+def is_active(lanes: list[Lane], device: str, session_id: str) -> bool:
+    """Say whether a session is the active one of a device."""
+    (lane,) = (one for one in lanes if one.lane == lane_of(key_group_of(device), LANES))
+    session = lane.table.find(device)
+    return session is not None and session.session_id == session_id
 
 
 def simulate(seed: int, steps: int = 100) -> Simulation:
