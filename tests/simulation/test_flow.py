@@ -326,8 +326,15 @@ def mistake_who_set_the_timestamp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def judge_by_this_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reject by a clock that is behind what an earlier run has acted on."""
+    """Reject by a clock that is behind what an earlier run has acted on; all clocks are set."""
     monkeypatch.setattr(sink.KafkaSink, "published_ms", lambda _: 0)
+    begin = flow.Simulation.__init__
+
+    def begin_with_wrong_clocks(self: flow.Simulation, seed: int) -> None:
+        begin(self, seed)
+        self._wrong_ms = [3_000, 100_000, 3_600_000]
+
+    monkeypatch.setattr(flow.Simulation, "__init__", begin_with_wrong_clocks)
 
 
 def begin_at_the_end_of_a_leader_that_knows_less(monkeypatch: pytest.MonkeyPatch) -> None:
