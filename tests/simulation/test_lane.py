@@ -16,7 +16,7 @@ from session_logic.table import SessionTable
 from tests.simulation.lane import Simulation, simulate
 from tests.support.lanes import LANE, LANES, Store
 
-HISTORIES = 600
+HISTORIES = 300
 # The other tests cover session_logic whole; measuring these, too, would take several times as long.
 pytestmark = pytest.mark.no_cover
 

@@ -68,7 +68,7 @@ def is_comparable(simulation: Simulation) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("first", "count"), [(0, 15), pytest.param(15, 300, marks=pytest.mark.slow)]
+    ("first", "count"), [(0, 15), pytest.param(15, 150, marks=pytest.mark.slow)]
 )
 def test_replay_of_a_random_history_differs_in_what_is_documented_only(
     first: int, count: int, tmp_path: Path
@@ -88,7 +88,7 @@ def test_replay_of_a_random_history_differs_in_what_is_documented_only(
     assert late <= max(1, devices / 50)
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5, pytest.param(15, marks=pytest.mark.slow)])
 def test_replay_of_a_history_with_topics_apart_differs_as_little(
     count: int, tmp_path: Path
 ) -> None:
