@@ -40,10 +40,6 @@ class InputTopics(Struct, frozen=True):
         """Return how many partitions a topic has; 0 where there is none."""
         return self.topics.get(topic, ("", 0))[1]
 
-    def count(self) -> int:
-        """Return how many partitions there are in all."""
-        return sum(map(self.partitions, self.topics))
-
     def position(self, topic: str, offset: int) -> Position:
         """Return an offset of a topic with the ids that it is of."""
         return Position(offset, self.topics[topic][0], self.cluster_id)

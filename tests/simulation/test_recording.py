@@ -54,6 +54,14 @@ class Events:
         self.scattered = {device for device, where in places.items() if len(where) > 1}
 
 
+def late_differences(simulation: Simulation, seed: int, path: Path) -> tuple[Events, set[str]]:
+    """Return the events of a history, and the devices that differ; all of them were late."""
+    events = Events(simulation)
+    found = differing(simulation, path) - events.scattered
+    assert found <= events.late, f"seed={seed}: {found}"
+    return events, found
+
+
 def is_comparable(simulation: Simulation) -> bool:
     """Say whether a history that is over can be compared with its replay.
 
@@ -79,9 +87,7 @@ def test_replay_of_a_random_history_differs_in_what_is_documented_only(
         simulation = simulate(seed)
         if not is_comparable(simulation):
             continue
-        events = Events(simulation)
-        found = differing(simulation, tmp_path / "r") - events.scattered
-        assert found <= events.late, f"seed={seed}: {found}"
+        events, found = late_differences(simulation, seed, tmp_path / "r")
         devices += len(set(DEVICES) - events.scattered)
         late += len(found)
     assert devices > count
@@ -102,9 +108,7 @@ def test_replay_of_a_history_with_topics_apart_differs_as_little(
         simulation = simulate(seed)
         if not is_comparable(simulation):
             continue
-        events = Events(simulation)
-        found = differing(simulation, tmp_path / "r") - events.scattered
-        assert found <= events.late, f"seed={seed}: {found}"
+        late_differences(simulation, seed, tmp_path / "r")
         settings = simulation.world.settings
         topics = ("heartbeat_topic", "summary_topic", "table_topic")
         seen.update(topic for topic in topics if getattr(settings, topic))
