@@ -26,7 +26,9 @@ VARIABLES_APART: dict[Kind, str] = {
     "summaries": "HEARTWHEEL_SUMMARY_TOPIC",
     "table": "HEARTWHEEL_TABLE_TOPIC",
 }
-LANES_ALLOWED = f"a power of two up to {KEY_GROUPS}"
+LANES_ALLOWED = (
+    f"a power of two up to {KEY_GROUPS}, by HEARTWHEEL_ROUTE=partition any number up to it"
+)
 
 Positive = Annotated[int, Meta(gt=0)]
 NotNegative = Annotated[int, Meta(ge=0)]
@@ -98,8 +100,8 @@ class Settings(
     lanes: Annotated[
         Positive,
         Meta(
-            description=f"{LANES_ALLOWED.capitalize()}; another number than the stored one needs "
-            "`heartwheel store migrate`.",
+            description="How many lanes; another number than the stored one needs `heartwheel store "
+            "migrate`.",
             extra={"allowed": LANES_ALLOWED},
         ),
     ] = 4
@@ -349,7 +351,8 @@ class Settings(
                 raise ConfigError(problem)
 
     def _wrong_times(self) -> str:
-        if self.lanes > KEY_GROUPS or self.lanes & (self.lanes - 1):
+        by_hash = self.route == "hash"
+        if self.lanes > KEY_GROUPS or (by_hash and self.lanes & (self.lanes - 1)):
             return f"HEARTWHEEL_LANES is {self.lanes}: write {LANES_ALLOWED}"
         if self.max_session_ms < self.heartbeat_ms:
             return (

@@ -25,7 +25,7 @@ first on: that is why `oldest` counts it as -1.
 
 from msgspec import Struct
 
-from session_logic.keys import KEY_GROUPS, key_groups_of, lane_of
+from session_logic.keys import KEY_GROUPS, key_groups_of
 
 SEGMENT_BYTES = 256 * 1024
 SEGMENT_EPOCHS = 8
@@ -152,8 +152,9 @@ def lane_of_row(name: str, lanes: int) -> int:
     """Return the lane that a row belongs to by its name; raises ValueError if it is none."""
     kind, _, number = name.partition("-")
     slots = KEY_GROUPS // lanes + 1
-    lane = lane_of(int(number), lanes) if kind == "base" else int(number) // slots
-    if kind not in {"base", "journal"} or lane >= lanes or name not in _ROW_NAMES:
+    lane = int(number) % lanes if kind == "base" else int(number) // slots
+    nobodys = kind == "base" and int(number) >= KEY_GROUPS - KEY_GROUPS % lanes
+    if kind not in {"base", "journal"} or nobodys or lane >= lanes or name not in _ROW_NAMES:
         msg = f"{name} is no row of a store with {lanes} lanes"
         raise ValueError(msg)
     return lane

@@ -1,8 +1,9 @@
 """Which group and lane a device belongs to; stored state depends on these rules.
 
 By the route `hash` the lane follows from the device. By the route `partition` it is the number of
-the input partition that the device is in. A lane has the same groups in either case, and of the
-group of a device the lane decides the lower bits, the hash of its id the upper ones.
+the input partition that the device is in. A lane has the same groups in either case: the lane
+decides the remainder of a group, the hash of the id which of them is the device's. Lanes by `hash`
+are a power of two; by `partition` they can be any number, and some groups may be nobody's.
 """
 
 from typing import Literal, NamedTuple
@@ -27,8 +28,8 @@ def lane_of(group: int, lanes: int) -> int:
 
 
 def key_groups_of(lane: int, lanes: int) -> range:
-    """Return the groups of a lane, in order."""
-    return range(lane, KEY_GROUPS, lanes)
+    """Return the groups of a lane, in order: as many for each lane."""
+    return range(lane, KEY_GROUPS - KEY_GROUPS % lanes, lanes)
 
 
 def lane_may_have(device_id: str, lane: int, lanes: int, route: Route) -> bool:
@@ -44,4 +45,5 @@ class LaneKeys(NamedTuple):
 
     def group_of(self, device_id: str) -> int:
         """Return the group of a device of this lane; by the route `hash` it is key_group_of."""
-        return crc32(device_id.encode()) & (KEY_GROUPS - self.lanes) | self.lane
+        lane, lanes = self
+        return lane + lanes * (crc32(device_id.encode()) // lanes % (KEY_GROUPS // lanes))

@@ -170,7 +170,9 @@ def migrate_command(
     """Write the sessions of a stopped run to a new store with another number of lanes."""
     from heartwheel.store.migration import migrate_store
 
-    settings = load_settings({**os.environ, "HEARTWHEEL_LANES": str(lanes)}, config)
+    by_hash = {"HEARTWHEEL_ROUTE": "hash", "HEARTWHEEL_SHARD": ""}
+    lanes_set = {"HEARTWHEEL_LANES": str(lanes)}
+    settings = load_settings({**os.environ, **by_hash, **lanes_set}, config)
     count = migrate_store(source, target, settings.lanes, settings.rules())
     print(f"migrated {count} sessions from {source} to {target}")
     print(

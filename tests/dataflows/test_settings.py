@@ -158,6 +158,14 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     assert "hunter2" not in str(settings.masked())
 
 
+def test_lanes_are_as_many_as_the_partitions_by_that_route() -> None:
+    """Topics with 6 or 12 partitions are usual; by the hash it is a power of two."""
+    found = load_settings({"HEARTWHEEL_ROUTE": "partition", "HEARTWHEEL_LANES": "12"})
+    assert list(found.own_lanes) == list(range(12))
+    with pytest.raises(ConfigError, match="257: write a power of two up to 256, by"):
+        load_settings({"HEARTWHEEL_ROUTE": "partition", "HEARTWHEEL_LANES": "257"})
+
+
 def test_moment_of_the_start_is_text_or_a_time_of_toml(tmp_path: Path) -> None:
     """Both are kept as text in ISO 8601."""
     config = tmp_path / "heartwheel.toml"

@@ -256,3 +256,17 @@ def test_heartbeats_apart_are_all_and_only_the_heartbeats() -> None:
             beats += decoded(two.records.apart["heartbeats"])
     assert beats == [event for event in together if isinstance(event, Heartbeat)] != []
     assert rest == [event for event in together if not isinstance(event, Heartbeat)] != []
+
+
+def test_lane_of_any_number_restores_the_sessions_of_all_its_devices() -> None:
+    """By the route `partition` there may be 12 lanes, and any device may be in any of them."""
+    lane, store = Lane(5, 12, RULES), Store()
+    for number in range(300):
+        store.write(lane.apply([Fact(True, f"d{number}", "s", "pc", T + number)], T).rows)
+        store.commit(lane)
+    assert store.state is not None
+    again = Lane(5, 12, RULES, read_lane_state(store.state))
+    give(again, list(store.rows.values()))
+    assert not again.restoring
+    assert all(again.table.find(f"d{number}") for number in range(300))
+    assert again.table.active == 300
