@@ -14,6 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from benchmarks.flow import Flow, Shards
+from benchmarks.killed_shard import steady_with_a_kill
 from benchmarks.load import STAMPEDE, TABLE, Plan
 from benchmarks.phases import Report, check, idle, killed, ramp, steady, stop
 from benchmarks.picture import draw
@@ -107,9 +108,12 @@ def measure(
         report |= ramp(load, cluster, flow)
         poll = Poll(flow, plan.sessions, arguments.lanes) if arguments.poll_http else None
         assert broker.process is not None
-        window_ms, measured = steady(load, flow, broker.process.pid, stampede, poll)
+        if arguments.kill and isinstance(flow, Shards):
+            window_ms, measured = steady_with_a_kill(load, flow)
+        else:
+            window_ms, measured = steady(load, flow, broker.process.pid, stampede, poll)
         report |= measured
-        if arguments.kill:
+        if arguments.kill and not arguments.shards:
             report |= killed(flow, cluster, settings)
         stopped_ms = time.time_ns() // 1_000_000
         report |= stop(flow)
@@ -196,7 +200,9 @@ def parse(
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     parser.add_argument("--name", help="of the report; else it says scale and kind")
     parser.add_argument(
-        "--kill", action="store_true", help="kill -9 of one process after the steady phase, resume"
+        "--kill",
+        action="store_true",
+        help="kill -9 of one process after the steady phase, resume; of one shard in its middle",
     )
     parser.add_argument(
         "--set", action="append", default=[], help="HEARTWHEEL_X=value for the flow"
@@ -218,8 +224,10 @@ def parse(
     )
     arguments = parser.parse_args(words)
     if arguments.shards:
-        if arguments.processes > 1 or arguments.kill or arguments.poll_http:
-            parser.error("shards are no cluster; they are neither killed nor polled here")
+        if arguments.processes > 1 or arguments.poll_http:
+            parser.error("shards are no cluster, and they are not polled here")
+        if arguments.kill and (arguments.shards == 1 or arguments.stampede):
+            parser.error("--kill wants shards that go on, and no stampede")
         arguments.processes = arguments.shards
     arguments.seconds = arguments.seconds or (CHECK_S if arguments.check else STEADY_S)
     return arguments
@@ -239,7 +247,7 @@ def main() -> int:
     kinds = [kind for kind in ("mapped", "kill", "check", "idle") if getattr(arguments, kind)]
     name = arguments.name or "-".join((f"scale-{arguments.scale:g}", *kinds))
     (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1))
-    if "series" in report:
+    if "core_series" in report:
         draw(report, arguments.out / f"{name}.png")
     shown = {k: v for k, v in report.items() if k not in ("series", "core_series")}
     print(json.dumps(shown, indent=1))

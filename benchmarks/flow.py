@@ -1,6 +1,7 @@
 """The flow as one process, as a cluster of them, or as shards; they start and stop together."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +90,11 @@ class Shards(Flow):
         super().__init__(cluster, 1, changes)
         self._shards = processes
 
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return self._shards
+
     def start(self) -> None:
         """Start them all."""
         self._processes = [self._start(number) for number in range(self._shards)]
@@ -101,6 +107,14 @@ class Shards(Flow):
                 lambda process=process: RUNNING in self.cluster.errors(process),
                 CONNECT_S,
             )
+
+    def restart_one(self) -> int:
+        """Kill the last one with SIGKILL and start it again; return the moment in ms."""
+        killed_ms = time.time_ns() // 1_000_000
+        self._processes[-1].kill()
+        self._processes[-1].wait(STOP_S)
+        self._processes[-1] = self._start(self._shards - 1)
+        return killed_ms
 
     def _start(self, number: int) -> subprocess.Popen[str]:
         store = Path(self.cluster.variables["HEARTWHEEL_RECOVERY_DIR"]) / f"shard-{number}"

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from dataflows.memory import limit_bytes
 from dataflows.run_state import RunState
+from dataflows.shard import Shard
 from dataflows.text import printable
 from dataflows.timestamps import KINDS
 from dataflows.version import program_version
@@ -52,6 +53,7 @@ MAX_HOT_DEVICES = 5
 # What can be wrong with where an event is: see dataflows.placement.
 MISPLACED_CAUSES = ("key", "partition")
 NAN = float("nan")
+ALL = Shard()  # a run that is no shard has everything
 
 
 class Histogram(Collector):
@@ -212,13 +214,14 @@ def observe_acknowledged(records: OutputBatch) -> None:
     HEARTBEAT_LATENESS.observe_since(records.due_ms, now_ms)
 
 
-def start_metrics(run: RunState) -> LaneCollector:
+def start_metrics(run: RunState, shard: Shard = ALL) -> LaneCollector:
     """Show the lanes of a run, and what is known of this process before anything happens.
 
     Returns what REGISTRY can unregister when the run is over and the process goes on.
     """
     BUILD.info({"version": program_version()})
     MEMORY_LIMIT.set(limit_bytes())
+    SHARDS.labels(shard.number).set(shard.shards)
     for reason in REASONS:
         DEAD_LETTERS.labels(reason)
     for cause in MISPLACED_CAUSES:
@@ -307,4 +310,5 @@ HTTP_CROWDED_OUT = Counter(
     "HTTP connections that were cut because too many were open.",
 )
 MEMORY_LIMIT = Gauge("heartwheel_memory_limit_bytes", "Memory that this process may use.")
+SHARDS = Gauge("heartwheel_shards", "Shards that there are, told by each; 1 for none.", ["shard"])
 BUILD = Info("heartwheel_build", "The version that runs.")

@@ -51,7 +51,7 @@ def guarded_flow() -> Dataflow:
 def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
     state = RunState()
     _stop_at_ctrl_c(state)
-    start_metrics(state)
+    start_metrics(state, settings.own_shard)
     folder = prepare_recovery(settings, first=cluster.number == 0)
     guard = Guard(settings, cluster, folder)
     connected = connect(settings, cluster, folder, state, guard.permit)

@@ -62,7 +62,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
     start_logs(settings, cluster.number)
 
     # 3. Metrics and HTTP: probes are answered while the steps that wait for others go on.
-    start_metrics(state)
+    start_metrics(state, settings.own_shard)
     listener = bind(settings)
     if listener is not None:
         serve(listener, ProcessView(settings, cluster, state))

@@ -20,8 +20,10 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from monitoring.panels import (
     CHOSEN,
+    SHARDS,
     SOURCE,
     Panel,
+    by_shard,
     graph,
     limits,
     number,
@@ -135,6 +137,35 @@ def sessions() -> list[Panel]:
             "s",
             (f"min by (topic) (heartwheel_input_silence_seconds{CHOSEN})", "{{topic}}"),
             limit=SILENCE_S,
+        ),
+    ]
+
+
+def shards() -> list[Panel]:
+    """Return the panels on shards; a run that is none is shard 0 of 1."""
+    late = rate("heartwheel_heartbeat_lateness_seconds_bucket")
+    late = f"{late} + on (job, instance) group_left (shard) 0 * {SHARDS}"
+    return [
+        graph(
+            "Shards",
+            "Those that give metrics, and how many there are by what each of them was told.",
+            "short",
+            (f"count(sum by (shard) ({SHARDS}))", "there"),
+            (f"max({SHARDS})", "told"),
+        ),
+        graph(
+            "Active sessions by shard",
+            "Sessions that have begun and not ended.",
+            "short",
+            (by_shard(f"heartwheel_active_sessions{CHOSEN}"), "shard {{shard}}"),
+            stacked=True,
+        ),
+        graph(
+            "Heartbeat lateness by shard, p99",
+            "From the moment that a heartbeat is due to its acknowledgement.",
+            "s",
+            (f"histogram_quantile(0.99, sum by (shard, le) ({late}))", "shard {{shard}}"),
+            limit=LATE_S,
         ),
     ]
 
@@ -290,6 +321,7 @@ ROWS = (
     ("At a glance", glance(), 8),
     ("Sessions", sessions(), 3),
     ("Latency", latency(), 2),
+    ("Shards", shards(), 3),
     ("From input to output", flow(), 3),
     ("Snapshots and store", store(), 3),
     ("Processes", processes(), 3),

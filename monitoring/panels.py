@@ -20,6 +20,7 @@ STAT_HEIGHT, GRAPH_HEIGHT = 4, 8
 SOURCE = DataSourceRef("prometheus", "$datasource")
 # The processes that are chosen at the top of the page.
 CHOSEN = '{job=~"$job",instance=~"$instance"}'
+SHARDS = f"heartwheel_shards{CHOSEN}"
 QUANTILES = (0.5, 0.9, 0.99)
 
 Panel = stat.Panel | timeseries.Panel | heatmap.Panel
@@ -39,6 +40,11 @@ def quantile(share: float, histogram: str) -> str:
 def quantiles(histogram: str) -> list[Query]:
     """Return the queries of a panel of quantiles."""
     return [(quantile(share, histogram), f"p{share * 100:g}") for share in QUANTILES]
+
+
+def by_shard(query: str) -> str:
+    """Return the PromQL of a sum by shard, of which only the number of shards has the label."""
+    return f"sum by (shard) ({query} + on (job, instance) group_left (shard) 0 * {SHARDS})"
 
 
 def limits(value: float | None, above: str = "red", below: str = "green") -> ThresholdsConfig:

@@ -1,13 +1,16 @@
 """`heartwheel top`: a running process in the terminal, over HTTP."""
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
 
+from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption, UrlOption
-from heartwheel.running_process import RunningProcess
+from heartwheel.running_process import NoAnswerError, RunningProcess
 
 OK = 200
 
@@ -23,6 +26,7 @@ def top_command(
 ) -> None:
     """Show a running process: sessions, rates, latency, lanes and dead letters.
 
+    Of shards, with HEARTWHEEL_HTTP_ADDRESSES and without --url, a line for each of them as well.
     The token is that of the settings: HEARTWHEEL_HTTP_TOKEN or HEARTWHEEL_HTTP_TOKEN_FILE.
     """
     from rich.console import Console
@@ -30,9 +34,15 @@ def top_command(
 
     from heartwheel.views.top import TopView
 
-    process = RunningProcess(load_settings(config=config), url)
+    settings = load_settings(config=config)
+    process, shards = RunningProcess(settings, url), shards_of(settings, url)
     console = Console()
-    view = TopView(process.url, status_of(process), console.width)
+
+    def look() -> TopView:
+        status = status_of(process)
+        return TopView(process.url, status, console.width, statuses_of(shards))
+
+    view = look()
     if once or not console.is_terminal:
         console.print(view.render())
         return
@@ -41,9 +51,29 @@ def top_command(
             while True:
                 live.update(view.render(), refresh=True)
                 time.sleep(interval)
-                view = TopView(process.url, status_of(process), console.width)
+                view = look()
     except KeyboardInterrupt:
         pass
+
+
+def shards_of(settings: Settings, url: str | None) -> list[RunningProcess]:
+    """Return all shards from number 0 on, or nothing if the settings do not say where they are."""
+    if url is not None or not settings.shard:
+        return []
+    return [RunningProcess(settings, f"http://{place}") for place in settings.http_places]
+
+
+def statuses_of(processes: Sequence[RunningProcess]) -> list[dict[str, Any] | None]:
+    """Return the status of each process, None for one that does not tell any; all at once."""
+
+    def ask(process: RunningProcess) -> dict[str, Any] | None:
+        try:
+            return status_of(process)
+        except NoAnswerError:
+            return None
+
+    with ThreadPoolExecutor(max(1, len(processes))) as pool:
+        return list(pool.map(ask, processes))
 
 
 def status_of(process: RunningProcess) -> dict[str, Any]:

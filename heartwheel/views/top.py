@@ -1,5 +1,6 @@
 """The view of a running process: its status, for a terminal of any width from 60 columns."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -22,8 +23,18 @@ Row = tuple[str, str, str, list[float | None]]
 class TopView:
     """Renders what a process says of itself at /status.json."""
 
-    def __init__(self, url: str, status: dict[str, Any], width: int) -> None:
-        """Render this status, which is from this URL, for a terminal of this width in columns."""
+    def __init__(
+        self,
+        url: str,
+        status: dict[str, Any],
+        width: int,
+        shards: Sequence[dict[str, Any] | None] = (),
+    ) -> None:
+        """Render this status, which is from this URL, for a terminal of this width in columns.
+
+        The status of each shard is None where it does not answer; no shard, no table of them.
+        """
+        self._shards = shards
         self._url = url
         self._status = status
         self._width = width
@@ -31,7 +42,13 @@ class TopView:
     def render(self) -> Group:
         """Return everything, for a terminal."""
         return Group(
-            self._head(), Text(), self._numbers(), Text(), self._lanes(), *self._dead_letters()
+            self._head(),
+            Text(),
+            self._numbers(),
+            Text(),
+            *self._all_shards(),
+            self._lanes(),
+            *self._dead_letters(),
         )
 
     def _head(self) -> Text:
@@ -90,6 +107,35 @@ class TopView:
             ("records to read", f"{to_read:,.0f}", "", []),
             ("cores", cores, memory, history["cores"]),
         ]
+
+    def _all_shards(self) -> list[Table | Text]:
+        """Return a line for each shard, and one for all that answer."""
+        if not self._shards:
+            return []
+        names = ("shard", "sessions", "heartbeats/s", "lateness p99", "lag", "state")
+        table = Table.grid(padding=(0, GAP, 0, 0))
+        for name in names:
+            table.add_column(name, justify="left" if name == "state" else "right")
+        table.add_row(*(Text(name, "dim") for name in names))
+        sessions = beats = 0.0
+        for number, status in enumerate(self._shards):
+            if status is None:
+                table.add_row(str(number), *"----", Text("no answer", "bold red"))
+                continue
+            history = status["history"]
+            active, rate = _last(history, "active") or 0, _last(history, "heartbeats") or 0
+            sessions, beats = sessions + active, beats + rate
+            lags = [lane["lag_s"] for lane in status["lanes"] if lane.get("lag_s") is not None]
+            table.add_row(
+                str(number),
+                f"{active:,.0f}",
+                f"{rate:,.0f}",
+                seconds(_last(history, "heartbeat_p99_s")),
+                seconds(max(lags, default=None)),
+                Text("ready", "green") if status["ready"] else Text(status["reason"], "red"),
+            )
+        table.add_row("all", f"{sessions:,.0f}", f"{beats:,.0f}", style="bold")
+        return [table, Text()]
 
     def _lanes(self) -> Table:
         table = Table.grid(padding=(0, GAP, 0, 0))

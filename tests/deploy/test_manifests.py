@@ -97,7 +97,7 @@ def test_host_file_names_every_pod(manifests: list[Manifest]) -> None:
     stateful = named(manifests, "StatefulSet")
     spec, name = stateful["spec"], stateful["metadata"]["name"]
     variables = environment_of(manifests, f"{name}-0")
-    if spec["replicas"] == 1:
+    if spec["replicas"] == 1 or "HEARTWHEEL_SHARD" in variables:
         assert not BYTEWAX & variables.keys()
         return
     assert variables.keys() >= BYTEWAX
@@ -111,6 +111,31 @@ def test_host_file_names_every_pod(manifests: list[Manifest]) -> None:
     assert _mounted(manifests)[variables["BYTEWAX_HOSTFILE_PATH"]].split() == [
         f"{name}-{number}.{spec['serviceName']}:{mesh}" for number in range(spec["replicas"])
     ]
+
+
+def test_shards_fit_the_pods(manifests: list[Manifest]) -> None:
+    """Each pod is the shard of its number, has lanes, and knows where the others answer."""
+    stateful = named(manifests, "StatefulSet")
+    spec, name = stateful["spec"], stateful["metadata"]["name"]
+    if "HEARTWHEEL_SHARD" not in environment_of(manifests, f"{name}-0"):
+        return
+    assert spec["updateStrategy"]["type"] == "RollingUpdate"
+    assert spec["podManagementPolicy"] == "Parallel", "none needs another one"
+    budget = named(manifests, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    service = named(manifests, "Service")
+    assert spec["serviceName"] == service["metadata"]["name"]
+    assert service["spec"]["clusterIP"] == "None"
+    pods = [f"{name}-{number}" for number in range(spec["replicas"])]
+    lanes: list[int] = []
+    for number, pod in enumerate(pods):
+        settings = load_settings(_settings(manifests, pod))
+        assert settings.own_shard == (number, len(pods))
+        assert settings.http_places == [
+            f"{one}.{spec['serviceName']}:{settings.http_port}" for one in pods
+        ]
+        lanes += settings.own_lanes
+    assert sorted(lanes) == list(range(settings.lanes))
 
 
 def _mounted(manifests: list[Manifest]) -> dict[str, str]:
@@ -130,10 +155,10 @@ def _mounted(manifests: list[Manifest]) -> dict[str, str]:
     return files
 
 
-def _settings(manifests: list[Manifest]) -> dict[str, str]:
-    """Return the variables of Heartwheel, with something in the place of each secret."""
-    variables = environment_of(manifests, "heartwheel-0")
-    return {
+def _settings(manifests: list[Manifest], pod: str = "heartwheel-0") -> dict[str, str]:
+    """Return the variables that Heartwheel reads, with something in the place of each secret."""
+    variables = environment_of(manifests, pod)
+    return {"HOSTNAME": pod} | {
         name.removesuffix("_FILE"): "secret" if name.endswith("_FILE") else value
         for name, value in variables.items()
         if name.startswith("HEARTWHEEL_")
@@ -271,34 +296,51 @@ def one_host_less(manifests: list[Manifest]) -> None:
     hosts["hosts"] = re.sub(r".*\n$", "", hosts["hosts"])
 
 
+def one_address_less(manifests: list[Manifest]) -> None:
+    """Forget a shard among the addresses."""
+    config = next(m for m in manifests if m["kind"] == "ConfigMap")["data"]
+    config["HEARTWHEEL_HTTP_ADDRESSES"] = config["HEARTWHEEL_HTTP_ADDRESSES"].rpartition(",")[0]
+
+
+def other_number_of_shards(manifests: list[Manifest]) -> None:
+    """Have fewer pods than shards."""
+    named(manifests, "StatefulSet")["spec"]["replicas"] = 3
+
+
+def update_by_hand(manifests: list[Manifest]) -> None:
+    """Replace no pod of an update."""
+    named(manifests, "StatefulSet")["spec"]["updateStrategy"]["type"] = "OnDelete"
+
+
 def as_root(manifests: list[Manifest]) -> None:
     """Let the pod run as anybody."""
     del pod_of(manifests)["securityContext"]["runAsNonRoot"]
 
 
 @pytest.mark.parametrize(
-    ("fault", "check"),
+    ("overlay", "fault", "check"),
     [
-        (drop_label, test_selectors_match_the_pods),
-        (other_port, test_ports_match),
-        (unknown_variable, test_every_variable_is_a_setting),
-        (unknown_option, test_every_variable_is_a_setting),
-        (no_secret, test_every_mounted_file_is_declared),
-        (one_host_less, test_host_file_names_every_pod),
-        (as_root, test_pod_is_restricted),
+        ("cluster", drop_label, test_selectors_match_the_pods),
+        ("cluster", other_port, test_ports_match),
+        ("cluster", unknown_variable, test_every_variable_is_a_setting),
+        ("cluster", unknown_option, test_every_variable_is_a_setting),
+        ("cluster", no_secret, test_every_mounted_file_is_declared),
+        ("cluster", one_host_less, test_host_file_names_every_pod),
+        ("cluster", as_root, test_pod_is_restricted),
+        ("shards", one_address_less, test_shards_fit_the_pods),
+        ("shards", other_number_of_shards, test_shards_fit_the_pods),
+        ("shards", update_by_hand, test_shards_fit_the_pods),
     ],
 )
 def test_planted_fault_is_found(
     rendered: dict[str, str],
+    overlay: str,
     fault: Callable[[list[Manifest]], None],
     check: Callable[[list[Manifest]], None],
 ) -> None:
     """The checks above can fail."""
-    manifests = objects(rendered["cluster"])
+    manifests = objects(rendered[overlay])
     check(manifests)
     fault(manifests)
     with pytest.raises(Exception):  # noqa: B017, PT011  # each fails in its own way
         check(manifests)
-
-
-# What the values.yaml of Bytewax's chart 0.8.1 has, which waxctl deploys.

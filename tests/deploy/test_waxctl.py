@@ -42,12 +42,14 @@ def test_values_for_waxctl_fit_its_chart() -> None:
     values = yaml.safe_load((ROOT / "k8s" / "waxctl" / "values.yaml").read_text())
     assert values.keys() <= CHART_VALUES
     variables = {k: v for k, v in values["env"].items() if k.startswith("HEARTWHEEL_")}
-    settings = load_settings(
-        {
-            k.removesuffix("_FILE"): "secret" if k.endswith("_FILE") else v
-            for k, v in variables.items()
-        }
-    )
+    known = {
+        k.removesuffix("_FILE"): "secret" if k.endswith("_FILE") else v
+        for k, v in variables.items()
+    }
+    settings = load_settings(known)
+    # As docs/kubernetes.md has it for shards.
+    shard = load_settings(known | {"HEARTWHEEL_ROUTE": "partition", "HEARTWHEEL_SHARD": "3/4"})
+    assert shard.own_lanes == range(3, shard.lanes, 4)
     assert settings.stop_timeout_ms / 1000 < CHART_GRACE_S
     assert Path(settings.recovery_dir).parent == Path(CHART_VOLUME)
     (mount,) = values["extraSecretMounts"]

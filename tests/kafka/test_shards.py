@@ -1,19 +1,23 @@
 """Shards on a real Kafka: together they write what one run would, and none knows of another."""
 
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dataflows.settings_sources import environment
+from dataflows.settings_sources import environment, load_settings
 from session_logic.keys import key_group_of
 from tests.support.broker import Broker
 from tests.support.cluster import Cluster
 from tests.support.endpoint import get
 from tests.support.ports import free_port
+from tests.support.silences import longest_silence
+from tests.support.topic import outputs
 from tests.support.traffic import ALL, Traffic, catch_up, check, start, stop, wait_for_more
 
 PARTITIONS = 8
@@ -106,6 +110,39 @@ def test_one_of_four_shards_is_killed_and_the_others_go_on(cluster: Cluster) -> 
     assert hashed < len(written) / 2, "by their hash they would be in these partitions as well"
 
 
+def test_rolling_restart_silences_no_device_for_longer_than_that_of_its_shard(
+    cluster: Cluster,
+) -> None:
+    """All four under load, each once the one before it is ready; every record is there once."""
+    ports = {f"{number}/4": free_port() for number in range(4)}
+
+    def begin(name: str) -> subprocess.Popen[str]:
+        return shard(cluster, name, HEARTWHEEL_HTTP_PORT=str(ports[name]))
+
+    def are_ready() -> bool:
+        return all(get(port, "/readyz")[0] == 200 for port in ports.values())
+
+    flows = {name: begin(name) for name in ports}
+    cluster.wait("all shards", are_ready, 60)
+    traffic = Traffic(cluster, DEVICES // 4, rate=200)
+    traffic.start_all()
+    cluster.wait("all sessions", lambda: cluster.records_out() >= DEVICES // 4, 60)
+    away_s = []
+    with traffic:
+        for name in reversed(ports):
+            since_s = time.monotonic()
+            stop(cluster, flows[name])
+            flows[name] = begin(name)
+            cluster.wait(f"shard {name}", are_ready, 60)
+            away_s.append(time.monotonic() - since_s)
+    through_ms = catch_up(cluster, traffic)
+    stop(cluster, *flows.values())
+    check(cluster, through_ms)
+    settings = load_settings(cluster.variables)
+    allowed_ms = max(away_s) * 1000 + settings.heartbeat_ms + settings.ready_lag_ms
+    assert longest_silence(outputs(cluster.address, cluster.output)).took_ms <= allowed_ms
+
+
 def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
     cluster: Cluster,
 ) -> None:
@@ -128,6 +165,11 @@ def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
     cluster.wait("the other", lambda: get(ports["2/4"], "/readyz")[0] == 200)
     status, found = get(ports["2/4"], "/devices/d")
     assert (status, found["session_id"], found["lane"]) == (200, "s", 5)
+    shown = program(
+        cluster, "top", "--once", HEARTWHEEL_SHARD="2/4", HEARTWHEEL_HTTP_PORT=str(ports["2/4"])
+    )
+    assert ("no answer" in shown, "ready" in shown) == (True, True)
+    assert re.search(r"\n +1 +1 .*\n +2 +0 ", shown), shown
     status, error = get(ports["2/4"], "/devices/other")
     assert (status, "shard 0/4 does not answer" in error["error"]) == (502, True)
     stop(cluster, *flows)

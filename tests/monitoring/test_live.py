@@ -36,6 +36,8 @@ SILENCE_S, MANY = 300, 1_500
 TARGET = {"job", "instance", "pod"}
 # A process that waits for another one, which is never started.
 LONELY = "lonely"
+# A shard of two, the other one of which is never started.
+HALVED = "halved"
 
 
 def hurried(rules: str) -> str:
@@ -55,10 +57,10 @@ class World:
         self.broker = Broker(folder / "kafka")
         self.broker.start()
         self.cluster = Cluster(self.broker.address, folder, "monitored")
-        self._ports = {"heartwheel": free_port(), LONELY: free_port()}
+        self.ports = {job: free_port() for job in ("heartwheel", LONELY, HALVED)}
         self.flow = self.start()
         addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
-        self._serve(
+        self.serve(
             LONELY, "run", "-i", "0", "-a", addresses,
             HEARTWHEEL_RECOVERY_DIR=str(folder / "lonely"), HEARTWHEEL_FENCING="false",
             HEARTWHEEL_NEW_STORE="true",
@@ -67,19 +69,16 @@ class World:
         self.traffic.start_all()
         self.traffic.begin()
         rules = hurried(RULES.read_text())
-        self.prometheus = Prometheus(folder / "prometheus", self._ports, rules)
+        self.prometheus = Prometheus(folder / "prometheus", self.ports, rules)
 
-    def _serve(self, job: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        return self.cluster.start(
-            *arguments,
-            HEARTWHEEL_HTTP_PORT=str(self._ports[job]),
-            HEARTWHEEL_HTTP_TOKEN=BEARER,
-            **variables,
-        )
+    def serve(self, job: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a process that a job scrapes."""
+        own = {"HEARTWHEEL_HTTP_PORT": str(self.ports[job]), "HEARTWHEEL_HTTP_TOKEN": BEARER}
+        return self.cluster.start(*arguments, **(variables | own))
 
     def start(self) -> subprocess.Popen[str]:
         """Start the run, or start it again."""
-        self.flow = self._serve("heartwheel")
+        self.flow = self.serve("heartwheel")
         return self.flow
 
     def wait_for(self, *alerts: str, seconds: float = 60) -> None:
@@ -211,6 +210,23 @@ def test_process_that_waits_for_another_fires_an_old_snapshot(world: World) -> N
         90,
     )
     assert "HeartwheelSnapshotOld" not in world.prometheus.firing()
+
+
+def test_shard_without_the_other_one_fires_shard_missing(world: World) -> None:
+    """Of two shards, of other topics; the run that is none is concerned by nothing."""
+    folder = world.cluster.folder / HALVED
+    folder.mkdir()
+    topics = Cluster(world.broker.address, folder, HALVED, lanes=2)
+    shard = {"HEARTWHEEL_ROUTE": "partition", "HEARTWHEEL_SHARD": "0/2"}
+    one = world.serve(HALVED, "run", **(topics.variables | shard))
+    world.cluster.wait(
+        "the missing shard",
+        lambda: world.prometheus.firing(HALVED) == {"HeartwheelShardMissing"},
+    )
+    assert "HeartwheelShardMissing" not in world.prometheus.firing()
+    topics.end()
+    one.kill()
+    one.wait()
 
 
 def test_restart_with_many_sessions_fires_nothing_about_the_fleet(world: World) -> None:

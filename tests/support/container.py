@@ -59,10 +59,11 @@ def own_network() -> Iterator[None]:
 class Sandbox:
     """The network namespace of a pod, which stays while its containers come and go."""
 
-    def __init__(self, number: int) -> None:
-        """Connect it to the bridge."""
+    def __init__(self, number: int, host: int | None = None) -> None:
+        """Connect it to the bridge, with this host number in its address or one of its own."""
         self.number = number
-        self.address = f"10.213.0.{number + 10}"
+        self.host = number + 10 if host is None else host
+        self.address = f"10.213.0.{self.host}"
         self._pause = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         self.enter = ["nsenter", f"--net=/proc/{self._pause.pid}/ns/net"]
         deadline = time.monotonic() + 10
@@ -70,7 +71,7 @@ class Sandbox:
         while Path(f"/proc/{self._pause.pid}/ns/net").readlink() == own:
             assert time.monotonic() < deadline, "unshare has made no network namespace"
             time.sleep(0.01)
-        here, there = f"veth{number}", f"pod{number}"
+        here, there = f"veth{self.host}", f"pod{self.host}"
         run("ip", "link", "add", here, "type", "veth", "peer", "name", there)
         run("ip", "link", "set", here, "master", "bridge", "up")
         run("ip", "link", "set", there, "netns", str(self._pause.pid))
@@ -80,7 +81,7 @@ class Sandbox:
 
     def set_link(self, state: str) -> None:
         """Cut the link of the pod (down), with no word to anybody, or put it back (up)."""
-        run("ip", "link", "set", f"veth{self.number}", state)
+        run("ip", "link", "set", f"veth{self.host}", state)
 
     def end(self) -> None:
         """Let it go; the kernel takes the network down."""

@@ -88,13 +88,27 @@ def of_dashboard() -> list[Expression]:
 
 
 def selected(expr: str) -> dict[str, set[str]]:
-    """Return the labels that an expression asks of each metric; fails if it is not PromQL."""
+    """Return the labels that an expression asks of each metric; fails if it is not PromQL.
+
+    What the other side of a group_left gives to a metric is not asked of that metric.
+    """
     metrics: dict[str, set[str]] = {}
 
-    def ask(node: Any, labels: list[str]) -> None:
+    def ask(node: Any, labels: list[str], given: frozenset[str] = frozenset()) -> None:
+        if isinstance(node, promql_parser.BinaryExpr):
+            card = node.modifier and node.modifier.card
+            if card == promql_parser.VectorMatchCardinality.ManyToOne:
+                more = frozenset(node.modifier.group_labels or ())
+                ask(node.lhs, labels, given | more)
+                ask(node.rhs, sorted(more.intersection(labels)), given)
+            else:
+                ask(node.lhs, labels, given)
+                ask(node.rhs, labels, given)
+            return
+
         def visit(part: Any) -> None:
             if isinstance(part, promql_parser.VectorSelector):
-                metrics.setdefault(part.name, set()).update(labels)
+                metrics.setdefault(part.name, set()).update(set(labels) - given)
 
         promql_parser.walk(node, visit)
 

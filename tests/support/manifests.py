@@ -10,7 +10,7 @@ import yaml
 from tests.support.broker import ROOT
 from tests.support.missing import KUBECTL, require
 
-OVERLAYS = ("single", "cluster", "secure")
+OVERLAYS = ("single", "cluster", "shards", "secure")
 MONITORING = "monitoring.coreos.com/v1"
 KAFKA = ("ca.crt", "tls.crt", "tls.key", "username", "password")
 SECRETS = {

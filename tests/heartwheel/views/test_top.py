@@ -59,6 +59,22 @@ def test_shard_is_named_in_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "shard 1/4" in rendered(80)[0]
 
 
+def test_every_shard_has_a_line_also_one_that_does_not_answer() -> None:
+    """The numbers of those that answer are added up."""
+    out = io.StringIO()
+    behind = STATUS | {"ready": False, "reason": "lane 1 is behind"}
+    view = TopView("http://127.0.0.1:8080/", STATUS, 80, [STATUS, None, behind])
+    Console(file=out, width=80).print(view.render())
+    text = out.getvalue().splitlines()
+    begin = next(n for n, line in enumerate(text) if line.startswith("shard"))
+    first, second, third, total = (line.split() for line in text[begin + 1 : begin + 5])
+    assert (first[:2], first[-1]) == (["0", "4,000,000"], "ready")
+    assert second == ["1", "-", "-", "-", "-", "no", "answer"]
+    assert " ".join(third[-5:]) == "ms lane 1 is behind"
+    assert total[:2] == ["all", "8,000,000"]
+    assert not any(line.startswith("shard") for line in rendered(80))
+
+
 def test_view_of_a_wide_terminal_has_bars() -> None:
     """They take what the text leaves, at 80 columns too."""
     assert sum("█" in line for line in rendered(80)) >= 5
