@@ -100,8 +100,8 @@ class Settings(
     lanes: Annotated[
         Positive,
         Meta(
-            description="How many lanes; another number than the stored one needs `heartwheel store "
-            "migrate`.",
+            description="How many lanes; another number than the stored one needs "
+            "`heartwheel store migrate`.",
             extra={"allowed": LANES_ALLOWED},
         ),
     ] = 4
