@@ -52,8 +52,9 @@ class Guard:
             owner=start.owner.id,
             place=start.owner.place,
             shards=settings.own_shard.shards,
+            generation=start.generation,
         )
-        return Lease(settings, holder)
+        return Lease(settings, holder, ancestors=start.ancestors)
 
     @property
     def permit(self) -> WritePermit | None:

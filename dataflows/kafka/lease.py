@@ -18,6 +18,9 @@ on the same file of the same running system, because the holder is dead then. Ot
 cluster may still be alive elsewhere, and their right ends after FOLLOWED_S (followed_lease.py). A
 store's name alone proves nothing: a copy of the directory, or a restored one, has the same.
 
+A store that `heartwheel store reshard` has made takes over from runs with other leases
+(inherited_leases.py). No run gets a lease where one of a later resharding was.
+
 The invariant: the right of the old run ends before that of the new one begins. The old one counts
 from before its last renewal, the new one from after it has seen that renewal; both count LEASE_S
 by a clock of their own that nobody sets, and no two clocks are compared.
@@ -49,6 +52,7 @@ from dataflows.kafka.client import (
     make_producer,
     producer_options,
 )
+from dataflows.kafka.inherited_leases import LOOK_S, TRIES, InheritedLeases
 from dataflows.kafka.lease_record import (
     CALL_S,
     REQUIRED,
@@ -69,8 +73,6 @@ from dataflows.settings import Settings
 from dataflows.shard import Shard
 
 RENEW_S = 1.0
-# How often a run that waits looks whether the lease is renewed.
-LOOK_S = 0.25
 # A start has time for a broker that begins as well.
 TIMEOUT_S = 30.0
 
@@ -84,12 +86,18 @@ class Lease:
         own: Held,
         make_consumer: MakeConsumer = make_consumer,
         make_producer: MakeProducer = make_producer,
+        *,
+        ancestors: frozenset[str] = frozenset(),
     ) -> None:
-        """Make the clients; `acquire` takes the lease, for a run that has its store locked."""
+        """Make the clients; `acquire` takes the lease, for a run that has its store locked.
+
+        ancestors are the stores that its own was made of.
+        """
         self._settings = settings
         self._make_producer = make_producer
         self._own = own
         self._record = LeaseRecord(settings, make_consumer)
+        self._inherited = InheritedLeases(self._record, own, ancestors, self._new_producer)
         self._topic = settings.output_topic
         self._producer: Producer | None = None  # none if the last renewal failed
         self.permit = WritePermit(self._topic, settings.delivery_timeout_ms / 1000)
@@ -104,18 +112,33 @@ class Lease:
         try:
             with announced(waiting):
                 held = self._record.read(TIMEOUT_S)
+                inherited = self._inherited.find()
             if held is not None:
                 self._check_shards(held)
                 self._wait_for(held)
+            self._inherited.wait_for(inherited)
             with announced(waiting):
-                producer = self._new_producer(TIMEOUT_S)
-                self._check_holder(held)  # from here on no other run can renew it
-                check()
-                self._renew(producer, released=False)
+                self._inherited.take_over(inherited)
+                producer = self._take(held, check)
                 self._check_others(producer)
         except KafkaException as error:
             raise LeaseError(self._not_given(error)) from None
         self.permit.keep(self._turn, RENEW_S)
+
+    def _take(self, held: Held | None, check: Callable[[], None]) -> Producer:
+        """Take the own lease, which was held so; return the producer that renews it."""
+        for left in reversed(range(TRIES if self._inherited.possible else 1)):
+            try:
+                producer = self._new_producer(TIMEOUT_S)
+                self._check_holder(held)  # from here on no other run can renew it
+                check()
+                self._renew(producer, released=False)
+            except KafkaException:
+                if not left:
+                    raise
+            else:
+                return producer
+        raise AssertionError
 
     def _check_others(self, producer: Producer) -> None:
         """Raise FencedError if a shard of another number of shards may write to the same lanes.
@@ -137,7 +160,16 @@ class Lease:
         """
         own = self._record.shard
         shard = Shard(own.number if number is None else number, held.shards)
-        if shard.shards != own.shards and not held.released and shard.overlaps(own):
+        if not shard.overlaps(own):
+            return
+        if held.generation > self._own.generation:
+            msg = (
+                f"shard {shard} of output topic {self._topic} was made by `heartwheel store "
+                "reshard`, and this store is of before: start the stores that were made then"
+            )
+            raise FencedError(msg)
+        inherited = number is None and self._inherited.has(held)
+        if shard.shards != own.shards and not held.released and not inherited:
             msg = (
                 f"shard {shard} of output topic {self._topic} writes there, or was not stopped "
                 f"cleanly, and this run is {own}: start that one as it was and stop it with "
@@ -188,9 +220,12 @@ class Lease:
         )
         raise FencedError(msg)
 
-    def _new_producer(self, timeout_s: float) -> Producer:
-        """Return a producer that alone may renew the lease, and ends what an earlier one left."""
-        required = {**REQUIRED, "transactional.id": self._record.transactional_id}
+    def _new_producer(self, timeout_s: float, number: int | None = None) -> Producer:
+        """Return a producer that alone may renew a lease, and ends what an earlier one left.
+
+        Without a number it is the lease of this run.
+        """
+        required = {**REQUIRED, "transactional.id": self._record.transactional_id(number)}
         producer = self._make_producer(producer_options(self._settings, required, tuned=False))
         producer.init_transactions(timeout_s)
         return producer
@@ -198,11 +233,7 @@ class Lease:
     def _renew(self, producer: Producer, *, released: bool) -> None:
         begin_s = boot_time_s()
         self._own = replace(self._own, renewal=self._own.renewal + 1, released=released)
-        producer.begin_transaction()
-        producer.send_offsets_to_transaction(
-            [self._record.said(self._own)], self._record.group_metadata, CALL_S
-        )
-        producer.commit_transaction(CALL_S)
+        self._record.write(producer, self._own)
         self._producer = producer
         self.permit.renew(begin_s)
 

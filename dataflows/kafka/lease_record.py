@@ -3,7 +3,7 @@
 import time
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from msgspec import Struct
 
 from dataflows.kafka.client import NO_COORDINATOR_YET, MakeConsumer, consumer_options
@@ -28,6 +28,7 @@ class Held(Struct, frozen=True):
     owner: str = ""
     place: str = ""
     shards: int = 1  # of the run; which one it is, the partition of the offset tells
+    generation: int = 0  # how many reshardings there were before its store
 
     def is_proven_dead_by(self, other: "Held") -> bool:
         """Say whether a run can only have the lock of its store if this one's process is dead."""
@@ -80,7 +81,11 @@ class LeaseRecord:
 
         Raises KafkaException if that cannot be read in time.
         """
-        return _held(committed(self._consumer, self._place, timeout_s))
+        return self.read_of(self.shard.number, timeout_s)
+
+    def read_of(self, number: int, timeout_s: float = CALL_S) -> Held | None:
+        """Return who holds the lease of the shard with a number, as `read`."""
+        return _held(committed(self._consumer, TopicPartition(self.topic, number), timeout_s))
 
     def read_others(self) -> dict[int, Held]:
         """Return the leases of shards with other numbers than that of this run, by their numbers.
@@ -95,18 +100,21 @@ class LeaseRecord:
             if one is not None and number != self.shard.number and number < one.shards
         }
 
-    def said(self, held: Held) -> TopicPartition:
-        """Return the offset to commit for what the lease shall say."""
-        return TopicPartition(self.topic, self.shard.number, 0, msgspec.json.encode(held).decode())
+    def write(self, producer: Producer, held: Held, number: int | None = None) -> None:
+        """Have the lease of the shard with a number, of this run without, say something.
 
-    @property
-    def _place(self) -> TopicPartition:
-        return TopicPartition(self.topic, self.shard.number)
+        Raises KafkaException if that fails.
+        """
+        number = self.shard.number if number is None else number
+        said = TopicPartition(self.topic, number, 0, msgspec.json.encode(held).decode())
+        producer.begin_transaction()
+        producer.send_offsets_to_transaction([said], self.group_metadata, CALL_S)
+        producer.commit_transaction(CALL_S)
 
-    @property
-    def transactional_id(self) -> str:
-        """The id under which the lease is renewed."""
-        return f"{self.group}-{self.shard.number}" if self.shard.number else self.group
+    def transactional_id(self, number: int | None = None) -> str:
+        """Return the id under which the lease of a shard is renewed."""
+        number = self.shard.number if number is None else number
+        return f"{self.group}-{number}" if number else self.group
 
 
 def _held(found: TopicPartition) -> Held | None:

@@ -71,7 +71,7 @@ class TopicWatch:
                 msg = (
                     f"input topic {topic} has {count} partitions and HEARTWHEEL_LANES is {lanes}: "
                     "by HEARTWHEEL_ROUTE=partition all input topics must have as many as there are "
-                    "lanes; give each as many, or use HEARTWHEEL_ROUTE=hash with a new store"
+                    "lanes; give each as many, or see docs/shards.md if partitions were added"
                 )
                 raise ConfigError(msg)
 

@@ -3,7 +3,8 @@
 They are in tables beside those of Bytewax, in the first part of the store. So they are in every
 copy of it as well, and a copy is the same store at an earlier time. A store that does not have all
 lanes, or devices by their partitions, has a third table that says so, and a version that programs
-which know nothing of that refuse.
+which know nothing of that refuse. One that was made by `heartwheel store reshard` has a fourth: the
+stores that it comes from, which have written its output so far.
 """
 
 import sqlite3
@@ -24,10 +25,12 @@ from session_logic.keys import Route
 
 VERSION = 1
 LAYOUT_VERSION = 2
+RESHARDED_VERSION = 3
 TABLES = (
     "CREATE TABLE IF NOT EXISTS heartwheel_identity (version INTEGER, id TEXT, output_topic TEXT)",
     "CREATE TABLE IF NOT EXISTS heartwheel_notes (noted_ms INTEGER, note TEXT)",
     "CREATE TABLE IF NOT EXISTS heartwheel_layout (route TEXT, shard TEXT)",
+    "CREATE TABLE IF NOT EXISTS heartwheel_ancestors (id TEXT, generation INTEGER)",
 )
 
 
@@ -44,11 +47,21 @@ class Layout(Struct, frozen=True):
 
 
 class Identity(Struct, frozen=True):
-    """A store by its id; output_topic is "" until the store has been run with one."""
+    """A store by its id; output_topic is "" until the store has been run with one.
+
+    ancestors has the stores that it was made of, and those that these were made of, each with its
+    generation: how many reshardings there were before it.
+    """
 
     id: str
     output_topic: str = ""
     layout: Layout = Layout()
+    ancestors: dict[str, int] = {}
+
+    @property
+    def generation(self) -> int:
+        """How many reshardings there were before this store."""
+        return max(self.ancestors.values(), default=-1) + 1
 
 
 class Note(Struct, frozen=True):
@@ -67,11 +80,13 @@ def read_identity(recovery: Recovery) -> Identity | None:
     if not rows:
         return None
     version, name, output_topic = rows[0]
-    check_version("recovery store, identity", version, LAYOUT_VERSION)
-    layout = Layout()
-    if version == LAYOUT_VERSION:
-        layout = _layout(_rows(recovery.parts[0], "SELECT route, shard FROM heartwheel_layout"))
-    return Identity(name, output_topic, layout)
+    check_version("recovery store, identity", version, RESHARDED_VERSION)
+    layout, ancestors, part = Layout(), {}, recovery.parts[0]
+    if version >= LAYOUT_VERSION:
+        layout = _layout(_rows(part, "SELECT route, shard FROM heartwheel_layout"))
+    if version >= RESHARDED_VERSION:
+        ancestors = dict(_rows(part, "SELECT id, generation FROM heartwheel_ancestors"))
+    return Identity(name, output_topic, layout, ancestors)
 
 
 def _layout(rows: list[Any]) -> Layout:
@@ -114,10 +129,23 @@ def bind(folder: Path, identity: Identity, output_topic: str, layout: Layout) ->
     if identity.layout != layout:
         _write(part, "DELETE FROM heartwheel_layout")
         _write(part, "INSERT INTO heartwheel_layout VALUES (?, ?)", layout.route, str(layout.shard))
-        _write(part, "UPDATE heartwheel_identity SET version = ?", LAYOUT_VERSION)
+        _write(part, "UPDATE heartwheel_identity SET version = MAX(version, ?)", LAYOUT_VERSION)
     if identity.output_topic != output_topic:
         _write(part, "UPDATE heartwheel_identity SET output_topic = ?", output_topic)
     return replace(identity, output_topic=output_topic, layout=layout)
+
+
+def identify_resharded(folder: Path, identity: Identity, note: str) -> None:
+    """Give a store that was just made of others its identity, and a note about it."""
+    with Recovery(folder) as recovery:
+        part = recovery.parts[0].path
+    now_ms, version = int(time.time() * 1000), RESHARDED_VERSION
+    layout, values = identity.layout, (identity.id, identity.output_topic)
+    _write(part, "INSERT INTO heartwheel_identity VALUES (?, ?, ?)", version, *values)
+    _write(part, "INSERT INTO heartwheel_layout VALUES (?, ?)", layout.route, str(layout.shard))
+    for ancestor, generation in identity.ancestors.items():
+        _write(part, "INSERT INTO heartwheel_ancestors VALUES (?, ?)", ancestor, generation)
+    _write(part, "INSERT INTO heartwheel_notes VALUES (?, ?)", now_ms, note)
 
 
 def note_down(recovery: Recovery, note: str) -> None:

@@ -47,6 +47,7 @@ class StartCheck:
         self._sign = OwnerSign(settings, make_consumer)
         self._letters = LetterOffsets(settings, dead_letter_ends(folder), make_consumer)
         self.owner = owner_in(folder, identity.id)
+        self.generation, self.ancestors = identity.generation, frozenset(identity.ancestors)
         with Recovery(folder) as recovery:
             self._offsets = StoredOffsets(recovery)
 
@@ -128,7 +129,7 @@ class StartCheck:
             return
         if not self._settings.new_store:
             found = self._sign.read()
-            if found is None or found.id != self.owner.id:
+            if found is None or found.id not in {self.owner.id, *self.ancestors}:
                 yield from self._of_another(found)
 
     def _of_another(self, found: Owner | None) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import NewPartitions
 
 from dataflows.settings_sources import environment, load_settings
 from session_logic.keys import key_group_of
@@ -22,6 +23,7 @@ from tests.support.traffic import ALL, Traffic, catch_up, check, start, stop, wa
 
 PARTITIONS = 8
 DEVICES = 2_000
+FEW = 400  # where a killed shard is waited for
 
 
 @pytest.fixture
@@ -143,6 +145,51 @@ def test_rolling_restart_silences_no_device_for_longer_than_that_of_its_shard(
     assert longest_silence(outputs(cluster.address, cluster.output)).took_ms <= allowed_ms
 
 
+def reshard(cluster: Cluster, old: list[Path], count: int) -> list[Path]:
+    """Make the stores of so many shards; return them."""
+    target = cluster.folder / f"resharded-{count}"
+    said = program(
+        cluster, "store", "reshard", *map(str, old), "--to", str(target), "--shards", str(count)
+    )
+    made = [target / str(number) for number in range(count)]
+    assert all(f"{folder}: shard {n}/{count}, " in said for n, folder in enumerate(made))
+    return made
+
+
+def run_stores(cluster: Cluster, stores: list[Path]) -> list[subprocess.Popen[str]]:
+    """Start the shards of these stores, and wait until they all run."""
+    flows = [shard(cluster, f"{n}/{len(stores)}", str(one)) for n, one in enumerate(stores)]
+    for flow in flows:
+        cluster.wait("a shard", lambda flow=flow: "running" in cluster.errors(flow), 90)
+    return flows
+
+
+def test_resharded_from_four_to_eight_to_three_under_load_loses_and_doubles_nothing(
+    cluster: Cluster,
+) -> None:
+    """One of the four was killed; the stores of before are kept out from then on."""
+    flows, stores = run_shards(cluster, 4), [cluster.folder / f"{n}-of-4" for n in range(4)]
+    traffic = Traffic(cluster, FEW, rate=100)
+    traffic.start_all()
+    cluster.wait("all sessions", lambda: cluster.records_out() >= FEW, 60)
+    first = stores
+    with traffic:
+        for count in (8, 3):
+            wait_for_more(cluster, FEW)
+            if count == 8:
+                flows.pop().kill()
+            stop(cluster, *flows)
+            stores = reshard(cluster, stores, count)
+            flows = run_stores(cluster, stores)
+        wait_for_more(cluster, FEW)
+    through_ms = catch_up(cluster, traffic)
+    stop(cluster, *flows)
+    assert "is of before" in refusal(cluster, shard(cluster, "3/4", str(first[3])), 1)
+    assert check(cluster, through_ms).sessions > FEW
+    read, written = places(cluster, *cluster.inputs), places(cluster, cluster.output)
+    assert written == {device: found for device, found in read.items() if device in written}
+
+
 def test_device_is_found_in_its_shard_and_store_tools_know_which_lanes_it_has(
     cluster: Cluster,
 ) -> None:
@@ -227,3 +274,18 @@ def test_input_topics_with_other_numbers_of_partitions_are_refused(cluster: Clus
         ),
     )
     assert f"input topic {cluster.letters} has 1 partitions and HEARTWHEEL_LANES is 8" in said
+
+
+def test_partitions_that_are_added_are_named_and_the_next_start_is_refused(
+    cluster: Cluster,
+) -> None:
+    """There is no lane for them, and a device that is in one now has its session in another."""
+    flow = shard_that_runs(cluster, "1/2")
+    more = NewPartitions(cluster.pc, 2 * PARTITIONS)
+    cluster.admin.create_partitions([more])[cluster.pc].result()
+    said = "partitions were added to an input topic, and there is no lane for them"
+    cluster.wait("the warning", lambda: said in cluster.errors(flow), 60)
+    stop(cluster, flow)
+    again = refusal(cluster, shard(cluster, "1/2"))
+    assert f"input topic {cluster.pc} has 16 partitions and HEARTWHEEL_LANES is 8" in again
+    assert "see docs/shards.md if partitions were added" in again

@@ -106,7 +106,7 @@ class LeaseBroker:
 
     def take(self, who: "LeaseProducer") -> None:
         """Commit what a producer has sent."""
-        self.committed = who.offset
+        self.committed = self.others[who.offset.partition] = who.offset
         self.commits += 1
 
     def leave_open(self, who: "LeaseProducer") -> None:

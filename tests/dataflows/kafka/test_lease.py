@@ -6,9 +6,10 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
+from msgspec.structs import replace
 
+from dataflows.kafka import inherited_leases, lease_record, permit
 from dataflows.kafka import lease as lease_module
-from dataflows.kafka import lease_record, permit
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.lease_record import Held
 from dataflows.kafka.permit import FOLLOWED_S, LEASE_S, FencedError, LeaseError
@@ -49,16 +50,22 @@ class Leases:
         self.clock = FakeTime()
         self.taken: list[Lease] = []
 
-    def lease(self, store: str = "ours", place: str = "here", shard: str = "") -> Lease:
-        """Return a lease that is not taken yet."""
+    def lease(
+        self, store: str = "ours", place: str = "here", shard: str = "", ancestor: str = ""
+    ) -> Lease:
+        """Return a lease that is not taken yet; a store with an ancestor was resharded."""
         settings = Settings(
             delivery_timeout_ms=TIMEOUT_S * 1000,
             route="partition" if shard else "hash",
             shard=shard,
+            lanes=8,
         )
         shards = settings.own_shard.shards
         own = Held(store, uuid4().hex, lock=place, owner=f"id of {store}", shards=shards)
-        made = Lease(settings, own, self.broker.consumer, self.broker.producer)
+        own = replace(own, generation=1 if ancestor else 0)
+        ancestors = frozenset([f"id of {ancestor}"] if ancestor else [])
+        makers = self.broker.consumer, self.broker.producer
+        made = Lease(settings, own, *makers, ancestors=ancestors)
         self.taken.append(made)
         return made
 
@@ -78,7 +85,7 @@ class Leases:
 def leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leases]:
     """Return a broker with leases on it that are renewed every 2 ms, and watched as often."""
     made = Leases()
-    for module in (lease_module, lease_record, permit):
+    for module in (lease_module, inherited_leases, lease_record, permit):
         monkeypatch.setattr(module, "time", made.clock)
         if module is not lease_record:
             monkeypatch.setattr(module, "boot_time_s", made.clock.boot_time_s)
@@ -432,3 +439,75 @@ def test_shards_of_another_number_are_kept_out_until_they_fit(
     with pytest.raises(FencedError, match=f"shard {other} of output topic .* and this run is "):
         lease.acquire()
     assert leases.broker.committed is NOTHING or leases.broker.held()["released"]
+
+
+def old_shard(*, released: bool = False, renewal: int = 1) -> Held:
+    """Return what a shard of four says of itself, before it was resharded."""
+    return Held("old", "run of old", renewal, released, owner="id of old", shards=4)
+
+
+@pytest.mark.parametrize("shard", ["0/8", "4/8"])
+def test_shard_takes_over_from_the_killed_one_that_its_store_was_made_of(
+    leases: Leases, shard: str
+) -> None:
+    """Once the old lease is over; it says so from then on, for the other shard that has it too."""
+    leases.broker.say(0, old_shard())
+    lease = leases.lease(shard=shard, ancestor="old")
+    lease.acquire()
+    assert LEASE_S <= leases.clock.slept_s < LEASE_S + 1
+    own = leases.broker.held()
+    assert (own["owner"], own["generation"], own["released"]) == ("id of ours", 1, False)
+    if shard == "4/8":
+        said = leases.broker.others[0].metadata
+        assert '"owner":"id of old"' in said
+        assert '"generation":1' in said
+        other = leases.lease("other", shard="0/8", ancestor="old")
+        other.acquire()
+        assert leases.clock.slept_s < LEASE_S + 1, "it is over already"
+
+
+@pytest.mark.parametrize("shard", ["0/8", "4/8"])
+def test_shard_does_not_wait_for_one_that_was_stopped_cleanly(leases: Leases, shard: str) -> None:
+    """Its lease is given back."""
+    leases.broker.say(0, old_shard(released=True))
+    leases.lease(shard=shard, ancestor="old").acquire()
+    assert leases.clock.slept_s == 0
+
+
+@pytest.mark.parametrize("shard", ["0/8", "4/8"])
+def test_shard_is_refused_while_the_one_runs_that_its_store_was_made_of(
+    leases: Leases, shard: str
+) -> None:
+    """What that one writes, the new store does not know."""
+    leases.broker.say(0, old_shard())
+    leases.clock.meanwhile = lambda: leases.broker.say(0, old_shard(renewal=2))
+    with pytest.raises(FencedError, match=r"another run|this store was made of its store"):
+        leases.lease(shard=shard, ancestor="old").acquire()
+    assert leases.broker.producers == 0
+
+
+def test_shard_of_another_origin_is_refused_by_one_that_was_killed(leases: Leases) -> None:
+    """Only the stores that were made of its store know what it has sent."""
+    leases.broker.say(0, old_shard())
+    with pytest.raises(FencedError, match="or was not stopped cleanly"):
+        leases.lease(shard="4/8", ancestor="another").acquire()
+
+
+def test_store_that_was_resharded_is_refused_once_a_new_shard_has_begun(leases: Leases) -> None:
+    """Though that one was stopped cleanly since, and has a lease of another number."""
+    lease = leases.lease(shard="4/8", ancestor="old")
+    lease.acquire()
+    lease.release()
+    with pytest.raises(FencedError, match="this store is of before"):
+        leases.lease("old", shard="0/4").acquire()
+    leases.lease("other", shard="1/4").acquire()  # it has none of the lanes
+
+
+def test_new_shards_that_fence_one_another_off_try_again(leases: Leases) -> None:
+    """They take over the leases of the same old ones at once."""
+    leases.broker.say(0, old_shard())
+    leases.broker.script("commit_transaction", FENCED, FENCED)
+    leases.lease(shard="4/8", ancestor="old").acquire()
+    leases.broker.script("commit_transaction", *[FENCED] * 9)
+    with pytest.raises(LeaseError):
+        leases.lease("other", shard="2/8", ancestor="old").acquire()

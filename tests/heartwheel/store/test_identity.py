@@ -8,7 +8,7 @@ import pytest
 from bytewax.recovery import init_db_dir
 
 from dataflows.shard import Shard
-from heartwheel.store.identity import Layout, bind, identify
+from heartwheel.store.identity import Identity, Layout, bind, identify, identify_resharded
 from session_logic.errors import SnapshotError
 
 SHARD = Layout("partition", Shard(1, 4))
@@ -36,8 +36,8 @@ def test_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
     """As earlier programs refuse that of a shard."""
     init_db_dir(tmp_path, 1)
     bind(tmp_path, identify(tmp_path), "out", SHARD)
-    execute(tmp_path, "UPDATE heartwheel_identity SET version = 3")
-    with pytest.raises(SnapshotError, match="version 3"):
+    execute(tmp_path, "UPDATE heartwheel_identity SET version = 4")
+    with pytest.raises(SnapshotError, match="version 4"):
         identify(tmp_path)
 
 
@@ -59,3 +59,12 @@ def test_store_that_does_not_tell_which_devices_it_has_is_refused(
     execute(tmp_path, damage)
     with pytest.raises(SnapshotError, match="cannot be read"):
         identify(tmp_path)
+
+
+def test_store_that_was_made_of_others_keeps_which(tmp_path: Path) -> None:
+    """A run with it changes nothing of that."""
+    init_db_dir(tmp_path, 1)
+    made = Identity("new", "out", SHARD, {"one": 0, "two": 3})
+    assert made.generation == 4
+    identify_resharded(tmp_path, made, "made of two")
+    assert bind(tmp_path, identify(tmp_path), "out", SHARD) == identify(tmp_path) == made
