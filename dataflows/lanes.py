@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -74,6 +75,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
                 state,
                 self._clock.now_ms(),
                 platforms=self._run.platforms,
+                wants_silent_ends=True,
             )
         except StateMismatchError as error:
             raise lanes_mismatch(error) from None
@@ -89,6 +91,7 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         lane = self._lane
         rows, facts, progress = _split(values)
         emitted = self._keep_sink_awake()
+        emitted += self._learn_silent_ends(lane, now)
         for row in rows:
             emitted += self._restore(lane, row, now)
         if facts:
@@ -105,8 +108,19 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
     def _restore(self, lane: Lane, row: Row, now: int) -> list[Emitted]:
         """Give the lane a row of the store, and return what it then owes."""
         self._waits_since_ms = self._turned_ms = self._run.elapsed_ms()
+        return self._restored(lane, partial(lane.restore, row, now), now)
+
+    def _learn_silent_ends(self, lane: Lane, now: int) -> list[Emitted]:
+        """Tell the lane which ends for silence are out, once the sink has read that."""
+        ends_ms = self._run.silent_ends(lane.lane) if lane.wants_silent_ends else None
+        if ends_ms is None:
+            return []
+        return self._restored(lane, partial(lane.learn_silent_ends, ends_ms, now), now)
+
+    def _restored(self, lane: Lane, give: Callable[[], LaneOutput], now: int) -> list[Emitted]:
+        """Give a lane something that it waits for, and return what it then owes."""
         restoring = lane.restoring
-        output = lane.restore(row, now)
+        output = give()
         if restoring and not lane.restoring:
             log.info("restored", lane=lane.lane, sessions=lane.table.active)
             if lane.set_back_ms:
@@ -124,14 +138,16 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         self._run.note_alive()
         assert self._lane is not None
         lane = self._lane
-        if lane.restoring and self._waits_too_long():
+        emitted = self._learn_silent_ends(lane, now)
+        if lane.restoring and self._waits_too_long() and lane.missing_rows():
             msg = (
                 f"recovery store, lane {lane.lane}: {', '.join(lane.missing_rows())} missing; "
                 f"{RESTORE_COPY}"
             )
             raise SnapshotError(msg)
         output = lane.advance(now)
-        emitted = self._emitted(output, now) or self._keep_sink_awake()
+        emitted += self._emitted(output, now)
+        emitted = emitted or self._keep_sink_awake()
         if not self._complete and output.records.complete_up_to_ms is not None:
             self._complete = True
             emitted = emitted or [output.records]
@@ -144,6 +160,8 @@ class LaneLogic(StatefulBatchLogic[LaneBatch | Row, Emitted, StoredLane]):
         """Return what a lane gives out, in one list."""
         if not output.records:
             return list(output.rows)
+        if output.records.rests_on_state:
+            self._hold_epochs = HOLD_EPOCHS
         self._settling.begin(now)
         return [output.records, *output.rows]
 

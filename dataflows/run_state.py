@@ -4,7 +4,7 @@ There is nothing of the kind at the level of a module, so that two runs fit into
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event, get_ident
 
 from msgspec import Struct, field
@@ -14,6 +14,7 @@ from dataflows.epoch_phase import EpochPhase
 from dataflows.messages import DeadLetter, RejectedByClock
 from dataflows.timestamps import Timestamps
 from session_logic.counts import PlatformNames
+from session_logic.events import SessionName
 from session_logic.lane import Lane
 
 MAX_RECENT_DEAD_LETTERS = 20
@@ -60,6 +61,9 @@ class RunState(Struct, eq=False):
     rejected_earlier: Callable[[], RejectedByClock] = dict
     # How far an earlier run has come by its clock, as its output tells; read from Kafka as well.
     published_ms: Callable[[], int] = lambda: 0
+    # When sessions of a lane ended for silence, as its output tells beyond what is stored; None as
+    # long as that has not been read.
+    silent_ends: Callable[[int], Mapping[SessionName, int] | None] = lambda _lane: {}
     # The other processes without which Bytewax does not begin, in words; "" if there are none.
     awaited_processes: str = ""
 

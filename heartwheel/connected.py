@@ -67,5 +67,6 @@ def connect(
         state.awaited_schema = schemas.wait
     state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
     state.published_ms = sink.published_ms
+    state.silent_ends = sink.silent_ends
     reads = readers(settings, schemas)
     return Connected(build_flow(source, sink, settings, state, reads), source, sink)

@@ -33,6 +33,8 @@ LastSeen = (
 )
 # What may go to a topic of its own, beside the output topic; stored names.
 Kind = Literal["heartbeats", "summaries", "table"]
+# Device, session and start, because the id of a session may come again after its end.
+SessionName = tuple[str, str, int]
 EndReason = Literal["ended", "replaced", "timed_out", "went_silent"]
 RejectReason = Literal[
     "empty",

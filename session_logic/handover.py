@@ -42,8 +42,7 @@ def handed_over(
     """
     table = SessionTable(rules, before.groups, before.counts, before.keys)
     table.carries, table.listens = before.carries, before.listens
-    silence, heard = table.wheel.silence, before.wheel.silence
-    silence.hearing_ms, silence.passed_ms = heard.hearing_ms, heard.passed_ms
+    table.wheel.silence.hearing_ms = before.wheel.silence.hearing_ms
     for group in before.groups:
         sessions = before.remembered(group, watermark)
         if places is not None:

@@ -4,16 +4,17 @@ An outage keeps devices from being heard: of Kafka, of one partition of the inpu
 brings their events there. So wherever one has ended, silence begins anew for all sessions of the
 lane. What is taken for an outage:
 
-- time stood still for over STALL_MS, although the lane had come as far as it could before;
-- time stood still for over GAP_MS while the lane was behind: a partition cannot be read, whatever
-  comes of the others;
+- time stood still for over STALL_MS by the lane's turns, once it had come as far as it could: a
+  partition cannot be read, whatever comes of the others;
+- time goes on by over STALL_MS at once where the lane had come as far as it could, or by over
+  GAP_MS where it is behind: the lane had no turns meanwhile, or a partition had no input;
 - the lane did not run, and no fact of it is there for over GAP_MS;
 - a partition was left, because it had no leader for long: until all input has been read again,
   nobody is taken for silent, as any device may have its events there.
 
 A stop of the lane alone is none: what devices sent meanwhile is in the input. The first input that
 a lane ever reads is taken as it is. What is decided here is stored with the facts, because it
-depends on what was known when.
+depends on what was known when; nothing that follows from it is sent before it is stored.
 """
 
 from session_logic.silence import DEAF_MS, STALL_MS
@@ -31,16 +32,26 @@ class Hearing:
         self._newest_ms = _NEVER_MS
         self._ran_before = ran_before
         self._was_abreast = self._abreast = False
+        self._still_ms: int | None = None  # since when turns have found that time stands still
 
     @property
     def deaf(self) -> bool:
         """Whether silence does not count at all."""
         return self.since_ms == DEAF_MS
 
-    def note_step(self, *, abreast: bool) -> None:
-        """Take note that time has passed, and whether it has come as far as all input has."""
+    def note_turn(self, now_ms: int, *, moved: bool, abreast: bool) -> None:
+        """Take note whether time has gone on in a turn, and has come as far as all input has."""
         self._abreast = abreast
         self._was_abreast = self._was_abreast or abreast
+        if moved:
+            self._still_ms = None
+        elif self._still_ms is None:
+            self._still_ms = now_ms
+
+    def has_stalled(self, now_ms: int) -> bool:
+        """Say whether time stands still because a partition that was read cannot be."""
+        still_ms = self._still_ms
+        return self._was_abreast and still_ms is not None and now_ms - still_ms > STALL_MS
 
     def was_deaf(self, time_ms: int, watermark_ms: int) -> bool:
         """Say whether there was an outage before a moment to which time has come."""
@@ -49,10 +60,11 @@ class Hearing:
         heard_ms = max(watermark_ms, self.since_ms, self._newest_ms)
         return self._ran_before and time_ms - heard_ms > GAP_MS
 
-    def note_fact(self, time_ms: int, watermark_ms: int) -> bool:
-        """Take in when a fact was; say whether there was an outage before it."""
+    def note_fact(self, time_ms: int, watermark_ms: int, now_ms: int) -> bool:
+        """Take in when a fact was, which is read now; say whether there was an outage before it."""
         if self._was_abreast:
-            was_deaf = time_ms - max(watermark_ms, self.since_ms) > self._limit_ms()
+            limit_ms = STALL_MS if self.has_stalled(now_ms) else self._limit_ms()
+            was_deaf = time_ms - max(watermark_ms, self.since_ms) > limit_ms
         else:
             was_deaf = self.was_deaf(time_ms, watermark_ms)
         self._newest_ms = max(self._newest_ms, time_ms)

@@ -27,7 +27,11 @@ jumps as well.
 
 Silence. A session that nothing is heard of ends by time as well (session_logic.silence), but
 silence counts only from the end of the last outage on (session_logic.hearing). When that moment
-moves, it is stored with the next entry of the journal, and counts from there on.
+moves, it is stored with the next entry of the journal, and counts from there on. It depends on what
+was known when, so whatever follows from it rests on the state: it is sent once that is stored.
+What a run that crashed has sent of silence may depend on that as well: in which order it read
+several partitions, and what came late. So its ends for silence are learned from the output, and
+each counts as soon as time, or a fact of the device, has come to it (`learn_silent_ends`).
 
 Storing. `apply` appends facts to the journal before it acts on them, with the watermark under
 which it does. A replay of the journal needs nothing else, so state() is a few numbers.
@@ -41,7 +45,7 @@ entries of before; a record that depends on anything but facts, rules and waterm
 processing, the order of a dict).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from operator import attrgetter
 
@@ -52,20 +56,21 @@ from session_logic.clock import LaneClock, Progress
 from session_logic.codec import encode_entry, encode_output, encode_sessions
 from session_logic.counts import Counts, PlatformNames
 from session_logic.errors import RESTORE_COPY, SnapshotError
-from session_logic.events import Fact, JournalEntry, OutputEvent, Watermark
+from session_logic.events import Fact, JournalEntry, OutputEvent, SessionName, Watermark
 from session_logic.handover import handed_over, sent_until, with_intervals_of
 from session_logic.hearing import Hearing
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, LaneKeys, key_groups_of
 from session_logic.output import OutputBatch, batch_with
 from session_logic.restoring import (
+    STALLING_VERSION,
     LaneState,
     Restoration,
     check_state,
     state_version,
     stored_rules,
 )
-from session_logic.rules import Rules
+from session_logic.rules import Rules, is_due
 from session_logic.silence import DEAF_MS
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact, changes_nothing
@@ -112,10 +117,12 @@ class Lane:
         now_ms: int | None = None,
         *,
         platforms: PlatformNames | None = None,
+        wants_silent_ends: bool = False,
     ) -> None:
         """Make a lane, new or from its state; then it first wants its rows.
 
         Without now_ms, a state is taken as it is, whatever the time. Lanes may share platforms.
+        With wants_silent_ends it is restored once it has learned of them as well.
         Raises StateMismatchError if the state was stored for another number of lanes.
         """
         if state is not None:
@@ -135,6 +142,8 @@ class Lane:
         )
         self.set_back_ms = 0  # by how much the clock of the run before was ahead
         self.phase = Phase.CATCHING_UP
+        self.wants_silent_ends = wants_silent_ends and state is not None
+        self._silent_ends: dict[SessionName, int] = {}  # that are out, of sessions that may live
         self._catch_up_to_ms: int | None = None
         self._restoration: Restoration | None = None
         if state is not None:
@@ -212,22 +221,23 @@ class Lane:
         """Yield the place and the time of each fact before which there was an outage."""
         for place, fact in enumerate(facts):
             time_ms = min(fact.time_ms, now_ms)
-            if self._hearing.note_fact(time_ms, self.watermark_ms):
+            if self._hearing.note_fact(time_ms, self.watermark_ms, now_ms):
                 yield place, time_ms
 
     def _hear_anew(self, time_ms: int, output: LaneOutput) -> None:
         """Let silence begin anew at the end of an outage, and store that it does."""
         self._hearing.since_ms = time_ms
+        output.records.rests_on_state = True
         if not self.restoring:  # before it is stored: a base that goes with it is of after that
-            output.add(self.table.hear_anew(self.watermark(), time_ms))
+            self.table.hear_anew(time_ms)
         self._append([], output)
 
     def _take_in(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
         """Store facts, and act on them or let them wait."""
         if self.restoring:
             self._append(facts, output)
-        elif any(map(_PING, facts)):
-            self._take_in_with_pings(facts, output, now_ms)
+        elif self._silent_ends or any(map(_PING, facts)):
+            self._take_in_one_by_one(facts, output, now_ms)
         elif facts:
             self._append(facts, output)
             self._act(facts, output, now_ms)
@@ -242,11 +252,11 @@ class Lane:
         if self._restoration is not None:
             self._restoration.wait(entry)
 
-    def _take_in_with_pings(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
+    def _take_in_one_by_one(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
         """Act on facts one by one, and store them without the pings that change nothing."""
         watermark = self.watermark()
         stored: list[Fact] = []
-        for fact in facts:
+        for fact in self._with_silent_ends(facts):
             if fact.ping and changes_nothing(self.table, fact, watermark):
                 continue
             if not stored and self._journal.full():
@@ -255,6 +265,43 @@ class Lane:
             self._act([fact], output, now_ms)
         if stored:
             self._append(stored, output)
+
+    # What an earlier run has sent of silence.
+
+    def learn_silent_ends(self, ends_ms: Mapping[SessionName, int], now_ms: int) -> LaneOutput:
+        """Take in which ends for silence are out, beyond the state; this may end the restoring."""
+        output = self._output()
+        self.wants_silent_ends = False
+        self._silent_ends = dict(ends_ms)
+        self._finish_restoring(output, now_ms)
+        return output
+
+    def _with_silent_ends(self, facts: Iterable[Fact]) -> Iterator[Fact]:
+        """Yield facts, each after the end of its device's session that is out and not later."""
+        for fact in facts:
+            if self._silent_ends:
+                yield from self._silent_end(fact.device_id, fact.time_ms)
+            yield fact
+
+    def _silent_end(self, device_id: str, upto_ms: int) -> Iterator[Fact]:
+        """Yield the end of a device's active session, if it is out and was by a moment."""
+        session = self.table.find(device_id)
+        if session is not None:
+            name = device_id, session.session_id, session.started_ms
+            if is_due(self._silent_ends.get(name, upto_ms + 1), upto_ms):
+                time_ms = self._silent_ends.pop(name)
+                yield Fact(False, device_id, session.session_id, session.platform, time_ms)
+
+    def _end_as_sent(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
+        """End the sessions whose ends are out and due; of others there is nothing more to know."""
+        devices = dict.fromkeys(device_id for device_id, *_ in self._silent_ends)
+        ends = [end for device_id in devices for end in self._silent_end(device_id, time_ms)]
+        if ends:
+            self._append(ends, output)
+            self._act(ends, output, now_ms)
+        if self.clock.live:
+            later = {name: ms for name, ms in self._silent_ends.items() if not is_due(ms, time_ms)}
+            self._silent_ends = later
 
     def _let_idle_time_pass(self, now_ms: int) -> None:
         """Raise the watermark at once for a lane without sessions, in which nothing can be due."""
@@ -294,21 +341,26 @@ class Lane:
         time_ms = self._time_to_come_to(now_ms)
         if time_ms is None:
             return output
+        if self._silent_ends:
+            self._end_as_sent(output, time_ms, now_ms)
+        before = self.watermark_ms, self._next_group
         if self._next_group:
             self._fire(output, min(time_ms, self.watermark_ms + 1))
-            self._note_step(time_ms)
+            self._note_turn(before, time_ms, now_ms)
             return output
-        self._jump(output, time_ms)
+        self._jump(output, time_ms, now_ms)
         self.phase = Phase.LIVE
         self._fire(output, time_ms)
-        self._note_step(time_ms)
+        self._note_turn(before, time_ms, now_ms)
         if self.clock.live:
             output.records.complete_up_to_ms = self.watermark_ms
         return output
 
-    def _note_step(self, time_ms: int) -> None:
-        """Take note of whether time has come as far as all input has."""
-        self._hearing.note_step(abreast=self.clock.live and self.watermark_ms == time_ms)
+    def _note_turn(self, before: tuple[int, int], time_ms: int, now_ms: int) -> None:
+        """Take note of whether time has gone on, and has come as far as all input has."""
+        moved = (self.watermark_ms, self._next_group) != before
+        abreast = self.clock.live and self.watermark_ms == time_ms
+        self._hearing.note_turn(now_ms, moved=moved, abreast=abreast)
 
     def _fire(self, output: LaneOutput, upto_ms: int) -> None:
         """Let time pass, moment by moment, as far as one call should."""
@@ -332,10 +384,10 @@ class Lane:
                 return None
         return time_ms
 
-    def _jump(self, output: LaneOutput, time_ms: int) -> None:
+    def _jump(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
         """Raise the watermark in one step where time is not to pass moment by moment."""
         if self.table.listens:
-            self._listen(output, time_ms)
+            self._listen(output, time_ms, now_ms)
         step_ms = time_ms - self.watermark_ms
         heartbeat_ms = max(self._rules.intervals_ms)
         paused = self.watermark_ms != NEVER_MS and step_ms > PAUSE_MS
@@ -349,12 +401,14 @@ class Lane:
             output.add(self.table.fast_forward(watermark, time_ms, timeouts_only=False))
             self.watermark_ms = time_ms
 
-    def _listen(self, output: LaneOutput, time_ms: int) -> None:
+    def _listen(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
         """Let silence begin anew where an outage has ended, and not count while one goes on."""
         clock, hearing = self.clock, self._hearing
         deaf = clock.leaves or (hearing.deaf and not clock.live)
         if deaf is not hearing.deaf:
             self._hear_anew(DEAF_MS if deaf else time_ms, output)
+        elif not deaf and time_ms > self.watermark_ms and hearing.has_stalled(now_ms):
+            self._hear_anew(now_ms, output)
         elif not deaf and hearing.was_deaf(time_ms, self.watermark_ms):
             self._hear_anew(time_ms, output)
 
@@ -368,7 +422,7 @@ class Lane:
         """Return the lane's snapshot at the end of an epoch."""
         restoration = self._restoration
         return LaneState(
-            version=state_version(carries=self.table.carries, listens=self.table.listens),
+            version=self._state_version(),
             lanes=self.lanes,
             lane=self.lane,
             watermark_ms=self.watermark_ms,
@@ -382,6 +436,12 @@ class Lane:
             listens=self.table.listens,
             hearing_ms=self.hearing_ms,
         )
+
+    def _state_version(self) -> int:
+        """Return the version of the state; one of before stays until its journal is done with."""
+        if self._restoration is not None and self._restoration.is_stalling:
+            return STALLING_VERSION
+        return state_version(carries=self.table.carries, listens=self.table.listens)
 
     def restore(self, row: Row, now_ms: int) -> LaneOutput:
         """Take in a row of the store; after the last one, act on the facts that waited."""
@@ -400,20 +460,35 @@ class Lane:
 
     def _finish_restoring(self, output: LaneOutput, now_ms: int) -> None:
         """Once every row is there, act on the facts that waited."""
-        if self._restoration is None or not self._restoration.done():
+        restoration = self._restoration
+        if restoration is None or self.wants_silent_ends or not restoration.done():
             return
-        waiting = self._restoration.finish()
+        waiting = restoration.finish()
         self._restoration = None
         stored = stored_rules(self._rules)
         self._set_back(output, now_ms)
+        ended = self._act_on_waiting(waiting, output, now_ms)
+        self._change_rules(output)
+        if self._journal.stored() and (
+            restoration.is_stalling or stored_rules(self._rules) != stored
+        ):
+            self._rewrite_bases(output, self.table.groups)
+        elif ended:
+            self._rewrite_bases(output, ended)
+        self.phase = Phase.CATCHING_UP  # only now: who looks from another thread finds one table
+
+    def _act_on_waiting(
+        self, waiting: list[JournalEntry], output: LaneOutput, now_ms: int
+    ) -> list[int]:
+        """Act on facts that are stored; return the key groups in which ends came between them."""
+        before = list(self._silent_ends)
         for entry in waiting:
             if entry.hearing_ms != self.table.wheel.silence.hearing_ms:
-                output.add(self.table.hear_anew(self.watermark(), entry.hearing_ms))
-            self._act(entry.facts, output, now_ms)
-        self._change_rules(output)
-        if stored_rules(self._rules) != stored and self._journal.stored():
-            self._rewrite_bases(output)
-        self.phase = Phase.CATCHING_UP  # only now: who looks from another thread finds one table
+                self.table.hear_anew(entry.hearing_ms)
+            for fact in self._with_silent_ends(entry.facts):
+                self._act([fact], output, now_ms)
+        ended = [name[0] for name in before if name not in self._silent_ends]
+        return sorted(set(map(self.table.keys.group_of, ended)))
 
     def _set_back(self, output: LaneOutput, now_ms: int) -> None:
         """Lower the watermark to now, if the clock of the run before was ahead of it."""
@@ -434,10 +509,10 @@ class Lane:
             self.table = handed_over(self.table, rules, self.watermark())
             output.add(self.table.end_overdue(self.watermark()))
 
-    def _rewrite_bases(self, output: LaneOutput) -> None:
-        """Write the base of every key group, so that no restore goes back to before this moment."""
-        for group in key_groups_of(self.lane, self.lanes):
+    def _rewrite_bases(self, output: LaneOutput, groups: Iterable[int]) -> None:
+        """Write the bases of key groups, so that no restore of these goes back to before now."""
+        for group in groups:
             blob = encode_sessions(self.table.sessions(group))
             output.rows.append(self._journal.rewrite(group, blob))
-        self._journal.begin_segment()
+        self._roll(output)
         self._append([], output)

@@ -82,7 +82,7 @@ class LaneGroups:
         now = Watermark(state.watermark_ms, next_group=state.next_group)
         for entry in restoration.finish():
             if entry.hearing_ms != table.wheel.silence.hearing_ms:
-                table.hear_anew(now, entry.hearing_ms)
+                table.hear_anew(entry.hearing_ms)
             for fact in entry.facts:
                 apply_fact(table, fact, now)
         return table

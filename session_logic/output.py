@@ -40,6 +40,9 @@ class OutputBatch(Struct, gc=False):
     which a crashed run may have written a row.
 
     max_session_ms tells in these rows when a session times out.
+
+    rests_on_state says that what is in this batch and the next ones follows from more than the
+    input: none of it may be sent before the state that goes with it is stored.
     """
 
     keys: list[str] = []
@@ -50,6 +53,7 @@ class OutputBatch(Struct, gc=False):
     ends_if_open: list[EndIfOpen] = []
     apart: dict[Kind, "OutputBatch"] = {}
     max_session_ms: int = 0
+    rests_on_state: bool = False
 
     def __len__(self) -> int:
         """Count the records, those apart left out."""
@@ -57,6 +61,8 @@ class OutputBatch(Struct, gc=False):
 
     def __bool__(self) -> bool:
         """Say whether there is anything for the sink."""
+        if self.rests_on_state:
+            return True
         return bool(self.keys or self.ends_if_open or (self.apart and any(self.apart.values())))
 
     def count(self) -> int:

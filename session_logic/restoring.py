@@ -26,7 +26,8 @@ from session_logic.errors import (
 from session_logic.events import JournalEntry, OutputEvent, Watermark
 from session_logic.journal import BaseRow, JournalRow, JournalState, Row
 from session_logic.keys import KEY_GROUPS
-from session_logic.rules import Rules, Session
+from session_logic.rules import Rules, Session, is_due
+from session_logic.silence import STALL_MS
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact
 
@@ -34,7 +35,9 @@ STATE_VERSION = 4
 # Written only by a lane that has stored something carried: earlier programs read the others.
 CARRYING_VERSION = 5
 # Written only by a lane that has stored a session that silence may end.
-LISTENING_VERSION = 6
+LISTENING_VERSION = 7
+# In this one, what was due in the first STALL_MS of an outage had ended before it.
+STALLING_VERSION = 6
 
 
 class StoredRules(Struct, frozen=True, gc=False, array_like=True):
@@ -68,7 +71,7 @@ class LaneState(Struct, frozen=True, gc=False, array_like=True):
     rules: StoredRules | None = None  # None before version 3
     next_group: int = 0
     carries: bool = False  # from version 5 on
-    listens: bool = False  # only in version 6
+    listens: bool = False  # from version 6 on
     hearing_ms: int = 0
 
     def rules_or(self, rules: Rules) -> Rules:
@@ -148,6 +151,8 @@ class Restoration:
         self._waiting: list[JournalEntry] = []
         self._hearing_ms = state.hearing_ms
         self._is_first_entry = True
+        self.is_stalling = state.version == STALLING_VERSION
+        self._stalled_ms = -1  # the watermark of the last entry that an outage had come before
         self.moved_watermarks = dict(state.moved_watermarks)
 
     @property
@@ -217,9 +222,24 @@ class Restoration:
             self._is_first_entry = False
             silence.hearing_ms = entry.hearing_ms
         elif entry.hearing_ms != silence.hearing_ms:
-            through = self._through
-            older = [group for group in self._table.groups if segment > through.get(group, -1)]
-            self._table.hear_anew(entry.watermark, entry.hearing_ms, older)
+            self._end_silent(segment, entry.watermark)
+            self._table.hear_anew(entry.hearing_ms)
+
+    def _end_silent(self, segment: int, watermark: Watermark) -> None:
+        """End what silence had ended by a watermark, in the groups that need a segment."""
+        stall_ms = STALL_MS if self.is_stalling else 0
+        if self.is_stalling and watermark.upto_ms == self._stalled_ms:
+            return  # the outage went on
+        self._stalled_ms = watermark.upto_ms
+        for number, group in self._table.groups.items():
+            if segment <= self._through.get(number, -1):
+                continue
+            sent = watermark.of(number)
+            before_ms = max(sent.upto_ms, watermark.upto_ms + stall_ms)
+            for session in list(group.active.values()):
+                due_ms, reason = self._table.due_end(session)
+                if reason == "went_silent" and is_due(due_ms, before_ms):
+                    self._table.end(session, reason, sent, due_ms)
 
     def _owed_by_moved_group(
         self, group: int, sessions: list[Session]

@@ -5,8 +5,7 @@ more is heard of it. What is heard only moves its last_seen_ms, and the session 
 slot when its slot comes: one move a timeout, whatever the number of pings.
 
 Silence counts only while one could be heard. Where the input stood still, all sessions have until
-a whole timeout after the moment at which it went on: hearing_ms. The first STALL_MS of an outage
-count as silence, because a run that crashed may have taken them for that.
+a whole timeout after the moment at which it went on: hearing_ms.
 """
 
 from collections.abc import Iterable
@@ -33,7 +32,6 @@ class Silence:
         """Know no sessions."""
         self.slots: dict[int, list[Session]] = {}
         self.hearing_ms = 0
-        self.passed_ms = -1  # the watermark at which silence has last begun anew
 
     def due_ms(self, session: WatchedSession) -> int:
         """Return when a session ends if nothing more is heard of it."""

@@ -31,7 +31,7 @@ from session_logic.rules import (
     owed_heartbeats,
     timeout_ms,
 )
-from session_logic.silence import STALL_MS, Silence
+from session_logic.silence import Silence
 from session_logic.wheel import Pieces, Ring, Slots, Wheel
 
 ALL_KEYS = LaneKeys()
@@ -288,27 +288,10 @@ class SessionTable:
         self.wheel.silence.pass_over(upto_ms)
         return records
 
-    def hear_anew(
-        self, watermark: Watermark, hearing_ms: int, some: Iterable[int] | None = None
-    ) -> list[OutputEvent]:
-        """Let silence begin anew at the end of an outage; return the ends of those before it.
-
-        Ends are looked for in some groups, or in all.
-        """
-        silence, before_ms = self.wheel.silence, watermark.upto_ms + STALL_MS
-        records: list[OutputEvent] = []
-        # Where time stands still, an outage goes on: nothing is due since it was noted first.
-        numbers = self.groups if some is None else some
-        for number in numbers if watermark.upto_ms != silence.passed_ms else ():
-            for session in list(self.groups[number].active.values()):
-                due_ms, reason = self.due_end(session)
-                if reason == "went_silent" and is_due(due_ms, before_ms):
-                    records += self.end(session, reason, watermark.of(number), due_ms)
-        silence.passed_ms = watermark.upto_ms
-        silence.hear(
-            hearing_ms, chain.from_iterable(g.active.values() for g in self.groups.values())
-        )
-        return records
+    def hear_anew(self, hearing_ms: int) -> None:
+        """Let silence begin anew at the end of an outage; what was due before it has ended."""
+        active = chain.from_iterable(group.active.values() for group in self.groups.values())
+        self.wheel.silence.hear(hearing_ms, active)
 
     def end_overdue(self, watermark: Watermark) -> list[OutputEvent]:
         """End the sessions that are over the maximum at a watermark, a millisecond after it.

@@ -15,12 +15,11 @@ from session_logic.events import (
     OutputEvent,
     SessionActive,
     SessionEnd,
+    SessionName,
     SessionSummary,
 )
 from session_logic.summary import ended_as, summary_of
 
-# Device, session and start, because the id of a session may come again after its end.
-SessionName = tuple[str, str, int]
 LAST = float("inf")
 
 
@@ -63,6 +62,18 @@ class AlreadyWritten:
         elif isinstance(event, SessionEnd):
             self._ends[name] = event
         self.newest_ms = max(self.newest_ms, event.time_ms)
+
+    def silent_ends(self) -> dict[SessionName, int]:
+        """Return when each session ended of which an end for silence is there, or its summary."""
+        ends_ms = {
+            name: one.ended_ms
+            for name, one in self._summaries.items()
+            if one is not None and one.reason == "went_silent"
+        }
+        for name, end in self._ends.items():
+            if end.reason == "went_silent":
+                ends_ms[name] = end.time_ms
+        return ends_ms
 
     def has(self, event: OutputEvent, *, apart: bool = False) -> bool:
         """Say whether a record is there, or one that comes after it in its session.

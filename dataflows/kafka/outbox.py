@@ -26,7 +26,8 @@ that it is complete up to the time of the newest record found. Until then the st
 stays where it was, so that after another crash the same records are found again.
 
 A new lane has no end offset in the store. So its first records are held until a snapshot with the
-offset at which it begins is stored (HOLD_EPOCHS).
+offset at which it begins is stored (HOLD_EPOCHS). So are records that rest on a decision of the
+lane which the next run might not make again: that there was an outage (session_logic.hearing).
 
 Heartbeats may have a topic of their own. It has an outbox of its own, within that of the lane, with
 an end offset and records on their way. What both topics hold is learned together: a heartbeat is
@@ -216,11 +217,13 @@ class Outbox:
         """Return the part of one topic."""
         if settled:
             self._stored_offset = self.end_offset  # else a resume must find the same records again
-        keys = list(self._waiting.keys)
-        values = list(self._waiting.values)
+        keys: list[str] = []
+        values: list[bytes] = []
         for _, records in tuple(self._sent):  # another worker thread may be taking from it
             keys += records.keys
             values += records.values
+        keys += self._waiting.keys
+        values += self._waiting.values
         return StoredOutbox(self.topic, self._stored_offset, keys, values, self.strays_before, {})
 
 

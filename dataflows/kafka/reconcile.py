@@ -38,7 +38,7 @@ from dataflows.logs import log
 from dataflows.settings import Settings
 from session_logic.codec import decode_output, decode_summary
 from session_logic.errors import HeartwheelError
-from session_logic.events import Kind, OutputEvent, SessionSummary
+from session_logic.events import Kind, OutputEvent, SessionName, SessionSummary
 from session_logic.keys import lane_may_have
 from session_logic.output import OutputBatch
 
@@ -183,6 +183,7 @@ class Reconciliation:
         self._settings = settings
         self._reader = reader
         self._resumed: dict[int, tuple[Outbox, Callable[[OutputBatch], None]]] = {}
+        self.silent_ends: dict[int, dict[SessionName, int]] = {}  # found, by lane
         self._reconciling = Lock()
 
     def add(self, lane: int, outbox: Outbox, send: Callable[[OutputBatch], None]) -> None:
@@ -212,6 +213,7 @@ class Reconciliation:
         for lane, (outbox, send) in resumed.items():
             ends_of_lane = {kind: found[lane] for kind, found in ends_apart.items()}
             send(outbox.reconcile(ends[lane], written[lane], ends_of_lane))
+            self.silent_ends[lane] = written[lane].silent_ends()
 
     def _read(
         self,

@@ -1,6 +1,6 @@
 """Kafka as a Bytewax sink: one partition per lane, one producer per process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Event, Lock
 
@@ -24,6 +24,7 @@ from dataflows.metrics import SNAPSHOT_BYTES
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
+from session_logic.events import SessionName
 from session_logic.keys import KEY_GROUPS
 from session_logic.output import OutputBatch
 
@@ -66,6 +67,8 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         self._producer.poll()
         self._reconcile()
         for records in items:
+            if records.rests_on_state:
+                self._hold_epochs = HOLD_EPOCHS
             self.send(self._outbox.admit(records))
         self._producer.poll()
 
@@ -206,6 +209,13 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
     def _letter_topic(self) -> LetterTopic:
         return LetterTopic(self._settings.dead_letter_topic, self._dead_letter_parts, self._reader)
 
+    def silent_ends(self, lane: int) -> Mapping[SessionName, int] | None:
+        """Return when sessions of a lane ended for silence, as found beyond what is stored.
+
+        None as long as that has not been read.
+        """
+        return self._reconciliation.silent_ends.get(lane)
+
     def published_ms(self) -> int:
         """Return the timestamp of the newest output of earlier runs; 0 if there is none.
 
@@ -242,6 +252,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
             begin, end = self._reader.bounds(settings.output_topic, lane)
             if begin == end or settings.new_store:
                 outbox = Outbox(end, apart=self._apart.at_end(lane))
+                self._reconciliation.silent_ends[lane] = {}
                 return self._part(lane, outbox, HOLD_EPOCHS)
             # The store is a copy from before this lane was new: all of it is written already.
             outbox = Outbox(begin, apart=self._apart.at_begin(lane))

@@ -12,7 +12,7 @@ from session_logic.codec import decode_output
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, SessionActive, SessionEnd
 from session_logic.journal import Row
-from session_logic.lane import NEVER_MS
+from session_logic.lane import NEVER_MS, Phase
 from session_logic.output import OutputBatch
 from tests.support.clocks import FixedClock, T
 
@@ -197,3 +197,38 @@ def test_resumed_lane_wakes_its_sink_though_it_has_nothing_to_send() -> None:
     later.logic.on_notify()
     later.clock.now += FIRST_MS
     assert later.logic.on_notify()[0] == [OutputBatch([], [])]
+
+
+def test_resumed_lane_waits_for_what_is_out_of_silence() -> None:
+    """The sink reads it, and is kept awake for that; meanwhile facts wait."""
+    step = Step()
+    emitted, _ = step.logic.on_batch([START, CAUGHT_UP])
+    rows = [item for item in emitted if not isinstance(item, OutputBatch)]
+    later = Step(step.logic.snapshot())
+    later.run.silent_ends = lambda _lane: None
+    assert not any(later.batch(*rows, CAUGHT_UP))
+    assert later.run.lanes[0].restoring
+    began_ms = later.logic._waits_since_ms
+    later.run.elapsed_ms = lambda: began_ms
+    wait(later, 2 * Settings().restore_timeout_ms)  # no row is missing
+    later.run.silent_ends = lambda _lane: {("device", "session", T - 100): T}
+    ended = [item for item in later.logic.on_notify()[0] if isinstance(item, OutputBatch)]
+    assert [type(decode_output(value)) for value in ended[0].values] == [SessionEnd]
+    assert later.run.lanes[0].phase is Phase.LIVE
+
+
+def test_sink_is_kept_awake_until_an_outage_is_stored() -> None:
+    """It holds back meanwhile what follows from that."""
+    step = Step()
+    watched = Fact(True, "device", "session", "pc", T - 100, idle_timeout_ms=HOUR_MS)
+    step.batch(LaneBatch(0, [watched]), CAUGHT_UP)
+    step.logic.on_notify()
+    for _ in range(HOLD_EPOCHS):
+        step.batch(CAUGHT_UP)
+        step.logic.snapshot()
+    step.clock.now += 5_000
+    (records,) = [item for item in step.logic.on_notify()[0] if isinstance(item, OutputBatch)]
+    assert records.rests_on_state
+    step.logic.snapshot()
+    assert len(step.batch(CAUGHT_UP)) == 1
+    step.logic.snapshot()

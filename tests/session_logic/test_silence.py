@@ -1,5 +1,7 @@
 """Sessions that end because nothing is heard of them, pings, and outages, which are no silence."""
 
+from collections.abc import Sequence
+
 import pytest
 from msgspec.structs import replace
 
@@ -9,7 +11,12 @@ from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Se
 from session_logic.journal import JournalRow
 from session_logic.lane import Lane, LaneOutput
 from session_logic.move import Move
-from session_logic.restoring import LISTENING_VERSION, STATE_VERSION, read_lane_state
+from session_logic.restoring import (
+    LISTENING_VERSION,
+    STALLING_VERSION,
+    STATE_VERSION,
+    read_lane_state,
+)
 from session_logic.rules import Rules
 from tests.support.events import decoded
 from tests.support.lanes import DEVICES, LANE, LANES, Store, T
@@ -55,6 +62,7 @@ class Run:
         self.rules = rules
         self.store = Store()
         self.lane = Lane(LANE, LANES, rules)
+        self.rested = False  # whether a batch was to wait until the state is stored
         self.now_ms = T
         self.at_end()
         self.jump_to(0)
@@ -95,16 +103,32 @@ class Run:
         self.store.commit(self.lane)
         return self.kill(time_ms, *input_, rules=rules)
 
-    def kill(self, time_ms: int, *input_: Fact, rules: Rules | None = None) -> list[str]:
-        """Go back to the last snapshot, start again at a moment, and read what came since."""
+    def kill(
+        self,
+        time_ms: int,
+        *input_: Fact,
+        rules: Rules | None = None,
+        waiting: Sequence[Fact] = (),
+        **ends_ms: int,
+    ) -> list[str]:
+        """Go back to the last snapshot, start again at a moment, and read what came since.
+
+        What is waiting is read before the sessions are there; ends_ms has when those of A ended for
+        silence, by the output.
+        """
         self.store.crash()
         self.rules = rules or self.rules
         self.now_ms = T + time_ms
         assert self.store.state is not None
         state = read_lane_state(self.store.state)
-        self.lane = Lane(LANE, LANES, self.rules, state, self.now_ms)
+        self.lane = Lane(LANE, LANES, self.rules, state, self.now_ms, wants_silent_ends=True)
+        for fact in waiting:
+            assert self._taken(self.lane.apply([fact], self.now_ms)) == []
         rows = list(self.store.rows.values())
         records = [shown for row in rows for shown in self._taken(self.lane.restore(row, T))]
+        assert self.lane.restoring
+        sent_ms = {(A, session, T): T + end_ms for session, end_ms in ends_ms.items()}
+        records += self._taken(self.lane.learn_silent_ends(sent_ms, self.now_ms))
         for fact in input_:
             records += self._taken(self.lane.apply([fact], self.now_ms))
         self.at_end()
@@ -112,6 +136,7 @@ class Run:
 
     def _taken(self, output: LaneOutput) -> list[str]:
         self.store.write(output.rows)
+        self.rested = self.rested or output.records.rests_on_state
         return shown(decoded(output.records))
 
     @property
@@ -475,6 +500,130 @@ def test_session_that_was_silent_before_an_outage_is_not_there_after_a_kill() ->
     assert run.restart(100_200) == []
     assert run.lane.table.find(A) is None
     assert run.lane.table.find(B)
+
+
+def test_ping_that_is_read_late_after_a_kill_counts() -> None:
+    """Another partition is read first, from after an outage; the ping is in one not yet read."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(9_000)
+    run.store.commit(run.lane)
+    pings = [ping(ms) for ms in range(9_900, 60_000, 9_900)]
+    records = run.kill(60_000, ping(25_000, B), *pings)
+    records += run.wait_until(80_000)
+    ends = [text for text in records if "silent" in text]
+    assert ends == ["1 went_silent@35000 lasted 25000", "went_silent@69400 lasted 59400"]
+
+
+def test_what_follows_from_an_outage_waits_until_that_is_stored() -> None:
+    """A run that is killed before may decide otherwise."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(5_000)
+    run.hold_at(5_500)
+    run.wait_until(6_500)
+    run.at_end()
+    run.wait_until(9_000)
+    assert not run.rested  # for that was short
+    run.hold_at(9_500)
+    run.wait_until(30_000)
+    run.at_end()
+    run.jump_to(30_100)
+    assert run.rested
+
+
+def test_partition_that_cannot_be_read_for_some_seconds_is_no_silence() -> None:
+    """Even if it has not been read to its end when time goes on."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(8_000)
+    run.lane.update(PartitionProgress("topic/1", 1, T + 8_100, added=True))
+    assert run.give(ping(13_000)) == []
+    run.lane.update(PartitionProgress("topic/1", 1, T + 9_000, added=True))
+    run.wait_until(13_500)
+    run.lane.update(PartitionProgress("topic/1", 1, None, added=True))
+    ends = [text for text in run.wait_until(25_000) if "silent" in text]
+    assert sorted(ends) == ["1 went_silent@23500 lasted 0", "went_silent@23500 lasted 13000"]
+
+
+SENT = 10_000  # when the session went silent, as a run that was killed has sent
+
+
+def test_ping_that_came_after_a_sent_end_revives_nobody() -> None:
+    """The killed run had read it too late; the next one reads it before time has come so far."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.store.commit(run.lane)
+    records = run.kill(12_000, ping(9_500), s=SENT)
+    assert records == ["ended@10000 lasted 10000", "1 went_silent@10000 lasted 0"]
+    assert run.restart(13_000) == []
+    assert run.lane.table.find(A) is None
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_fact_after_a_sent_end_finds_the_session_ended(*, waits: bool) -> None:
+    """So a ping opens what it opened in the killed run, whenever it is read."""
+    run = Run()
+    run.give(start(0), start(0, B, idle_ms=0))
+    run.store.commit(run.lane)
+    facts = [ping(9_500), ping(11_000, session="t", opens=True), ping(12_000, B)]
+    read, waiting = ([], facts) if waits else (facts, [])
+    records = run.kill(13_000, *read, waiting=waiting, s=SENT)
+    assert records == ["ended@10000 lasted 10000", "active t@11000"]
+    assert run.restart(14_000) == []
+    session = run.lane.table.find(A)
+    assert session is not None
+    assert session.started_ms == T + 11_000
+    assert run.wait_until(21_000) == ["went_silent@21000 lasted 0"]
+    assert run.lane.table.find(B)
+
+
+def test_sent_end_of_a_session_that_begins_again_is_known() -> None:
+    """Its start is after the snapshot, and is read again."""
+    run = Run()
+    run.give(start(0, B, idle_ms=0))
+    run.store.commit(run.lane)
+    assert run.kill(30_000, start(0), ping(25_000, B), s=SENT) == [
+        "active s@0",
+        "ended@10000 lasted 10000",
+        "1 beat 1@30000",
+    ]
+
+
+def test_sent_end_that_is_still_to_come_waits_for_its_time() -> None:
+    """A clock was ahead."""
+    run = Run()
+    run.give(start(0))
+    run.store.commit(run.lane)
+    assert run.kill(2_000, s=SENT, other=1_000) == []
+    assert run.wait_until(9_999) == []
+    assert run.give(ping(9_999)) == []
+    assert run.wait_until(11_000) == ["ended@10000 lasted 10000"]
+
+
+def test_store_of_the_version_before_keeps_what_it_had_ended() -> None:
+    """Whose end was due in the first 2 s of an outage had ended; those rows are written anew."""
+    run = Run()
+    run.give(start(0), start(1_000, B))
+    run.wait_until(9_000)
+    run.hold_at(9_500)
+    for ms in range(10_000, 100_000, 10_000):
+        run.wait_until(ms)
+    run.at_end()
+    run.jump_to(100_100)
+    run.lane.update(PartitionProgress("topic/0", 1, T + 90_000))
+    run.give(start(120_000, C))
+    run.store.commit(run.lane)
+    assert run.store.state is not None
+    run.store.state[0] = STALLING_VERSION
+    state = read_lane_state(run.store.state)
+    assert Lane(LANE, LANES, RULES, state).state().version == STALLING_VERSION
+    assert not [text for text in run.kill(121_000) if "silent" in text]
+    assert run.lane.table.find(A) is None
+    assert run.lane.table.find(B) is None
+    assert run.lane.state().version == LISTENING_VERSION
+    run.restart(122_000)
+    assert run.lane.table.find(A) is None
 
 
 def test_store_without_such_sessions_stays_as_it_was() -> None:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from dataflows.messages import DEAD_LETTER_KEY
 from tests.simulation.flow import Simulation
+from tests.simulation.history import Heard
 
 
 class Backup(Struct):
@@ -17,10 +18,14 @@ class Backup(Struct):
     snaps: dict[tuple[str, str], dict[int, bytes]]
     front: int
     kept: dict[int, int]
+    outages: set[int]
 
 
 class BackedUp(Simulation):
-    """One history with backups, where nothing else sets the store back."""
+    """One history with backups, where nothing else sets the store back.
+
+    None is from before an outage: that it was one is in the store alone.
+    """
 
     def __init__(self, seed: int) -> None:
         self._backups: list[Backup] = []
@@ -37,11 +42,20 @@ class BackedUp(Simulation):
         if self._plain and is_whole and self._choose_backup.random() < 0.1:
             kept = {lane: order.kept for lane, order in self._history.orders.items()}
             snaps = deepcopy(dict(database.snaps))
-            self._backups.append(Backup(self.world.now_ms, snaps, database.front, kept))
+            outages = self._outages()
+            self._backups.append(Backup(self.world.now_ms, snaps, database.front, kept, outages))
+
+    def _outages(self) -> set[int]:
+        """Return the numbers of the outages that lanes have noted."""
+        return {
+            number for order in self._history.orders.values() for number in order.decided(Heard)
+        }
 
     def _start(self, *, stopped: bool = False) -> None:
         if self._losses.counts:  # topics may not fit to earlier offsets any more
             self._backups.clear()
+        outages = self._outages()
+        self._backups = [one for one in self._backups if one.outages >= outages]
         if self._backups and not self._finishing and self._choose_backup.random() < 0.5:
             self._put_back(self._choose_backup.choice(self._backups))
         super()._start(stopped=stopped)

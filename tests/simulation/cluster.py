@@ -2,6 +2,8 @@
 
 import random
 from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 from zlib import crc32
 
@@ -33,9 +35,11 @@ from session_logic.output import OutputBatch
 from session_logic.restoring import LaneState
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.facts import Facts
-from tests.simulation.history import Change, Event, Heard, History, is_record
+from tests.simulation.history import Change, Ended, Event, Heard, History, is_record
 from tests.simulation.leases import Leases
 from tests.support.fake_kafka import Admin, Consumer, Log, Producer, Where
+
+NUMBERS = count()  # of what lanes decide
 
 
 class World(Struct):
@@ -112,6 +116,9 @@ class NotedLane(LaneLogic):
         self._origins = origins
         self._acted = 0  # on how many facts
         self._place = 0  # in the order, of the next fact
+        self._ends = False  # whether ends are acted on that are due
+        # Ends that came between facts which had waited, and after how many of those acted on.
+        self._ends_between: list[tuple[int, Ended]] = []
         super().__init__(world.settings, run, stored)
         if self._lane is not None and not self._lane.restoring:
             self._note_restored(self._lane, len(self._orders[self._lane.lane].taken), 0)
@@ -119,29 +126,59 @@ class NotedLane(LaneLogic):
     def _make(self, number: int, state: LaneState | None) -> Lane:
         lane = super()._make(number, state)
         act, take_in, hear_anew = lane._act, lane._take_in, lane._hear_anew
+        with_silent_ends, end_as_sent = lane._with_silent_ends, lane._end_as_sent
 
-        def count(facts: list[Fact], *others: Any) -> None:
+        def note_acted(facts: list[Fact], *others: Any) -> None:
             self._acted += len(facts)
+            if self._ends:
+                self._insert(number, *map(self._ended, facts))
             act(facts, *others)
+
+        def end(*others: Any) -> None:
+            self._ends = True
+            end_as_sent(*others)
+            self._ends = False
+
+        def note_ends(facts: list[Fact]) -> Iterator[Fact]:
+            """Note ends where they come between facts, which begin so many before the place."""
+            place, given = self._place - len(facts), list(facts)
+            for fact in with_silent_ends(facts):
+                if given and fact is given[0]:
+                    del given[0]
+                    place += 1
+                elif lane.restoring:
+                    self._ends_between.append((self._acted, self._ended(fact)))
+                    self._acted -= 1
+                else:
+                    self._orders[number].taken.insert(place, self._ended(fact))
+                    self._place += 1
+                    place += 1
+                yield fact
 
         def pass_on(facts: list[Fact], *others: Any) -> None:
             self._place += len(facts)
             take_in(facts, *others)
 
         def note(time_ms: int, output: LaneOutput) -> None:
-            heard, order = (
-                Heard(time_ms, lane.watermark(), waited=lane.restoring),
-                self._orders[number],
-            )
-            order.heard_late |= lane.watermark_ms < order.reached_ms
-            order.taken.insert(self._place, heard)
-            self._place += 1
+            heard = Heard(next(NUMBERS), time_ms, lane.watermark(), waited=lane.restoring)
+            self._insert(number, heard)
             hear_anew(time_ms, output)
 
-        lane._act = count  # type: ignore[method-assign]
+        lane._act = note_acted  # type: ignore[method-assign]
         lane._take_in = pass_on  # type: ignore[method-assign]
         lane._hear_anew = note  # type: ignore[method-assign]
+        lane._with_silent_ends = note_ends  # type: ignore[method-assign,assignment]
+        lane._end_as_sent = end  # type: ignore[method-assign]
         return lane
+
+    @staticmethod
+    def _ended(fact: Fact) -> Ended:
+        return Ended(next(NUMBERS), fact)
+
+    def _insert(self, number: int, *events: Event) -> None:
+        """Insert what is no fact into the order of a lane."""
+        self._orders[number].taken[self._place : self._place] = events
+        self._place += len(events)
 
     def on_batch(self, values: list[LaneBatch | Row]) -> Any:
         order = self._orders[values[0].lane]
@@ -156,26 +193,23 @@ class NotedLane(LaneLogic):
 
     def on_notify(self) -> Any:
         assert self._lane is not None
-        order = self._orders[self._lane.lane]
-        self._place = len(order.taken)
-        emitted = super().on_notify()
-        order.reached_ms = max(order.reached_ms, self._lane.watermark_ms)
-        return emitted
+        self._begun = self._place = len(self._orders[self._lane.lane].taken)
+        return super().on_notify()
 
     def snapshot(self) -> Any:
-        """Return what is stored, and how often silence had begun anew by then."""
+        """Return what is stored, and how much of it no fact of the input tells."""
         assert self._lane is not None
-        return [*super().snapshot(), len(self._orders[self._lane.lane].heard())]
+        return [*super().snapshot(), self._orders[self._lane.lane].decided()]
 
-    def _restore(self, lane: Lane, row: Row, now: int) -> Any:
+    def _restored(self, lane: Lane, give: Callable[[], LaneOutput], now: int) -> Any:
         restoring, acted = lane.restoring, self._acted
-        emitted = super()._restore(lane, row, now)
+        emitted = super()._restored(lane, give, now)
         if restoring and not lane.restoring:
             # Rows come first of a batch, so what came in batches before this one has waited.
-            self._note_restored(lane, self._begun, self._acted - acted)
+            self._note_restored(lane, self._begun, self._acted - acted, acted)
         return emitted
 
-    def _note_restored(self, lane: Lane, at: int, waited: int) -> None:
+    def _note_restored(self, lane: Lane, at: int, waited: int, acted: int = 0) -> None:
         """Note that time was set back, before the facts that waited, and other rules, after them.
 
         at is after those facts.
@@ -186,10 +220,15 @@ class NotedLane(LaneLogic):
             before = replace(before, intervals_ms=rules.intervals_ms, sent_ms=rules.sent_ms)
             noted = [Change(before, watermark_ms, watermark_ms + lane.set_back_ms)]
         first = _first_of_waiting(order.taken, at, waited)
-        noted += [
-            Heard(event.since_ms, lane.watermark()) if isinstance(event, Heard) else event
-            for event in order.taken[first:at]
-        ]
+        for event in order.taken[first:at]:
+            if is_record(event):
+                while self._ends_between and self._ends_between[0][0] == acted:
+                    noted.append(self._ends_between.pop(0)[1])
+                acted += 1
+            if isinstance(event, Heard):
+                event = Heard(event.number, event.since_ms, lane.watermark())
+            noted.append(event)
+        assert not self._ends_between
         if not Change(before, watermark_ms, watermark_ms).is_to(rules):
             noted.append(Change(rules, watermark_ms, watermark_ms))
         self._place += len(noted) - (at - first)
@@ -244,6 +283,7 @@ class Process:
         ends = None if letters is None else read_dead_letters(letters)
         run.rejected_earlier = lambda: sink.rejected_earlier(ends)
         run.published_ms = sink.published_ms
+        run.silent_ends = sink.silent_ends
         inbox: Inbox = Inbox()
         store, restored = StoreSink(inbox), RestoredSource(inbox, run)
         stored = database.load("source"), database.load("restored")

@@ -16,8 +16,7 @@ from msgspec.structs import replace
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, SessionEnd, Watermark
 from session_logic.keys import key_group_of
 from session_logic.rules import QUIET_TURN_MS, Rules
-from session_logic.silence import STALL_MS
-from tests.simulation.history import Change, Heard
+from tests.simulation.history import Change, Ended, Heard
 from tests.support.model import Ending, Model
 from tests.support.model import Life as ModelLife
 
@@ -32,7 +31,7 @@ class Read(Struct):
     late_ms: int
 
 
-Event = Read | Change | Heard
+Event = Read | Change | Heard | Ended
 
 
 class _State(Struct):
@@ -111,6 +110,8 @@ class Explanation:
         """Yield the states that an event may lead to, with how far time had come for it."""
         if isinstance(event, Change):
             return self._changed(event, state)
+        if isinstance(event, Ended):
+            return self._ended(event, state)
         return (
             self._heard(event, state) if isinstance(event, Heard) else self._possible(event, state)
         )
@@ -180,11 +181,18 @@ class Explanation:
         """Yield the state in which silence counts from another moment on."""
         model, watermark = self._model(state), heard.watermark.of(key_group_of(self._device))
         events = model.advance(NEVER_MS, watermark.upto_ms, newest_only=False)
-        events += model.hear_anew(watermark, heard.since_ms, STALL_MS)
         if all(self._has(e, watermark.upto_ms) for e in events if isinstance(e, SessionEnd)):
             lives = model.lives[self._device]
             endings = model.endings.get(self._device, [])
             yield NEVER_MS, replace(state, lives=lives, endings=endings, hearing_ms=heard.since_ms)
+
+    def _ended(self, ended: Ended, state: _State) -> Iterator[tuple[int, _State]]:
+        """Yield the state after an end that a crashed run has written."""
+        model = self._model(state)
+        if ended.fact.device_id == self._device:
+            model.apply(ended.fact, Watermark(NEVER_MS))
+        lives, endings = model.lives[self._device], model.endings.get(self._device, [])
+        yield NEVER_MS, replace(state, lives=lives, endings=endings)
 
     @staticmethod
     def _state(fact: Fact, model: Model, before: _State) -> _State:

@@ -675,9 +675,9 @@ class Simulation:
         }
         stored_lanes = list(database.load("sessions").values())
         rules = {state.lane: state.rules for state in map(read_lane_state, stored_lanes)}
-        heard = {state[2]: state[-1] for state in stored_lanes}
+        decided = {state[2]: state[-1] for state in stored_lanes}
         for lane, order in self._history.orders.items():
-            order.resume(offsets, rules.get(lane), heard.get(lane, 0))
+            order.resume(offsets, rules.get(lane), decided.get(lane, []))
         self._change_topics(stopped=stopped)
         if stopped and self._is_settled():
             topic = self._some_heartbeat_topic()

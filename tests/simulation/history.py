@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from dataflows.formats import DeadLetterState
 from dataflows.messages import RecordId
-from session_logic.events import Watermark
+from session_logic.events import Fact, Watermark
 from session_logic.lane import NEVER_MS
 from session_logic.restoring import StoredRules
 from session_logic.rules import Rules
@@ -88,15 +88,23 @@ class Heard(Struct):
     """That silence counts from a moment on, for all devices of a lane, because of an outage.
 
     watermark is how far time had come then. One that came while rows were missing has waited, as
-    facts do.
+    facts do. number tells it from all others.
     """
 
+    number: int
     since_ms: int
     watermark: Watermark
     waited: bool = False
 
 
-Event = RecordId | Change | Heard
+class Ended(Struct):
+    """That a session has ended for silence, as a crashed run has written, and that as a fact."""
+
+    number: int
+    fact: Fact
+
+
+Event = RecordId | Change | Heard | Ended
 
 
 def is_record(event: Event) -> TypeGuard[RecordId]:
@@ -121,8 +129,6 @@ class Order(Struct):
     taken: list[Event] = []
     undone: list[Undone] = []
     kept: int = 0  # how many of those taken are stored
-    reached_ms: int = NEVER_MS  # how far time had come in any run
-    heard_late: bool = False  # whether an outage was noted for a time that a crashed run had passed
 
     def records(self) -> list[RecordId]:
         """Return where the facts are."""
@@ -134,38 +140,27 @@ class Order(Struct):
         assert changes, "what is stored is of no run's rules"
         return changes[-1]
 
-    def heard(self) -> list[Heard]:
-        """Return where silence began anew."""
-        return [event for event in self.taken if isinstance(event, Heard)]
+    def decided(self, *kinds: type[Heard | Ended]) -> list[int]:
+        """Return the numbers of where silence began anew, and of which ends were learned of."""
+        return [
+            event.number
+            for event in self.taken
+            if isinstance(event, Heard | Ended) and isinstance(event, kinds or (Heard, Ended))
+        ]
 
-    def heard_again(self) -> bool:
-        """Say whether an outage was decided about again: a crashed run may have decided otherwise.
-
-        That is where it was noted among facts that a crashed run had taken in, by either run.
-        """
-        return self.heard_late or any(
-            isinstance(event, Heard)
-            for undone in self.undone
-            for event in (*undone.events, *self._redone(undone))
-        )
-
-    def _redone(self, undone: Undone) -> list[Event]:
-        """Return what was taken in again, and what came in between."""
-        places = [n for n, event in enumerate(self.taken) if event in undone.events]
-        return self.taken[undone.kept : max(places, default=-1) + 1]
-
-    def resume(self, offsets: dict[Where, int], rules: StoredRules | None, heard: int) -> None:
+    def resume(
+        self, offsets: dict[Where, int], rules: StoredRules | None, decided: list[int]
+    ) -> None:
         """Keep what is before the offsets that are stored, and the change to the stored rules.
 
-        The first heard of the outages are stored.
+        Of what was decided, these numbers are stored.
         """
 
         before, later = self.taken[: self.kept], self.taken[self.kept :]
-        stored = {id(event) for event in self.heard()[:heard]}
 
         def shows(event: Event) -> bool:
-            if isinstance(event, Heard):
-                return id(event) in stored
+            if isinstance(event, Heard | Ended):
+                return event.number in decided
             if isinstance(event, Change):
                 return event.is_to(rules)
             return event.offset < offsets.get(event[:2], 0)
@@ -177,6 +172,9 @@ class Order(Struct):
             return n <= last if isinstance(event, Change) else shows(event)
 
         kept = before + [event for n, event in enumerate(later) if is_stored(n, event)]
+        # An end that came between facts that had waited is not stored where these wait again.
+        early = [event for event in later[:last] if isinstance(event, Ended) and not shows(event)]
+        self.taken = [event for event in self.taken if event not in early]
         assert self.taken[: len(kept)] == kept, "a snapshot has later facts without earlier ones"
         self.kept = len(kept)
         if self.kept < len(self.taken):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from session_logic import hearing, table
+from session_logic import hearing
 from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Watermark
 from session_logic.keys import key_group_of
 from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, Phase
 from session_logic.output import OutputBatch
 from session_logic.restoring import read_lane_state
-from session_logic.rules import Rules
+from session_logic.rules import QUIET_TURN_MS, Rules
 from tests.support.carrying import OF_ENDS, OF_STARTS
 from tests.support.events import by_device, decoded
 from tests.support.lanes import BEGIN_MS, DEVICES, LANE, LANES, Store
@@ -51,7 +51,7 @@ def check_contract(events: list[OutputEvent], some_rules: list[Rules]) -> None:
             assert beat == 0 or event.time_ms - beat_ms == (event.sequence - beat) * interval_ms
             beat, beat_ms = event.sequence, event.time_ms
             interval_ms = (beat_ms - event.started_ms) // beat
-            assert interval_ms in intervals_ms
+            assert interval_ms in intervals_ms - {0}
             assert beat_ms == event.started_ms + beat * interval_ms
             assert beat_ms < event.started_ms + max(limits_ms)
         else:
@@ -90,11 +90,23 @@ class Ear:
         self.newest_ms = NEVER_MS
         self.ran = ran
         self.abreast = self.was_abreast = False
+        self.still_ms: int | None = None
 
-    def was_deaf(self, time_ms: int, watermark_ms: int, *, fact: bool) -> bool:
+    def stalled(self, now_ms: int) -> bool:
+        """Say whether the lane has had turns in which time stood still, for so long."""
+        if not self.was_abreast or self.still_ms is None:
+            return False
+        return now_ms > self.still_ms + hearing.STALL_MS
+
+    def was_deaf(self, time_ms: int, watermark_ms: int, now_ms: int, *, fact: bool) -> bool:
         """Say whether an outage ended at a moment; silence counts from there on then."""
+        stalled = self.stalled(now_ms)
+        if stalled and not fact and time_ms > watermark_ms:
+            self.since_ms = now_ms
+            return True
         if self.was_abreast:
-            limit_ms = hearing.STALL_MS if self.abreast else hearing.GAP_MS
+            is_short = self.abreast or (stalled and fact)
+            limit_ms = hearing.STALL_MS if is_short else hearing.GAP_MS
             deaf = time_ms > watermark_ms + limit_ms
             deaf = deaf and not (fact and time_ms <= self.since_ms + limit_ms)
         else:
@@ -139,9 +151,10 @@ class Simulation:
     def some_rules(self) -> Rules:
         """Return rules that a run may have."""
         choose = self.random.choice
-        heartbeat_ms = choose([7, 30, 1_000])
+        heartbeat_ms = self.beat_ms = choose([7, 30, 1_000])
+        quiet = self._listens and self._choose_heard.random() < 0.2
         return Rules(
-            heartbeat_ms,
+            0 if quiet else heartbeat_ms,
             heartbeat_ms * choose([1, 2, 5, 40]) + choose([0, 0, 1, heartbeat_ms // 2]),
             choose([0, heartbeat_ms, 5 * heartbeat_ms]),
             choose(["latest", "all"]),
@@ -166,7 +179,7 @@ class Simulation:
         self.now_ms = max(self.now_ms, self.latest_ms)  # what a clock that was ahead has stamped
         # At last moment by moment, once round for the longest interval: what has ended is dropped.
         moments_ms = self.rules.max_session_ms
-        rounds = [moments_ms] * (2 * max(self.model.intervals_ms) // moments_ms + 2)
+        rounds = [moments_ms] * (2 * max(self.turns_ms) // moments_ms + 2)
         for step_ms in (2 * life_ms, 2 * life_ms, *rounds):
             self.now_ms += step_ms
             self.advance()
@@ -181,13 +194,13 @@ class Simulation:
         """Return a fact for a few devices and sessions, with a time at or beside a boundary."""
         choose, rules = self.random.choice, self.rules
         device = choose(DEVICES)
-        late_ms, ahead_ms = -2 * rules.heartbeat_ms, rules.heartbeat_ms
+        late_ms, ahead_ms = -2 * self.beat_ms, self.beat_ms
         time_ms = self.now_ms + choose([0, 0, 0, -1, 1, -3, 5, late_ms, ahead_ms, 2 * ahead_ms + 1])
         if self.random.random() < 0.3:  # timestamps of whole seconds: many share a moment
-            time_ms -= time_ms % rules.heartbeat_ms
+            time_ms -= time_ms % self.beat_ms
         lives = self.model.lives.get(device)
         if lives and self.random.random() < 0.4:
-            edge_ms = choose([rules.heartbeat_ms, 2 * rules.heartbeat_ms, rules.max_session_ms])
+            edge_ms = choose([self.beat_ms, 2 * self.beat_ms, rules.max_session_ms])
             time_ms = lives[-1].fact.time_ms + edge_ms + choose([-1, 0, 1])
         session = f"{device}-{self.random.randrange(6)}"
         created = self.random.random() < 0.5
@@ -198,7 +211,7 @@ class Simulation:
 
     def _heard(self, fact: Fact) -> Fact:
         """Return a fact as it is where sessions end for silence: some are pings."""
-        choose, heartbeat_ms = self._choose_heard, self.rules.heartbeat_ms
+        choose, heartbeat_ms = self._choose_heard, self.beat_ms
         if not self._listens:
             return fact
         idle_ms = choose.choice([0, heartbeat_ms // 2, 2 * heartbeat_ms, 5 * heartbeat_ms + 3])
@@ -238,7 +251,7 @@ class Simulation:
         heard = self._with_outages(facts)
         if self.lane.restoring:
             self.waiting += heard
-            assert not output.records
+            assert not output.records.count()
         else:
             self._compare(self._facts_want(heard), output)
 
@@ -249,7 +262,7 @@ class Simulation:
         for fact in facts:
             time_ms = min(fact.time_ms, self.now_ms)
             if self.listening:
-                if self.ear.was_deaf(time_ms, self.lane.watermark_ms, fact=True):
+                if self.ear.was_deaf(time_ms, self.lane.watermark_ms, self.now_ms, fact=True):
                     heard.append(time_ms)
                 self.ear.newest_ms = max(self.ear.newest_ms, time_ms)
             heard.append(fact)
@@ -260,7 +273,7 @@ class Simulation:
         want = []
         for fact in facts:
             if isinstance(fact, int):
-                want += self.model.hear_anew(self.lane.watermark(), fact, table.STALL_MS)
+                self.model.hearing_ms = fact
                 continue
             fired = self.lane.watermark().of(key_group_of(fact.device_id))
             ahead = fact.time_ms > self.now_ms
@@ -269,7 +282,7 @@ class Simulation:
 
     def pass_time(self) -> None:
         """Let time pass, often to a boundary."""
-        heartbeat_ms = self.rules.heartbeat_ms
+        heartbeat_ms = self.beat_ms
         steps = [0, 1, heartbeat_ms - 1, heartbeat_ms, heartbeat_ms + 1, 3 * heartbeat_ms]
         self.now_ms += self.random.choice([*steps, self.rules.max_session_ms])
         self.advance()
@@ -281,9 +294,9 @@ class Simulation:
         output = self.lane.advance(self.now_ms)
         self.store.write(output.rows)
         if self.lane.restoring or time_ms is None:
-            assert not output.records
+            assert not output.records.count()
             return
-        want = self._heard_anew(before, time_ms)
+        self._hear_anew(before, time_ms)
         jump = time_ms - before.upto_ms > max(self.model.intervals_ms) and not before.next_group
         paused = time_ms - before.upto_ms > PAUSE_MS
         outage = before.newest_only or (before.upto_ms != NEVER_MS and paused)
@@ -299,19 +312,21 @@ class Simulation:
         after = self.lane.watermark()
         self.ear.abreast = self.live and after.upto_ms == time_ms
         self.ear.was_abreast = self.ear.was_abreast or self.ear.abreast
+        moved = (after.upto_ms, after.next_group) != (before.upto_ms, before.next_group)
+        self.ear.still_ms = None if moved else self.ear.still_ms or self.now_ms
         come = (after.upto_ms, after.next_group) > (before.upto_ms, before.next_group)
         assert come or (after.upto_ms, after.next_group) == (before.upto_ms, before.next_group)
         finished = before.next_group and not after.next_group  # a moment, and nothing else
         assert after.upto_ms == time_ms or output.records or finished or not come
-        want += self._time_wants(before, after, newest_only=newest_only)
+        want = self._time_wants(before, after, newest_only=newest_only)
         self._compare(want, output)
 
-    def _heard_anew(self, before: Watermark, time_ms: int) -> list[OutputEvent]:
-        """Return what the model wants where time goes on after an outage."""
+    def _hear_anew(self, before: Watermark, time_ms: int) -> None:
+        """Tell the model where time goes on after an outage."""
         if before.next_group or self.lane.phase is not Phase.LIVE:
-            return []
-        deaf = self.listening and self.ear.was_deaf(time_ms, before.upto_ms, fact=False)
-        return self.model.hear_anew(before, time_ms, table.STALL_MS) if deaf else []
+            return
+        if self.listening and self.ear.was_deaf(time_ms, before.upto_ms, self.now_ms, fact=False):
+            self.model.hearing_ms = self.ear.since_ms
 
     def _time_wants(
         self, before: Watermark, after: Watermark, *, newest_only: bool = False
@@ -330,6 +345,11 @@ class Simulation:
         ]
 
     @property
+    def turns_ms(self) -> list[int]:
+        """How long the wheel takes to come round, for each interval there was."""
+        return [interval_ms or QUIET_TURN_MS for interval_ms in self.model.intervals_ms]
+
+    @property
     def live(self) -> bool:
         """Whether every partition has been read to its end."""
         return [self.reports.get(part, 0) for part in PARTS] == [None] * len(PARTS)
@@ -342,7 +362,7 @@ class Simulation:
 
     def report(self) -> None:
         """Let a partition go live or fall behind."""
-        behind_ms = self.now_ms - self.random.choice([0, 1, 5 * self.rules.heartbeat_ms])
+        behind_ms = self.now_ms - self.random.choice([0, 1, 5 * self.beat_ms])
         choices = [None, None, None, behind_ms]
         self._report(self.random.choice(PARTS), self.random.choice(choices))
 
@@ -392,11 +412,11 @@ class Simulation:
         self.latest_ms = max(self.latest_ms, self.now_ms)
         if self.random.random() < 0.4:
             steps = [1, 2, 5, 50]
-            self.now_ms -= self.random.choice(steps) * self.rules.heartbeat_ms + 1
+            self.now_ms -= self.random.choice(steps) * self.beat_ms + 1
 
     def _set_back(self) -> list[OutputEvent]:
         """Return what the model wants at a restore if the clock was ahead before it."""
-        if self.stored.upto_ms - self.now_ms <= min(PAUSE_MS, *self.model.intervals_ms):
+        if self.stored.upto_ms - self.now_ms <= min(PAUSE_MS, *self.turns_ms):
             return []
         whole = Watermark(self.stored.upto_ms + (self.stored.next_group > 0))
         want = self._time_wants(self.stored, whole)
@@ -410,7 +430,7 @@ class Simulation:
         restoring = self.lane.restoring
         output = self.lane.restore(self.to_restore.pop(), self.now_ms)
         if self.lane.restoring:
-            assert not output.records
+            assert not output.records.count()
         elif restoring:
             want = self._set_back() + self._facts_want(self.waiting)
             self.waiting = []

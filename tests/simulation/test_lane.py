@@ -25,8 +25,7 @@ pytestmark = pytest.mark.no_cover
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
     monkeypatch.setattr(lane, "MAX_FIRED_RECORDS", 2)
-    for module in (hearing, table):
-        monkeypatch.setattr(module, "STALL_MS", 100)
+    monkeypatch.setattr(hearing, "STALL_MS", 100)
     monkeypatch.setattr(hearing, "GAP_MS", 500)
 
 

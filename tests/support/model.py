@@ -153,19 +153,6 @@ class Model:
         named = replace(fact, session_id=fact.session_id or str(time_ms))
         return self._start(named, active, None, watermark)
 
-    def hear_anew(self, watermark: Watermark, hearing_ms: int, stall_ms: int) -> list[OutputEvent]:
-        """Count silence from a moment on; return the ends of the sessions that it ends before."""
-        records = []
-        for device_id, lives in self.lives.items():
-            for life in lives:
-                over_ms, reason = self.over(life)
-                silent = reason == "went_silent" and over_ms <= watermark.upto_ms + stall_ms
-                if life.ended_ms is None and silent:
-                    after = watermark.of(key_group_of(device_id))
-                    records += self._end(life, reason, over_ms, after)
-        self.hearing_ms = hearing_ms
-        return records
-
     def over(self, life: Life) -> tuple[int, EndReason]:
         """Return when a life ends by itself, and why."""
         timeout_ms = life.fact.time_ms + self.rules.max_session_ms

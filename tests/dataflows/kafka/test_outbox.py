@@ -1,7 +1,7 @@
 """The records of a lane on their way: acknowledged, waiting, found again after a crash."""
 
 import pytest
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from dataflows.formats import APART_VERSION, SINK_VERSION, STRAYS_VERSION
@@ -60,6 +60,26 @@ def test_held_records_are_in_the_snapshot_and_released_in_order() -> None:
     assert decoded(outbox.release()) == [active(), beat(1)]
     assert outbox.state() == (SINK_VERSION, 0, [], [])
     assert not outbox.release()
+
+
+def test_records_that_are_held_come_after_those_on_their_way_in_the_snapshot() -> None:
+    """A lane that has sent may have to hold what comes next."""
+    outbox = Outbox(0)
+    outbox.send(batch(active()))
+    outbox.hold(batch(beat(1)))
+    assert outbox.stored().values == batch(active(), beat(1)).values
+
+
+def test_ends_for_silence_are_told_by_records_and_summaries() -> None:
+    """Not other ends, nor a summary that is known to be there and not read."""
+    written = AlreadyWritten()
+    times_ms = T, T + 9_000, "went_silent", 4_000, UNSET, T + 4_000
+    silent = SessionEnd("d", "s", "pc", *times_ms)  # type: ignore[arg-type]
+    written.add(silent)
+    written.add(decode_summary(summary_of(replace(silent, device_id="e"))), apart=True)
+    written.add(replace(silent, device_id="f", reason="ended", last_seen_ms=UNSET))
+    written.note_summary(replace(silent, device_id="g"))
+    assert written.silent_ends() == {(one, "s", T): T + 9_000 for one in "de"}
 
 
 def test_snapshot_without_anything_found_sends_what_waited() -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from dataflows.kafka.reconcile import ReconcileError
 from dataflows.kafka.sink import KafkaSink
@@ -30,6 +31,7 @@ class Sink:
     def __init__(self) -> None:
         self.log = Log({"session-events": 4, "beats": 4, "table": 4, "dead-letters": 1})
         self.state: object = None  # that of the last clean stop
+        self.last: KafkaSink  # of the last run
 
     def values(self, topic: str = "session-events") -> list[bytes | None]:
         """Return what is in the partition of lane 0."""
@@ -42,8 +44,12 @@ class Sink:
         heartbeat_topic: str = "",
         table_topic: str = "",
         stopped: bool = False,
+        rest_on_state: bool = False,
     ) -> None:
-        """Write values to lane 0, a snapshot after each list; only a stop leaves what is stored."""
+        """Write values to lane 0, a snapshot after each list; only a stop leaves what is stored.
+
+        The first of them may rest on the state.
+        """
         kafka = Producer(self.log, random.Random(1), lambda: T)
         settings = Settings(
             new_store=new_store, heartbeat_topic=heartbeat_topic, table_topic=table_topic
@@ -55,8 +61,9 @@ class Sink:
             make_producer=lambda _options: kafka,
         )
         part: Any = sink.build_part("sink", "lane-000", self.state)  # type: ignore[arg-type]
-        for values in epochs:
+        for number, values in enumerate(epochs):
             records = batch_with(settings.topics_apart, 1)
+            records.rests_on_state = rest_on_state and not number
             for value in values:
                 records.add(decode_output(value), value)
             records.complete_up_to_ms = COMPLETE_MS if stopped else None
@@ -64,6 +71,7 @@ class Sink:
             part.snapshot()
         sink.producer.flush()
         self.state = part.snapshot() if stopped else self.state
+        self.last = sink
 
     def write(self, values: list[bytes]) -> None:
         """Let an earlier run have written values."""
@@ -103,6 +111,30 @@ def test_lane_of_a_store_that_is_meant_to_be_new_sends_all_again(sink: Sink) -> 
 
 START, BEATS = VALUES[:1], VALUES[1:]
 HOLD: tuple[list[bytes], ...] = ([],) * HOLD_EPOCHS
+
+
+def test_records_that_rest_on_the_state_are_sent_once_that_is_stored(sink: Sink) -> None:
+    """And so is all that comes after them; a stop in between leaves it to the next run."""
+    sink.run(*HOLD, START, stopped=True)
+    sink.run(BEATS[:1], rest_on_state=True)
+    assert sink.values() == START
+    sink.run(BEATS[:1], BEATS[1:], rest_on_state=True)
+    assert sink.values() == VALUES
+    sink.log.at(("session-events", 0))[1:] = []
+    sink.run(BEATS[:1], rest_on_state=True)
+    assert sink.values() == START
+
+
+def test_ends_for_silence_that_are_out_are_told_once_they_are_read(sink: Sink) -> None:
+    """Those of a killed run, in the output or as a summary alone; a new lane has none."""
+    sink.run(*HOLD, START, stopped=True)
+    assert sink.last.silent_ends(0) == {}
+    times_ms = T, T + 9_000, "went_silent", 4_000, UNSET, T + 4_000
+    end = SessionEnd(DEVICE, "s", "pc", *times_ms)  # type: ignore[arg-type]
+    sink.write([encode_output(end)])
+    sink.run([])
+    assert sink.last.silent_ends(0) == {(DEVICE, "s", T): T + 9_000}
+    assert sink.last.silent_ends(1) is None
 
 
 def test_heartbeats_go_to_their_topic_once_its_offset_is_stored(sink: Sink) -> None:
