@@ -84,6 +84,9 @@ class AlreadyWritten:
         if isinstance(event, Heartbeat):
             if event.sequence <= self._heartbeats.get(name, (0, 0))[0]:
                 return True
+            summary = self._summaries.get(name)
+            if summary is not None and summary.ended_ms < event.time_ms:
+                return True  # none follows an end of which the summary alone is there
             if apart:
                 return name in self._ends and self._ends[name].time_ms < event.time_ms
         return place <= self.places.get(name, -1)

@@ -489,3 +489,35 @@ def test_planted_fault_is_found(
     with pytest.raises((AssertionError, HeartwheelError, LookupError)) as found:
         find()
     assert any(note.startswith("seed=") for note in found.value.__notes__)
+
+
+def learn_of_no_silent_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decide about silence again, whatever a crashed run has sent."""
+    monkeypatch.setattr(AlreadyWritten, "silent_ends", lambda _: {})
+
+
+def send_before_an_outage_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold nothing back that follows from an outage."""
+    hear_anew = lane.Lane._hear_anew
+
+    def hasty(self: lane.Lane, time_ms: int, output: lane.LaneOutput) -> None:
+        hear_anew(self, time_ms, output)
+        output.records.rests_on_state = False
+
+    monkeypatch.setattr(lane.Lane, "_hear_anew", hasty)
+
+
+@pytest.mark.parametrize(
+    ("plant", "first"), [(learn_of_no_silent_end, 95), (send_before_an_outage_is_stored, 126)]
+)
+def test_silence_that_is_decided_again_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where sessions end for silence in all histories, from a seed on that is known to tell."""
+    monkeypatch.setattr(flow, "LISTENING", range(10))
+    for seed in range(first, first + 2):
+        simulate(seed)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        for seed in range(first, first + 100):
+            simulate(seed)

@@ -410,6 +410,15 @@ def test_session_that_is_ignored_now_has_a_summary_of_the_end_that_is_there() ->
     assert summed(opened.admit(records)) == ([last], [summary_of(last)])
 
 
+def test_heartbeat_after_the_end_of_a_summary_that_was_found_is_not_sent() -> None:
+    """The end itself was not taken by the broker, and the next run reads it late."""
+    written = AlreadyWritten()
+    end = SessionEnd("d", "s", "pc", T, T + BEAT_MS, "ended", BEAT_MS)
+    written.add(decode_summary(summary_of(end)), apart=True)
+    assert not written.has(beat(1))
+    assert written.has(beat(2))
+
+
 def test_rows_of_the_table_are_sent_again_whatever_is_there() -> None:
     """What comes twice does no harm; what is left out would."""
     topics = {"table": ("table", 3, ["d"], [b"row"], 0)}
