@@ -601,6 +601,46 @@ def test_sent_end_that_is_still_to_come_waits_for_its_time() -> None:
     assert run.wait_until(11_000) == ["ended@10000 lasted 10000"]
 
 
+def test_sent_end_counts_while_input_is_behind() -> None:
+    """Time has come to it, though not all has been read."""
+    run = Run()
+    run.give(start(0))
+    run.store.commit(run.lane)
+    assert run.kill(9_000, s=SENT) == []
+    run.give(ping(9_500))
+    run.lane.update(PartitionProgress("topic/0", 1, T + 10_500))
+    assert run.wait_until(11_000) == ["ended@10000 lasted 10000"]
+
+
+def test_outage_that_is_found_before_the_sessions_are_there_counts() -> None:
+    """Facts that wait tell it."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(5_000)
+    run.store.commit(run.lane)
+    waiting = [ping(25_000, C), ping(26_000)]
+    assert run.kill(27_000, waiting=waiting) == []
+    ends = [text for text in run.wait_until(40_000) if "silent" in text]
+    assert ends == ["1 went_silent@35000 lasted 0", "went_silent@36000 lasted 26000"]
+
+
+def test_base_from_after_an_outage_knows_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore applies to it no entry from before."""
+    monkeypatch.setattr("session_logic.journal.SEGMENT_BYTES", 1)
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(5_000)
+    run.hold_at(5_500)
+    run.wait_until(100_000)
+    run.at_end()
+    run.jump_to(100_100)
+    run.give(ping(101_500))
+    run.give(ping(103_000))
+    run.restart(103_100)
+    ends = [text for text in run.wait_until(120_000) if "silent" in text]
+    assert ends == ["1 went_silent@110100 lasted 0", "went_silent@113000 lasted 103000"]
+
+
 def test_store_of_the_version_before_keeps_what_it_had_ended() -> None:
     """Whose end was due in the first 2 s of an outage had ended; those rows are written anew."""
     run = Run()
@@ -608,7 +648,7 @@ def test_store_of_the_version_before_keeps_what_it_had_ended() -> None:
     run.wait_until(9_000)
     run.hold_at(9_500)
     for ms in range(10_000, 100_000, 10_000):
-        run.wait_until(ms)
+        run.give(ping(ms, C))  # the outage goes on
     run.at_end()
     run.jump_to(100_100)
     run.lane.update(PartitionProgress("topic/0", 1, T + 90_000))
