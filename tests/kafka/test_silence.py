@@ -121,6 +121,7 @@ def test_stopped_run_ends_nobody_falsely_and_who_was_silent_at_the_time(cluster:
         check_end(ends[MUTE])
 
 
+@pytest.mark.usefixtures("kafka_libs")
 def test_stopped_broker_ends_nobody_falsely(tmp_path: Path) -> None:
     """Nobody could be heard, so silence begins anew when the broker is back."""
     broker = Broker(tmp_path / "kafka")

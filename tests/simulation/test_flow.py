@@ -42,9 +42,9 @@ NEVER_MS = 1 << 60
 @pytest.mark.parametrize(
     ("first", "count"),
     [
-        (0, 50),
-        pytest.param(50, 50, marks=pytest.mark.slow),
-        *(pytest.param(n, 300, marks=pytest.mark.slow) for n in range(100, HISTORIES, 300)),
+        (0, 30),
+        pytest.param(30, 70, marks=pytest.mark.slow),
+        *(pytest.param(n, 100, marks=pytest.mark.slow) for n in range(100, HISTORIES, 100)),
     ],
 )
 def test_random_histories_of_the_whole_flow_match_the_model(first: int, count: int) -> None:
