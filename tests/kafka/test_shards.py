@@ -17,9 +17,10 @@ from tests.support.broker import Broker
 from tests.support.cluster import Cluster
 from tests.support.endpoint import get
 from tests.support.ports import free_port
+from tests.support.shards import run_shards, shard
 from tests.support.silences import longest_silence
 from tests.support.topic import outputs
-from tests.support.traffic import ALL, Traffic, catch_up, check, start, stop, wait_for_more
+from tests.support.traffic import ALL, Traffic, catch_up, check, stop, wait_for_more
 
 PARTITIONS = 8
 DEVICES = 2_000
@@ -40,12 +41,6 @@ def cluster(broker: Broker, tmp_path: Path) -> Iterator[Cluster]:
     own.variables["HEARTWHEEL_ROUTE"] = "partition"
     yield own
     own.end()
-
-
-def shard(cluster: Cluster, name: str, store: str = "", **more: str) -> subprocess.Popen[str]:
-    """Start a shard with a store of its own."""
-    folder = str(cluster.folder / (store or name.replace("/", "-of-")))
-    return start(cluster, HEARTWHEEL_SHARD=name, HEARTWHEEL_RECOVERY_DIR=folder, **more)
 
 
 def refusal(cluster: Cluster, flow: subprocess.Popen[str], code: int = 2) -> str:
@@ -77,14 +72,6 @@ def places(cluster: Cluster, *topics: str) -> dict[str, set[int]]:
         for record in cluster.read(topic):
             found.setdefault((record.key or b"").decode(), set()).add(record.partition)
     return found
-
-
-def run_shards(cluster: Cluster, count: int) -> list[subprocess.Popen[str]]:
-    """Start every shard, and wait until they have their leases."""
-    flows = [shard(cluster, f"{number}/{count}") for number in range(count)]
-    for flow in flows:
-        cluster.wait("a shard", lambda flow=flow: "running" in cluster.errors(flow), 60)
-    return flows
 
 
 def test_one_of_four_shards_is_killed_and_the_others_go_on(cluster: Cluster) -> None:

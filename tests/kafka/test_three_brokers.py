@@ -14,12 +14,14 @@ from session_logic.events import Heartbeat, SessionEnd
 from tests.support.broker import Broker
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
-from tests.support.consumers import check_summaries, check_table
+from tests.support.everything import turn_on
 from tests.support.ports import free_port
 from tests.support.scrape import Metrics
+from tests.support.shards import run_shards, shard
 from tests.support.three_brokers import ThreeBrokers
 from tests.support.traffic import (
     ALL,
+    Traffic,
     catch_up,
     check,
     start,
@@ -33,6 +35,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 AWAY_S = 12  # Kafka gives the partitions of a broker that hangs to the others after 9 s
 # Senders hold input back meanwhile, and a late start brings its newest ten heartbeats only.
 HEARTBEAT_MS = 8_000
+# Devices ping every 3 s, and their sender holds pings back around a fault, for long if busy.
+# A run that is killed meanwhile does not know of the outage, so the timeout is longer than a test.
+IDLE_MS = 180_000
+SHARDS = ["0/2", "1/2"]
 FAULTS = {
     "stopped": lambda broker: broker.stop(),
     "killed": lambda broker: broker.stop(signal.SIGKILL),
@@ -58,6 +64,7 @@ def replicated(kafka: ThreeBrokers, tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(
         kafka.address, tmp_path, f"r{next(_numbers)}", heartbeat_ms=HEARTBEAT_MS, replicas=3
     )
+    made.outages = True
     yield made
     made.end()
     for broker in kafka.brokers:
@@ -83,15 +90,12 @@ def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
 ) -> None:
     """Each broker is leader and coordinator of something, and each run starts without one.
 
-    Where brokers are killed or hang, every topic for consumers is there as well.
+    Where they hang, which is longest, everything is on: nobody who pings may end as silent.
     """
     moments = random.Random(fault)
-    all_topics = fault != "stopped"
-    if all_topics:
-        replicated.give_heartbeats_a_topic()
-        summaries = replicated.give_summaries_a_topic()
-        table = replicated.give_the_table_a_topic()
-    flow, traffic = start_under_load(replicated, 2_000, rate=500)
+    everything = turn_on(replicated, IDLE_MS) if fault == "hanging" else None
+    signs = everything.signs if everything else ""
+    flow, traffic = start_under_load(replicated, 2_000, rate=500, signs=signs)
     for broker in kafka.brokers:
         wait_for_more(replicated, 1_000)
         FAULTS[fault](broker)
@@ -107,9 +111,48 @@ def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
     through_ms = catch_up(replicated, traffic)
     stop(replicated, flow)
     check(replicated, through_ms)
-    if all_topics:
-        assert check_summaries(replicated, summaries) > 100
-        assert check_table(replicated, table) > 100
+    if everything:
+        assert everything.check(replicated)[0] > 100
+
+
+def test_shard_killed_while_a_broker_is_away_loses_and_doubles_nothing(
+    kafka: ThreeBrokers, tmp_path: Path
+) -> None:
+    """With everything on; the other shard goes on meanwhile."""
+    kafka.wait_until_whole()
+    cluster = Cluster(
+        kafka.address,
+        tmp_path,
+        "shards",
+        heartbeat_ms=HEARTBEAT_MS,
+        replicas=3,
+        input_partitions=4,
+        partitioner="murmur2",
+    )
+    cluster.outages = True
+    cluster.variables["HEARTWHEEL_ROUTE"] = "partition"
+    everything = turn_on(cluster, IDLE_MS)
+    try:
+        flows = run_shards(cluster, len(SHARDS))
+        traffic = Traffic(cluster, 1_000, rate=500, signs=everything.signs)
+        with traffic:
+            wait_for_more(cluster, 2_000)
+            away = kafka.brokers[0]
+            away.stop(signal.SIGKILL)
+            flows[1].kill()
+            flows[1].wait()
+            flows[1] = shard(cluster, SHARDS[1])
+            time.sleep(AWAY_S)
+            assert [flow.poll() for flow in flows] == [None] * len(flows)
+            away.resume()
+            kafka.wait_until_whole()
+        through_ms = catch_up(cluster, traffic)
+        stop(cluster, *flows)
+        check(cluster, through_ms)
+        assert everything.check(cluster)[0] > 100
+    finally:
+        cluster.end()
+        kafka.brokers[0].resume()
 
 
 def test_partitions_that_move_to_other_brokers_lose_and_double_nothing(
@@ -148,6 +191,7 @@ def test_partition_without_leader_is_left_and_made_up_for(
     flow = replicated.start(
         HEARTWHEEL_INPUT_TOPICS=f"{inputs},{far}=console",
         HEARTWHEEL_IDLE_PARTITION_MS="3000",
+        HEARTWHEEL_HEARTBEAT_MS="1000",
         HEARTWHEEL_HTTP_PORT=str(port),
         **ALL,
     )
@@ -189,7 +233,9 @@ def test_dead_letter_topic_without_leader_holds_up_no_session(
     """Bad records wait in the process meanwhile, and are all there once it is back."""
     letters = f"{replicated.letters}-far"
     put_topic(replicated, letters, 3)
-    flow = replicated.start(HEARTWHEEL_DEAD_LETTER_TOPIC=letters, **ALL)
+    flow = replicated.start(
+        HEARTWHEEL_DEAD_LETTER_TOPIC=letters, HEARTWHEEL_HEARTBEAT_MS="1000", **ALL
+    )
     replicated.send("Start", "p1", "good")
     replicated.send_raw(b"bad before", "p2")
     replicated.flush()

@@ -29,7 +29,11 @@ pytestmark = pytest.mark.slow
 DEVICES = 2_000
 # The rules wait for minutes: here a second stands for so many, and one is scraped every second.
 FASTER = 15
+# What the rules look back on beyond minutes is this long.
+BACK_S = {"1h": 40, "1d": 60, "1w": 40}
 UNITS_S = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+# Long enough for a silent topic to be seen while its sessions are still there.
+IDLE_MS = 35_000
 # After which a topic is silent, and more devices than tell something.
 SILENCE_S, MANY = 300, 1_500
 # Labels that Prometheus adds.
@@ -44,7 +48,8 @@ def hurried(rules: str) -> str:
     """Return the rules with shorter times."""
 
     def shorter(found: re.Match[str]) -> str:
-        return f"{found[1]}{int(found[2]) * UNITS_S[found[3]] // FASTER}s"
+        seconds = int(found[2]) * UNITS_S[found[3]] // FASTER
+        return f"{found[1]}{BACK_S.get(found[2] + found[3], seconds)}s"
 
     rules = rules.replace(f"vector({SILENCE_S})", f"vector({SILENCE_S // FASTER})")
     return re.sub(r"(\[|for: |offset )(\d+)([mhdw])", shorter, rules)
@@ -76,9 +81,9 @@ class World:
         own = {"HEARTWHEEL_HTTP_PORT": str(self.ports[job]), "HEARTWHEEL_HTTP_TOKEN": BEARER}
         return self.cluster.start(*arguments, **(variables | own))
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, **variables: str) -> subprocess.Popen[str]:
         """Start the run, or start it again."""
-        self.flow = self.serve("heartwheel")
+        self.flow = self.serve("heartwheel", **variables)
         return self.flow
 
     def wait_for(self, *alerts: str, seconds: float = 60) -> None:
@@ -249,19 +254,29 @@ def test_restart_with_many_sessions_fires_nothing_about_the_fleet(world: World) 
     world.wait_for_peace()
 
 
-def test_fleet_that_falls_silent_and_then_ends_its_sessions_fires_both(world: World) -> None:
-    """A topic whose platform has few sessions may be silent. The traffic does not come back."""
-    devices = [f"c-many-{number}" for number in range(MANY)]
-    for device in devices:
-        world.cluster.send("Start", device, "s")
+def test_fleet_that_starts_anew_and_falls_silent_fires_all_that_is_about_it(world: World) -> None:
+    """Devices start twice without an end, and then say nothing, until silence ends their sessions.
+
+    A topic whose platform has few sessions may be silent. The traffic does not come back.
+    """
+    query = world.prometheus.query
+    share = hurried('heartwheel:ends:share1h{outcome="replaced"} offset 1d')
+    world.cluster.wait("the shares of a while ago", lambda: query(share), 90)
+    world.flow.terminate()
+    assert world.flow.wait(30) == 0
+    world.start(HEARTWHEEL_IDLE_TIMEOUT_MS=str(IDLE_MS))
+    for session in ("before", "crashed", "again"):
+        for number in range(MANY):
+            world.cluster.send("Start", f"c-many-{number}", session)
     world.traffic.end()
-    world.wait_for("HeartwheelInputSilent")
-    silent = world.prometheus.query('ALERTS{alertname="HeartwheelInputSilent"}')
-    assert {labels["topic"] for labels, _ in silent} == {world.cluster.console}
-    for device in devices:
-        world.cluster.send("End", device, "s")
-    world.cluster.flush()
-    world.wait_for("HeartwheelSessionsFell")
-    fallen = world.prometheus.query('ALERTS{alertname="HeartwheelSessionsFell"}')
-    assert {labels["platform"] for labels, _ in fallen} == {"console"}
+    for alert, label, value in (
+        ("HeartwheelReplacedRising", "platform", "console"),
+        ("HeartwheelInputSilent", "topic", world.cluster.console),
+        ("HeartwheelSessionsFell", "platform", "console"),
+        ("HeartwheelSessionsBelowLastWeek", "platform", "console"),
+        ("HeartwheelEndsMissing", "platform", "console"),
+    ):
+        world.wait_for(alert)
+        firing = query(f'ALERTS{{alertname="{alert}",alertstate="firing"}}')
+        assert value in {labels[label] for labels, _ in firing}, (alert, firing)
     world.wait_for_peace()

@@ -73,7 +73,9 @@ class Cluster:
             self.output: lanes,
             self.letters: 1,
         }
-        self._replicas = replicas
+        self.replicas = replicas
+        self.input_partitions = input_partitions
+        self.outages = False  # whether Kafka is away at times, which is no silence of devices
         create_topics(self.admin, partitions, replicas, **(topic_config or {}))
         self._producer = Producer(
             SENDER | {"bootstrap.servers": address, "partitioner": partitioner}
@@ -110,7 +112,7 @@ class Cluster:
 
     def _give_topic(self, variable: str, topic: str) -> str:
         lanes = int(self.variables["HEARTWHEEL_LANES"])
-        create_topics(self.admin, {topic: lanes}, self._replicas)
+        create_topics(self.admin, {topic: lanes}, self.replicas)
         self.variables[variable] = topic
         self._lanes += [TopicPartition(topic, lane) for lane in range(lanes)]
         return topic

@@ -246,6 +246,60 @@ def test_heartbeat_sent_before_an_earlier_end_was_read_is_counted_apart() -> Non
     assert (check.differences, check.raced) == ({}, 1)
 
 
+WATCHED = [
+    Fact(True, "s", "silent", "pc", T, idle_timeout_ms=4_000),
+    Fact(True, "p", "pings", "pc", T, idle_timeout_ms=4_000),
+    *(
+        Fact(False, "p", "pings", "pc", T + ms, ping=True, idle_timeout_ms=4_000)
+        for ms in range(3_000, 21_000, 3_000)
+    ),
+]
+
+
+def silence(*, late_ms: int = 0, beats: int = 0) -> Output:
+    """Return the output of WATCHED; the silent session may end later, after more heartbeats."""
+    model = Model(Rules(1_000, 30_000))
+    output = [event for fact in WATCHED for event in model.apply(fact, Watermark(-1))]
+    output += model.advance(-1, NOW, newest_only=False)
+    place = at(output, "silent", SessionEnd)
+    end = output.pop(place)
+    more = [Heartbeat("s", "silent", "pc", T, T + n * 1_000, n) for n in range(5, 5 + beats)]
+    return [*output, *more, replace(end, time_ms=end.time_ms + late_ms)]
+
+
+def of_watched(output: Output, *, outages: bool) -> Check:
+    """Check the output of WATCHED."""
+    rules = Rules(1_000, 30_000)
+    return check_output(output, expected(WATCHED, rules, NOW), rules, NOW, outages=outages)
+
+
+def test_silent_end_may_be_put_off_by_an_outage_and_heartbeats_go_on_until_then() -> None:
+    """Without outages it is at its moment; with some, no heartbeat before it may be missing."""
+    for outages in (False, True):
+        check = of_watched(silence(), outages=outages)
+        assert (check.differences, check.silent, check.put_off) == ({}, 1, 0)
+    late = silence(late_ms=2_500, beats=2)
+    assert of_watched(late, outages=False).differences == {D.WRONG: 1}
+    check = of_watched(late, outages=True)
+    assert (check.differences, check.silent, check.put_off) == ({}, 1, 1)
+    beatless = silence(late_ms=2_500, beats=1)
+    assert of_watched(beatless, outages=True).differences == {D.MISSING_HEARTBEAT: 1}
+
+
+@pytest.mark.parametrize("outages", [False, True])
+def test_silent_end_that_is_early_missing_or_of_one_who_pings_is_found(*, outages: bool) -> None:
+    """No outage excuses any of them."""
+    early = of_watched(silence(late_ms=-1), outages=outages)
+    assert early.differences == {D.WRONG: 1}
+    assert of_watched(silence()[:-1], outages=outages).differences == {D.MISSING_END: 1}
+    active = next(event for event in silence() if event.session_id == "pings")
+    end = SessionEnd(
+        "p", "pings", "pc", active.started_ms, T + 19_000, "went_silent", 15_000,
+        last_seen_ms=T + 15_000,
+    )  # fmt: skip
+    assert D.WRONG in of_watched([*silence(), end], outages=outages).differences
+
+
 def test_transitions_are_complete() -> None:
     """Each record has a meaning in each state."""
     kinds = (SessionActive, Heartbeat, SessionEnd)

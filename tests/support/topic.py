@@ -9,9 +9,10 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
+from msgspec.structs import replace
 
 from session_logic.codec import decode_input, decode_output
-from session_logic.events import Fact, GameStart, OutputEvent, Rejected
+from session_logic.events import Fact, GamePing, GameStart, OutputEvent, Rejected
 from session_logic.mapping import MappedEvent, Skipped
 from session_logic.mapping import Mapping as EventMapping
 
@@ -57,6 +58,7 @@ def facts(
     *,
     bad: bool = False,
     tables: Mapping[str, EventMapping] | None = None,
+    idle_timeouts_ms: Mapping[str, int] | None = None,
 ) -> Iterator[Fact]:
     """Yield the facts of input topics (topic -> platform); without bad, no record may be none.
 
@@ -64,10 +66,11 @@ def facts(
     """
     for topic, platform in inputs.items():
         table = (tables or {}).get(topic)
+        idle_timeout_ms = (idle_timeouts_ms or {}).get(topic, 0)
         for message in messages(address, topic):
             fact = _own(message, platform) if table is None else _mapped(message, table)
             if isinstance(fact, Fact):
-                yield fact
+                yield replace(fact, idle_timeout_ms=idle_timeout_ms) if idle_timeout_ms else fact
             else:
                 assert bad, fact
 
@@ -76,8 +79,14 @@ def _own(message: Message, platform: str) -> Fact | Rejected:
     event = decode_input(message.value())
     if isinstance(event, Rejected):
         return event
-    is_start = isinstance(event, GameStart)
-    return Fact(is_start, event.device_id, event.session_id, platform, message.timestamp()[1])
+    return Fact(
+        isinstance(event, GameStart),
+        event.device_id,
+        event.session_id,
+        platform,
+        message.timestamp()[1],
+        ping=isinstance(event, GamePing),
+    )
 
 
 def _mapped(message: Message, table: EventMapping) -> Fact | Rejected | Skipped:
@@ -93,6 +102,7 @@ def _mapped(message: Message, table: EventMapping) -> Fact | Rejected | Skipped:
         time_ms if event.time_ms is None else event.time_ms,
         created=event.time_ms is not None or kind == TIMESTAMP_CREATE_TIME,
         carried=event.carried,
+        ping=event.ping,
     )
 
 

@@ -20,6 +20,9 @@ from tests.support.topic import facts, outputs
 
 STEP_S = 0.01
 KILLS = 4
+PING_S = 3.0
+VISITORS = 200
+FALL_SILENT = 0.1  # the chance in each step
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 MISSING = (Difference.MISSING_SESSION, Difference.MISSING_HEARTBEAT, Difference.MISSING_END)
@@ -28,16 +31,27 @@ MISSING = (Difference.MISSING_SESSION, Difference.MISSING_HEARTBEAT, Difference.
 class Traffic:
     """Sends from a thread of its own, with seeded choices, until `end`, or until `with` is left.
 
-    Quiet devices start a session at the beginning and then leave it alone.
+    Quiet devices start a session at the beginning and then leave it alone. With a topic for signs
+    of life, all devices that have a session send one every PING_S, and visitors send nothing else.
+    Others come then that fall silent after one event.
     """
 
     def __init__(
-        self, cluster: Cluster, devices: int, rate: int, seed: int = 1, quiet: int = 0
+        self,
+        cluster: Cluster,
+        devices: int,
+        rate: int,
+        seed: int = 1,
+        quiet: int = 0,
+        signs: str = "",
     ) -> None:
         self._cluster = cluster
         self._devices = devices
         self._rate = rate
         self._quiet = quiet
+        self._signs = signs
+        self._visits = [0] * VISITORS
+        self._turn = time.monotonic() / PING_S
         self._random = random.Random(seed)
         self._sessions: dict[int, str] = {}
         self._number = 0
@@ -84,6 +98,8 @@ class Traffic:
         while not self._over.wait(STEP_S):
             for _ in range(round(self._rate * STEP_S)):
                 self._step()
+            if self._signs:
+                self._give_signs()
 
     def _step(self) -> None:
         device = self._random.randrange(self._devices)
@@ -101,10 +117,34 @@ class Traffic:
         self._sessions[device] = f"s{self._number}"
         self._send("Start", device, self._sessions[device])
 
+    def _give_signs(self) -> None:
+        """Let the devices send that have their turn by now, and at times one fall silent."""
+        before, self._turn = self._turn, time.monotonic() / PING_S
+        for device in in_turn(self._devices, before, self._turn):
+            if device in self._sessions:
+                self._send("Ping", device, self._sessions[device])
+        for visitor in in_turn(VISITORS, before, self._turn):
+            if self._random.random() < 0.1:
+                self._visits[visitor] += 1
+            self._visit(f"v{visitor}", f"v{visitor}-{self._visits[visitor]}")
+        if self._random.random() < FALL_SILENT:
+            self._number += 1
+            gone = f"gone-{self._number}"
+            self._cluster.send("Start", f"{self._random.choice('cp')}-{gone}", gone)
+            self._visit(f"v-{gone}", f"v-{gone}")
+
+    def _visit(self, visitor: str, visit: str) -> None:
+        self._cluster.send_raw(b'{"visit":"%b"}' % visit.encode(), visitor, where=(self._signs, -1))
+
     def _send(self, kind: str, device: int, session: str) -> None:
         name = f"{'cp'[device % 2]}{device}"
         self._cluster.send(kind, name, session)
         self.sent += 1
+
+
+def in_turn(count: int, before: float, now: float) -> list[int]:
+    """Return who of so many has a turn between two moments; all have one from 1.0 to 2.0, say."""
+    return [number % count for number in range(int(before * count), int(now * count))][:count]
 
 
 def start(cluster: Cluster, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -113,11 +153,11 @@ def start(cluster: Cluster, *arguments: str, **variables: str) -> subprocess.Pop
 
 
 def start_under_load(
-    cluster: Cluster, devices: int, rate: int
+    cluster: Cluster, devices: int, rate: int, signs: str = ""
 ) -> tuple[subprocess.Popen[str], Traffic]:
     """Start a run and traffic, and wait until every device has its first session."""
     flow = start(cluster)
-    traffic = Traffic(cluster, devices, rate)
+    traffic = Traffic(cluster, devices, rate, signs=signs)
     traffic.start_all()
     cluster.wait("all sessions", lambda: cluster.records_out() >= devices, 120)
     traffic.begin()
@@ -171,7 +211,12 @@ def compare(
     settings = load_settings(cluster.variables)
     rules = rules or settings.rules()
     now_ms = time.time_ns() // 1_000_000
-    given = facts(cluster.address, cluster.inputs, tables=settings.mappings())
+    given = facts(
+        cluster.address,
+        cluster.inputs,
+        tables=settings.mappings(),
+        idle_timeouts_ms=settings.idle_timeouts_ms,
+    )
     want = expected(given, rules, now_ms)
     output = (
         (event, sent_ms)
@@ -184,7 +229,7 @@ def compare(
         for sent_ms, event in outputs(cluster.address, topic)
     )
     events = (event for event, _ in with_heartbeats(output, apart))
-    return check_output(events, want, rules, through_ms)
+    return check_output(events, want, rules, through_ms, outages=cluster.outages)
 
 
 def check(
@@ -198,14 +243,14 @@ def check(
 
 
 def kill_under_load(
-    cluster: Cluster, devices: int, *, rate: int, more: int, pause_s: float
+    cluster: Cluster, devices: int, *, rate: int, more: int, pause_s: float, signs: str = ""
 ) -> Check:
     """Kill a run under load, each time when more is out and a random moment later.
 
     Then compare what all its runs have sent with the model.
     """
     moments = random.Random(KILLS)
-    flow, traffic = start_under_load(cluster, devices, rate)
+    flow, traffic = start_under_load(cluster, devices, rate, signs)
     for _ in range(KILLS):
         wait_for_more(cluster, more)
         time.sleep(moments.uniform(0, pause_s))
