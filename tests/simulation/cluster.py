@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dataflows.clock import SteadyClock
 from dataflows.decode import Decoded
-from dataflows.formats import read_dead_letters
+from dataflows.formats import read_dead_letters, read_position
 from dataflows.kafka.permit import WritePermit
 from dataflows.kafka.sink import KafkaSink
 from dataflows.kafka.source import KafkaSource
@@ -29,13 +29,13 @@ from dataflows.settings import Settings
 from dataflows.store import Inbox, RestoredSource, StoreSink
 from session_logic.events import Fact
 from session_logic.journal import Row
-from session_logic.keys import key_group_of, lane_of
+from session_logic.keys import Route, key_group_of, lane_of
 from session_logic.lane import NEVER_MS, Lane, LaneOutput
 from session_logic.output import OutputBatch
-from session_logic.restoring import LaneState
+from session_logic.restoring import LaneState, read_lane_state
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.facts import Facts
-from tests.simulation.history import Change, Ended, Event, Heard, History, is_record
+from tests.simulation.history import Change, Ended, Event, Heard, History, Past, is_record
 from tests.simulation.leases import Leases
 from tests.support.fake_kafka import Admin, Consumer, Log, Producer, Where
 
@@ -67,6 +67,21 @@ class World(Struct):
         """Return the time, which nobody sets."""
         return self.now_ms
 
+    def resume(self) -> None:
+        """Leave what is stored of a finished epoch, and note what a run begins with."""
+        self.database.forget_unfinished()
+        stored = {name.rpartition("/"): at for name, at in self.database.load("source").items()}
+        offsets = {
+            (topic, int(number)): read_position(topic, at).offset
+            for (topic, _, number), at in stored.items()
+        }
+        stored_lanes = list(self.database.load("sessions").values())
+        rules = {state.lane: state.rules for state in map(read_lane_state, stored_lanes)}
+        decided = {state[2]: state[-1] for state in stored_lanes}
+        for lane, order in self.history.orders.items():
+            if lane in self.settings.own_lanes:
+                order.resume(offsets, rules.get(lane), decided.get(lane, []))
+
 
 class SimulatedClock(SteadyClock):
     """The product's clock over the world's time and the wall clock, and what it has told when."""
@@ -84,8 +99,9 @@ class SimulatedClock(SteadyClock):
 class Origins:
     """Where the facts of each batch are in Kafka."""
 
-    def __init__(self, lanes: int, facts: Facts) -> None:
+    def __init__(self, lanes: int, route: Route, facts: Facts) -> None:
         self._lanes = lanes
+        self._route = route
         self._facts = facts
         self._known: dict[int, tuple[LaneBatch, list[RecordId]]] = {}
 
@@ -96,7 +112,9 @@ class Origins:
         for offset, time_ms, _, value, created, _ in poll.messages:
             fact = self._facts.read(value, poll.topic, poll.platform, time_ms, created=created)
             if offset not in letters and isinstance(fact, Fact):
-                lane = lane_of(key_group_of(fact.device_id), self._lanes)
+                lane = poll.partition
+                if self._route == "hash":
+                    lane = lane_of(key_group_of(fact.device_id), self._lanes)
                 records[lane].append(RecordId(poll.topic, poll.partition, offset))
         for _, item in items:
             if isinstance(item, LaneBatch) and item.facts:
@@ -327,15 +345,16 @@ class Run:
         self.began_ms = world.now_ms
         self.ended = False  # whether a stop has come to its end
         settings = world.settings
+        spare = settings.route == "hash"  # one may be added
         names = [
             f"{topic}/{partition}"
             for topic in settings.input_topics
-            for partition in range(len(world.log.topics[topic]) + 1)  # one may be added
+            for partition in settings.own_shard.of(len(world.log.topics[topic]) + spare)
         ]
-        count = self._random.choice([1, 1, 2, 3])
+        count = 1 if settings.shard else self._random.choice([1, 1, 2, 3])
         self._shift = self._random.randrange(100)
         owners = {name: self._owner(name, count) for name in names}
-        self._origins = Origins(settings.lanes, world.facts)
+        self._origins = Origins(settings.lanes, settings.route, world.facts)
         self.processes = [
             Process(world, [n for n in names if owners[n] == index], self._origins, index, permit)
             for index, permit in enumerate(world.leases.begin(count))
@@ -439,6 +458,20 @@ class Run:
             for at_ms, clock_ms in process.clock.told_ms.items():
                 told_ms[at_ms] = max(clock_ms, told_ms.get(at_ms, 0))
         return sorted(told_ms.items())
+
+    def past(self) -> Past:
+        """Return what is to be known of the run, which is over."""
+        settings = self._world.settings
+        shard = settings.own_shard
+        return Past(
+            self.began_ms,
+            self._world.now_ms,
+            {where: process.consumer.reading for where, process in self.process_of.items()},
+            self.told_ms(),
+            settings.rules(),
+            settings.idle_partition_ms,
+            shard.of(settings.lanes) if settings.shard else None,
+        )
 
     def commit(self) -> None:
         """Record how far all steps have come, and let a process know of it."""

@@ -69,6 +69,7 @@ class Facts(Struct):
     def decode(self, settings: Settings, run: RunState) -> Decode:
         """Return the decode step of a process."""
         decode = _Decode(settings.lanes, settings.max_clock_skew_ms, run)
+        decode.own_lanes, decode.route = settings.own_lanes, settings.route
         decode.idle_timeouts_ms = self.idle_timeouts_ms
         decode.facts = self
         return decode

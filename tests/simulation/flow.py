@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dataflows.formats import read_outbox, read_position
+from dataflows.formats import read_outbox
 from dataflows.kafka.permit import LeaseError
 from dataflows.kafka.producer import DeliveryError
 from dataflows.kafka.reconcile import ReconcileError
@@ -29,13 +29,12 @@ from session_logic.events import Fact
 from session_logic.hearing import GAP_MS
 from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import NEVER_MS, PAUSE_MS, Lane
-from session_logic.restoring import read_lane_state
 from session_logic.silence import STALL_MS
 from tests.simulation.brokers import Brokers
 from tests.simulation.cluster import Run, World
 from tests.simulation.engine import EPOCH_MS, Database
 from tests.simulation.facts import Facts
-from tests.simulation.history import Past, Skip
+from tests.simulation.history import Skip
 from tests.simulation.judge import Judge, letter_of
 from tests.simulation.leases import Leases, SimulatedTime
 from tests.simulation.losses import Losses
@@ -667,17 +666,7 @@ class Simulation:
 
     def _start(self, *, stopped: bool = False) -> None:
         database = self.world.database
-        database.forget_unfinished()
-        stored = {name.rpartition("/"): at for name, at in database.load("source").items()}
-        offsets = {
-            (topic, int(number)): read_position(topic, at).offset
-            for (topic, _, number), at in stored.items()
-        }
-        stored_lanes = list(database.load("sessions").values())
-        rules = {state.lane: state.rules for state in map(read_lane_state, stored_lanes)}
-        decided = {state[2]: state[-1] for state in stored_lanes}
-        for lane, order in self._history.orders.items():
-            order.resume(offsets, rules.get(lane), decided.get(lane, []))
+        self.world.resume()
         self._change_topics(stopped=stopped)
         if stopped and self._is_settled():
             topic = self._some_heartbeat_topic()
@@ -746,16 +735,7 @@ class Simulation:
             written = self.world.log.written.items()
             records = chain(*(some for where, some in written if where[0] == LETTERS))
             self._history.doubled_letters += Counter({letter_of(record) for record in records})
-        self._history.pasts.append(
-            Past(
-                active.began_ms,
-                self.world.now_ms,
-                {where: p.consumer.reading for where, p in active.process_of.items()},
-                active.told_ms(),
-                self.world.settings.rules(),
-                self.world.settings.idle_partition_ms,
-            )
-        )
+        self._history.pasts.append(active.past())
 
     def _calm_down(self) -> None:
         """Hold nothing up, and let all brokers be there."""

@@ -25,6 +25,7 @@ class Past(Struct):
     told_ms: list[tuple[int, int]]
     rules: Rules
     idle_ms: int = 0
+    partitions: range | None = None  # of each input topic, if it is a shard's
 
     def clock_ms(self, at_ms: int) -> int:
         """Return the latest time that the clock of the run had told by a moment."""

@@ -70,6 +70,8 @@ class Judge:
         self._devices: defaultdict[str, list[OutputEvent]] = defaultdict(list)
         self._lives: defaultdict[Life, list[OutputEvent]] = defaultdict(list)
         self._scattered: set[str] = set()  # devices with events in several partitions
+        self._route = settings.route
+        self._lanes_of: defaultdict[str, set[int]] = defaultdict(set)  # that have its records
         self._appended_ms: defaultdict[Life, list[int]] = defaultdict(list)
         # By device and session: when each end is, and when it was read first.
         self._read_ends: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
@@ -113,7 +115,9 @@ class Judge:
             self.counts["heartbeats apart"] += len(apart)
             for event, record in with_heartbeats(output, apart):
                 assert record.key == event.device_id.encode()
-                assert lane_of(key_group_of(event.device_id), self._lanes) == lane
+                if self._route == "hash":
+                    assert lane_of(key_group_of(event.device_id), self._lanes) == lane
+                self._lanes_of[event.device_id].add(lane)
                 self._devices[event.device_id].append(event)
                 self._lives[life_of(event)].append(event)
                 self._appended_ms[life_of(event)].append(record.appended_ms)
@@ -201,7 +205,8 @@ class Judge:
         ]
         assert sorted(taken) == sorted(wanted)
         for order in self._history.orders.values():
-            orders |= self._by_device(order.taken)
+            for device, events in self._by_device(order.taken).items():
+                orders.setdefault(device, []).extend(events)
         for device, events in orders.items():
             places = list(filter(is_record, events))
             for where in {place[:2] for place in places}:
@@ -279,6 +284,12 @@ class Judge:
         until_ms, end = self._history.unheard_until_ms.get(life[1]), self._lives[life][-1]
         if until_ms is not None and _is_silent(end):
             assert end.time_ms > until_ms, f"{end} while it could not be heard"
+
+    def _lanes_with(self, device: str) -> set[int]:
+        """Return the lanes that a device is in, by the route that it has taken."""
+        if self._route == "partition":
+            return self._lanes_of[device]
+        return {lane_of(key_group_of(device), self._lanes)}
 
     def _is_redone_late(
         self, places: list[Event], reads: list[Read | Change | Heard | Ended]
@@ -418,6 +429,8 @@ class Judge:
         """
         limit_ms, where, offset = NEVER_MS, place[:2], place.offset
         for past in self._history.pasts:
+            if past.partitions is not None and place.partition not in past.partitions:
+                continue
             if past.ended_ms <= record.appended_ms or where not in past.readings:
                 limit_ms = max(limit_ms, past.clock_ms(past.ended_ms))
             elif past.began_ms <= record.appended_ms:
@@ -505,7 +518,7 @@ class Judge:
             due_by_ms -= 1
         last = max(0, (due_by_ms - started_ms) // beat_ms) if beat_ms else 0
         assert set(found) <= set(range(1, last + 1)), f"{life}: {found}, and {last} were due"
-        skips = self._history.skips.get(lane_of(key_group_of(device), self._lanes), [])
+        skips = [skip for lane in self._lanes_with(device) for skip in self._history.skips[lane]]
         for sequence in sorted(set(range(1, last + 1)) - set(found)):
             due_ms = started_ms + sequence * beat_ms
             later_ms = [started_ms + found_ * beat_ms for found_ in found if found_ > sequence]

@@ -142,13 +142,20 @@ class _Kept(Struct):
 class Leases:
     """The leases of one run after the other; in some histories there are none."""
 
-    def __init__(self, settings: Settings, seed: int, time: SimulatedTime) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        seed: int,
+        time: SimulatedTime,
+        coordinator: Coordinator | None = None,
+    ) -> None:
+        """Give runs a lease in some histories, or in each by a coordinator."""
         self._settings = settings
         self._random = random.Random(f"leases {seed}")
         self._time = time
-        self.wanted = self._random.random() < 0.4
+        self.wanted = self._random.random() < 0.4 or coordinator is not None
         self._chance = self._random.choice([0.02, 0.05])
-        self.coordinator = Coordinator(time, self._random)
+        self.coordinator = coordinator or Coordinator(time, self._random)
         self._kept: list[_Kept] = []
         self._lease: Lease | None = None
         self._turned_ms = 0
@@ -166,7 +173,8 @@ class Leases:
         if not self.wanted:
             return [None] * processes
         self.end()
-        held = Held("store", uuid4().hex, lock="here", processes=processes)
+        shards = self._settings.own_shard.shards
+        held = Held("store", uuid4().hex, lock="here", processes=processes, shards=shards)
         make = self.coordinator.consumer
         self._lease = Lease(self._settings, held, make, self.coordinator.producer)
         followers = [FollowedLease(self._settings, make) for _ in range(processes - 1)]
