@@ -254,6 +254,10 @@ MISPLACED = Counter(
     "Events whose key is not their device id, or whose device was in another partition before.",
     ["cause"],
 )
+SPLIT_DEVICES = Counter(
+    "heartwheel_split_devices",
+    "Look-ups of a device that was active in two lanes, because it comes in two input partitions.",
+)
 TIMESTAMP_LEAD = Histogram(
     "heartwheel_timestamp_lead_seconds",
     "How far ahead of the clock the timestamps of events were that were ahead of it.",

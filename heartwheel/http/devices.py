@@ -1,6 +1,7 @@
 """The look-up of a device: what is active on it, from the lane in memory."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -8,13 +9,14 @@ from starlette.responses import Response
 
 from heartwheel.http.answers import json_answer
 from heartwheel.http.processes import AbsentError, Processes
+from heartwheel.http.split_devices import SplitDevices, joined, read_found
 from heartwheel.http.view import NAME, ProcessView
 from heartwheel.sessions.shown import ShownSession, show
 from session_logic.keys import key_group_of, lane_of
 
 FOUND, IDLE, ELSEWHERE, ABSENT, NOT_YET = 200, 404, 421, 502, 503
 # Of the answers of shards, which one counts: none is active only if all say so.
-CERTAIN = (FOUND, ABSENT, NOT_YET, IDLE)
+CERTAIN = (ABSENT, NOT_YET, IDLE)
 
 
 class Devices:
@@ -24,6 +26,7 @@ class Devices:
         """Look up in the lanes that run, here and in other processes."""
         self._view = view
         self._processes = processes
+        self._split = SplitDevices()
 
     async def answer(self, request: Request) -> Response:
         """Answer a request: what `look_up` says here, or in the process that has the lane.
@@ -31,11 +34,14 @@ class Devices:
         502 if that one does not answer. A request that names this process is not passed on.
         """
         status, found = self.look_up(request.path_params["device_id"])
-        if isinstance(found, ShownSession) or NAME in request.headers:
+        if NAME in request.headers:
             return json_answer(status, found)
         target = request.scope["raw_path"].decode("ascii")
         if self._view.settings.shard:
-            return await self._ask_shards(json_answer(status, found), found, target)
+            return await self._ask_shards(status, found, target)
+        if isinstance(found, ShownSession):
+            self._split.note(found)
+            return json_answer(status, found)
         if status != ELSEWHERE:
             return json_answer(status, found)
         try:
@@ -44,26 +50,35 @@ class Devices:
             return json_answer(ABSENT, {**found, "error": str(error)})
         return Response(body, status, media_type="application/json")
 
-    async def _ask_shards(self, own: Response, found: dict[str, Any], target: str) -> Response:
+    async def _ask_shards(
+        self, own_status: int, own: ShownSession | dict[str, Any], target: str
+    ) -> Response:
         """Return the answer of the shard that has the device, of which no rule tells which it is.
 
         If none has it, then one that is not certain: of a shard that does not answer or is not
-        restored.
+        restored. If several have it, the session that was started last.
         """
         others = self._processes.others
         asked = await asyncio.gather(
             *(self._processes.look_up(number, target) for number in others), return_exceptions=True
         )
-        answers = [own]
+        found = [own] if isinstance(own, ShownSession) else []
+        answers = [] if isinstance(own, ShownSession) else [json_answer(own_status, own)]
         for answer in asked:
             if isinstance(answer, AbsentError):
-                said = {**found, "active": None, "error": str(answer)}
-                answers.append(json_answer(ABSENT, said))
+                if not isinstance(own, ShownSession):
+                    said = {**own, "active": None, "error": str(answer)}
+                    answers.append(json_answer(ABSENT, said))
             elif isinstance(answer, BaseException):
                 raise answer
+            elif answer[0] == FOUND:
+                found.append(read_found(answer[1]))
             else:
-                status, body = answer
-                answers.append(Response(body, status, media_type="application/json"))
+                answers.append(Response(answer[1], answer[0], media_type="application/json"))
+        if found:
+            session = joined(found)
+            self._split.note(session)
+            return json_answer(FOUND, session)
         return min(answers, key=lambda answer: CERTAIN.index(answer.status_code))
 
     def look_up(self, device_id: str) -> tuple[int, ShownSession | dict[str, Any]]:
@@ -83,12 +98,20 @@ class Devices:
             return NOT_YET, {**answer, "active": None, "error": why}
         table = lane.table
         session = table.find(device_id)
-        if session is None:
-            if self._view.settings.route == "partition":
-                answer["lane"] = None  # its events may be in any partition
-            return IDLE, {**answer, "error": "no session is active on this device"}
-        now_ms = run.clock.now_ms()
-        return FOUND, show(session, number, table, lane.watermark_ms, now_ms)
+        if session is not None:
+            return FOUND, joined(list(self._sessions(device_id, number)))
+        if self._view.settings.route == "partition":
+            answer["lane"] = None  # its events may be in any partition
+        return IDLE, {**answer, "error": "no session is active on this device"}
+
+    def _sessions(self, device_id: str, number: int) -> Iterator[ShownSession]:
+        """Yield the sessions of a device in the lanes that may have it, of which one is known."""
+        run, now_ms = self._view.run, self._view.run.clock.now_ms()
+        by_hash = self._view.settings.route == "hash"
+        for lane in [run.lanes[number]] if by_hash else run.lanes.copy().values():
+            session = lane.table.find(device_id)
+            if session is not None:
+                yield show(session, lane.lane, lane.table, lane.watermark_ms, now_ms)
 
     def _lane_of(self, device_id: str) -> int:
         """Return the lane of a device, or one that it may be in if no lane here has it."""

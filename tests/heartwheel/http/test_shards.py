@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
+from prometheus_client import REGISTRY
 
 from dataflows.run_state import RunState
 from heartwheel.cluster import Cluster
@@ -19,6 +20,11 @@ from tests.support.serving import SETTINGS, Client, restoring
 from tests.support.waiting import wait_for
 
 SHARDS = 2
+
+
+def split() -> float:
+    """Return how many look-ups have found a device in two lanes."""
+    return REGISTRY.get_sample_value("heartwheel_split_devices_total") or 0
 
 
 def shard(number: int, ports: list[int], *, told: bool = True) -> Client:
@@ -70,6 +76,36 @@ def test_device_is_found_by_any_shard(shards: list[Client]) -> None:
         assert (answer.status, json.loads(answer.body)["lane"]) == (404, None)
         lines = client.get("/sessions").body.splitlines()
         assert sorted(json.loads(line)["device_id"] for line in lines) == ["d0", "d1"]
+
+
+def test_device_in_two_shards_is_told_in_the_answer_counted_and_logged_once(
+    shards: list[Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session that was started last is shown, whoever is asked."""
+    counted = split()
+    shards[0].run.lanes[0].apply([Fact(True, "d1", "earlier", "pc", T - 1)], T)
+    for client in shards:
+        found = json.loads(client.get("/devices/d1").body)
+        assert (found["session_id"], found["lane"], found["also_in_lanes"]) == ("s1", 1, [0])
+    assert split() - counted == len(shards)
+    client = shards[1]
+    for _ in range(3):
+        assert "also_in_lanes" not in json.loads(client.get("/devices/d0").body)
+        client.get("/devices/d1")
+    assert split() - counted == len(shards) + 3
+    warned = [one.msg for one in caplog.records if isinstance(one.msg, dict) and "lanes" in one.msg]
+    assert [(one["device"], one["lanes"]) for one in warned] == [("d1", [0, 1])] * len(shards)
+
+
+def test_device_in_two_lanes_of_a_shard_is_told_by_any_other(shards: list[Client]) -> None:
+    """Who is asked in place of another says so as well."""
+    counted = split()
+    third = shards[1].run.lanes[3] = Lane(3, 2 * SHARDS, SETTINGS.rules())
+    third.apply([Fact(True, "d1", "later", "pc", T + 1)], T)
+    for client in shards:
+        found = json.loads(client.get("/devices/d1").body)
+        assert (found["session_id"], found["lane"], found["also_in_lanes"]) == ("later", 3, [1])
+    assert split() - counted == len(shards)
 
 
 def test_shard_that_is_down_is_named_and_never_left_out(shards: list[Client]) -> None:
