@@ -44,7 +44,7 @@ def kill(_cluster: Cluster, flow: subprocess.Popen[str]) -> None:
     [
         pytest.param("1", kill, 10, id="killed"),
         pytest.param("3", stop, 10, id="stopped-3-parts", marks=pytest.mark.slow),
-        pytest.param("1", kill, 90, id="old", marks=pytest.mark.slow),
+        pytest.param("1", kill, 45, id="old", marks=pytest.mark.slow),
     ],
 )
 def test_backup_that_is_put_back_after_a_while_loses_and_doubles_nothing(

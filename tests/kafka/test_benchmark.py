@@ -17,10 +17,9 @@ SESSIONS = 40_000
     "more",
     [
         ["--bad", "10", "--stampede", "10000", "--poll-http"],
-        ["--processes", "2", "--mapped", "--kill"],
-        ["--shards", "2", "--kill"],
+        ["--shards", "2", "--mapped", "--kill"],
     ],
-    ids=["one", "two, killed", "shards, one killed"],
+    ids=["one", "shards, one killed"],
 )
 def test_benchmark_finds_every_record_in_its_place(
     kafka_libs: Path, tmp_path: Path, more: list[str]

@@ -30,7 +30,7 @@ def wait_for_resume(cluster: Cluster, flow: subprocess.Popen[str]) -> None:
     ("kills", "sessions", "heartbeat_ms"),
     [
         pytest.param(4, 5_000, 1_000, id="4-kills"),
-        pytest.param(12, 200_000, 10_000, id="12-kills", marks=pytest.mark.slow),
+        pytest.param(8, 200_000, 10_000, id="8-kills", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.timeout(600)

@@ -90,7 +90,7 @@ def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
 ) -> None:
     """Each broker is leader and coordinator of something, and each run starts without one.
 
-    Where they hang, which is longest, everything is on: nobody who pings may end as silent.
+    Where they hang, which is longest, everything is on.
     """
     moments = random.Random(fault)
     everything = turn_on(replicated, IDLE_MS) if fault == "hanging" else None
