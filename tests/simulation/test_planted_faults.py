@@ -214,9 +214,9 @@ class FirstStart(Simulation):
         facts = []
         for number in range(count):
             device, session = self.random.choice(DEVICES), f"s{number}"
-            start_ms = self.now_ms - self.random.randrange(1, 60 * self.rules.heartbeat_ms)
+            start_ms = self.now_ms - self.random.randrange(1, 60 * self.beat_ms)
             facts.append(Fact(True, device, session, "pc", start_ms, created=True))
-            end_ms = start_ms + self.random.randrange(60 * self.rules.heartbeat_ms)
+            end_ms = start_ms + self.random.randrange(60 * self.beat_ms)
             if end_ms < self.now_ms:
                 facts.append(Fact(False, device, session, "pc", end_ms, created=True))
         return facts
