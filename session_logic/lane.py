@@ -225,7 +225,12 @@ class Lane:
                 yield place, time_ms
 
     def _hear_anew(self, time_ms: int, output: LaneOutput) -> None:
-        """Let silence begin anew at the end of an outage, and store that it does."""
+        """Let silence begin anew at the end of an outage, and store that it does.
+
+        It never begins earlier than was noted before: sessions have their slots by that.
+        """
+        if not self._hearing.deaf:
+            time_ms = max(time_ms, self.hearing_ms)
         self._hearing.since_ms = time_ms
         output.records.rests_on_state = True
         if not self.restoring:  # before it is stored: a base that goes with it is of after that

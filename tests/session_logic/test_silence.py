@@ -546,6 +546,29 @@ def test_partition_that_cannot_be_read_for_some_seconds_is_no_silence() -> None:
     assert sorted(ends) == ["1 went_silent@23500 lasted 0", "went_silent@23500 lasted 13000"]
 
 
+def test_time_that_goes_on_to_before_the_end_of_an_outage_changes_nothing() -> None:
+    """Silence never begins earlier than was noted, so a restore has the ends of the live run."""
+    ends = []
+    for restarts in (False, True):
+        run = Run()
+        run.give(start(0), start(0, B))
+        run.wait_until(8_000)
+        run.lane.update(PartitionProgress("topic/1", 1, T + 8_100, added=True))
+        run.give(ping(20_000))
+        run.lane.update(PartitionProgress("topic/1", 1, T + 9_000, added=True))
+        run.jump_to(20_050)
+        assert run.lane.hearing_ms == T + 20_050
+        run.lane.update(PartitionProgress("topic/1", 1, T + 19_500, added=True))
+        run.jump_to(20_100)
+        assert run.lane.watermark_ms > T + 19_000
+        assert run.lane.hearing_ms == T + 20_050
+        records = run.restart(20_150) if restarts else []
+        run.lane.update(PartitionProgress("topic/1", 1, None, added=True))
+        records += run.wait_until(40_000)
+        ends.append([text for text in records if "silent" in text])
+    assert ends[0] == ends[1] == ["went_silent@30050 lasted 20000", "1 went_silent@30050 lasted 0"]
+
+
 SENT = 10_000  # when the session went silent, as a run that was killed has sent
 
 

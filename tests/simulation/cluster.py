@@ -181,6 +181,7 @@ class NotedLane(LaneLogic):
             heard = Heard(next(NUMBERS), time_ms, lane.watermark(), waited=lane.restoring)
             self._insert(number, heard)
             hear_anew(time_ms, output)
+            heard.since_ms = lane.hearing_ms
 
         lane._act = note_acted  # type: ignore[method-assign]
         lane._take_in = pass_on  # type: ignore[method-assign]

@@ -102,7 +102,7 @@ class Ear:
         """Say whether an outage ended at a moment; silence counts from there on then."""
         stalled = self.stalled(now_ms)
         if stalled and not fact and time_ms > watermark_ms:
-            self.since_ms = now_ms
+            self.since_ms = max(self.since_ms, now_ms)
             return True
         if self.was_abreast:
             is_short = self.abreast or (stalled and fact)
@@ -113,7 +113,7 @@ class Ear:
             known_ms = max(watermark_ms, self.since_ms, self.newest_ms)
             deaf = self.ran and time_ms > known_ms + hearing.GAP_MS
         if deaf:
-            self.since_ms = time_ms
+            self.since_ms = max(self.since_ms, time_ms)
         return deaf
 
 
