@@ -130,9 +130,10 @@ def test_stopped_broker_ends_nobody_falsely(tmp_path: Path) -> None:
     try:
         flow = cluster.start(HEARTWHEEL_IDLE_TIMEOUT_MS=str(OUTAGE_S * 1000))
         with pinging(cluster, DEVICES):
-            cluster.send("Start", MUTE, "s-mute")
+            cluster.wait("the sessions", lambda: len(cluster.sessions()) == len(DEVICES))
+            cluster.send("Start", MUTE, "s-mute")  # only now, so that its time is not over before
             cluster.flush()
-            cluster.wait("the sessions", lambda: len(cluster.sessions()) == len(DEVICES) + 1)
+            cluster.wait("the session", lambda: len(cluster.sessions()) == len(DEVICES) + 1)
             broker.stop()
             time.sleep(OUTAGE_S)
             broker.start()
