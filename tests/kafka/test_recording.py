@@ -20,6 +20,7 @@ from tests.support.recordings import lines_of
 from tests.support.traffic import Traffic
 
 DEVICES = 300
+LANES = 4
 # Of devices that have an event a second, so only those that never say a word again go silent.
 IDLE_MS = 8_000
 # How far a run under load may be behind with its input.
@@ -140,6 +141,8 @@ def test_topics_for_consumers_are_recorded_and_compared_through_kills(
             stop(cluster, flow, signal.SIGKILL)
             time.sleep(OUTAGE_S)
             flow = cluster.start()
+        # All lanes must be back, which may take long on a slow machine.
+        cluster.wait("lanes", lambda: cluster.errors(flow).count("restored") == LANES, 60)
         wait_for_more(cluster, 5 * DEVICES)
         live = tmp_path / "live"
         record(cluster, live)

@@ -178,7 +178,7 @@ class Simulation:
         life_ms = max(r.max_session_ms + r.deduplication_window_ms for r in self.all_rules)
         self.now_ms = max(self.now_ms, self.latest_ms)  # what a clock that was ahead has stamped
         # At last moment by moment, once round for the longest interval: what has ended is dropped.
-        moments_ms = self.rules.max_session_ms
+        moments_ms = min(self.rules.max_session_ms, PAUSE_MS)  # a longer step is a jump
         rounds = [moments_ms] * (2 * max(self.turns_ms) // moments_ms + 2)
         for step_ms in (2 * life_ms, 2 * life_ms, *rounds):
             self.now_ms += step_ms
