@@ -14,6 +14,8 @@ New shards that begin at once may fence one another off while they do that, so e
 
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from confluent_kafka import KafkaException, Producer
 from msgspec.structs import replace
@@ -28,6 +30,27 @@ from dataflows.shard import Shard
 LOOK_S = 0.25
 # So often a lease is taken that others take at the same moment.
 TRIES = 5
+
+
+T = TypeVar("T")
+
+
+def watch(seconds: float, look: Callable[[], object]) -> None:
+    """Look again and again for so long; what a look raises ends it."""
+    deadline_s = boot_time_s() + seconds
+    while boot_time_s() < deadline_s:
+        time.sleep(LOOK_S)
+        look()
+
+
+def try_again(tries: int, attempt: Callable[[], T]) -> T:
+    """Return what the first attempt without a KafkaException does; raises that of the last one."""
+    for _ in range(tries - 1):
+        try:
+            return attempt()
+        except KafkaException:
+            pass  # another run has taken it at the same moment
+    return attempt()
 
 
 class InheritedLeases:
@@ -74,22 +97,12 @@ class InheritedLeases:
             f"waiting {LEASE_S:g} s for {len(leases)} more leases on {self._record.topic}: the "
             "shards that this one was made of did not give them back"
         )
-        deadline_s = boot_time_s() + LEASE_S
-        while boot_time_s() < deadline_s:
-            time.sleep(LOOK_S)
-            for number, held in leases.items():
-                self._is_left(number, held)
+        watch(LEASE_S, lambda: [self._is_left(*lease) for lease in leases.items()])
 
     def take_over(self, leases: dict[int, Held]) -> None:
         """Have their holders renew them no more; raises FencedError, or KafkaException."""
         for number, held in leases.items():
-            for left in reversed(range(TRIES)):
-                try:
-                    self._settle(number, held)
-                    break
-                except KafkaException:
-                    if not left:
-                        raise
+            try_again(TRIES, partial(self._settle, number, held))
 
     def _settle(self, number: int, held: Held) -> None:
         if not self._is_left(number, held):

@@ -37,7 +37,6 @@ answered when a process is paused or cut off cannot be taken back: they may stil
 found: the other run's next acknowledgement has an unexpected offset, and it stops.
 """
 
-import time
 from collections.abc import Callable
 
 from confluent_kafka import KafkaException, Producer
@@ -52,7 +51,7 @@ from dataflows.kafka.client import (
     make_producer,
     producer_options,
 )
-from dataflows.kafka.inherited_leases import LOOK_S, TRIES, InheritedLeases
+from dataflows.kafka.inherited_leases import TRIES, InheritedLeases, try_again, watch
 from dataflows.kafka.lease_record import (
     CALL_S,
     REQUIRED,
@@ -127,18 +126,15 @@ class Lease:
 
     def _take(self, held: Held | None, check: Callable[[], None]) -> Producer:
         """Take the own lease, which was held so; return the producer that renews it."""
-        for left in reversed(range(TRIES if self._inherited.possible else 1)):
-            try:
-                producer = self._new_producer(TIMEOUT_S)
-                self._check_holder(held)  # from here on no other run can renew it
-                check()
-                self._renew(producer, released=False)
-            except KafkaException:
-                if not left:
-                    raise
-            else:
-                return producer
-        raise AssertionError
+
+        def take() -> Producer:
+            producer = self._new_producer(TIMEOUT_S)
+            self._check_holder(held)  # from here on no other run can renew it
+            check()
+            self._renew(producer, released=False)
+            return producer
+
+        return try_again(TRIES if self._inherited.possible else 1, take)
 
     def _check_others(self, producer: Producer) -> None:
         """Raise FencedError if a shard of another number of shards may write to the same lanes.
@@ -195,10 +191,7 @@ class Lease:
             f"waiting {wait_s:g} s for the lease on {self._topic}: a run (store {held.store}) has "
             "held it and did not give it back"
         )
-        deadline_s = boot_time_s() + wait_s
-        while boot_time_s() < deadline_s:
-            time.sleep(LOOK_S)
-            self._check_holder(held)
+        watch(wait_s, lambda: self._check_holder(held))
 
     def _lasts_s(self, held: Held) -> float:
         """Return for how long a process may still write by a lease that is not renewed."""

@@ -18,7 +18,15 @@ from uuid import uuid4
 from confluent_kafka import KafkaError, KafkaException
 from msgspec import Struct
 
-from dataflows.kafka import followed_lease, lease, lease_record, patience, permit, producer
+from dataflows.kafka import (
+    followed_lease,
+    inherited_leases,
+    lease,
+    lease_record,
+    patience,
+    permit,
+    producer,
+)
 from dataflows.kafka.followed_lease import FollowedLease
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.lease_record import CALL_S, Held
@@ -75,7 +83,8 @@ class SimulatedTime:
         """Let the product have this time meanwhile, and no thread that watches it."""
         silent = {"announced": lambda _: nullcontext()}
         with (
-            patch.multiple(lease, time=self, boot_time_s=self.boot_time_s, **silent),
+            patch.multiple(lease, boot_time_s=self.boot_time_s, **silent),
+            patch.multiple(inherited_leases, time=self, boot_time_s=self.boot_time_s),
             patch.multiple(permit, time=self, boot_time_s=self.boot_time_s),
             patch.object(followed_lease, "boot_time_s", self.boot_time_s),
             patch.object(lease_record, "time", self),

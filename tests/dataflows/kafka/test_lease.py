@@ -85,10 +85,10 @@ class Leases:
 def leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leases]:
     """Return a broker with leases on it that are renewed every 2 ms, and watched as often."""
     made = Leases()
-    for module in (lease_module, inherited_leases, lease_record, permit):
+    for module in (inherited_leases, lease_record, permit):
         monkeypatch.setattr(module, "time", made.clock)
-        if module is not lease_record:
-            monkeypatch.setattr(module, "boot_time_s", made.clock.boot_time_s)
+    for module in (lease_module, inherited_leases, permit):
+        monkeypatch.setattr(module, "boot_time_s", made.clock.boot_time_s)
     monkeypatch.setattr(lease_module, "RENEW_S", 0.002)
     monkeypatch.setattr(permit, "WATCH_S", 0.002)
     yield made
