@@ -79,12 +79,14 @@ def _own(message: Message, platform: str) -> Fact | Rejected:
     event = decode_input(message.value())
     if isinstance(event, Rejected):
         return event
+    kind, time_ms = message.timestamp()
     return Fact(
         isinstance(event, GameStart),
         event.device_id,
         event.session_id,
         platform,
-        message.timestamp()[1],
+        time_ms,
+        created=kind == TIMESTAMP_CREATE_TIME,
         ping=isinstance(event, GamePing),
     )
 

@@ -23,6 +23,8 @@ KILLS = 4
 PING_S = 3.0
 VISITORS = 200
 FALL_SILENT = 0.1  # the chance in each step
+# A start comes once more only within this time: after a timeout it would begin another session.
+REPEAT_S = 10.0
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 MISSING = (Difference.MISSING_SESSION, Difference.MISSING_HEARTBEAT, Difference.MISSING_END)
@@ -54,6 +56,7 @@ class Traffic:
         self._turn = time.monotonic() / PING_S
         self._random = random.Random(seed)
         self._sessions: dict[int, str] = {}
+        self._begun_s: dict[int, float] = {}
         self._number = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -106,7 +109,7 @@ class Traffic:
         session, chance = self._sessions.get(device), self._random.random()
         if session is None or chance < 0.1:
             self._start(device)
-        elif chance < 0.2:
+        elif chance < 0.2 and time.monotonic() < self._begun_s[device] + REPEAT_S:
             self._send("Start", device, session)  # once more
         else:
             self._send("End", device, session)
@@ -115,6 +118,7 @@ class Traffic:
     def _start(self, device: int) -> None:
         self._number += 1
         self._sessions[device] = f"s{self._number}"
+        self._begun_s[device] = time.monotonic()
         self._send("Start", device, self._sessions[device])
 
     def _give_signs(self) -> None:
