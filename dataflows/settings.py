@@ -19,6 +19,7 @@ from session_logic.rules import Rules
 from session_logic.summary import FIELDS as SUMMARY_FIELDS
 
 # Tables of librdkafka options: for all clients, for consumers, for producers.
+MAX_PORT = 65_535
 OPTION_TABLES = ("kafka", "consumer", "producer")
 SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential", "oauthbearer.config")
 VARIABLES_APART: dict[Kind, str] = {
@@ -287,7 +288,7 @@ class Settings(
     ] = ""
     http_host: Annotated[Name, Meta(description="Where the HTTP server listens.")] = "127.0.0.1"
     http_port: Annotated[
-        int, Meta(ge=0, le=65_535, description="Port of the HTTP server; 0 for no server.")
+        int, Meta(ge=0, le=MAX_PORT, description="Port of the HTTP server; 0 for no server.")
     ] = 8080
     http_addresses: Annotated[
         str,
@@ -442,7 +443,7 @@ class Settings(
                 "HEARTWHEEL_HTTP_TOKEN (or HEARTWHEEL_HTTP_TOKEN_FILE) to what they must know, or "
                 "HEARTWHEEL_HTTP_PORT=0 to have no server"
             )
-        wrong = [one for one in self.http_places if not one.rpartition(":")[2].isdecimal()]
+        wrong = [one for one in self.http_places if not is_port(one.rpartition(":")[2])]
         if wrong:
             return f"HEARTWHEEL_HTTP_ADDRESSES has {wrong[0]!r}: write host:port for each process"
         if not is_word(self.http_token):
@@ -568,6 +569,12 @@ def is_secret(name: str) -> bool:
 
 def _masked(values: dict[str, Any]) -> dict[str, Any]:
     return {name: "***" if value and is_secret(name) else value for name, value in values.items()}
+
+
+def is_port(text: str) -> bool:
+    """Say whether a text is the number of a port that can be connected to."""
+    good = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PORT))
+    return good and 0 < int(text) <= MAX_PORT
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from dataflows.messages import MAX_WORKERS, lane_key
+from dataflows.settings import is_port
 from session_logic.errors import ConfigError
 
 _MASK = (1 << 64) - 1
@@ -56,7 +57,7 @@ def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> C
     if process_id is None and hosts:
         msg = "--addresses (or BYTEWAX_ADDRESSES) is given without --process-id: give both"
         raise ConfigError(msg)
-    wrong = [host for host in hosts if not host.rpartition(":")[2].isdecimal()]
+    wrong = [host for host in hosts if not is_port(host.rpartition(":")[2])]
     if wrong:
         msg = f"address {wrong[0]!r} is not host:port; correct --addresses or its variable"
         raise ConfigError(msg)

@@ -5,7 +5,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from msgspec import Struct
 
@@ -15,6 +15,8 @@ from heartwheel.http.listener import url_of
 from session_logic.errors import ConfigError, HeartwheelError
 
 TIMEOUT_S = 5.0
+# A status with 15 minutes of history has some 100 kB.
+MOST_BYTES = 1 << 24
 UNAUTHORIZED = 401
 GIVE = "give --url"
 
@@ -29,6 +31,16 @@ class Answer(Struct, frozen=True):
     status: int
     value: dict[str, Any]
     text: str
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Takes a redirect for the answer: it is none of ours, and the token is for nobody else."""
+
+    def redirect_request(self, *_request: object) -> None:
+        """Follow none."""
+
+
+_opener = build_opener(_NoRedirect)
 
 
 class RunningProcess:
@@ -50,7 +62,7 @@ class RunningProcess:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             return self._read(Request(f"{self._root()}{path}", headers=headers))  # noqa: S310
-        except (HTTPException, ValueError):
+        except (HTTPException, ValueError, RecursionError):
             raise self.stranger() from None
         except OSError as error:
             reason = getattr(error, "reason", error)
@@ -70,10 +82,10 @@ class RunningProcess:
 
     def _read(self, request: Request) -> Answer:
         try:
-            with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310  # http, as above
-                status, body = answer.status, answer.read()
+            with _opener.open(request, timeout=TIMEOUT_S) as answer:
+                status, body = answer.status, answer.read(MOST_BYTES)
         except HTTPError as error:
-            status, body = error.code, error.read()
+            status, body = error.code, error.read(MOST_BYTES)
             if status == UNAUTHORIZED:
                 hint = "set HEARTWHEEL_HTTP_TOKEN to the token of that process"
                 msg = f"{self.url} answers {status} {error.reason}; {hint}"

@@ -8,13 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heartwheel.http.answers import json_answer
+from heartwheel.http.device_answer import FOUND, IDLE, NOT_YET
 from heartwheel.http.processes import AbsentError, Processes
-from heartwheel.http.split_devices import SplitDevices, joined, read_found
+from heartwheel.http.split_devices import SplitDevices, joined
 from heartwheel.http.view import NAME, ProcessView
 from heartwheel.sessions.shown import ShownSession, show
 from session_logic.keys import key_group_of, lane_of
 
-FOUND, IDLE, ELSEWHERE, ABSENT, NOT_YET = 200, 404, 421, 502, 503
+ELSEWHERE, ABSENT = 421, 502
 # Of the answers of shards, which one counts: none is active only if all say so.
 CERTAIN = (ABSENT, NOT_YET, IDLE)
 
@@ -33,25 +34,26 @@ class Devices:
 
         502 if that one does not answer. A request that names this process is not passed on.
         """
-        status, found = self.look_up(request.path_params["device_id"])
+        device_id = request.path_params["device_id"]
+        status, found = self.look_up(device_id)
         if NAME in request.headers:
             return json_answer(status, found)
         target = request.scope["raw_path"].decode("ascii")
         if self._view.settings.shard:
-            return await self._ask_shards(status, found, target)
+            return await self._ask_shards(status, found, target, device_id)
         if isinstance(found, ShownSession):
             self._split.note(found)
             return json_answer(status, found)
         if status != ELSEWHERE:
             return json_answer(status, found)
         try:
-            status, body = await self._processes.look_up(found["owner"]["process"], target)
+            asked = await self._processes.look_up(found["owner"]["process"], target, device_id)
         except AbsentError as error:
             return json_answer(ABSENT, {**found, "error": str(error)})
-        return Response(body, status, media_type="application/json")
+        return Response(asked.body, asked.status, media_type="application/json")
 
     async def _ask_shards(
-        self, own_status: int, own: ShownSession | dict[str, Any], target: str
+        self, own_status: int, own: ShownSession | dict[str, Any], target: str, device_id: str
     ) -> Response:
         """Return the answer of the shard that has the device, of which no rule tells which it is.
 
@@ -60,7 +62,8 @@ class Devices:
         """
         others = self._processes.others
         asked = await asyncio.gather(
-            *(self._processes.look_up(number, target) for number in others), return_exceptions=True
+            *(self._processes.look_up(number, target, device_id) for number in others),
+            return_exceptions=True,
         )
         found = [own] if isinstance(own, ShownSession) else []
         answers = [] if isinstance(own, ShownSession) else [json_answer(own_status, own)]
@@ -71,10 +74,11 @@ class Devices:
                     answers.append(json_answer(ABSENT, said))
             elif isinstance(answer, BaseException):
                 raise answer
-            elif answer[0] == FOUND:
-                found.append(read_found(answer[1]))
+            elif answer.session is not None:
+                found.append(answer.session)
             else:
-                answers.append(Response(answer[1], answer[0], media_type="application/json"))
+                passed_on = Response(answer.body, answer.status, media_type="application/json")
+                answers.append(passed_on)
         if found:
             session = joined(found)
             self._split.note(session)

@@ -8,6 +8,8 @@ from typing import Self
 import h11
 
 READ_BYTES = 65_536
+# What tells where a body ends, other than the end of the connection.
+FRAMES = {"content-length", "transfer-encoding"}
 
 
 class Exchange:
@@ -33,12 +35,19 @@ class Exchange:
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Yield the body, as it comes."""
+        if not FRAMES & self.headers.keys():
+            raise h11.RemoteProtocolError("no end of its answer is said, so it may be cut off")
         while isinstance(event := await self._event(), h11.Data):
             yield bytes(event.data)
 
-    async def body(self) -> bytes:
-        """Return the body."""
-        return b"".join([part async for part in self.parts()])
+    async def body(self, most: int) -> bytes:
+        """Return the body; raises h11.RemoteProtocolError if it has more bytes than that."""
+        read = bytearray()
+        async for part in self.parts():
+            read += part
+            if len(read) > most:
+                raise h11.RemoteProtocolError(f"its answer is longer than {most} bytes")
+        return bytes(read)
 
     async def _event(self) -> h11.Event | type[h11.PAUSED]:
         while True:

@@ -1,8 +1,8 @@
 """The other processes of a cluster, or other shards, asked over HTTP for what their lanes have.
 
-What is guaranteed: an answer is from the process that has the lanes, or it is an error that names
-that process. Nobody waits for longer than ASK_S for a process that does not answer, and no request
-goes round in circles.
+What is guaranteed: an answer is from the process that has the lanes and is whole, or it is an error
+that names that process. Nobody waits for longer than ASK_S for a process that does not answer, and
+no request goes round in circles.
 
 How. A request to another process names it, with the output topic, in the header NAME. Whoever is
 called otherwise refuses, so an address that is wrong, or somebody else's by now, is found. Who is
@@ -17,6 +17,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import h11
 
+from dataflows.text import printable
+from heartwheel.http.device_answer import DeviceAnswer, read_answer
 from heartwheel.http.exchange import Exchange, exchange
 from heartwheel.http.view import NAME, ProcessView
 from session_logic.errors import ConfigError, HeartwheelError
@@ -26,11 +28,14 @@ ASK_S = 3.0
 PART_S = 10.0
 # How many processes are asked at once for a device, or whether they can list.
 MAX_ASKED = 16
+# An answer about a device has some kB, and so has a line of a listing.
+MOST_BYTES = 1 << 20
+LINES = "application/x-ndjson"
 OK, UNAUTHORIZED = 200, 401
 
 
 class AbsentError(HeartwheelError):
-    """Another process does not answer: see whether it runs, and where its HTTP server is."""
+    """Another process does not answer as it should: see whether it runs, and what is there."""
 
 
 class Processes:
@@ -67,11 +72,11 @@ class Processes:
         """Return a process as it is called in messages."""
         return self._names[number]
 
-    async def look_up(self, number: int, target: str) -> tuple[int, bytes]:
-        """Return status and body of another process's answer; raises AbsentError."""
+    async def look_up(self, number: int, target: str, device_id: str) -> DeviceAnswer:
+        """Return another process's answer about a device; raises AbsentError."""
         with self._absence(number):
             async with asyncio.timeout(ASK_S), self._asked, self._ask(number, "GET", target) as got:
-                return got.status, await got.body()
+                return read_answer(got.status, await got.body(MOST_BYTES), device_id)
 
     async def status(self, number: int, target: str) -> int:
         """Return the status that another process would answer with; raises AbsentError."""
@@ -84,14 +89,16 @@ class Processes:
                 return got.status
 
     async def parts(self, number: int, target: str) -> AsyncIterator[bytes]:
-        """Yield another process's answer as it comes; raises AbsentError."""
+        """Yield another process's lines as they come, each of them whole; raises AbsentError."""
         async with AsyncExitStack() as stack:
             with self._absence(number):
                 async with asyncio.timeout(ASK_S):
                     got = await stack.enter_async_context(self._ask(number, "GET", target))
+                if got.status == OK and (kind := got.headers.get("content-type")) != LINES:
+                    raise ValueError(f"it lists {kind}")
             if got.status != OK:
                 raise AbsentError(f"{self.named(number)} has answered {got.status}: ask again")
-            parts = got.parts()
+            parts = _whole_lines(got.parts())
             while True:
                 with self._absence(number):
                     async with asyncio.timeout(PART_S):
@@ -125,12 +132,27 @@ class Processes:
         """Say which process does not answer, and where."""
         try:
             yield
-        except (OSError, h11.ProtocolError) as error:
+        except (OSError, ValueError, h11.ProtocolError) as error:
             why = getattr(error, "strerror", None) or str(error) or "it takes too long"
+            as_one = " as one of Heartwheel" if isinstance(error, ValueError) else ""
             raise AbsentError(
-                f"{self.named(number)} does not answer at {_text(*self._places[number])} ({why}); "
+                f"{self.named(number)} does not answer{as_one} at "
+                f"{_text(*self._places[number])} ({printable(why)}); "
                 "does it run there? If not, set HEARTWHEEL_HTTP_ADDRESSES"
             ) from None
+
+
+async def _whole_lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what comes, each part with whole lines; raises ValueError if one has no end."""
+    rest = b""
+    async for part in parts:
+        whole, end, rest = (rest + part).rpartition(b"\n")
+        if len(rest) > MOST_BYTES:
+            raise ValueError(f"a line of it is longer than {MOST_BYTES} bytes")
+        if end:
+            yield whole + end
+    if rest:
+        raise ValueError("its last line is cut off")
 
 
 def _place(address: str) -> tuple[str, int]:

@@ -31,7 +31,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from heartwheel.http.answers import json_answer
 from heartwheel.http.connections import CONNECTION
-from heartwheel.http.processes import AbsentError, Processes
+from heartwheel.http.processes import LINES, AbsentError, Processes
 from heartwheel.http.view import NAME, ProcessView
 from heartwheel.sessions.choice import Choice, ChoiceError
 from heartwheel.sessions.shown import show
@@ -39,7 +39,6 @@ from session_logic.lane import Lane
 from session_logic.rules import Session
 from session_logic.table import SessionTable
 
-MEDIA_TYPE = "application/x-ndjson"
 # How many sessions are looked at before others have their turn.
 PIECE = 200
 MAX_WALKS = 4
@@ -80,7 +79,7 @@ class Sessions:
         except AbsentError as error:
             return json_answer(ABSENT, {"error": str(error)})
         if request.method == "HEAD":
-            return Response(media_type=MEDIA_TYPE)
+            return Response(media_type=LINES)
         chosen = [(name, value) for name, value in parameters if name != LIMIT]
         return Listing(self, self._all(wanted, limit, chosen, others))
 
@@ -102,7 +101,7 @@ class Sessions:
             left -= part.count(b"\n")
             yield part
         for other in others:
-            if not left:
+            if left <= 0:
                 return
             query = urlencode([*chosen, (LIMIT, left)])
             async for part in self._processes.parts(other, f"{PATH}?{query}"):
@@ -142,7 +141,7 @@ class Listing(StreamingResponse):
 
     def __init__(self, sessions: Sessions, lines: AsyncIterator[bytes]) -> None:
         """Begin to walk once the answer is sent."""
-        super().__init__(self._told(lines), media_type=MEDIA_TYPE)
+        super().__init__(self._told(lines), media_type=LINES)
         self._sessions = sessions
         self._is_whole = True
 

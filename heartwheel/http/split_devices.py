@@ -4,7 +4,7 @@ By the route `partition` nothing else can tell if the two are of two shards, whi
 each other. A look-up that asks all of them sees it.
 """
 
-import msgspec
+from msgspec import UNSET, UnsetType
 
 from dataflows.logs import log
 from dataflows.metrics import SPLIT_DEVICES
@@ -13,9 +13,9 @@ from heartwheel.sessions.shown import ShownSession
 
 
 class SplitSession(ShownSession, frozen=True, gc=False, kw_only=True):
-    """The session that was started last of those of a device; others are in these lanes."""
+    """The session that was started last of those of a device; others are in these lanes, if any."""
 
-    also_in_lanes: list[int]
+    also_in_lanes: list[int] | UnsetType = UNSET
 
 
 Found = ShownSession | SplitSession
@@ -30,7 +30,8 @@ class SplitDevices:
 
     def note(self, found: Found) -> None:
         """Count what a look-up has found, and log it once, if it is in two lanes."""
-        if not isinstance(found, SplitSession):
+        others = _other_lanes(found)
+        if not others:
             return
         SPLIT_DEVICES.inc()
         if not self._told:
@@ -40,7 +41,7 @@ class SplitDevices:
                 "partitions: its sessions do not end one another; let all senders use one "
                 "partitioner",
                 device=printable(found.device_id),
-                lanes=sorted([found.lane, *found.also_in_lanes]),
+                lanes=sorted([found.lane, *others]),
             )
 
 
@@ -49,8 +50,7 @@ def joined(found: list[Found]) -> Found:
     newest = max(found, key=lambda session: session.started_ms)
     lanes = {session.lane for session in found}
     for session in found:
-        if isinstance(session, SplitSession):
-            lanes.update(session.also_in_lanes)
+        lanes.update(_other_lanes(session))
     others = sorted(lanes - {newest.lane})
     if not others:
         return newest
@@ -58,8 +58,5 @@ def joined(found: list[Found]) -> Found:
     return SplitSession(**said, also_in_lanes=others)
 
 
-def read_found(body: bytes) -> Found:
-    """Return the session in another shard's answer; raises msgspec.ValidationError if none is."""
-    if b'"also_in_lanes"' in body:
-        return msgspec.json.decode(body, type=SplitSession)
-    return msgspec.json.decode(body, type=ShownSession)
+def _other_lanes(found: Found) -> list[int]:
+    return (found.also_in_lanes or []) if isinstance(found, SplitSession) else []

@@ -115,6 +115,7 @@ def test_host_file_with_too_few_lines_is_one_line(
         (None, TWO, "without --process-id"),
         (0, "127.0.0.1;127.0.0.1:7002", "'127.0.0.1' is not host:port"),
         (0, "127.0.0.1:x", "is not host:port"),
+        (0, "127.0.0.1:65536", "is not host:port"),
     ],
 )
 def test_wrong_cluster_is_one_line(number: int | None, addresses: str, text: str) -> None:

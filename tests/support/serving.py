@@ -1,6 +1,7 @@
 """A server as the tests ask it, and lanes with sessions to be asked for."""
 
 import json
+from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
 
 from dataflows.run_state import RunState
@@ -52,10 +53,10 @@ class Client:
 
     def get(self, path: str, **headers: str) -> HTTPResponse:
         connection = HTTPConnection("127.0.0.1", self.settings.http_port, timeout=10)
-        connection.request("GET", path, headers=headers)
-        response = connection.getresponse()
-        response.body = response.read()
-        connection.close()
+        with closing(connection):
+            connection.request("GET", path, headers=headers)
+            with connection.getresponse() as response:
+                response.body = response.read()
         return response
 
     def json(self, path: str) -> object:

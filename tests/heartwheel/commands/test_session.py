@@ -52,6 +52,11 @@ STRANGERS = (
     b"HTTP/1.1 200 OK\r\n\r\n{}",
     b"HTTP/1.1 404 Not Found\r\n\r\nno",
     b'HTTP/1.1 500 E\r\n\r\n{"error":1}',
+    b"HTTP/1.1 200 OK\r\n\r\n<html>no</html>",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"device_id":',
+    b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+    b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n",
     b"SSH-2.0\r\n",
 )
 

@@ -264,5 +264,6 @@ def test_addresses_must_be_those_of_all_processes() -> None:
         view = ProcessView(settings, CLUSTERS[0], RunState(FixedClock()))
         with pytest.raises(ConfigError, match="one for each of a cluster"):
             processes.Processes(view)
-    with pytest.raises(ConfigError, match="has 'b': write host:port"):
-        Settings(http_addresses="a:1,b")
+    for wrong in ("b", "b:0", "b:65536", "b:-1", "b:" + "9" * 5_000):
+        with pytest.raises(ConfigError, match=f"has '{wrong}': write host:port"):
+            Settings(http_addresses=f"a:1,{wrong}")
