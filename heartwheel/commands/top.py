@@ -1,16 +1,14 @@
 """`heartwheel top`: a running process in the terminal, over HTTP."""
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
 
-from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption, UrlOption
-from heartwheel.running_process import NoAnswerError, RunningProcess
+from heartwheel.running_process import RunningProcess
+from heartwheel.shards import Shards
 
 OK = 200
 
@@ -35,12 +33,12 @@ def top_command(
     from heartwheel.views.top import TopView
 
     settings = load_settings(config=config)
-    process, shards = RunningProcess(settings, url), shards_of(settings, url)
+    process, shards = RunningProcess(settings, url), Shards(settings)
     console = Console()
 
     def look() -> TopView:
         status = status_of(process)
-        return TopView(process.url, status, console.width, statuses_of(shards))
+        return TopView(process.url, status, console.width, [] if url else shards.ask())
 
     view = look()
     if once or not console.is_terminal:
@@ -54,26 +52,6 @@ def top_command(
                 view = look()
     except KeyboardInterrupt:
         pass
-
-
-def shards_of(settings: Settings, url: str | None) -> list[RunningProcess]:
-    """Return all shards from number 0 on, or nothing if the settings do not say where they are."""
-    if url is not None or not settings.shard:
-        return []
-    return [RunningProcess(settings, f"http://{place}") for place in settings.http_places]
-
-
-def statuses_of(processes: Sequence[RunningProcess]) -> list[dict[str, Any] | None]:
-    """Return the status of each process, None for one that does not tell any; all at once."""
-
-    def ask(process: RunningProcess) -> dict[str, Any] | None:
-        try:
-            return status_of(process)
-        except NoAnswerError:
-            return None
-
-    with ThreadPoolExecutor(max(1, len(processes))) as pool:
-        return list(pool.map(ask, processes))
 
 
 def status_of(process: RunningProcess) -> dict[str, Any]:

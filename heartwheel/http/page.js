@@ -230,6 +230,18 @@ function showTables() {
     ...(letters.length ? [head("timestamp", "where", "reason", "detail", "key: value"), ...letters] : [none]));
 }
 
+function showShards(shards) {
+  $("shards-card").hidden = !shards.length;
+  const all = (name) => sum(Object.fromEntries(shards.map((one) => [one.shard, one[name] ?? 0])));
+  const numbers = (one) => [cell(count(one.active), "number"), cell(count(one.heartbeats), "number")];
+  const state = (one) => (!one.answers ? cell("does not answer", "bad")
+    : one.ready ? cell("ready", "good") : cell(one.reason, "warn"));
+  const total = {active: all("active"), heartbeats: all("heartbeats")};
+  $("shards").replaceChildren(head("shard", "state", "#sessions", "#heartbeats/s", "#lag"),
+    ...shards.map((one) => row(cell(one.shard), state(one), ...numbers(one), cell(seconds(one.lag_s), "number"))),
+    row(cell("all"), cell(""), ...numbers(total), cell("")));
+}
+
 function showState() {
   const silentS = (Date.now() - answeredAt) / 1000;
   const silent = silentS > 3;
@@ -272,6 +284,14 @@ function take(status) {
   answeredAt = Date.now();
 }
 
+async function updateShards() {
+  try {
+    showShards((await (await ask("/shards.json")).json()).shards);
+  } catch (error) {
+    // The page says above that there is no answer.
+  }
+}
+
 async function update() {
   try {
     const answer = await ask(`/status.json?after=${last("time_ms") ?? 0}`);
@@ -286,6 +306,7 @@ async function update() {
     take(status);
     show();
     showState();
+    if (status.shard) updateShards();
   } catch (error) {
     showState();
   }

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from dataflows.clock import Clock
 from dataflows.logs import log
+from heartwheel.http.all_shards import AllShards
 from heartwheel.http.answers import json_answer
 from heartwheel.http.connections import PATIENCE_S, BoundedConnection
 from heartwheel.http.devices import Devices
@@ -75,6 +76,7 @@ def make_app(view: ProcessView) -> ASGIApp:
     devices = Devices(view, processes)
     sessions = Sessions(view, processes)
     status = Status(view, health)
+    all_shards = AllShards(view, status.describe)
     page = Page()
 
     async def livez(_request: Request) -> Response:
@@ -107,6 +109,7 @@ def make_app(view: ProcessView) -> ASGIApp:
             Route("/devices/{device_id:device}", devices.answer),
             Route("/sessions", sessions.answer),
             Route("/status.json", status_json),
+            Route("/shards.json", all_shards.answer),
             Route("/", show_page),
         ],
         lifespan=lifespan,

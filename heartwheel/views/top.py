@@ -8,6 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from heartwheel.shards import ShardStatus
+
 MAX_DEAD_LETTERS = 5
 SPARKS = "▁▂▃▄▅▆▇█"
 MAX_SPARK_POINTS = 40
@@ -28,11 +30,11 @@ class TopView:
         url: str,
         status: dict[str, Any],
         width: int,
-        shards: Sequence[dict[str, Any] | None] = (),
+        shards: Sequence[ShardStatus] = (),
     ) -> None:
         """Render this status, which is from this URL, for a terminal of this width in columns.
 
-        The status of each shard is None where it does not answer; no shard, no table of them.
+        Without shards there is no table of them.
         """
         self._shards = shards
         self._url = url
@@ -118,21 +120,19 @@ class TopView:
             table.add_column(name, justify="left" if name == "state" else "right")
         table.add_row(*(Text(name, "dim") for name in names))
         sessions = beats = 0.0
-        for number, status in enumerate(self._shards):
-            if status is None:
-                table.add_row(str(number), *"----", Text("no answer", "bold red"))
+        for status in self._shards:
+            if not status.answers:
+                table.add_row(str(status.shard), *"----", Text("no answer", "bold red"))
                 continue
-            history = status["history"]
-            active, rate = _last(history, "active") or 0, _last(history, "heartbeats") or 0
+            active, rate = status.active or 0, status.heartbeats or 0
             sessions, beats = sessions + active, beats + rate
-            lags = [lane["lag_s"] for lane in status["lanes"] if lane.get("lag_s") is not None]
             table.add_row(
-                str(number),
+                str(status.shard),
                 f"{active:,.0f}",
                 f"{rate:,.0f}",
-                seconds(_last(history, "heartbeat_p99_s")),
-                seconds(max(lags, default=None)),
-                Text("ready", "green") if status["ready"] else Text(status["reason"], "red"),
+                seconds(status.heartbeat_p99_s),
+                seconds(status.lag_s),
+                Text("ready", "green") if status.ready else Text(status.reason, "red"),
             )
         table.add_row("all", f"{sessions:,.0f}", f"{beats:,.0f}", style="bold")
         return [table, Text()]

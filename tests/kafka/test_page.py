@@ -3,6 +3,7 @@
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.support.cluster import Cluster
 from tests.support.endpoint import STOP_S, TOKEN, get, start
 from tests.support.missing import BROWSER, require
+from tests.support.ports import free_port
 
 WAIT_S = 30
 DESK, PHONE = (1280, 800), (390, 844)
@@ -100,6 +102,7 @@ def test_page_shows_a_run_and_takes_input_for_text(browser: Chrome, cluster: Clu
     wait(browser, "document.querySelector('#tiles b')?.textContent === '51'")
     wait(browser, "document.querySelectorAll('#charts svg path.line').length >= 5")
     assert text(browser, "#state") == "ready"
+    assert not browser.find_element(By.ID, "shards-card").is_displayed()
     assert [row.text.split()[1] for row in rows(browser, "lanes")] == ["live"] * 4
     wait(browser, "document.querySelectorAll('#input td.number').length === 4")
     assert [row.text.split() for row in rows(browser, "platforms")] == [
@@ -137,6 +140,38 @@ def test_page_shows_a_run_and_takes_input_for_text(browser: Chrome, cluster: Clu
         "ERR_CONNECTION_RESET",
     )
     assert [line for line in logged if not any(word in line for word in expected)] == []
+
+
+def test_page_of_a_shard_shows_all_and_names_one_that_is_down(
+    browser: Chrome, address: str, tmp_path: Path
+) -> None:
+    """With its numbers beside the others, on a phone as well."""
+    cluster = Cluster(address, tmp_path, f"page-{tmp_path.name[-12:]}", lanes=2)
+    ports = [free_port(), free_port()]
+    cluster.variables |= {
+        "HEARTWHEEL_ROUTE": "partition",
+        "HEARTWHEEL_SHARD": "1/2",
+        "HEARTWHEEL_HTTP_ADDRESSES": ",".join(f"127.0.0.1:{port}" for port in ports),
+        "HEARTWHEEL_HTTP_PORT": str(ports[1]),
+    }
+    cluster.start()
+    cluster.wait("readiness", lambda: get(ports[1], "/readyz")[0] == 200)
+    cluster.send_raw(
+        b'{"type":"GameStart","device_id":"d","session_id":"s"}', "d", where=(cluster.pc, 1)
+    )
+    show(browser, DESK)
+    browser.get(f"http://127.0.0.1:{ports[1]}/")
+    wait(browser, "document.querySelector('#shards tr:nth-child(3)')?.textContent.includes('y11')")
+    down, up, total = (row.text for row in rows(browser, "shards"))
+    assert down == "0 does not answer - - -"
+    assert up.startswith("1 ready 1 1 ")
+    assert total.rstrip() == "all 1 1"
+    for size in (DESK, PHONE):
+        show(browser, size)
+        seen = browser.execute_script("return [document.body.scrollWidth, innerWidth]")
+        assert seen[0] <= seen[1] == size[0]
+    browser.get_log("browser")
+    cluster.end()
 
 
 def rows(browser: Chrome, table: str) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from heartwheel.shards import ShardStatus
 from heartwheel.views.top import TopView, seconds, spark
 
 HISTORY = [float(n % 9) for n in range(300)]
@@ -62,8 +63,13 @@ def test_shard_is_named_in_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_shard_has_a_line_also_one_that_does_not_answer() -> None:
     """The numbers of those that answer are added up."""
     out = io.StringIO()
-    behind = STATUS | {"ready": False, "reason": "lane 1 is behind"}
-    view = TopView("http://127.0.0.1:8080/", STATUS, 80, [STATUS, None, behind])
+    numbers = {"answers": True, "active": 4e6, "heartbeats": 1e5, "lag_s": 0.1}
+    shards = [
+        ShardStatus(shard=0, ready=True, heartbeat_p99_s=0.01, **numbers),
+        ShardStatus(shard=1),
+        ShardStatus(shard=2, reason="lane 1 is behind", **numbers),
+    ]
+    view = TopView("http://127.0.0.1:8080/", STATUS, 80, shards)
     Console(file=out, width=80).print(view.render())
     text = out.getvalue().splitlines()
     begin = next(n for n, line in enumerate(text) if line.startswith("shard"))
