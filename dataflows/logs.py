@@ -2,7 +2,8 @@
 
 Everything that logs through Python comes out alike: Heartwheel, librdkafka (as `kafka`), the
 libraries, and what Bytewax writes to standard output, which at the level debug is its own log. What
-Rust says in a panic stays as it is: it must not get lost in a process that dies.
+Rust says in a panic stays as it is, but for its backtrace: it must not get lost in a process that
+dies.
 """
 
 import logging
@@ -42,6 +43,8 @@ FIRST_WAIT_S, NEXT_WAIT_S = 1.0, 10.0
 # How Bytewax's worker threads are named; Linux tells.
 _THREAD = Path("/proc/thread-self/comm")
 _WORKER = re.compile(r"timely:work-(\d+)")
+# What has Rust show where in Bytewax a panic comes from, which tells an operator nothing.
+_BACKTRACES = ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Time, level, thread, spans, module, file and line, text.
 _BYTEWAX = re.compile(r"\S+ +(\w+) (\S+) .*?(bytewax::[\w:]+): [\w./]+:\d+: (.*)")
@@ -65,7 +68,15 @@ def start_logs(settings: Settings, process: int | None = None) -> None:
         threading.excepthook = lambda failed: _log_exception(
             failed.exc_type, failed.exc_value, failed.exc_traceback
         )
+    if not traceback_wanted():
+        for name in _BACKTRACES:
+            os.environ.pop(name, None)
     _bring_in_bytewax(traced=settings.log_level == "debug")
+
+
+def traceback_wanted() -> bool:
+    """Say whether an error is to be shown with where in the code it comes from."""
+    return os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0", "false")
 
 
 def report_fatal(problem: str) -> None:
@@ -73,7 +84,7 @@ def report_fatal(problem: str) -> None:
 
     If that is asked for, the traceback of the error that is being handled comes first.
     """
-    if sys.exc_info()[0] and os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0", "false"):
+    if sys.exc_info()[0] and traceback_wanted():
         traceback.print_exc()
     if any(isinstance(handler, _JsonLines) for handler in logging.getLogger().handlers):
         log.critical(problem)

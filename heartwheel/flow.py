@@ -7,15 +7,17 @@ HTTP server, and a signal ends the process as Bytewax does.
 import atexit
 import signal
 import sys
+from pathlib import Path
 from threading import Thread
+from types import TracebackType
 
 from bytewax import run as bytewax_run
 from bytewax.dataflow import Dataflow
 from msgspec.structs import replace
 
-from dataflows.errors import find_shortage
+from dataflows.errors import find_shortage, unwrap_error
 from dataflows.kafka.sink import KafkaSink
-from dataflows.logs import log, report_fatal, start_logs
+from dataflows.logs import log, report_fatal, start_logs, traceback_wanted
 from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
@@ -57,6 +59,7 @@ def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
     connected = connect(settings, cluster, folder, state, guard.permit)
     Thread(target=connected.source.topics.watch, args=(state.stop,), daemon=True).start()
     guard.begin()
+    _tell_errors(folder)
     atexit.register(_release, guard, connected.sink)
     return connected.flow
 
@@ -65,6 +68,20 @@ def _release(guard: Guard, sink: KafkaSink) -> None:
     """Give the lease back if all is written; else another run must wait until nothing can come."""
     if sink.producer.failure is None and not sink.producer.waiting():
         guard.release()
+
+
+def _tell_errors(folder: Path) -> None:
+    """Let an error of ours that ends the run be one line, as in `heartwheel run`."""
+    show_any = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+        known = None if traceback_wanted() else unwrap_error(error, folder)
+        if known is None:
+            show_any(kind, error, at)
+        else:
+            report_fatal(str(known))
+
+    sys.excepthook = show
 
 
 def _stop_at_ctrl_c(run: RunState) -> None:

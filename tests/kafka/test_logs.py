@@ -3,9 +3,15 @@
 import json
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from tests.support.broker import create_topics
 from tests.support.cluster import Cluster
@@ -125,3 +131,31 @@ def test_log_is_quiet_from_the_level_warning_on(cluster: Cluster) -> None:
     cluster.wait("a session", cluster.events)
     stop(flow)
     assert cluster.errors(flow) == ""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("command", ["heartwheel.cli", "bytewax.run"])
+def test_run_that_fails_ends_with_one_line_and_shows_no_place_in_any_code(
+    cluster: Cluster, tmp_path: Path, command: str, workers: str
+) -> None:
+    """Kafka refuses its output for good; whoever has set RUST_BACKTRACE has done so for others."""
+    small = ConfigResource(
+        ConfigResource.Type.TOPIC,
+        cluster.output,
+        incremental_configs=[
+            ConfigEntry("max.message.bytes", "10", incremental_operation=AlterConfigOpType.SET)
+        ],
+    )
+    cluster.admin.incremental_alter_configs([small])[small].result()
+    recovery = tmp_path / "recovery"
+    arguments = {
+        "heartwheel.cli": ("run",),
+        "bytewax.run": ("dataflows.sessions:flow", "-s", "1", "-b", "0", "-r", str(recovery)),
+    }[command]
+    flow = cluster.start(*arguments, "-w", workers, command=command, RUST_BACKTRACE="full")
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    assert flow.wait(60) == 1
+    said = cluster.errors(flow)
+    assert [word for word in ("backtrace:", "Traceback", "bytewax::") if word in said] == [], said
+    assert said.splitlines()[-1].startswith("heartwheel: output to")
