@@ -1,12 +1,16 @@
 """`heartwheel topics`: create and check the topics that the settings name."""
 
 import os
+from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from msgspec.structs import replace
 
+from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
+from dataflows.text import printable
 from heartwheel.commands.shared import ConfigOption, duration_ms
 from heartwheel.text import duration_text
 
@@ -17,6 +21,8 @@ topics_app = typer.Typer(
     help="Create and check the topics that the settings name.", no_args_is_help=True
 )
 
+# So many devices that are in several partitions are told by name.
+MAX_NAMED = 10
 TimestampsText = Literal["append", "create"]
 ReplicationOption = Annotated[
     int | None,
@@ -116,16 +122,26 @@ def check_command(
     ] = None,
     replication: ReplicationOption = None,
     min_isr: MinIsrOption = None,
+    *,
+    devices: Annotated[
+        bool,
+        typer.Option("--devices", help="Read some input, and find devices in several partitions."),
+    ] = False,
+    records: Annotated[
+        int,
+        typer.Option(help="With --devices: records of each input topic, the newest.", min=1),
+    ] = 100_000,
 ) -> None:
     """Check that the topics exist and that a run can use them.
 
     One line for each topic, one for each fault, and exit code 1 if there is any. Checked are
     partitions, retention, timestamps, replicas (also those in sync now), compaction, and the size
-    of records.
+    of records. With --devices also whether all events of a device are in partitions of one number.
     """
     from heartwheel.kafka.topics import TopicOptions, Topics, faults
 
-    topics = Topics(load_settings(os.environ, config))
+    settings = load_settings(os.environ, config)
+    topics = Topics(settings)
     options = TopicOptions(
         retention_ms=duration_ms("--retention", retention),
         timestamps=timestamps,
@@ -134,14 +150,44 @@ def check_command(
         min_isr=min_isr,
     )
     wrong: list[str] = []
+    there = set()
     for spec in topics.specs(options):
         state = topics.state(spec.name)
         if state is not None:
+            there.add(spec.name)
             print(f"{spec.name}: {_facts(state)}")
         wrong += [f"{spec.name}: {line}" for line in faults(spec, state)]
+    if devices:
+        wrong += _split_devices(settings, there, records)
     for line in wrong:
         print(f"FAULT {line}")
     raise typer.Exit(int(bool(wrong)))
+
+
+def _split_devices(settings: Settings, there: Collection[str], records: int) -> Iterator[str]:
+    """Say what was read of each input topic, and yield a line for what is wrong with devices."""
+    from heartwheel.events.device_places import DevicePlaces
+    from heartwheel.kafka.newest import NewestRecords
+
+    names = [name for name in settings.all_input_topics if name in there]
+    newest, places = NewestRecords(settings, names), DevicePlaces(settings)
+    try:
+        for name in names:
+            count, events = places.note(name, newest.sample(name, records))
+            print(f"{name}: {count:,} records looked at, {events:,} of them of a device")
+    finally:
+        newest.close()
+    split = places.split()
+    print(f"{len(split):,} of {len(places):,} devices are in partitions of several numbers")
+    if not split:
+        return
+    yield (
+        "devices are in several partitions, so their events have no order, and by "
+        "HEARTWHEEL_ROUTE=partition they are in several lanes: let all senders use the device id "
+        "as key and one partitioner (docs/shards.md)"
+    )
+    for device, where in islice(split.items(), MAX_NAMED):
+        yield f"{printable(device)}: {', '.join(f'{topic}/{number}' for topic, number in where)}"
 
 
 def _facts(state: "TopicState") -> str:

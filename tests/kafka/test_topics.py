@@ -1,5 +1,6 @@
 """The topics commands on a real Kafka: what they make, and what they find wrong."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -256,3 +257,68 @@ def test_topics_of_the_other_tests_are_fit_to_run_with(cluster: Cluster) -> None
     """The check agrees with what the run accepts."""
     done = command("topics", "check", **cluster.variables)
     assert (done.returncode, done.stdout.count("\n")) == (0, 4)
+
+
+def test_devices_in_partitions_of_several_numbers_are_found_and_named(cluster: Cluster) -> None:
+    """By the topic's table, in one topic or across two; not if the number is the same."""
+    config = cluster.folder / "heartwheel.toml"
+    config.write_text(
+        f'[inputs.{cluster.pc}]\nplatform = "pc"\ntype = "what"\nstart = ["on"]\nend = ["off"]\n'
+        'device = "who"\nsession = "which"\n'
+    )
+    variables = cluster.variables | {
+        "HEARTWHEEL_INPUT_TOPICS": f"{cluster.console}=console",
+        "HEARTWHEEL_CONFIG": str(config),
+    }
+
+    def send(topic: str, device: str, partition: int) -> None:
+        value = {"type": "GameStart", "device_id": device, "session_id": "s"}
+        if topic == cluster.pc:
+            value = {"what": "on", "who": device, "which": "s"}
+        cluster.send_raw(json.dumps(value).encode(), "key", where=(topic, partition))
+
+    for number in range(20):
+        for topic in cluster.inputs:
+            send(topic, f"whole-{number}", number % 2)
+    cluster.send_raw(b"no json", "key", where=(cluster.pc, 0))
+    cluster.flush()
+    done = command("topics", "check", "--devices", **variables)
+    assert (done.returncode, "FAULT" in done.stdout) == (0, False), done
+    assert f"{cluster.pc}: 21 records looked at, 20 of them of a device" in done.stdout
+    assert "0 of 20 devices are in partitions of several numbers" in done.stdout
+
+    send(cluster.pc, "old\x1b", 0)
+    send(cluster.pc, "old\x1b", 1)
+    send(cluster.console, "across", 0)
+    send(cluster.pc, "across", 1)
+    cluster.flush()
+    done = command("topics", "check", "--devices", **variables)
+    assert done.returncode == 1
+    assert "2 of 22 devices are in partitions of several numbers" in done.stdout
+    title, *named = [line for line in done.stdout.splitlines() if line.startswith("FAULT")]
+    assert "one partitioner" in title
+    assert sorted(named) == [
+        f"FAULT across: {cluster.console}/0, {cluster.pc}/1",
+        f"FAULT old\\x1b: {cluster.pc}/0, {cluster.pc}/1",
+    ]
+
+    for number in range(50):
+        send(cluster.pc, f"new-{number}", number % 2)
+        send(cluster.console, f"split-{number // 2}", number % 2)
+    cluster.flush()
+    done = command("topics", "check", "--devices", "--records", "48", **variables)
+    assert f"{cluster.pc}: 48 records looked at, 48 of them of a device" in done.stdout
+    assert "24 of 72 devices are in partitions of several numbers" in done.stdout
+    assert (done.returncode, done.stdout.count("FAULT split-")) == (1, 10)
+    assert "old" not in done.stdout
+    assert command("topics", "check", **variables).returncode == 0
+
+
+def test_devices_of_a_topic_that_is_missing_are_no_fault_of_their_own(
+    variables: dict[str, str],
+) -> None:
+    """That it is missing is said in its own line."""
+    done = command("topics", "check", "--devices", **variables)
+    assert (done.returncode, done.stdout.count("does not exist")) == (1, 4)
+    assert "0 of 0 devices" in done.stdout
+    assert done.stderr == ""
