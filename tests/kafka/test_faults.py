@@ -28,7 +28,7 @@ from tests.support.wall_clock import SettableClock
 SESSIONS = 5_000
 HOUR_S, MINUTES_S = 3_600, 600
 MANY = 100
-BROKER_FULL_S = 60
+BROKER_FULL_S = 40
 MORE, PADDING = 10_000, 90 * "x"
 
 
