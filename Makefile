@@ -42,9 +42,6 @@ $(VENV)/dev: $(VENV)/run requirements-dev.txt
 demo: $(VENV)/run
 	@$(BIN)/heartwheel demo $(ARGS)
 
-# What shares a Kafka runs in one process; all else where there is room.
-SHARED := -n 2 --dist loadgroup
-
 # Without a broker, for each small step.
 test-fast: $(VENV)/dev
 	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" $(ARGS)
@@ -55,11 +52,11 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" --cov
-	$(BIN)/python -m pytest $(SHARED) -m "kafka and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "kafka and not slow"
 endif
 
 test-slow: $(VENV)/dev
-	$(BIN)/python -m pytest $(SHARED) -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 simulate: $(VENV)/dev
 	$(BIN)/python -m tests.simulation.flow $(N) $(ARGS)

@@ -22,11 +22,10 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real Kafka; such tests of one file run in one process, as they share it."""
+    """Mark what needs a real Kafka."""
     for item in items:
         if isinstance(item, pytest.Function) and KAFKA_FIXTURES & set(item.fixturenames):
             item.add_marker("kafka")
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
