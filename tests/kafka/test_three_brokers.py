@@ -33,6 +33,7 @@ from tests.support.traffic import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 AWAY_S = 12  # Kafka gives the partitions of a broker that hangs to the others after 9 s
+STOPPED_S = 5  # one that stops gives them away itself
 # Senders hold input back meanwhile, and a late start brings its newest ten heartbeats only.
 HEARTBEAT_MS = 8_000
 # Devices ping every 3 s, and their sender holds pings back around a fault, for long if busy.
@@ -103,7 +104,7 @@ def test_brokers_away_in_turn_while_runs_are_killed_lose_and_double_nothing(
         flow.kill()
         flow.wait()
         flow = start(replicated)
-        time.sleep(AWAY_S)
+        time.sleep(STOPPED_S if fault == "stopped" else AWAY_S)
         assert flow.poll() is None, replicated.errors(flow)
         broker.resume()
         kafka.wait_until_whole()
