@@ -44,7 +44,7 @@ def kill(_cluster: Cluster, flow: subprocess.Popen[str]) -> None:
     [
         pytest.param("1", kill, 10, id="killed"),
         pytest.param("3", stop, 10, id="stopped-3-parts", marks=pytest.mark.slow),
-        pytest.param("1", kill, 45, id="old", marks=pytest.mark.slow),
+        pytest.param("1", kill, 25, id="old", marks=pytest.mark.slow),
     ],
 )
 def test_backup_that_is_put_back_after_a_while_loses_and_doubles_nothing(
@@ -82,7 +82,7 @@ def test_each_of_many_backups_under_load_is_one_that_a_run_goes_on_with(cluster:
     cluster.variables["HEARTWHEEL_RECOVERY_PARTS"] = "4"
     flow, traffic = start_under_load(cluster, DEVICES, rate=500)
     backups = []
-    for number in range(5):
+    for number in range(4):
         wait_for_more(cluster, 2_000)
         backups.append(back_up(cluster, f"backup-{number}"))
     for backup in reversed(backups):

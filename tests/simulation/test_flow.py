@@ -33,7 +33,7 @@ from tests.simulation import engine, flow
 from tests.simulation.flow import PARTITIONS, simulate
 from tests.support.output_records import active
 
-HISTORIES = 300
+HISTORIES = 200
 # A fault must be found in fewer histories than this.
 SEARCH = 1_000
 NEVER_MS = 1 << 60
