@@ -18,8 +18,8 @@ from session_logic.mapping import Mapping
 from session_logic.rules import Rules
 from session_logic.summary import FIELDS as SUMMARY_FIELDS
 
-# Tables of librdkafka options: for all clients, for consumers, for producers.
 MAX_PORT = 65_535
+# Tables of librdkafka options: for all clients, for consumers, for producers.
 OPTION_TABLES = ("kafka", "consumer", "producer")
 SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential", "oauthbearer.config")
 VARIABLES_APART: dict[Kind, str] = {

@@ -232,7 +232,7 @@ function showTables() {
 
 function showShards(shards) {
   $("shards-card").hidden = !shards.length;
-  const all = (name) => sum(Object.fromEntries(shards.map((one) => [one.shard, one[name] ?? 0])));
+  const all = (name) => sum(shards.map((one) => one[name] ?? 0));
   const numbers = (one) => [cell(count(one.active), "number"), cell(count(one.heartbeats), "number")];
   const state = (one) => (!one.answers ? cell("does not answer", "bad")
     : one.ready ? cell("ready", "good") : cell(one.reason, "warn"));

@@ -7,11 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import (
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 
 from tests.support.broker import create_topics
 from tests.support.cluster import Cluster
@@ -139,14 +134,7 @@ def test_run_that_fails_ends_with_one_line_and_shows_no_place_in_any_code(
     cluster: Cluster, tmp_path: Path, command: str, workers: str
 ) -> None:
     """Kafka refuses its output for good; whoever has set RUST_BACKTRACE has done so for others."""
-    small = ConfigResource(
-        ConfigResource.Type.TOPIC,
-        cluster.output,
-        incremental_configs=[
-            ConfigEntry("max.message.bytes", "10", incremental_operation=AlterConfigOpType.SET)
-        ],
-    )
-    cluster.admin.incremental_alter_configs([small])[small].result()
+    cluster.configure(cluster.output, "max.message.bytes", "10")
     recovery = tmp_path / "recovery"
     arguments = {
         "heartwheel.cli": ("run",),

@@ -8,7 +8,6 @@ from enum import Enum
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from session_logic.codec import decode_output
 from session_logic.events import Heartbeat, SessionActive
@@ -127,14 +126,7 @@ def test_batch_whose_length_is_damaged_in_the_broker_is_told_and_got_past(
 
 def run_with_a_session(cluster: Cluster) -> None:
     """Run until a session is out, and stop; the next record begins a segment of its own."""
-    place = ConfigResource(
-        ConfigResource.Type.TOPIC,
-        cluster.pc,
-        incremental_configs=[
-            ConfigEntry("segment.ms", "1000", incremental_operation=AlterConfigOpType.SET)
-        ],
-    )
-    cluster.admin.incremental_alter_configs([place])[place].result()
+    cluster.configure(cluster.pc, "segment.ms", "1000")
     flow = cluster.start()
     cluster.send("Start", "c1", "s1")
     cluster.flush()

@@ -480,7 +480,8 @@ FAULTS = {
 def test_planted_fault_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The simulation finds each of these faults, and names the seed."""
+    """The simulation finds each of these faults, and names the seed; without it all is well."""
+    simulate(FAULTS[plant])
     plant(monkeypatch)
     with pytest.raises((AssertionError, HeartwheelError, LookupError)) as found:
         find(FAULTS[plant])

@@ -160,7 +160,7 @@ class Run:
         return lane
 
 
-@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (50,))])
+@pytest.mark.parametrize("first", [0, pytest.param(50, marks=pytest.mark.slow)])
 def test_lanes_split_and_merged_lose_and_double_nothing(first: int) -> None:
     """Over old and new lanes each device's records are the model's, wherever lanes stopped."""
     owed = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from msgspec import Struct
 from msgspec.json import decode
 
@@ -95,6 +95,12 @@ class Cluster:
             "HEARTWHEEL_HEARTBEAT_MS": str(heartbeat_ms),
             "HEARTWHEEL_HTTP_PORT": "0",
         }
+
+    def configure(self, topic: str, name: str, value: str) -> None:
+        """Set an option of a topic."""
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        place = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        self.admin.incremental_alter_configs([place])[place].result()
 
     def give_heartbeats_a_topic(self) -> str:
         """Make a topic and let the next runs send heartbeats there; return its name."""

@@ -1,10 +1,7 @@
 """`heartwheel session` and `heartwheel top` against a server, and what they say without one."""
 
 import json
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from dataflows.run_state import RunState
 from session_logic.events import Fact
 from session_logic.keys import key_group_of, lane_of
 from session_logic.lane import Lane
+from tests.support.answering import answering
 from tests.support.clocks import FixedClock, T
 from tests.support.command import Inside, one_line
 from tests.support.ports import free_port
@@ -59,23 +57,6 @@ STRANGERS = (
     b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n",
     b"SSH-2.0\r\n",
 )
-
-
-@contextmanager
-def answering(answer: bytes) -> Iterator[str]:
-    """Answer one request with these bytes; yield the URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(10_000)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread.join()
 
 
 def test_session_is_shown_to_a_person_and_to_a_program(
@@ -127,9 +108,11 @@ def test_process_that_does_not_answer_as_ours_is_one_line(
     nobody = f"http://127.0.0.1:{free_port()}"
     one_line(command(*words, "--url", nobody), 1, nobody, "does not answer", "give --url")
     for answer in STRANGERS:
-        with answering(answer) as url:
+        with answering(answer) as port:
+            url = f"http://127.0.0.1:{port}"
             one_line(command(*words, "--url", url), 1, url, "answers, but not as Heartwheel")
-    with answering(b'HTTP/1.1 421 E\r\n\r\n{"error":"ask \\u001b by IP address"}') as url:
+    with answering(b'HTTP/1.1 421 E\r\n\r\n{"error":"ask \\u001b by IP address"}') as port:
+        url = f"http://127.0.0.1:{port}"
         one_line(command(*words, "--url", url), 1, "answers 421: ask \\x1b by IP address")
     wrong = variables(client, HEARTWHEEL_HTTP_TOKEN="wrong")  # noqa: S106
     one_line(command(*words, **wrong), 1, "answers 401", "HEARTWHEEL_HTTP_TOKEN")
