@@ -19,6 +19,7 @@ from dataflows.settings_sources import environment
 from session_logic.codec import decode_output
 from session_logic.events import OutputEvent
 from tests.support.broker import ROOT, create_topics
+from tests.support.waiting import without_waits
 
 WAIT_S = 30
 INPUT_PARTITIONS = 2
@@ -149,8 +150,8 @@ class Cluster:
         return process
 
     def errors(self, process: subprocess.Popen[str]) -> str:
-        """Return what a process has written to standard error."""
-        return (self.folder / f"log-{self._processes.index(process)}").read_text()
+        """Return what a process has written to standard error, but for waits for Kafka."""
+        return without_waits((self.folder / f"log-{self._processes.index(process)}").read_text())
 
     def end(self) -> None:
         """Kill what still runs."""

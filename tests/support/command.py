@@ -9,6 +9,7 @@ import pytest
 from dataflows.settings_sources import environment
 from heartwheel.cli import main
 from tests.support.broker import ROOT
+from tests.support.waiting import without_waits
 
 TIMEOUT_S = 60
 SETTINGS = {"HEARTWHEEL_LOG_FORMAT": "text", "HEARTWHEEL_HTTP_PORT": "0"}
@@ -42,8 +43,8 @@ class Inside:
 
 
 def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with these settings only."""
-    return subprocess.run(
+    """Run Python with these settings only; that it waited for Kafka is left out of its errors."""
+    done = subprocess.run(
         [sys.executable, *arguments],
         env=environment() | SETTINGS | variables,
         cwd=ROOT,
@@ -53,6 +54,8 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         timeout=TIMEOUT_S,
         check=False,
     )
+    done.stderr = without_waits(done.stderr)
+    return done
 
 
 def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
