@@ -1,17 +1,31 @@
 """Who a store is, and which devices it has."""
 
+import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from bytewax.recovery import init_db_dir
+from msgspec import convert, to_builtins
+from msgspec.structs import replace
 
 from dataflows.shard import Shard
-from heartwheel.store.identity import Identity, Layout, bind, identify, identify_resharded
+from heartwheel.store.identity import (
+    RESHARDED_VERSION,
+    Identity,
+    Layout,
+    bind,
+    identify,
+    identify_resharded,
+)
 from session_logic.errors import SnapshotError
+from tests.support.fixture_stores import FOLDER
+from tests.support.stores import active
 
 SHARD = Layout("partition", Shard(1, 4))
+OLD = sorted(FOLDER.glob("identity-*.sqlite3"))
 
 
 def execute(folder: Path, statement: str) -> None:
@@ -36,8 +50,9 @@ def test_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
     """As earlier programs refuse that of a shard."""
     init_db_dir(tmp_path, 1)
     bind(tmp_path, identify(tmp_path), "out", SHARD)
-    execute(tmp_path, "UPDATE heartwheel_identity SET version = 4")
-    with pytest.raises(SnapshotError, match="version 4"):
+    newer = RESHARDED_VERSION + 1
+    execute(tmp_path, f"UPDATE heartwheel_identity SET version = {newer}")
+    with pytest.raises(SnapshotError, match=f"version {newer}"):
         identify(tmp_path)
 
 
@@ -68,3 +83,24 @@ def test_store_that_was_made_of_others_keeps_which(tmp_path: Path) -> None:
     assert made.generation == 4
     identify_resharded(tmp_path, made, "made of two")
     assert bind(tmp_path, identify(tmp_path), "out", SHARD) == identify(tmp_path) == made
+
+
+def test_every_version_has_a_fixture() -> None:
+    """A new version of a store's identity comes with a store that has it."""
+    assert [part.stem for part in OLD] == [f"identity-{n + 1}" for n in range(RESHARDED_VERSION)]
+
+
+@pytest.mark.parametrize("part", OLD, ids=lambda part: part.stem)
+def test_store_of_a_version_is_who_it_was_and_goes_on(part: Path, tmp_path: Path) -> None:
+    """Its sessions are those that it had, and a run with it leaves its version as it is."""
+    shutil.copy(part, tmp_path / "part-0.sqlite3")
+    known = json.loads(part.with_suffix(".json").read_text())
+    found = identify(tmp_path)
+    assert to_builtins(found) == to_builtins(convert(known["identity"], Identity))
+    assert active(tmp_path) == known["active"] != {}
+    assert bind(tmp_path, found, found.output_topic, found.layout) == identify(tmp_path) == found
+    moved = bind(tmp_path, found, "another", found.layout)
+    assert moved == identify(tmp_path) == replace(found, output_topic="another")
+    with closing(sqlite3.connect(tmp_path / "part-0.sqlite3")) as db:
+        ((version,),) = db.execute("SELECT version FROM heartwheel_identity")
+    assert part.stem == f"identity-{version}"
