@@ -79,8 +79,9 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
         Raises ConfigError if no broker answers, or an input topic is missing or not the one that
         the store has read.
         """
-        self.topics.begin()
         self._stored = {part: read_position(part, state) for part, state in stored.items()}
+        self.topics.stored = frozenset(_place(part)[0] for part in self._stored)
+        self.topics.begin()
         for part, position in self._stored.items():
             topic, number = _place(part)
             self._check_position(topic, number, position)

@@ -41,6 +41,7 @@ class TopicWatch:
         self._consumer = consumer
         consumer.look = self.look
         self._admin = cache(partial(make_admin, settings))
+        self.stored: frozenset[str] = frozenset()  # topics that the store knows
         self.begun = InputTopics("", {})
         self.now = self.begun
         self._missed: Counter[str] = Counter()  # topics that are missing, for how many looks
@@ -61,13 +62,26 @@ class TopicWatch:
             raise ConfigError(msg)
         if settings.route == "partition":
             self._check_partitions({topic: counts[topic] for topic in settings.all_input_topics})
-        self.begun = self.now = find_inputs(self._admin(), settings)
+        self.begun = self.now = self._with_lanes(find_inputs(self._admin(), settings))
+
+    def _with_lanes(self, found: InputTopics) -> InputTopics:
+        """Return the topics with what of them can be read: by route partition what has a lane."""
+        settings = self._settings
+        if settings.route == "hash":
+            return found
+        most = settings.lanes
+        topics = {name: (its, min(count, most)) for name, (its, count) in found.topics.items()}
+        return InputTopics(found.cluster_id, topics, found.output_partitions)
 
     def _check_partitions(self, counts: dict[str, int]) -> None:
-        """Raise ConfigError unless each input partition has a lane of the same number."""
+        """Raise ConfigError unless each input partition has a lane of the same number.
+
+        Where partitions were added to a topic that was read, a start goes on as a run does: its
+        sessions are in the lanes that there are, until the store is made one with more.
+        """
         lanes = self._settings.lanes
         for topic, count in counts.items():
-            if count != lanes:
+            if count < lanes or (count > lanes and topic not in self.stored):
                 msg = (
                     f"input topic {topic} has {count} partitions and HEARTWHEEL_LANES is {lanes}: "
                     "by HEARTWHEEL_ROUTE=partition all input topics must have as many as there are "

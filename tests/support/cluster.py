@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+)
 from msgspec import Struct
 from msgspec.json import decode
 
@@ -76,6 +82,7 @@ class Cluster:
         }
         self.replicas = replicas
         self.input_partitions = input_partitions
+        self.devices_moved = False  # whether some have events in several partitions, one by one
         self.outages = False  # whether Kafka is away at times, which is no silence of devices
         create_topics(self.admin, partitions, replicas, **(topic_config or {}))
         self._producer = Producer(
@@ -102,6 +109,19 @@ class Cluster:
         entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         place = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         self.admin.incremental_alter_configs([place])[place].result()
+
+    def add_partitions(self, count: int) -> None:
+        """Give each input topic so many partitions, and let the sender know of them."""
+        self.devices_moved = True
+        self.admin.create_partitions([NewPartitions(topic, count) for topic in self.inputs])
+        for topic in self.inputs:
+            self.wait(
+                "the partitions",
+                lambda topic=topic: (
+                    len(self._producer.list_topics(topic, timeout=10).topics[topic].partitions)
+                    == count
+                ),
+            )
 
     def give_heartbeats_a_topic(self) -> str:
         """Make a topic and let the next runs send heartbeats there; return its name."""

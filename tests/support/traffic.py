@@ -59,7 +59,7 @@ class Traffic:
         self._begun_s: dict[int, float] = {}
         self._number = 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread()
         self.sent = 0
 
     @property
@@ -74,9 +74,11 @@ class Traffic:
         self._cluster.flush()
 
     def begin(self) -> None:
-        """Go on in the background."""
+        """Go on in the background, also after an end."""
         for number in range(self._quiet):
             self._cluster.send("Start", f"p-quiet-{number}", f"quiet-{number}")
+        self._over.clear()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -221,6 +223,8 @@ def compare(
         tables=settings.mappings(),
         idle_timeouts_ms=settings.idle_timeouts_ms,
     )
+    if cluster.devices_moved:
+        given = iter(sorted(given, key=lambda fact: fact.time_ms))
     want = expected(given, rules, now_ms)
     output = (
         (event, sent_ms)

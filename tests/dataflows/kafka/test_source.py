@@ -44,6 +44,18 @@ def test_input_without_a_lane_for_each_partition_is_refused() -> None:
         FakeInput(3, route="partition").source().check()
 
 
+def test_input_to_which_partitions_were_added_is_read_as_far_as_there_are_lanes() -> None:
+    """A start goes on with what the store has read; a new one would leave out the others."""
+    source = FakeInput(6, route="partition").source()
+    source.check({f"in/{number}": (2, 7, "", "") for number in range(4)})
+    assert source.list_parts() == [f"in/{number}" for number in range(4)]
+    assert not source.topics.may_come("in", 4)
+    with pytest.raises(ConfigError, match="has 6 partitions and HEARTWHEEL_LANES is 4"):
+        FakeInput(6, route="partition").source().check({"retired/0": (2, 7, "", "")})
+    with pytest.raises(ConfigError, match="has 3 partitions and HEARTWHEEL_LANES is 4"):
+        FakeInput(3, route="partition").source().check({"in/0": (2, 7, "", "")})
+
+
 @pytest.mark.parametrize("processes", [2, 3, 4])
 @pytest.mark.parametrize("partitions", [1, 4, 7])
 def test_partitions_are_spread_evenly_over_processes(processes: int, partitions: int) -> None:
