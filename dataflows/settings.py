@@ -111,7 +111,8 @@ class Settings(
         Meta(
             description="What decides the lane of a device: the `hash` of its id, or the number of "
             "the input `partition` that its events are in. By `partition`, each input topic must "
-            "have as many partitions as lanes. A store keeps its route."
+            "have as many partitions as lanes. A store keeps its route; `heartwheel store reshard` "
+            "makes others of it that have the other one."
         ),
     ] = "hash"
     shard: Annotated[

@@ -11,6 +11,7 @@ from msgspec import to_builtins
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
+from heartwheel.commands.reshard import reshard_command
 from heartwheel.commands.shared import ConfigOption, confirm, print_table
 from heartwheel.text import moment_text
 from session_logic.errors import ConfigError
@@ -182,28 +183,7 @@ def migrate_command(
     )
 
 
-@store_app.command("reshard")
-def reshard_command(
-    sources: Annotated[
-        list[Path], typer.Argument(help="Recovery directories of all shards, which are stopped.")
-    ],
-    to: Annotated[
-        Path,
-        typer.Option(help="Directory to create, with one for each new shard: 0, 1 and so on."),
-    ],
-    shards: Annotated[int, typer.Option(help="New number of shards, up to that of the lanes.")],
-    config: ConfigOption = None,
-) -> None:
-    """Make the stores of all shards into those of another number of shards."""
-    from heartwheel.store.resharding import reshard_stores
-
-    rules = load_settings(os.environ, config).rules()
-    for made in reshard_stores(sources, to, shards, rules):
-        print(made)
-    print(
-        f"Next: start each new shard, HEARTWHEEL_SHARD=0/{shards} with HEARTWHEEL_RECOVERY_DIR="
-        f"{to / '0'} and so on, all else as before. Keep the old stores until they all run."
-    )
+store_app.command("reshard")(reshard_command)
 
 
 def _where(folder: Path | None, config: str | None) -> tuple[Settings, Path]:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaException, Message, TopicPartition
@@ -59,17 +59,29 @@ class NewestRecords:
         messages.sort(key=lambda one: (one.timestamp()[1], one.partition(), one.offset()))
         return list(map(_seen, messages[-last:]))
 
-    def sample(self, topic: str, count: int) -> Iterator[tuple[int, SeenRecord]]:
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has."""
+        return len(self._partitions[topic])
+
+    def sample(
+        self,
+        topic: str,
+        count: int,
+        since: Mapping[int, int] = {},
+    ) -> Iterator[tuple[int, SeenRecord]]:
         """Yield some of the newest records with their partitions, as many of each partition.
 
-        Looks at no more than count offsets in all, or one of each partition if that is more.
-        Raises ReadError if Kafka does not let them be read.
+        Looks at no more than count offsets in all, or one of each partition if that is more; and at
+        all from the offsets in since on. Raises ReadError if Kafka does not let them be read.
         """
         share = -(-count // max(1, len(self._partitions[topic])))
         with announced(f"waiting for Kafka to give the newest records of topic {topic}"):
             bounds = {n: self._bounds(topic, n) for n in self._partitions[topic]}
         ends = {n: high for n, (low, high) in bounds.items() if high > low}
-        starts = {n: (max(bounds[n][0], end - share), 0) for n, end in ends.items()}
+        starts = {
+            n: (max(bounds[n][0], min(since.get(n, end), end - share)), 0)
+            for n, end in ends.items()
+        }
         for message in ReadToEnd(self._consumer, topic, starts, ends):
             partition, offset = cast("int", message.partition()), cast("int", message.offset())
             if offset < ends[partition]:

@@ -25,12 +25,17 @@ def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
     ConfigError if it was not stopped cleanly or the target exists, SnapshotError if it is damaged
     or the new store is not as it must be.
     """
-    # A clean stop leaves no log.
-    killed = any(log.stat().st_size for log in source.glob("*.sqlite3-wal"))
+    killed = was_killed(source)
     with new_folder(target) as folder:
         with Recovery(source, alone=True) as store:
             contents = Contents(store, rules)
-            _check_movable(contents, killed=killed)
+            if contents.layout != Layout():
+                msg = (
+                    f"{source} has {contents.layout}: its devices are where their input partitions "
+                    "are, and another number of lanes needs other input topics; see docs/shards.md"
+                )
+                raise ConfigError(msg)
+            check_movable(contents, killed=killed)
             move, inbox, count = Move(lanes), Inbox(), 0
             for number in sorted(contents.states):
                 lane, _ = contents.restore(number)
@@ -53,7 +58,13 @@ def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
     return count
 
 
-def _check_movable(contents: Contents, *, killed: bool) -> None:
+def was_killed(folder: Path) -> bool:
+    """Say whether a run has left its store as a clean stop does not; ask before it is opened."""
+    return any(log.stat().st_size for log in folder.glob("*.sqlite3-wal"))
+
+
+def check_movable(contents: Contents, *, killed: bool) -> None:
+    """Raise an error unless a store tells all of its run: ConfigError, SnapshotError for damage."""
     folder = contents.recovery.folder
     if not contents.states:
         msg = f"{folder} holds no sessions yet; set HEARTWHEEL_LANES and start with a new directory"
@@ -64,12 +75,6 @@ def _check_movable(contents: Contents, *, killed: bool) -> None:
             "from, or run it first"
         )
         raise ConfigError(msg)
-    if contents.layout != Layout():
-        msg = (
-            f"{folder} has {contents.layout}: its devices are where their input partitions are, "
-            "and another number of lanes needs other input topics; see docs/shards.md"
-        )
-        raise ConfigError(msg)
     fault = next(contents.faults(), None)
     if fault is not None:
         raise SnapshotError(f"{fault}; see `heartwheel store check`")
@@ -77,7 +82,7 @@ def _check_movable(contents: Contents, *, killed: bool) -> None:
     if killed or restoring or contents.waiting():
         msg = (
             f"{folder} is of a run that was killed: what it sent last is not known; start it "
-            "again, stop it with SIGTERM, then migrate"
+            "again, stop it with SIGTERM, then give the command again"
         )
         raise ConfigError(msg)
 

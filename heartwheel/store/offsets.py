@@ -87,6 +87,8 @@ class StoredOffsets:
     def __init__(self, recovery: Recovery) -> None:
         """Read them; raises SnapshotError for one that cannot be read."""
         entries = recovery.entries().values()
+        # One that was moved has lanes before it has written anything.
+        self.has_lanes = any(e.step == f"{FLOW}.sessions" for e in entries)
         self.inputs = [_input(e) for e in entries if e.step == f"{FLOW}.source" and "/" in e.key]
         self.outputs = [
             output

@@ -4,84 +4,35 @@ The lanes stay as they are, because a lane is a partition of the topics, and onl
 So each lane's state, rows, offsets and records on their way are taken over value by value, and a
 run that was killed is no exception: what its last snapshot does not have is found in the output.
 Lanes need not be of one moment, as each goes on from its own offsets.
-
-What shards share out is the state of the dead letters. A new store looks for those that were
-written since the earliest moment of the stores that it comes from.
 """
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from bytewax.recovery import init_db_dir
-from msgspec import Struct
 
-from dataflows.formats import (
-    DEAD_LETTER_VERSION,
-    DeadLetterState,
-    read_dead_letters,
-    read_row,
-    read_waiting_letters,
-    to_stored_letter,
-)
+from dataflows.formats import DeadLetterState, read_row
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.shard import Shard
 from dataflows.store import Inbox
 from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
-from heartwheel.store.identity import Identity, Layout, identify_resharded, read_identity
+from heartwheel.store.identity import Identity, Layout, identify_resharded
+from heartwheel.store.new_shard import NewShard, count_in
+from heartwheel.store.old_shards import (
+    OldShard,
+    has,
+    letters_of,
+    open_shards,
+    partition_of,
+)
 from heartwheel.store.part_file import Entry
 from heartwheel.store.recovery_files import Recovery
-from heartwheel.store.sinks import read_sink
-from heartwheel.store.sources import is_read
 from heartwheel.store.stored_sessions import stored_lanes
 from heartwheel.store.values import Kept, write_values
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.rules import Rules
-
-
-class NewShard(Struct, frozen=True):
-    """What a new store has, by count."""
-
-    folder: Path
-    shard: Shard
-    lanes: int
-    sessions: int
-    offsets: int
-    records: int
-    letters: int
-
-    def __str__(self) -> str:
-        """Return it in one line."""
-        return (
-            f"{self.folder}: shard {self.shard}, {self.lanes} lanes, {self.sessions} sessions, "
-            f"{self.offsets} input offsets; {self.records} records and {self.letters} dead letters "
-            "wait for Kafka"
-        )
-
-
-class OldShard(Struct, frozen=True):
-    """A store to take lanes from."""
-
-    contents: Contents
-    identity: Identity
-
-    @property
-    def folder(self) -> Path:
-        """Where it is."""
-        return self.contents.recovery.folder
-
-    @property
-    def shard(self) -> Shard:
-        """Which one of how many it is."""
-        return self.identity.layout.shard
-
-    @property
-    def letters(self) -> tuple[Any, ...] | None:
-        """What it knows of the dead letters; None if nothing."""
-        found = [e.value() for e in self.contents.step("sink") if e.key == DEAD_LETTER_KEY]
-        return found[0] if found else None
 
 
 def reshard_stores(sources: list[Path], target: Path, shards: int, rules: Rules) -> list[NewShard]:
@@ -92,7 +43,7 @@ def reshard_stores(sources: list[Path], target: Path, shards: int, rules: Rules)
     damaged, or if the new stores are not as the old ones.
     """
     with ExitStack() as opened, new_folder(target) as folder:
-        old = [_open(opened.enter_context(Recovery(one, alone=True)), rules) for one in sources]
+        old = open_shards(opened, sources, rules)
         _check(old, shards)
         made = []
         for number in range(shards):
@@ -104,43 +55,14 @@ def reshard_stores(sources: list[Path], target: Path, shards: int, rules: Rules)
     return made
 
 
-def _open(recovery: Recovery, rules: Rules) -> OldShard:
-    identity = read_identity(recovery)
-    if identity is None or not identity.output_topic:
-        raise ConfigError(f"{recovery.folder} was never run: start it once, or use a new directory")
-    return OldShard(Contents(recovery, rules), identity)
-
-
 def _check(old: list[OldShard], shards: int) -> None:
-    """Raise ConfigError unless the stores are those of all shards of one run."""
-    by_number: dict[int, OldShard] = {}
+    """Raise ConfigError unless so many shards can be made."""
     first = old[0]
-    for one in old:
-        if one.identity.layout.route != "partition":
-            msg = (
-                f"{one.folder} has route hash: it does not tell in which input partition a device "
-                "is; docs/shards.md says how to go from processes to shards"
-            )
-            raise ConfigError(msg)
-        for what, mine, its in (
-            ("is of", f"{one.shard.shards} shards", f"{first.shard.shards} shards"),
-            ("writes to", one.identity.output_topic, first.identity.output_topic),
-            ("has", f"{one.contents.lanes} lanes", f"{first.contents.lanes} lanes"),
-            ("has", _topics(one), _topics(first)),
-            ("is", _generation(one), _generation(first)),
-        ):
-            if mine != its:
-                msg = (
-                    f"{one.folder} {what} {mine}, {first.folder} {what} {its}: give the stores of "
-                    "one run, each as it is when its shard has last run with the same settings"
-                )
-                raise ConfigError(msg)
-        other = by_number.setdefault(one.shard.number, one)
-        if other is not one:
-            raise ConfigError(f"{other.folder} and {one.folder} are both of shard {one.shard}")
-    missing = [n for n in range(first.shard.shards) if n not in by_number]
-    if missing:
-        msg = f"the store of shard {Shard(missing[0], first.shard.shards)} is missing: give all"
+    if first.identity.layout.route != "partition":
+        msg = (
+            f"{first.folder} has route hash: it does not tell in which input partition a device "
+            "is; give --route partition with the partitioner of the senders, see docs/shards.md"
+        )
         raise ConfigError(msg)
     if shards == first.shard.shards or not 0 < shards <= first.contents.lanes:
         msg = (
@@ -148,19 +70,6 @@ def _check(old: list[OldShard], shards: int) -> None:
             f"{first.contents.lanes} lanes, so give another number, up to that of the lanes"
         )
         raise ConfigError(msg)
-    for one in old:
-        fault = next(one.contents.faults(), None)
-        if fault is not None:
-            raise SnapshotError(f"{fault}; see `heartwheel store check`")
-
-
-def _topics(old: OldShard) -> str:
-    topics = {entry.key.rpartition("/")[0] for entry in old.contents.step("source")}
-    return f"offsets of {', '.join(sorted(topics)) or 'no topic'}"
-
-
-def _generation(old: OldShard) -> str:
-    return f"of resharding {old.identity.generation}"
 
 
 def _make(place: Path, shard: Shard, old: list[OldShard]) -> None:
@@ -204,21 +113,8 @@ def _values(shard: Shard, old: list[OldShard]) -> list[Entry]:
         for one in old
         for step in ("source", "sessions", "sink")
         for entry in one.contents.step(step)
-        if entry.key != DEAD_LETTER_KEY and _has(shard, _partition(entry))
+        if entry.key != DEAD_LETTER_KEY and has(shard, partition_of(entry))
     ]
-
-
-def _has(shard: Shard, partition: int) -> bool:
-    return partition % shard.shards == shard.number
-
-
-def _partition(entry: Entry) -> int:
-    """Return the partition that a value is of, which its key ends with."""
-    sign = "/" if entry.step.endswith(".source") else "-"
-    name, _, number = entry.key.rpartition(sign)
-    if not (name and number.isdecimal()):
-        raise SnapshotError(f"{entry.where}: it is of no partition; see `heartwheel store check`")
-    return int(number)
 
 
 def _rows(shard: Shard, old: list[OldShard]) -> list[Entry]:
@@ -233,22 +129,7 @@ def _rows(shard: Shard, old: list[OldShard]) -> list[Entry]:
 
 
 def _letters(shard: Shard, old: list[OldShard]) -> DeadLetterState | None:
-    """Return what a new shard must know of the dead letters: None if there were none to be sent."""
-    states = [one.letters for one in _sources(shard, old)]
-    known = [state for state in states if state is not None]
-    if not known:
-        return None
-    ends = [found for found in map(read_dead_letters, known) if found]
-    # Where one of them does not say where it ended, all of the partition is read.
-    both = set[int].intersection(*map(set, ends)) if ends else set[int]()
-    waiting = [
-        to_stored_letter(letter)
-        for state in known
-        for letter in read_waiting_letters(state)
-        if _has(shard, letter.partition)
-    ]
-    earliest = {number: min(found[number] for found in ends) for number in sorted(both)}
-    return DEAD_LETTER_VERSION, earliest, waiting
+    return letters_of(shard, _sources(shard, old))
 
 
 def _compare(
@@ -264,17 +145,7 @@ def _compare(
                 "old ones and report this"
             )
             raise SnapshotError(msg)
-        sinks = {entry.key: read_sink(entry).waiting for entry in contents.step("sink")}
-        letters = sinks.pop(DEAD_LETTER_KEY, 0)
-        return NewShard(
-            target,
-            shard,
-            len(contents.own_lanes),
-            sum(table.active for lane in stored_lanes(contents) for table in lane.tables()),
-            sum(map(is_read, contents.step("source"))),
-            sum(sinks.values()),
-            letters,
-        )
+        return count_in(contents, shard, target)
 
 
 def _difference(contents: Contents, shard: Shard, old: list[OldShard]) -> str | None:

@@ -121,7 +121,7 @@ class StartCheck:
             )
             return
         stored = self._identity.layout
-        if stored != self._layout and (bound or self._offsets.outputs):
+        if stored != self._layout and (bound or self._offsets.has_lanes):
             yield (
                 f"HEARTWHEEL_ROUTE and HEARTWHEEL_SHARD say {self._layout}, but {self.owner} has "
                 f"{stored}: set them back, or use a directory of its own for each"

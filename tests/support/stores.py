@@ -86,3 +86,8 @@ def active(store: Path) -> dict[str, str]:
             for session in lane.table.sessions(group)
             if not session.ended_ms
         }
+
+
+def all_active(folders: list[Path]) -> dict[str, str]:
+    """Return the active sessions of several stores."""
+    return {device: session for one in folders for device, session in active(one).items()}

@@ -17,18 +17,13 @@ from heartwheel.store.sources import source_states
 from heartwheel.store.values import Kept
 from tests.support.flow import SETTINGS
 from tests.support.shard_stores import TOPIC, make_shard, put
-from tests.support.stores import Command, active
+from tests.support.stores import Command, all_active
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
     """Return the stores of four shards."""
     return [make_shard(tmp_path / "old" / str(number), number) for number in range(4)]
-
-
-def all_active(folders: list[Path]) -> dict[str, str]:
-    """Return the active sessions of several stores."""
-    return {device: session for one in folders for device, session in active(one).items()}
 
 
 def letters(folder: Path) -> tuple[dict[int, int], list[int]]:

@@ -184,6 +184,8 @@ def test_migrated_store_is_another_one(start: Start, intact_store: Path) -> None
     with pytest.raises(ConfigError, match="two was written by"):
         start.begin(moved, settings)
     start.kafka.bounds.clear()
+    with pytest.raises(ConfigError, match="has route hash, all lanes: set them back"):
+        start.begin(moved, replace(settings, route="partition"))
     start.begin(moved, settings)
     assert identify(moved).output_topic == "two"
 
