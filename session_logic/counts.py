@@ -48,9 +48,14 @@ class Counts:
         self.platforms = PlatformNames() if platforms is None else platforms
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.heartbeats = 0
+        self.learned = False  # whether an end comes about that an earlier run has sent of silence
 
     def add(self, outcome: str, platform: str) -> None:
         """Count an outcome."""
+        if self.learned and outcome == "unknown_end":
+            return  # silence has ended it here as well, and that was counted
+        if self.learned and outcome == "ended":
+            outcome = "went_silent"
         self.outcomes[outcome, self.platforms[platform]] += 1
 
     def clear(self) -> None:

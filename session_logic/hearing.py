@@ -8,18 +8,24 @@ lane. What is taken for an outage:
   partition cannot be read, whatever comes of the others;
 - time goes on by over STALL_MS at once where the lane had come as far as it could, or by over
   GAP_MS where it is behind: the lane had no turns meanwhile, or a partition had no input;
+- the lane did not run, and over RESTART_MS went by from the time that is stored until all input had
+  been read again: a partition may have been away meanwhile, and nothing that is read tells;
 - the lane did not run, and no fact of it is there for over GAP_MS;
 - a partition was left, because it had no leader for long: until all input has been read again,
   nobody is taken for silent, as any device may have its events there.
 
-A stop of the lane alone is none: what devices sent meanwhile is in the input. The first input that
-a lane ever reads is taken as it is. What is decided here is stored with the facts, because it
-depends on what was known when; nothing that follows from it is sent before it is stored.
+What devices sent while the lane did not run is in the input, and is judged by its own times before
+time goes on. The first input that a lane ever reads is taken as it is. What is decided here is
+stored with the facts, because it depends on what was known when; nothing that follows from it is
+sent before it is stored.
 """
 
 from session_logic.silence import DEAF_MS, STALL_MS
 
 GAP_MS = 10_000
+# Kafka gives the partitions of a broker that it does not hear of to others after 7 s at the
+# earliest. So a run that is back within this has been there before a new leader was.
+RESTART_MS = 5_000
 _NEVER_MS = -1
 
 
@@ -53,22 +59,27 @@ class Hearing:
         still_ms = self._still_ms
         return self._was_abreast and still_ms is not None and now_ms - still_ms > STALL_MS
 
+    def has_restarted(self, now_ms: int, watermark_ms: int) -> bool:
+        """Say whether the lane goes on after a time in which it cannot know of an outage."""
+        if self._was_abreast or not self._ran_before or watermark_ms < 0:
+            return False
+        return now_ms - max(watermark_ms, self.since_ms) > RESTART_MS
+
     def was_deaf(self, time_ms: int, watermark_ms: int) -> bool:
         """Say whether there was an outage before a moment to which time has come."""
-        if self._was_abreast:
-            return time_ms - watermark_ms > self._limit_ms()
-        heard_ms = max(watermark_ms, self.since_ms, self._newest_ms)
-        return self._ran_before and time_ms - heard_ms > GAP_MS
+        return self._was_abreast and time_ms - watermark_ms > self._limit_ms()
 
     def note_fact(self, time_ms: int, watermark_ms: int, now_ms: int) -> bool:
         """Take in when a fact was, which is read now; say whether there was an outage before it."""
+        heard_ms = max(watermark_ms, self.since_ms)
         if self._was_abreast:
             limit_ms = STALL_MS if self.has_stalled(now_ms) else self._limit_ms()
-            was_deaf = time_ms - max(watermark_ms, self.since_ms) > limit_ms
-        else:
-            was_deaf = self.was_deaf(time_ms, watermark_ms)
-        self._newest_ms = max(self._newest_ms, time_ms)
-        return was_deaf
+            return time_ms - heard_ms > limit_ms
+        heard_ms, self._newest_ms = (
+            max(heard_ms, self._newest_ms),
+            max(self._newest_ms, time_ms),
+        )
+        return self._ran_before and time_ms - heard_ms > GAP_MS
 
     def _limit_ms(self) -> int:
         return STALL_MS if self._abreast else GAP_MS

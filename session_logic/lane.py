@@ -26,9 +26,10 @@ of the heartbeats that fell due meanwhile. A lane that is LIVE but stood still f
 jumps as well.
 
 Silence. A session that nothing is heard of ends by time as well (session_logic.silence), but
-silence counts only from the end of the last outage on (session_logic.hearing). When that moment
-moves, it is stored with the next entry of the journal, and counts from there on. It depends on what
-was known when, so whatever follows from it rests on the state: it is sent once that is stored.
+silence counts only from the end of the last outage on, and a long stop is one
+(session_logic.hearing). When that moment moves, it is stored with the next entry of the journal,
+and counts from there on. It depends on what was known when, so whatever follows from it rests on
+the state: it is sent once that is stored.
 What a run that crashed has sent of silence may depend on that as well: in which order it read
 several partitions, and what came late. So its ends for silence are learned from the output, and
 each counts as soon as time, or a fact of the device, has come to it (`learn_silent_ends`).
@@ -285,7 +286,9 @@ class Lane:
         """Yield facts, each after the end of its device's session that is out and not later."""
         for fact in facts:
             if self._silent_ends:
+                self.table.counts.learned = True
                 yield from self._silent_end(fact.device_id, fact.time_ms)
+                self.table.counts.learned = False
             yield fact
 
     def _silent_end(self, device_id: str, upto_ms: int) -> Iterator[Fact]:
@@ -303,7 +306,9 @@ class Lane:
         ends = [end for device_id in devices for end in self._silent_end(device_id, time_ms)]
         if ends:
             self._append(ends, output)
+            self.table.counts.learned = True
             self._act(ends, output, now_ms)
+            self.table.counts.learned = False
         if self.clock.live:
             later = {name: ms for name, ms in self._silent_ends.items() if not is_due(ms, time_ms)}
             self._silent_ends = later
@@ -408,13 +413,16 @@ class Lane:
 
     def _listen(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
         """Let silence begin anew where an outage has ended, and not count while one goes on."""
-        clock, hearing = self.clock, self._hearing
-        deaf = clock.leaves or (hearing.deaf and not clock.live)
+        clock, hearing, watermark_ms = self.clock, self._hearing, self.watermark_ms
+        restarted = hearing.has_restarted(now_ms, watermark_ms)
+        deaf = clock.leaves or ((hearing.deaf or restarted) and not clock.live)
         if deaf is not hearing.deaf:
             self._hear_anew(DEAF_MS if deaf else time_ms, output)
-        elif not deaf and time_ms > self.watermark_ms and hearing.has_stalled(now_ms):
+        elif deaf:
+            return
+        elif restarted or (time_ms > watermark_ms and hearing.has_stalled(now_ms)):
             self._hear_anew(now_ms, output)
-        elif not deaf and hearing.was_deaf(time_ms, self.watermark_ms):
+        elif hearing.was_deaf(time_ms, watermark_ms):
             self._hear_anew(time_ms, output)
 
     def behind(self, now_ms: int) -> bool:

@@ -19,6 +19,7 @@ from tests.support.pages import page
 
 IDLE_MS, PING_S, OUTAGE_S = 4_000, 0.5, 12
 DEVICES = [f"p{number}" for number in range(20)]
+LANES = 4
 MUTE = "p-mute"
 SETTINGS = {"HEARTWHEEL_IDLE_TIMEOUT_MS": str(IDLE_MS)}
 
@@ -71,18 +72,18 @@ def check_end(end: SessionEnd) -> None:
 
 
 def test_device_that_says_nothing_ends_and_one_that_pings_goes_on(cluster: Cluster) -> None:
-    """Through a kill as well: each record is there once, and the end is at the timeout."""
+    """Through a kill as well, right after the end: each record is there once."""
     # With `latest` a replay does not know which heartbeat was the newest when a run was back.
     cluster.variables["HEARTWHEEL_CATCH_UP"] = "all"
     flow = cluster.start(**SETTINGS)
     with pinging(cluster, DEVICES):
         cluster.send("Start", MUTE, "s-mute")
         cluster.flush()
-        cluster.wait("heartbeats", lambda: len(of_device(cluster, MUTE)) > 2)
+        cluster.wait("the silent end", lambda: MUTE in silent(cluster))
         flow.kill()
         flow.wait()
         again = cluster.start(**SETTINGS)
-        cluster.wait("the silent end", lambda: MUTE in silent(cluster))
+        cluster.wait("lanes", lambda: cluster.errors(again).count("restored") == LANES, 60)
         time.sleep(IDLE_MS / 1000)
         ends = silent(cluster)
         assert list(ends) == [MUTE]
@@ -104,8 +105,8 @@ def test_device_that_says_nothing_ends_and_one_that_pings_goes_on(cluster: Clust
     assert "differences 0" in checked.stdout
 
 
-def test_stopped_run_ends_nobody_falsely_and_who_was_silent_at_the_time(cluster: Cluster) -> None:
-    """What was sent meanwhile is in the input, so all is as if the run had not been stopped."""
+def test_stopped_run_ends_nobody_falsely_and_who_was_silent_later(cluster: Cluster) -> None:
+    """A partition may have been away meanwhile, so silence begins anew when the run is back."""
     flow = cluster.start(**SETTINGS)
     with pinging(cluster, DEVICES):
         cluster.wait("the sessions", lambda: len(cluster.sessions()) == len(DEVICES))
@@ -114,13 +115,14 @@ def test_stopped_run_ends_nobody_falsely_and_who_was_silent_at_the_time(cluster:
         cluster.wait("one more", lambda: of_device(cluster, MUTE))
         flow.terminate()
         assert flow.wait(30) == 0
-        time.sleep(4 * IDLE_MS / 1000)
+        time.sleep(2 * IDLE_MS / 1000)
+        back_ms = int(time.time() * 1000)
         cluster.start(**SETTINGS)
         cluster.wait("the silent end", lambda: MUTE in silent(cluster))
         time.sleep(IDLE_MS / 1000)
         ends = silent(cluster)
         assert list(ends) == [MUTE]
-        check_end(ends[MUTE])
+        assert ends[MUTE].time_ms > back_ms + IDLE_MS
 
 
 @pytest.mark.usefixtures("kafka_libs")

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from session_logic.clock import PartitionProgress
 from session_logic.codec import decode_entry
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, SessionEnd
+from session_logic.hearing import RESTART_MS
 from session_logic.journal import JournalRow
 from session_logic.lane import Lane, LaneOutput
 from session_logic.move import Move
@@ -98,10 +99,16 @@ class Run:
         self.now_ms = T + time_ms
         return self._taken(self.lane.advance(self.now_ms))
 
-    def restart(self, time_ms: int, *input_: Fact, rules: Rules | None = None) -> list[str]:
+    def restart(
+        self,
+        time_ms: int,
+        *input_: Fact,
+        rules: Rules | None = None,
+        behind_ms: int | None = None,
+    ) -> list[str]:
         """Stop, start again at a moment, and read what came meanwhile; return the records."""
         self.store.commit(self.lane)
-        return self.kill(time_ms, *input_, rules=rules)
+        return self.kill(time_ms, *input_, rules=rules, behind_ms=behind_ms)
 
     def kill(
         self,
@@ -109,12 +116,13 @@ class Run:
         *input_: Fact,
         rules: Rules | None = None,
         waiting: Sequence[Fact] = (),
+        behind_ms: int | None = None,
         **ends_ms: int,
     ) -> list[str]:
         """Go back to the last snapshot, start again at a moment, and read what came since.
 
-        What is waiting is read before the sessions are there; ends_ms has when those of A ended for
-        silence, by the output.
+        What is waiting is read before the sessions are there; a partition that is behind has come
+        to behind_ms; ends_ms has when those of A ended for silence, by the output.
         """
         self.store.crash()
         self.rules = rules or self.rules
@@ -131,7 +139,10 @@ class Run:
         records += self._taken(self.lane.learn_silent_ends(sent_ms, self.now_ms))
         for fact in input_:
             records += self._taken(self.lane.apply([fact], self.now_ms))
-        self.at_end()
+        if behind_ms is None:
+            self.at_end()
+        else:
+            self.lane.update(PartitionProgress("topic/0", 1, T + behind_ms))
         return records + self.jump_to(time_ms)
 
     def _taken(self, output: LaneOutput) -> list[str]:
@@ -348,29 +359,88 @@ def test_ping_of_a_session_whose_end_came_already_opens_nothing() -> None:
 # Stops, kills and outages.
 
 
-def test_stop_that_devices_did_not_notice_ends_nobody_falsely_and_silent_ones_exactly() -> None:
-    """What came in ten minutes is in the input: who was silent meanwhile ends when that was so."""
+def test_stop_that_devices_did_not_notice_ends_nobody_falsely_and_silent_ones_later() -> None:
+    """What came in ten minutes is in the input; who is not heard of may only be held up."""
     run = Run()
     run.give(start(0), start(0, B))
     input_ = [ping(ms) for ms in range(5_000, 600_000, 5_000)]
-    assert run.restart(600_000, *input_) == ["1 went_silent@10000 lasted 0", "beat 20@600000"]
+    assert run.restart(600_000, *input_) == ["beat 20@600000", "1 beat 20@600000"]
+    assert run.give(ping(605_000)) == []
+    assert run.wait_until(610_000) == ["1 went_silent@610000 lasted 0"]
 
 
-@pytest.mark.parametrize("back_ms", [10, 600_000])
-def test_run_that_begins_again_sends_what_it_would_have_sent(back_ms: int) -> None:
-    """A kill changes no end."""
+def test_device_that_was_silent_while_nobody_listened_says_so_by_its_own_times() -> None:
+    """Its next event is later than its timeout, whatever else may be held up."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(4_000)
+    others = [ping(ms, B) for ms in range(5_000, 30_000, 5_000)]
+    input_ = ping(9_000), *others, ping(28_000, session="t", opens=True)
+    assert run.restart(29_000, *input_) == ["went_silent@19000 lasted 9000", "active t@28000"]
+
+
+@pytest.mark.parametrize(
+    ("away_ms", "want"),
+    [
+        (RESTART_MS, ["1 went_silent@14000 lasted 4000", "went_silent@19000 lasted 9000"]),
+        (RESTART_MS + 1, ["1 went_silent@23501 lasted 4000", "went_silent@23501 lasted 9000"]),
+    ],
+)
+def test_run_that_is_back_at_once_sends_what_it_would_have_sent(
+    away_ms: int, want: list[str]
+) -> None:
+    """A kill changes no end, unless a partition can have been away meanwhile."""
     run = Run()
     run.give(start(0), start(0, B))
     run.give(ping(4_000), ping(4_000, B))
+    run.wait_until(8_500)
     run.store.commit(run.lane)
-    run.wait_until(9_000)
-    beats = [ping(ms) for ms in range(8_000, 9_000 + back_ms, 4_000)]
-    records = run.kill(9_000 + back_ms, *beats) + run.wait_until(30_000 + back_ms)
-    last_ms = beats[-1].time_ms - T
-    assert [text for text in records if "beat" not in text] == [
-        "1 went_silent@14000 lasted 4000",
-        f"went_silent@{last_ms + 10_000} lasted {last_ms}",
-    ]
+    run.wait_until(9_500)
+    records = run.kill(8_500 + away_ms, ping(9_000)) + run.wait_until(25_000)
+    assert sorted(records) == want
+
+
+def test_partition_that_was_lost_just_before_a_kill_lets_nobody_go_silent() -> None:
+    """The next run finds it read to its end; what its senders hold back comes after that."""
+    run = Run()
+    run.give(start(0), start(0, B))
+    run.wait_until(2_000)
+    run.hold_at(3_000)
+    run.wait_until(4_400)
+    run.store.commit(run.lane)
+    others = [ping(ms) for ms in range(2_000, 9_500, 500)]
+    assert run.kill(9_500, *others) == []
+    assert run.rested
+    assert run.wait_until(17_000) == []
+    assert run.read(*[ping(ms, B) for ms in range(3_000, 17_000, 3_000)]) == []
+    assert run.wait_until(20_000) == ["went_silent@19500 lasted 9000"]
+    assert run.lane.table.find(B)
+
+
+def test_run_that_is_back_after_long_ends_nobody_before_all_is_read() -> None:
+    """Where time goes on with what is read, sessions are in partitions that are behind."""
+    run = Run(Rules(30_000, 3_600_000, catch_up="all"))
+    run.give(start(0), start(0, B))
+    run.store.commit(run.lane)
+    others = [ping(ms) for ms in range(3_000, 25_000, 3_000)]
+    assert run.kill(26_000, *others, behind_ms=20_000) == []
+    assert run.lane.watermark_ms == T + 20_000
+    run.restart(28_000, behind_ms=27_000)
+    assert run.lane.watermark_ms == T + 27_000
+    assert run.read(*[ping(ms, B) for ms in range(3_000, 28_000, 3_000)]) == []
+    run.at_end()
+    assert run.wait_until(38_000) == ["beat 1@30000", "1 beat 1@30000"]
+    ends = run.wait_until(40_000)
+    assert sorted(ends) == ["1 went_silent@39000 lasted 27000", "went_silent@39000 lasted 24000"]
+
+
+def test_first_input_of_all_is_taken_as_it_is_after_a_kill() -> None:
+    """Time has never come anywhere, so nothing was missed."""
+    run = Run()
+    run.lane = Lane(LANE, LANES, RULES)
+    run.give(start(0))
+    run.store.commit(run.lane)
+    assert run.kill(20_000) == ["went_silent@10000 lasted 0"]
 
 
 def test_session_that_had_gone_silent_before_a_snapshot_stays_so() -> None:
@@ -465,7 +535,7 @@ def test_run_that_comes_back_after_kafka_did_ends_nobody_falsely() -> None:
     records = run.restart(698_000, ping(690_000))
     assert not [text for text in records if "silent" in text]
     ends = [text for text in run.wait_until(720_000) if "silent" in text]
-    assert sorted(ends) == ["1 went_silent@700000 lasted 0", "went_silent@700000 lasted 690000"]
+    assert sorted(ends) == ["1 went_silent@708000 lasted 0", "went_silent@708000 lasted 690000"]
 
 
 def test_outage_that_ended_is_known_after_a_kill() -> None:
@@ -512,7 +582,7 @@ def test_ping_that_is_read_late_after_a_kill_counts() -> None:
     records = run.kill(60_000, ping(25_000, B), *pings)
     records += run.wait_until(80_000)
     ends = [text for text in records if "silent" in text]
-    assert ends == ["1 went_silent@35000 lasted 25000", "went_silent@69400 lasted 59400"]
+    assert sorted(ends) == ["1 went_silent@70000 lasted 25000", "went_silent@70000 lasted 59400"]
 
 
 def test_what_follows_from_an_outage_waits_until_that_is_stored() -> None:
@@ -576,6 +646,7 @@ def test_ping_that_came_after_a_sent_end_revives_nobody() -> None:
     """The killed run had read it too late; the next one reads it before time has come so far."""
     run = Run()
     run.give(start(0), start(0, B))
+    run.wait_until(9_000)
     run.store.commit(run.lane)
     records = run.kill(12_000, ping(9_500), s=SENT)
     assert records == ["ended@10000 lasted 10000", "1 went_silent@10000 lasted 0"]
@@ -588,6 +659,7 @@ def test_fact_after_a_sent_end_finds_the_session_ended(*, waits: bool) -> None:
     """So a ping opens what it opened in the killed run, whenever it is read."""
     run = Run()
     run.give(start(0), start(0, B, idle_ms=0))
+    run.wait_until(9_000)
     run.store.commit(run.lane)
     facts = [ping(9_500), ping(11_000, session="t", opens=True), ping(12_000, B)]
     read, waiting = ([], facts) if waits else (facts, [])
@@ -611,6 +683,26 @@ def test_sent_end_of_a_session_that_begins_again_is_known() -> None:
         "ended@10000 lasted 10000",
         "1 beat 1@30000",
     ]
+
+
+@pytest.mark.parametrize(
+    ("input_", "waiting"), [([], []), ([ping(11_000)], []), ([], [ping(11_000)])]
+)
+@pytest.mark.parametrize("sent_ms", [SENT - 1, SENT])
+def test_sent_end_is_counted_as_one_of_silence(
+    input_: list[Fact], waiting: list[Fact], sent_ms: int
+) -> None:
+    """Once, whether this run would have ended the session then or later."""
+    run = Run()
+    run.give(start(0), start(0, B, idle_ms=0))
+    run.wait_until(9_000)
+    run.store.commit(run.lane)
+    run.kill(13_000, *input_, waiting=waiting, s=sent_ms)
+    counted = dict(run.lane.table.counts.outcomes)
+    assert counted.pop(("unknown_ping", "pc"), 0) == len(input_ + waiting)
+    assert counted == {("went_silent", "pc"): 1}
+    run.give(end(14_000, B))
+    assert run.lane.table.counts.outcomes["ended", "pc"] == 1
 
 
 def test_sent_end_that_is_still_to_come_waits_for_its_time() -> None:

@@ -25,6 +25,7 @@ from dataflows.settings import Settings
 from heartwheel.event_writer import BAD_INPUT
 from heartwheel.signals import STEP_BACK_S
 from session_logic import journal
+from session_logic.clock import END_VALID_MS
 from session_logic.events import Fact
 from session_logic.hearing import GAP_MS
 from session_logic.keys import key_group_of, lane_of
@@ -52,6 +53,7 @@ STRICT_SKEW_MS = 100
 HELD_MS = 3_000
 STEP_BACK_MS = int(STEP_BACK_S * 1_000)
 OUTAGE_MS = GAP_MS + 3_000  # known for an outage, however busy the other partitions are
+UNKNOWN_MS = END_VALID_MS + STALL_MS // 2  # not known for an outage yet
 FAR_MS = 10 * 86_400_000
 LISTENING = {3, 5, 8}  # of ten histories
 IDLE_TIMEOUTS_MS = [0, 300, 1_100, 2_500, 5_000]
@@ -369,10 +371,12 @@ class Simulation:
             self.world.log.lose_leader(where)
 
     def let_nobody_be_heard(self) -> None:
-        """Let a partition be away for longer than a session may be silent, and nothing be sent.
+        """Let a partition be away for longer than a session may be silent, and nothing come of it.
 
         Its device is heard of again once the partition is back. Before that all had been read, the
-        clock is right, and the session would not go silent in what counts of an outage.
+        clock is right, and the session would not go silent in what counts of an outage. At times
+        the run is killed before it knows of the outage, and the next one begins after it; then the
+        device's sender has held its pings back, and is the last to send.
         """
         timeouts_ms = self.world.facts.idle_timeouts_ms
         limit_ms = self.world.settings.max_session_ms
@@ -389,16 +393,45 @@ class Simulation:
         self._turns(40)
         run, lanes = self.active, [logic._lane for logic in self._lane_logics()]
         caught_up = len(lanes) == LANES and not any(lane.resuming for lane in lanes)
+        caught_up = caught_up and all(lane.clock.live for lane in lanes)
         caught_up = caught_up and is_active(lanes, device, session)
         self.world.log.lose_leader(where)
-        self._turns(OUTAGE_MS // 100, 100)
+        since_ms = self.world.now_ms
+        held = caught_up and self._ways.random() < 0.5
+        if held:
+            caught_up = self._kill_before_it_knows(places, where)
+            run = self.active
+        else:
+            self._turns(OUTAGE_MS // 100, 100)
         self._calm_down()
         back_ms = self.world.now_ms
         self._turns(80)
         if run is self.active and caught_up:
             self._history.unheard_until_ms[session] = back_ms
             self.counts["sessions unheard"] += 1
+        for time_ms in range(since_ms, back_ms, 1_000) if held else ():
+            self._append(where, replace(self._event("Ping", device, session), time_ms=time_ms))
         self._append(where, self._event("Ping", device, session))
+
+    def _kill_before_it_knows(self, places: dict[str, Where], where: Where) -> bool:
+        """Kill the run while an outage is short, and start another when the partition is back.
+
+        Other partitions are written to meanwhile. Says whether that was the run which was there.
+        """
+        run = self.active
+        self._turns(UNKNOWN_MS // 100, 100)
+        if run is not self.active:
+            return False
+        self._end_run()
+        for _ in range(self._ways.choice([5, 12])):
+            self.world.now_ms += 1_000
+            for device, other in places.items():
+                if other != where:
+                    self._append(other, self._event("End", device, "nobody"))
+        self._calm_down()
+        self._start()
+        self.counts["kills before an outage is known"] += 1
+        return True
 
     def _event(self, kind: str, device: str, session: str) -> Record:
         value = f'{{"type":"Game{kind}","device_id":"{device}","session_id":"{session}"}}'

@@ -15,6 +15,7 @@ from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, Phase
 from session_logic.output import OutputBatch
 from session_logic.restoring import read_lane_state
 from session_logic.rules import QUIET_TURN_MS, Rules
+from session_logic.silence import DEAF_MS
 from tests.support.carrying import OF_ENDS, OF_STARTS
 from tests.support.events import by_device, decoded
 from tests.support.lanes import BEGIN_MS, DEVICES, LANE, LANES, Store
@@ -98,23 +99,34 @@ class Ear:
             return False
         return now_ms > self.still_ms + hearing.STALL_MS
 
-    def was_deaf(self, time_ms: int, watermark_ms: int, now_ms: int, *, fact: bool) -> bool:
-        """Say whether an outage ended at a moment; silence counts from there on then."""
-        stalled = self.stalled(now_ms)
-        if stalled and not fact and time_ms > watermark_ms:
-            self.since_ms = max(self.since_ms, now_ms)
-            return True
+    def fact_was_deaf(self, time_ms: int, watermark_ms: int, now_ms: int) -> bool:
+        """Say whether an outage ended before a fact; silence counts from there on then."""
+        known_ms = max(watermark_ms, self.since_ms)
         if self.was_abreast:
-            is_short = self.abreast or (stalled and fact)
-            limit_ms = hearing.STALL_MS if is_short else hearing.GAP_MS
-            deaf = time_ms > watermark_ms + limit_ms
-            deaf = deaf and not (fact and time_ms <= self.since_ms + limit_ms)
+            is_short = self.abreast or self.stalled(now_ms)
+            deaf = time_ms > known_ms + (hearing.STALL_MS if is_short else hearing.GAP_MS)
         else:
-            known_ms = max(watermark_ms, self.since_ms, self.newest_ms)
-            deaf = self.ran and time_ms > known_ms + hearing.GAP_MS
+            deaf = self.ran and time_ms > max(known_ms, self.newest_ms) + hearing.GAP_MS
         if deaf:
-            self.since_ms = max(self.since_ms, time_ms)
+            self.since_ms = time_ms
         return deaf
+
+    def hears_anew(self, time_ms: int, watermark_ms: int, now_ms: int, *, live: bool) -> bool:
+        """Say whether time that comes to a moment changes from when on silence counts."""
+        before_ms, known_ms = self.since_ms, max(watermark_ms, self.since_ms)
+        new = not self.ran or self.was_abreast or watermark_ms == NEVER_MS
+        restarted = not new and now_ms > known_ms + hearing.RESTART_MS
+        if before_ms == DEAF_MS:
+            self.since_ms = time_ms if live else DEAF_MS
+        elif restarted and not live:
+            self.since_ms = DEAF_MS
+        elif restarted or (self.stalled(now_ms) and time_ms > watermark_ms):
+            self.since_ms = max(self.since_ms, now_ms)
+        elif self.was_abreast:
+            limit_ms = hearing.STALL_MS if self.abreast else hearing.GAP_MS
+            if time_ms > watermark_ms + limit_ms:
+                self.since_ms = max(self.since_ms, time_ms)
+        return self.since_ms != before_ms
 
 
 class Simulation:
@@ -262,7 +274,7 @@ class Simulation:
         for fact in facts:
             time_ms = min(fact.time_ms, self.now_ms)
             if self.listening:
-                if self.ear.was_deaf(time_ms, self.lane.watermark_ms, self.now_ms, fact=True):
+                if self.ear.fact_was_deaf(time_ms, self.lane.watermark_ms, self.now_ms):
                     heard.append(time_ms)
                 self.ear.newest_ms = max(self.ear.newest_ms, time_ms)
             heard.append(fact)
@@ -325,7 +337,8 @@ class Simulation:
         """Tell the model where time goes on after an outage."""
         if before.next_group or self.lane.phase is not Phase.LIVE:
             return
-        if self.listening and self.ear.was_deaf(time_ms, before.upto_ms, self.now_ms, fact=False):
+        come = time_ms, before.upto_ms, self.now_ms
+        if self.listening and self.ear.hears_anew(*come, live=self.live):
             self.model.hearing_ms = self.ear.since_ms
 
     def _time_wants(

@@ -153,10 +153,21 @@ def forget_a_ping_at_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def take_an_outage_for_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let silence count while nobody can be heard, in histories that all have long timeouts."""
-    monkeypatch.setattr(flow, "LISTENING", range(10))
-    monkeypatch.setattr(flow, "IDLE_TIMEOUTS_MS", [5_000])
+    listen_patiently(monkeypatch)
     monkeypatch.setattr(hearing, "STALL_MS", NEVER_MS)
     monkeypatch.setattr(hearing, "GAP_MS", NEVER_MS)
+
+
+def listen_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let silence end sessions in all histories, and only after long."""
+    monkeypatch.setattr(flow, "LISTENING", range(10))
+    monkeypatch.setattr(flow, "IDLE_TIMEOUTS_MS", [5_000])
+
+
+def take_a_restart_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go by the input alone in what has come while no run was there."""
+    listen_patiently(monkeypatch)
+    monkeypatch.setattr(hearing, "RESTART_MS", NEVER_MS)
 
 
 def take_an_end_for_all_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,6 +465,7 @@ FAULTS = {
     send_a_summary_again: 1,
     forget_a_ping_at_a_restore: 3,
     take_an_outage_for_silence: 25,
+    take_a_restart_for_none: 82,
     take_an_announced_end_for_the_end: 66,
     judge_by_this_clock_alone: 216,
     store_no_waiting_letters: 56,

@@ -115,9 +115,10 @@ def test_ping_forgotten_at_a_restore_is_found(monkeypatch: pytest.MonkeyPatch) -
             simulate(seed)
 
 
-def test_silent_end_during_an_outage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sign", ["was_deaf", "has_restarted"])
+def test_silent_end_during_an_outage_is_found(sign: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence that counts through an outage ends sessions that could not be heard."""
-    monkeypatch.setattr(hearing.Hearing, "was_deaf", lambda *_: False)
+    monkeypatch.setattr(hearing.Hearing, sign, lambda *_: False)
     with pytest.raises(AssertionError):
         for seed in seeds():
             simulate(seed)
