@@ -23,8 +23,8 @@ sent before it is stored.
 from session_logic.silence import DEAF_MS, STALL_MS
 
 GAP_MS = 10_000
-# Kafka gives the partitions of a broker that it does not hear of to others after 7 s at the
-# earliest. So a run that is back within this has been there before a new leader was.
+# By its defaults Kafka gives the partitions of a broker that it does not hear of to others after
+# 7 s at the earliest. So a run that is back within this is there before a new leader is.
 RESTART_MS = 5_000
 _NEVER_MS = -1
 

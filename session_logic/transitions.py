@@ -253,7 +253,7 @@ def open_by_ping(table: SessionTable, change: Change) -> list[OutputEvent]:
 def ignore_ping(table: SessionTable, change: Change) -> list[OutputEvent]:
     """Count a ping of another session than the active one, or of an idle device."""
     table.counts.add("unknown_ping", change.fact.platform)
-    return []
+    return _end_if_open(change) if change.fact.is_start else []
 
 
 def ignore_start(table: SessionTable, change: Change) -> list[OutputEvent]:
@@ -284,15 +284,18 @@ def ignore_end(table: SessionTable, change: Change) -> list[OutputEvent]:
 
 def _begin(table: SessionTable, change: Change) -> tuple[Session, list[OutputEvent]]:
     """Return the new active session of a device, and its first record."""
-    fact = change.fact
-    if not fact.session_id:
-        fact = replace(fact, session_id=str(fact.time_ms))
+    fact = _named(change.fact)
     session = session_of(fact, intern(fact.platform), table.interval)
     table.put(session, change.group)
     table.counts.add("started", fact.platform)
     device, name, time_ms, carried = fact.device_id, fact.session_id, fact.time_ms, fact.carried
     context = as_context(carried) if carried else UNSET
     return session, [SessionActive(device, name, fact.platform, time_ms, time_ms, context)]
+
+
+def _named(fact: Fact) -> Fact:
+    """Return a fact that may begin a session with the id of that session: if need be, its time."""
+    return fact if fact.session_id else replace(fact, session_id=str(fact.time_ms))
 
 
 def _note_heard(change: Change) -> None:
@@ -303,11 +306,11 @@ def _note_heard(change: Change) -> None:
 
 
 def _end_if_open(change: Change) -> list[OutputEvent]:
-    """Return the end of the session that an ignored start would have begun, if it never began.
+    """Return the end of the session that an ignored fact would have begun, if it never began.
 
     A crashed run may have announced it: then nothing else would ever end it.
     """
-    fact = change.fact
+    fact = _named(change.fact)
     sessions = [*change.group.ended(fact.device_id), *([change.active] if change.active else [])]
     if any(
         (session.session_id, session.started_ms) == (fact.session_id, fact.time_ms)

@@ -349,6 +349,22 @@ def test_ping_from_before_an_end_opens_nothing(late: Fact) -> None:
     assert run.lane.table.counts.outcomes["unknown_ping", "pc"] == 1
 
 
+@pytest.mark.parametrize(
+    ("session", "time_ms", "ends"),
+    [("t", 500, ["t"]), ("s", 500, ["s"]), ("", 500, [f"{T + 500}"]), ("s", 1_000, [])],
+)
+def test_ignored_ping_that_might_have_opened_a_session_brings_an_end_for_it(
+    session: str, time_ms: int, ends: list[str]
+) -> None:
+    """A crashed run may have announced it, as it read another partition first."""
+    run = Run()
+    run.give(start(1_000), end(1_100))
+    records = run.lane.apply([ping(time_ms, session=session, opens=True)], run.now_ms).records
+    assert [event.session_id for event in records.ends_if_open] == ends
+    assert not run.lane.apply([ping(time_ms, session=session)], run.now_ms).records.ends_if_open
+    assert run.lane.table.counts.outcomes["unknown_ping", "pc"] == 2
+
+
 def test_ping_of_a_session_whose_end_came_already_opens_nothing() -> None:
     """The end waits for the start."""
     run = Run()
