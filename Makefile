@@ -55,8 +55,9 @@ else
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "kafka and not slow"
 endif
 
+# Most of them wait for brokers and timeouts, so that two cores have room for three at a time.
 test-slow: $(VENV)/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m slow $(ARGS)
 
 simulate: $(VENV)/dev
 	$(BIN)/python -m tests.simulation.flow $(N) $(ARGS)
