@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
@@ -79,10 +80,10 @@ def reshard_command(
             f"{to / '0'} and so on, all else as before. Keep the old stores until they all run."
         )
         return
-    before = _layout_of(sources[0], rules)
+    before = _before(sources[0], rules)
     by_lanes = {
         "HEARTWHEEL_ROUTE": route or "partition",
-        "HEARTWHEEL_LANES": str(lanes or before[1]),
+        "HEARTWHEEL_LANES": str(lanes or before.lanes),
         "HEARTWHEEL_SHARD": "",
     }
     settings = load_settings({**os.environ, **by_lanes}, config)
@@ -97,14 +98,22 @@ def reshard_command(
     _tell_next(settings, to, shards)
 
 
-def _layout_of(source: Path, rules: Rules) -> tuple[Route, int]:
-    """Return the route and the number of lanes of a store."""
+class _Before(Struct):
+    """What a store is that others are made of; made_ms is 0 where it was made of none itself."""
+
+    route: Route
+    lanes: int
+    made_ms: int
+
+
+def _before(source: Path, rules: Rules) -> _Before:
     from heartwheel.store.contents import Contents
+    from heartwheel.store.identity import made_ms
     from heartwheel.store.recovery_files import Recovery
 
     with Recovery(source) as recovery:
         contents = Contents(recovery, rules)
-        return contents.layout.route, contents.lanes
+        return _Before(contents.layout.route, contents.lanes, made_ms(recovery))
 
 
 def _wanted(settings: Settings, shards: int, partitioner: PartitionerName | None) -> "NewLanes":
@@ -129,17 +138,15 @@ def _by_hash(device_id: str, lanes: int) -> int:
 def _verify(
     settings: Settings,
     partitioner: PartitionerName,
-    before: tuple[Route, int],
+    before: _Before,
     records: int,
     positions: "Positions",
 ) -> None:
     """Say with how many devices of the input the partitioner agrees; raises where it does not."""
     from heartwheel.events.sent_places import Senders, SentPlaces
 
-    route, lanes = before
-    senders = Senders(
-        partitioner, settings.lanes, lanes if route == "partition" else settings.lanes
-    )
+    lanes = before.lanes if before.route == "partition" else settings.lanes
+    senders = Senders(partitioner, settings.lanes, lanes, before.made_ms)
     places = SentPlaces(settings, senders)
     places.check(records, {part: position.offset for part, position in positions.items()})
     print(f"{len(places.devices):,} devices of the input are where {partitioner} puts them")

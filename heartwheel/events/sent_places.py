@@ -1,7 +1,8 @@
 """Whether senders put devices where a partitioner would, as far as the input shows.
 
-The sessions of a store are moved to where their devices' events will come. So each record that is
-yet to be read must be there, and so must some that were read before.
+The sessions of a store are moved to where their devices' events will come, so each record that is
+yet to be read must be there. What was read must be where its device was: an event of a device in
+another lane than that of its session has not met it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,19 +21,19 @@ from session_logic.errors import ConfigError
 class Senders(Struct, frozen=True):
     """What senders are said to do: a partitioner, and how many partitions a topic has.
 
-    partitions_before is how many it had when records that were read before were sent.
+    partitions_before is how many it had when the records were sent that were read, from since_ms
+    on: those of before were read by another store.
     """
 
     partitioner: PartitionerName
     partitions: int
     partitions_before: int
+    since_ms: int = 0
 
-    def may_be(self, device_id: str, partition: int, *, is_read: bool) -> bool:
-        """Say whether an event of a device can be in a partition."""
-        place, key = PARTITIONERS[self.partitioner], device_id.encode()
-        if place(key, self.partitions) == partition:
-            return True
-        return is_read and place(key, self.partitions_before) == partition
+    def place(self, device_id: str, *, is_read: bool) -> tuple[int, int]:
+        """Return the partition that an event of a device must be in, and of how many."""
+        count = self.partitions_before if is_read else self.partitions
+        return PARTITIONERS[self.partitioner](device_id.encode(), count), count
 
 
 class SentPlaces:
@@ -83,31 +84,30 @@ class SentPlaces:
 
         Raises ConfigError for the first that is elsewhere.
         """
-        for device_id, partition, offset in self._events(topic, records):
+        for device_id, partition, offset, time_ms in self._events(topic, records):
             is_read = offset < since.get(partition, 0)
-            if not self._senders.may_be(device_id, partition, is_read=is_read):
-                raise ConfigError(self._elsewhere(device_id, f"{topic}/{partition}/{offset}"))
+            if is_read and time_ms < self._senders.since_ms:
+                continue
+            place, count = self._senders.place(device_id, is_read=is_read)
+            if partition != place:
+                raise ConfigError(
+                    f"{topic}/{partition}/{offset} is of device {printable(device_id)}, which is "
+                    f"in partition {place} of {count} by {self._senders.partitioner}: give the "
+                    "partitioner of the senders, which must use the device id as key; "
+                    "docs/shards.md says what to do if partitions were added"
+                )
             self.devices.add(device_id)
 
     def _events(
         self, topic: str, records: Iterable[tuple[int, SeenRecord]]
-    ) -> Iterator[tuple[str, int, int]]:
-        """Yield device, partition and offset of what is an event."""
+    ) -> Iterator[tuple[str, int, int, int]]:
+        """Yield device, partition, offset and timestamp of what is an event."""
         trial = Trial(self._settings, topic)
         for partition, record in records:
             device_id = trial.of(record).device_id
             if device_id:
-                yield device_id, partition, int(record.name.rpartition("/")[2])
-
-    def _elsewhere(self, device_id: str, where: str) -> str:
-        senders = self._senders
-        place = PARTITIONERS[senders.partitioner](device_id.encode(), senders.partitions)
-        return (
-            f"{where} is of device {printable(device_id)}, which is in partition {place} by "
-            f"{senders.partitioner}: give the partitioner of the senders, which must use the "
-            "device id as key; if partitions were added, let all senders know of them and the "
-            "shards read on, then stop again"
-        )
+                offset = int(record.name.rpartition("/")[2])
+                yield device_id, partition, offset, record.time_ms or 0
 
 
 def _since(topic: str, partitions: int, stored: Mapping[str, int]) -> dict[int, int]:

@@ -26,6 +26,7 @@ from session_logic.keys import Route
 VERSION = 1
 LAYOUT_VERSION = 2
 RESHARDED_VERSION = 3
+MADE_BY = "made by `heartwheel store reshard` of"
 TABLES = (
     "CREATE TABLE IF NOT EXISTS heartwheel_identity (version INTEGER, id TEXT, output_topic TEXT)",
     "CREATE TABLE IF NOT EXISTS heartwheel_notes (noted_ms INTEGER, note TEXT)",
@@ -104,6 +105,12 @@ def read_notes(recovery: Recovery) -> list[Note]:
     return [Note(*row) for row in rows]
 
 
+def made_ms(recovery: Recovery) -> int:
+    """Return when a store was made of others; 0 if it was not."""
+    notes = read_notes(recovery)
+    return notes[0].noted_ms if notes and notes[0].note.startswith(MADE_BY) else 0
+
+
 def _rows(part: Part, query: str) -> list[Any]:
     known = part.rows("SELECT 1 FROM sqlite_master WHERE name = 'heartwheel_identity'")
     return part.rows(query) if known else []
@@ -136,10 +143,11 @@ def bind(folder: Path, identity: Identity, output_topic: str, layout: Layout) ->
 
 
 def identify_resharded(folder: Path, identity: Identity, note: str) -> None:
-    """Give a store that was just made of others its identity, and a note about it."""
+    """Give a store that was just made of others its identity, and a note of what it is made."""
     with Recovery(folder) as recovery:
         part = recovery.parts[0].path
     now_ms, version = int(time.time() * 1000), RESHARDED_VERSION
+    note = f"{MADE_BY} {note}"
     layout, values = identity.layout, (identity.id, identity.output_topic)
     _write(part, "INSERT INTO heartwheel_identity VALUES (?, ?, ?)", version, *values)
     _write(part, "INSERT INTO heartwheel_layout VALUES (?, ?)", layout.route, str(layout.shard))

@@ -204,7 +204,7 @@ def _make(place: Path, shard: Shard, moved: _Moved) -> None:
             inbox.put(row)
     write_values(place, moved.kept(shard), inbox)
     layout = Layout(moved.wanted.route, shard)
-    note = f"made by `heartwheel store reshard` of {len(old)} stores with other lanes"
+    note = f"{len(old)} stores with other lanes"
     identify_resharded(place, Identity(uuid4().hex, "", layout), note)
 
 

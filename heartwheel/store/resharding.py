@@ -90,7 +90,7 @@ def _make(place: Path, shard: Shard, old: list[OldShard]) -> None:
     for one in _sources(shard, old):
         ancestors |= one.identity.ancestors | {one.identity.id: one.identity.generation}
     topic, layout = old[0].identity.output_topic, Layout("partition", shard)
-    note = f"made by `heartwheel store reshard` of {len(old)} stores"
+    note = f"{len(old)} stores"
     identify_resharded(place, Identity(uuid4().hex, topic, layout, ancestors), note)
 
 

@@ -49,11 +49,33 @@ def test_device_that_is_elsewhere_is_named_with_its_record() -> None:
         places.note(TOPIC, [record(device, 2, 7)], {2: 9})
 
 
-def test_where_partitions_were_added_only_what_was_read_may_be_where_it_was() -> None:
+def test_where_partitions_were_added_what_was_read_is_where_it_was() -> None:
     """A record that is yet to be read would come to the lane of before."""
-    device, senders = device_of(1, 5), Senders("murmur2", 8, 4)
-    places = SentPlaces(SETTINGS, senders)
+    device = device_of(1, 5)
+    places = SentPlaces(SETTINGS, Senders("murmur2", 8, 4))
     places.note(TOPIC, [record(device, 1, 7), record(device, 5, 0)], {1: 8})
     for since in ({1: 7}, {}):
-        with pytest.raises(ConfigError, match="let all senders know of them"):
+        with pytest.raises(ConfigError, match="in partition 5 of 8 by murmur2"):
             places.note(TOPIC, [record(device, 1, 7)], since)
+
+
+def test_device_that_moved_between_partitions_that_were_read_is_refused() -> None:
+    """Its session is in another lane than its newest event, which has not met it."""
+    device = next(
+        name
+        for name in map("d{}".format, range(1_000))
+        if (PLACE(name.encode(), 4), PLACE(name.encode(), 6)) == (1, 3)
+    )
+    places = SentPlaces(SETTINGS, Senders("murmur2", 6, 4))
+    places.note(TOPIC, [record(device, 1, 7), record(device, 3, 9)], {1: 8, 3: 9})
+    with pytest.raises(ConfigError, match="in partition 1 of 4 by murmur2"):
+        places.note(TOPIC, [record(device, 3, 8)], {1: 8, 3: 9})
+
+
+def test_what_was_read_before_the_store_was_made_may_be_anywhere() -> None:
+    """Topics had fewer partitions then."""
+    places = SentPlaces(SETTINGS, Senders("murmur2", 8, 4, T + 1))
+    places.note(TOPIC, [record(device_of(1), 2, 7)], {2: 8})
+    assert not places.devices
+    with pytest.raises(ConfigError, match="of 8 by murmur2"):
+        places.note(TOPIC, [record(device_of(1, 5), 2, 8)], {2: 8})

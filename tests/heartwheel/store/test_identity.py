@@ -19,7 +19,10 @@ from heartwheel.store.identity import (
     bind,
     identify,
     identify_resharded,
+    made_ms,
+    read_notes,
 )
+from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import SnapshotError
 from tests.support.fixture_stores import FOLDER
 from tests.support.stores import active
@@ -81,7 +84,13 @@ def test_store_that_was_made_of_others_keeps_which(tmp_path: Path) -> None:
     init_db_dir(tmp_path, 1)
     made = Identity("new", "out", SHARD, {"one": 0, "two": 3})
     assert made.generation == 4
-    identify_resharded(tmp_path, made, "made of two")
+    with Recovery(tmp_path) as recovery:
+        assert made_ms(recovery) == 0
+    identify_resharded(tmp_path, made, "two stores")
+    with Recovery(tmp_path) as recovery:
+        (note,) = read_notes(recovery)
+        assert note.note.endswith("of two stores")
+        assert made_ms(recovery) == note.noted_ms > 0
     assert bind(tmp_path, identify(tmp_path), "out", SHARD) == identify(tmp_path) == made
 
 
