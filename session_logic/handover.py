@@ -26,7 +26,18 @@ def sent_until(rules: Rules, upto_ms: int) -> tuple[Rules, list[int]]:
     Intervals that are the same by that have one place, so a clock that is ahead time and again
     adds no more of them.
     """
-    sent = [(interval_ms, max(sent_ms, upto_ms)) for interval_ms, sent_ms in rules.beats]
+    return _with_beats(rules, [(ms, max(sent_ms, upto_ms)) for ms, sent_ms in rules.beats])
+
+
+def settled(rules: Rules, upto_ms: int) -> tuple[Rules, list[int]]:
+    """Return rules without the moments to which time has come, and each interval's new place.
+
+    Each place is a ring of the wheel, and lanes that were moved into one can have many.
+    """
+    return _with_beats(rules, [(ms, sent_ms * (sent_ms > upto_ms)) for ms, sent_ms in rules.beats])
+
+
+def _with_beats(rules: Rules, sent: list[tuple[int, int]]) -> tuple[Rules, list[int]]:
     beats = list(dict.fromkeys(sent))
     intervals_ms, sent_ms = zip(*beats, strict=True)
     places = [beats.index(beat) for beat in sent]

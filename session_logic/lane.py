@@ -58,7 +58,7 @@ from session_logic.codec import encode_entry, encode_output, encode_sessions
 from session_logic.counts import Counts, PlatformNames
 from session_logic.errors import RESTORE_COPY, SnapshotError
 from session_logic.events import Fact, JournalEntry, OutputEvent, SessionName, Watermark
-from session_logic.handover import handed_over, sent_until, with_intervals_of
+from session_logic.handover import handed_over, sent_until, settled, with_intervals_of
 from session_logic.hearing import Hearing
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, LaneKeys, key_groups_of
@@ -516,10 +516,11 @@ class Lane:
 
     def _change_rules(self, output: LaneOutput) -> None:
         """Go over from the rules of the state to those of this run."""
-        rules = with_intervals_of(self._rules, self._wanted_rules)
+        settled_rules, places = settled(self._rules, self.watermark_ms)
+        rules = with_intervals_of(settled_rules, self._wanted_rules)
         if stored_rules(rules) != stored_rules(self._rules):
             self._rules = rules
-            self.table = handed_over(self.table, rules, self.watermark())
+            self.table = handed_over(self.table, rules, self.watermark(), places)
             output.add(self.table.end_overdue(self.watermark()))
 
     def _rewrite_bases(self, output: LaneOutput, groups: Iterable[int]) -> None:

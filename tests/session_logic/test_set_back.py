@@ -69,6 +69,22 @@ def test_time_set_back_once_is_not_set_back_by_the_next_starts(restarts: int) ->
     assert run.lane.reached_ms == BEGIN_MS + AHEAD_MS
 
 
+@pytest.mark.parametrize("left_ms", [1, 0])
+def test_moment_to_which_time_has_come_is_left_behind_by_the_next_start(left_ms: int) -> None:
+    """Each is a ring of the wheel; sessions go on as they would with it."""
+    run = ran_ahead()
+    run.restart(RULES)
+    ahead = [(1_000, BEGIN_MS + AHEAD_MS), (1_000, 0)]
+    assert run.lane.table.rules.beats == ahead
+    run.wait(AHEAD_MS - left_ms)
+    assert run.restart(RULES) == []
+    assert run.lane.table.rules.beats == (ahead if left_ms else [(1_000, 0)])
+    assert run.wait(left_ms) == []
+    assert shown(run.wait(2_000)) == ["h101@101000", "h102@102000"]
+    assert run.restart(RULES) == []
+    assert shown(run.wait(1_000)) == ["h103@103000"]
+
+
 def test_clock_that_is_ahead_again_by_less_keeps_what_each_session_was_sent() -> None:
     """Each session remembers its own, and the number of intervals does not grow with it."""
     run = ran_ahead()

@@ -164,7 +164,9 @@ class Run:
             store.write(lane.apply(facts, self.now_ms).rows)
         for row in rows:
             if lane.restoring:
-                self.got += decoded(lane.restore(row, self.now_ms).records)
+                output = lane.restore(row, self.now_ms)
+                store.write(output.rows)
+                self.got += decoded(output.records)
         assert not lane.restoring
         self.expect_due(lane, newest_only=self.rules.catch_up == "latest")
         self.expect_facts(lane, facts)

@@ -1,5 +1,6 @@
 """A stored lane that is read key group by key group, through random histories with crashes."""
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from session_logic import journal, lane, lane_groups
 from session_logic.codec import encode_sessions
 from session_logic.errors import SnapshotError
+from session_logic.handover import settled
 from session_logic.journal import BaseRow, JournalRow
 from session_logic.keys import key_groups_of
 from session_logic.lane import Lane
@@ -35,12 +37,15 @@ def state_of(store: Store) -> LaneState:
 def by_group(store: Store, simulation: Simulation) -> dict[int, list[Session]]:
     """Return the active sessions as they are read group by group."""
     state, rows = state_of(store), store.rows.values()
-    groups = LaneGroups(
-        state, state.rules_or(simulation.rules), [r for r in rows if isinstance(r, JournalRow)]
-    )
+    rules = state.rules_or(simulation.rules)
+    groups = LaneGroups(state, rules, [r for r in rows if isinstance(r, JournalRow)])
     bases = {row.group: row for row in rows if isinstance(row, BaseRow)}
     tables = {group: groups.table(group, bases.get(group)) for group in GROUPS}
-    return {group: list(table.groups[group].active.values()) for group, table in tables.items()}
+    found = {group: list(table.groups[group].active.values()) for group, table in tables.items()}
+    _, places = settled(rules, state.watermark_ms)  # which a start goes over to
+    for session in chain.from_iterable(found.values()):
+        session.interval = places[session.interval]
+    return found
 
 
 def whole(store: Store, simulation: Simulation) -> dict[int, list[Session]]:
