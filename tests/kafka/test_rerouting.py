@@ -11,6 +11,7 @@ from dataflows.settings_sources import environment
 from heartwheel.kafka.partitioners import PARTITIONERS
 from tests.support.broker import Broker, create_topics
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.shards import run_shards, run_stores, shard
 from tests.support.traffic import ALL, Traffic, check, start, stop, wait_for_model
 
@@ -47,7 +48,7 @@ class Moves:
     """A run whose stores become others, each with an output topic of its own."""
 
     def __init__(self, cluster: Cluster, shards: int = 0) -> None:
-        """Begin with some shards, or with one process by hash."""
+        """Begin with some shards, or with a cluster of two processes by hash."""
         self.cluster = cluster
         self.topics = [cluster.output]
         if shards:
@@ -56,7 +57,8 @@ class Moves:
             self.flows = run_shards(cluster, shards)
         else:
             self.stores = [cluster.folder / "recovery"]
-            self.flows = [start(cluster)]
+            places = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+            self.flows = [start(cluster, "run", "-i", str(n), "-a", places) for n in range(2)]
 
     def work(self) -> None:
         """Let some more records come out."""
@@ -101,7 +103,7 @@ def are_placed(cluster: Cluster, partitions: int) -> bool:
     return bool(found) and all(place(one.key or b"", partitions) == one.partition for one in found)
 
 
-def test_run_by_hash_becomes_four_shards_and_one_run_again_under_load(cluster: Cluster) -> None:
+def test_cluster_by_hash_becomes_four_shards_and_one_run_again_under_load(cluster: Cluster) -> None:
     """Read one after the other, the three topics have each record once and in order."""
     moves = Moves(cluster)
     traffic = Traffic(cluster, DEVICES, RATE)
