@@ -284,7 +284,7 @@ class Settings(
         str,
         Meta(
             description="Topic to which each process sends what these lines say, as JSON; empty "
-            "for none."
+            "for none. For one run `run --progress-topic` is the same."
         ),
     ] = ""
     http_host: Annotated[Name, Meta(description="Where the HTTP server listens.")] = "127.0.0.1"

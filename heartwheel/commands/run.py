@@ -48,10 +48,19 @@ def run_command(
             "output of all input again.",
         ),
     ] = False,
+    progress_topic: Annotated[
+        str | None,
+        typer.Option(
+            "--progress-topic",
+            help="Topic to which the progress lines of the log are sent as well.",
+        ),
+    ] = None,
 ) -> None:
     """Run the dataflow until SIGTERM or SIGINT; resume from the last snapshot if there is one."""
     from heartwheel.process import run
 
     given = {"HEARTWHEEL_NEW_STORE": "true"} if new_store else {}
+    if progress_topic is not None:
+        given["HEARTWHEEL_PROGRESS_TOPIC"] = progress_topic
     settings = load_settings({**os.environ, **given}, config)
     run(settings, cluster_of(process_id, addresses, workers))

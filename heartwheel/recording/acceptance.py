@@ -9,6 +9,8 @@ which is a fault of the program:
   Proof: it is the next of its session, or at the longest that a session may last.
 - missed: the run read a start so late that its session got only the newest of the heartbeats that
   were due. Proof: they follow the SessionActive at once, are as many as it may be, and were due.
+- put_off: an outage kept a session from going silent, of which the replay knows nothing.
+  Proof: the wheel of its lane sent nothing for a while before that end, and the session went on.
 - skipped: the run left out a heartbeat because of an outage under catch_up=latest. Proof: the lane
   sent none in the interval after it, and a later one of the session is there, sent too late.
 - unreached: due after the run's last heartbeat, so the recording may end before it. A topic for
@@ -28,7 +30,7 @@ from heartwheel.recording.recorded import ComparedDeadLetter, Event, Recorded, d
 from session_logic.events import Context, Heartbeat, OutputEvent, SessionActive, SessionEnd
 from session_logic.rules import MAX_MISSED_HEARTBEATS
 
-ACCEPTED = ("raced", "missed", "skipped", "unreached", "earlier")
+ACCEPTED = ("raced", "missed", "put_off", "skipped", "unreached", "earlier")
 ACTIVE = b'{"type":"SessionActive"'
 
 
@@ -107,7 +109,7 @@ class Acceptance:
             return Undecided.DIFFERENT
         if isinstance(got, SessionEnd):
             return (
-                self._raced_end(name, want, got)
+                self._later_end(name, want, got, recorded[0].partition)
                 if isinstance(want, SessionEnd)
                 else self._cut_off(want, recorded, complete=complete)
             )
@@ -154,24 +156,50 @@ class Acceptance:
         self._last[name] = self._raced[name] = recorded[0]
         return Verdict("raced", replayed=False, recorded=True)
 
+    def _later_end(
+        self, name: str, want: SessionEnd, got: SessionEnd, lane: int
+    ) -> Verdict | Undecided:
+        """Say whether a session may have ended later than in the replay."""
+        last_ms = got.time_ms if got.last_seen_ms is UNSET else got.last_seen_ms
+        if got.time_ms <= want.time_ms or got.duration_ms != last_ms - got.started_ms:
+            return Undecided.DIFFERENT
+        if want.reason == "went_silent":
+            whole = _is_part(want.context, got.context) and self._may_go_on(want, lane)
+            put_off = Verdict("put_off", replayed=True, recorded=True)
+            return put_off if whole else Undecided.DIFFERENT
+        if want.reason == "timed_out" or not _is_part(got.context, want.context):
+            return Undecided.DIFFERENT
+        return self._raced_end(name, want, got)
+
+    def _may_go_on(self, silent: SessionEnd, lane: int) -> bool:
+        """Say whether an outage may have kept a session from going silent."""
+        assert isinstance(silent.last_seen_ms, int)
+        return self._progress.had_gap(lane, silent.last_seen_ms, silent.time_ms)
+
+    def is_put_off(self, name: str, event: Event) -> bool:
+        """Say whether a session that the run has not ended went on after it was silent."""
+        if not isinstance(event, SessionEnd) or event.reason != "went_silent":
+            return False
+        raced = self._raced.get(name)
+        if raced is None or self._last_beat_ms(name, event) <= event.time_ms:
+            return False
+        return self._may_go_on(event, raced.partition)
+
     def _raced_end(self, name: str, want: SessionEnd, got: SessionEnd) -> Verdict | Undecided:
         """Say whether a session ended later than at the time of what ended it.
 
         It timed out first, or its end has the time of the last heartbeat that had been sent.
         """
         raced = Verdict("raced", replayed=True, recorded=True)
-        if want.reason in {"timed_out", "went_silent"} or got.time_ms <= want.time_ms:
-            return Undecided.DIFFERENT
-        last_ms = got.time_ms if got.last_seen_ms is UNSET else got.last_seen_ms
-        if got.duration_ms != last_ms - got.started_ms or not _is_part(got.context, want.context):
-            return Undecided.DIFFERENT
         if got.reason == "went_silent":
             return raced
         last_ms = self._last_beat_ms(name, want)
         timeout_ms = want.started_ms + self._max_session_ms
         timed_out = got.time_ms == timeout_ms <= last_ms + self._heartbeat_ms
         same = (got.reason, got.context) == (want.reason, want.context)
-        put_off = same and got.time_ms == last_ms
+        # Of a heartbeat in a topic of its own the end may be all that a killed run has sent.
+        unsent = self._apart and (got.time_ms - got.started_ms) % max(1, self._heartbeat_ms) == 0
+        put_off = same and (got.time_ms == last_ms or unsent)
         is_so = timed_out if got.reason == "timed_out" else put_off
         return raced if is_so else Undecided.DIFFERENT
 

@@ -187,6 +187,8 @@ class Comparison:
                 self.counts["earlier"] += 1
             elif self._acceptance.is_unreached(event):
                 self._note_unreached(event)
+            elif self._acceptance.is_put_off(name, event):
+                self.counts["put_off"] += 1
             else:
                 difference.add((item, None))
         for sent in recorded:

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain, pairwise
+from operator import itemgetter
 
 from msgspec import Struct, field
 
@@ -12,9 +13,12 @@ from heartwheel.recording.reader import Recording
 from heartwheel.recording.recorded import decode_record
 from session_logic.events import Heartbeat
 from session_logic.lane import PAUSE_MS
+from session_logic.silence import STALL_MS
 
 # A silence is looked for in stretches of this part of a heartbeat interval.
 STRETCHES = 8
+# What a lane takes for an outage of its input shows: no heartbeat comes for nearly as long.
+GAP_MS = STALL_MS - 200
 HEARTBEAT = '{"type":"Heartbeat"'
 
 
@@ -33,6 +37,7 @@ class RecordedProgress(Struct):
     beating: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     due: defaultdict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     late: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    gaps: defaultdict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
 
     def was_silent(self, lane: int, due_ms: int, heartbeat_ms: int) -> bool:
         """Say whether there was an outage in the interval after due_ms.
@@ -46,6 +51,15 @@ class RecordedProgress(Struct):
             or all(due.keys().isdisjoint(interval) for due in self.due.values())
             or self._stood_still(self.beating[lane], interval)
         )
+
+    def had_gap(self, lane: int, begin_ms: int, end_ms: int) -> bool:
+        """Say whether the wheel of a lane sent nothing for a while, somewhere between two moments.
+
+        A lane with few sessions has such gaps anyway.
+        """
+        gaps = self.gaps[lane]
+        first = bisect_left(gaps, begin_ms, key=itemgetter(1))
+        return first < len(gaps) and gaps[first][0] < end_ms
 
     def was_resuming(self, lane: int, sent_ms: int, heartbeat_ms: int) -> bool:
         """Say whether a lane made up for an outage when it sent a record: it fired nothing yet."""
@@ -137,10 +151,12 @@ class _Others:
 
 def _read_partition(lines: Iterator[Line], others: _Others, progress: RecordedProgress) -> None:
     """Note when the wheel sent heartbeats to a partition, and the time of the last one."""
-    last_ms = -1
+    last_ms = sent_ms = -1
     before: Line | None = None
     for line, after in pairwise(chain(lines, [None])):
         assert line is not None
+        if sent_ms < 0:
+            sent_ms = line.timestamp_ms
         if (
             (line.value or "").startswith(HEARTBEAT)
             and not _is_together(line, before, progress.stretch_ms)
@@ -148,7 +164,9 @@ def _read_partition(lines: Iterator[Line], others: _Others, progress: RecordedPr
             and not others.has_beside(line, progress.stretch_ms)
             and (due_ms := _due_ms(line)) is not None
         ):
-            last_ms = due_ms
+            if sent_ms < line.timestamp_ms - GAP_MS:
+                progress.gaps[line.partition].append((sent_ms, line.timestamp_ms))
+            last_ms, sent_ms = due_ms, line.timestamp_ms
             stretch = line.timestamp_ms // progress.stretch_ms
             progress.beating[line.partition].add(stretch)
             due_in = due_ms // progress.stretch_ms

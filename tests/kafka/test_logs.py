@@ -74,7 +74,7 @@ def test_progress_is_sent_to_a_topic_as_well(cluster: Cluster) -> None:
     topic = f"{cluster.output}-progress"
     create_topics(cluster.admin, {topic: 1})
     variables = {"HEARTWHEEL_LOG_FORMAT": "json", "HEARTWHEEL_PROGRESS_S": "1"}
-    flow = cluster.start(**variables, HEARTWHEEL_PROGRESS_TOPIC=topic)
+    flow = cluster.start("run", "--progress-topic", topic, **variables)
     cluster.send("Start", "c1", "s1")
     cluster.flush()
     cluster.wait("records", lambda: len(cluster.read(topic)) > 2)

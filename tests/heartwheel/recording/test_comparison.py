@@ -9,13 +9,10 @@ from msgspec.structs import replace
 
 from dataflows.settings import Settings
 from heartwheel.kafka.headers import MARK
-from heartwheel.recording.comparison import Comparison, Difference
 from heartwheel.recording.format import Header, Line
-from heartwheel.recording.progress import read_progress
 from heartwheel.recording.reader import Recording
-from heartwheel.recording.replay import replay, replay_settings
-from session_logic.codec import encode_output
 from session_logic.events import Context, Heartbeat, OutputEvent, SessionEnd
+from tests.support.compared import beat_of, compared, raced_line, with_event
 from tests.support.recordings import (
     BEGIN_MS,
     event_line,
@@ -41,19 +38,6 @@ INPUT = [
 ENDS_MS = {"a": BEGIN_MS + 5_500, "c0": BEGIN_MS + 4_300, "p0": BEGIN_MS + 4_750}
 
 
-def compared(
-    recording: Recording, last_ms: int = 100, changes: dict[str, str] | None = None
-) -> tuple[dict[str, int], list[Difference]]:
-    """Return the counts that are not 0, without the equal ones, and the differences."""
-    progress = read_progress(recording)
-    comparison = Comparison(recording, progress, last_ms)
-    until_ms = progress.written_ms + last_ms
-    replay(recording, replay_settings(recording, changes or {}), comparison.take, until_ms)
-    differences = comparison.finish()
-    counts = {kind: n for kind, n in comparison.counts.items() if n and kind != "equal"}
-    return counts, differences
-
-
 def edited(
     path: Path, settings: Settings, edit: Callable[[Line, OutputEvent], list[Line]]
 ) -> Recording:
@@ -66,23 +50,6 @@ def edited(
         for new in (edit(line, event_of(line)) if is_output(whole, line) else [line])
     ]
     return rewrite(whole, path, lines)
-
-
-def with_event(line: Line, event: OutputEvent) -> Line:
-    """Return a line with another record."""
-    return replace(line, value=encode_output(event).decode())
-
-
-def beat_of(end: SessionEnd, sequence: int) -> Heartbeat:
-    """Return a heartbeat of a session that has ended."""
-    names = end.device_id, end.session_id, end.platform, end.started_ms
-    return Heartbeat(*names, end.started_ms + sequence * 1_000, sequence)
-
-
-def raced_line(line: Line, end: SessionEnd, sequence: int) -> Line:
-    """Return a heartbeat of a session that has ended, sent when it was due."""
-    beat = beat_of(end, sequence)
-    return replace(with_event(line, beat), timestamp_ms=beat.time_ms)
 
 
 def put_off(line: Line, end: SessionEnd, sequence: int) -> Line:
@@ -113,6 +80,27 @@ def test_end_with_the_time_of_a_heartbeat_that_was_not_sent_has_not_raced(tmp_pa
 
     counts, _ = compared(edited(tmp_path / "r", LATEST, edit))
     assert counts == {"raced": 1, "differences": 1}
+
+
+@pytest.mark.parametrize(("late_ms", "counts"), [(0, {"raced": 1}), (1, {"differences": 1})])
+def test_end_at_a_heartbeat_that_a_killed_run_had_not_sent_to_its_topic_has_raced(
+    tmp_path: Path, late_ms: int, counts: dict[str, int]
+) -> None:
+    """The run after it does not know of that heartbeat; the end has its very time."""
+    path, settings = tmp_path / "r", replace(LATEST, heartbeat_topic="beats")
+    whole = recorded_run(path, settings, INPUT, END_MS)
+    lines: list[Line] = []
+    for line in lines_of(whole):
+        event = event_of(line) if is_output(whole, line) else None
+        if isinstance(event, Heartbeat):
+            lines.append(replace(line, topic="beats"))
+        elif isinstance(event, SessionEnd) and event.session_id == "a":
+            time_ms = event.started_ms + 6_000 + late_ms
+            later = replace(event, time_ms=time_ms, duration_ms=6_000 + late_ms)
+            lines.append(replace(with_event(line, later), timestamp_ms=time_ms + 10))
+        else:
+            lines.append(line)
+    assert compared(rewrite(whole, path, lines))[0] == counts
 
 
 def test_end_that_was_sent_with_a_later_heartbeat_is_a_difference(tmp_path: Path) -> None:
