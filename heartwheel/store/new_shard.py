@@ -1,5 +1,6 @@
-"""What is in the store of a shard that was just made of others."""
+"""The stores of new shards, made of others: each is read back, compared and counted."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -7,9 +8,12 @@ from msgspec import Struct
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.shard import Shard
 from heartwheel.store.contents import Contents
+from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sinks import read_sink
 from heartwheel.store.sources import is_read
 from heartwheel.store.stored_sessions import stored_lanes
+from session_logic.errors import SnapshotError
+from session_logic.rules import Rules
 
 
 class NewShard(Struct, frozen=True):
@@ -32,8 +36,41 @@ class NewShard(Struct, frozen=True):
         )
 
 
-def count_in(contents: Contents, shard: Shard, folder: Path) -> NewShard:
-    """Count what a new store has, which will be in this folder."""
+class NewShards(Struct, frozen=True):
+    """How the store of each of so many shards is made in a directory, and is compared.
+
+    difference tells the first one of a new store to what it was made of.
+    """
+
+    count: int
+    rules: Rules
+    make: Callable[[Path, Shard], None]
+    difference: Callable[[Contents, Shard], str | None]
+
+    def make_in(self, folder: Path, target: Path) -> list[NewShard]:
+        """Make them in folder, which will be target; raises SnapshotError for a difference."""
+        made = []
+        for number in range(self.count):
+            shard, place = Shard(number, self.count), folder / str(number)
+            place.mkdir()
+            self.make(place, shard)
+            made.append(self._read_back(place, shard, target / str(number)))
+        return made
+
+    def _read_back(self, place: Path, shard: Shard, target: Path) -> NewShard:
+        with Recovery(place, alone=True) as recovery:
+            contents = Contents(recovery, self.rules)
+            fault = next(contents.faults(), None) or self.difference(contents, shard)
+            if fault is not None:
+                msg = (
+                    f"the new store of shard {shard} is wrong, and nothing was made: {fault}; keep "
+                    "the old ones and report this"
+                )
+                raise SnapshotError(msg)
+            return _count_in(contents, shard, target)
+
+
+def _count_in(contents: Contents, shard: Shard, folder: Path) -> NewShard:
     sinks = {entry.key: read_sink(entry).waiting for entry in contents.step("sink")}
     letters = sinks.pop(DEAD_LETTER_KEY, 0)
     return NewShard(

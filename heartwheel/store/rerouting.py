@@ -10,6 +10,7 @@ are read from their beginning.
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,12 +27,11 @@ from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
 from heartwheel.store.migration import check_movable, was_killed
-from heartwheel.store.new_shard import NewShard, count_in
+from heartwheel.store.new_shard import NewShard, NewShards
 from heartwheel.store.old_shards import OldShard, has, letters_of, open_shards, partition_of
-from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.stored_sessions import StoredLane, stored_lanes
 from heartwheel.store.values import Kept, write_values
-from session_logic.errors import ConfigError, SnapshotError
+from session_logic.errors import ConfigError
 from session_logic.events import Watermark
 from session_logic.journal import BaseRow
 from session_logic.keys import Route
@@ -60,7 +60,6 @@ class _Moved(Struct, frozen=True):
 
     old: list[OldShard]
     wanted: NewLanes
-    rules: Rules
     states: list[LaneState]
     rows: list[BaseRow]
     positions: dict[str, Any]
@@ -103,15 +102,9 @@ def reroute_stores(
         _check(old, wanted, killed)
         positions = _positions(old)
         verify(positions)
-        moved = _move(old, wanted, rules, positions)
-        made = []
-        for number in range(wanted.shards):
-            shard = Shard(number, wanted.shards)
-            place = folder / str(number)
-            place.mkdir()
-            _make(place, shard, moved)
-            made.append(_compare(place, shard, moved, target / str(number)))
-    return made
+        moved = _move(old, wanted, positions)
+        new = NewShards(wanted.shards, rules, partial(_make, moved), partial(_difference, moved))
+        return new.make_in(folder, target)
 
 
 def _check(old: list[OldShard], wanted: NewLanes, killed: set[Path]) -> None:
@@ -157,14 +150,14 @@ def _positions(old: list[OldShard]) -> Positions:
     return {entry.key: read_position(entry.key, entry.value()) for entry in entries}
 
 
-def _move(old: list[OldShard], wanted: NewLanes, rules: Rules, positions: Positions) -> _Moved:
+def _move(old: list[OldShard], wanted: NewLanes, positions: Positions) -> _Moved:
     relocation = Relocation(wanted.lanes, wanted.lane_of)
     for lane in _old_lanes(old):
         relocation.take(lane.contents.restore(lane.number)[0])
     rows = list(relocation.rows())
     new = _new_positions(wanted, positions)
     prints = _prints(_old_lanes(old), wanted.lane_of)
-    return _Moved(old, wanted, rules, relocation.states(), rows, new, prints)
+    return _Moved(old, wanted, relocation.states(), rows, new, prints)
 
 
 def _new_positions(wanted: NewLanes, stored: Positions) -> dict[str, Any]:
@@ -194,7 +187,7 @@ def _topic(part: str) -> str:
     return part.rpartition("/")[0]
 
 
-def _make(place: Path, shard: Shard, moved: _Moved) -> None:
+def _make(moved: _Moved, place: Path, shard: Shard) -> None:
     """Write the store of a new shard, which has no output topic yet."""
     old = moved.old
     init_db_dir(place, len(old[0].contents.recovery.parts))  # type: ignore[no-untyped-call]
@@ -208,24 +201,9 @@ def _make(place: Path, shard: Shard, moved: _Moved) -> None:
     identify_resharded(place, Identity(uuid4().hex, "", layout), note)
 
 
-def _compare(place: Path, shard: Shard, moved: _Moved, target: Path) -> NewShard:
-    """Read a new store back; raises SnapshotError where it is not as the old ones were."""
-    with Recovery(place, alone=True) as recovery:
-        contents = Contents(recovery, moved.rules)
-        fault = next(contents.faults(), None)
-        fault = fault or _difference(contents, moved.kept(shard), moved.prints)
-        if fault is not None:
-            msg = (
-                f"the new store of shard {shard} is wrong, and nothing was made: {fault}; keep the "
-                "old ones and report this"
-            )
-            raise SnapshotError(msg)
-        return count_in(contents, shard, target)
-
-
-def _difference(contents: Contents, kept: list[Kept], prints: dict[int, Print]) -> str | None:
+def _difference(moved: _Moved, contents: Contents, shard: Shard) -> str | None:
     """Return the first difference between a new store and what it was to have."""
-    wanted = {(step, key): value for step, key, value in kept}
+    wanted = {(step, key): value for step, key, value in moved.kept(shard)}
     found = {
         (step, entry.key): entry.value()
         for step in ("source", "sessions", "sink")
@@ -237,7 +215,7 @@ def _difference(contents: Contents, kept: list[Kept], prints: dict[int, Print]) 
     lanes = stored_lanes(contents)
     own = _prints(lanes)
     for lane in lanes:
-        if own.get(lane.number) != prints.get(lane.number):
+        if own.get(lane.number) != moved.prints.get(lane.number):
             return f"the sessions of lane {lane.number} differ"
     return None
 

@@ -7,6 +7,7 @@ Lanes need not be of one moment, as each goes on from its own offsets.
 """
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from dataflows.store import Inbox
 from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
-from heartwheel.store.new_shard import NewShard, count_in
+from heartwheel.store.new_shard import NewShard, NewShards
 from heartwheel.store.old_shards import (
     OldShard,
     has,
@@ -28,10 +29,9 @@ from heartwheel.store.old_shards import (
     partition_of,
 )
 from heartwheel.store.part_file import Entry
-from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.stored_sessions import stored_lanes
 from heartwheel.store.values import Kept, write_values
-from session_logic.errors import ConfigError, SnapshotError
+from session_logic.errors import ConfigError
 from session_logic.rules import Rules
 
 
@@ -45,14 +45,8 @@ def reshard_stores(sources: list[Path], target: Path, shards: int, rules: Rules)
     with ExitStack() as opened, new_folder(target) as folder:
         old = open_shards(opened, sources, rules)
         _check(old, shards)
-        made = []
-        for number in range(shards):
-            shard = Shard(number, shards)
-            place = folder / str(number)
-            place.mkdir()
-            _make(place, shard, old)
-            made.append(_compare(place, shard, old, rules, target / str(number)))
-    return made
+        new = NewShards(shards, rules, partial(_make, old), partial(_difference, old))
+        return new.make_in(folder, target)
 
 
 def _check(old: list[OldShard], shards: int) -> None:
@@ -72,7 +66,7 @@ def _check(old: list[OldShard], shards: int) -> None:
         raise ConfigError(msg)
 
 
-def _make(place: Path, shard: Shard, old: list[OldShard]) -> None:
+def _make(old: list[OldShard], place: Path, shard: Shard) -> None:
     """Write the store of a new shard."""
     parts = len(old[0].contents.recovery.parts)
     init_db_dir(place, parts)  # type: ignore[no-untyped-call]
@@ -132,23 +126,7 @@ def _letters(shard: Shard, old: list[OldShard]) -> DeadLetterState | None:
     return letters_of(shard, _sources(shard, old))
 
 
-def _compare(
-    place: Path, shard: Shard, old: list[OldShard], rules: Rules, target: Path
-) -> NewShard:
-    """Read a new store back; raises SnapshotError where it is not as the old ones were."""
-    with Recovery(place, alone=True) as recovery:
-        contents = Contents(recovery, rules)
-        fault = next(contents.faults(), None) or _difference(contents, shard, old)
-        if fault is not None:
-            msg = (
-                f"the new store of shard {shard} is wrong, and nothing was made: {fault}; keep the "
-                "old ones and report this"
-            )
-            raise SnapshotError(msg)
-        return count_in(contents, shard, target)
-
-
-def _difference(contents: Contents, shard: Shard, old: list[OldShard]) -> str | None:
+def _difference(old: list[OldShard], contents: Contents, shard: Shard) -> str | None:
     """Return the first difference between a new store and what it was to take over."""
     wanted = {(entry.step, entry.key): entry.value() for entry in _values(shard, old)}
     found = {

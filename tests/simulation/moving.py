@@ -91,6 +91,14 @@ class Run:
                 self.got += decoded(lane.advance(self.now_ms).records)
                 self.expect(lane, before)
 
+    def work(self) -> None:
+        """Let facts come and time pass by turns, until lanes are stopped at different moments."""
+        for _ in range(6):
+            self.facts()
+            self.pass_time()
+        self.facts()
+        self.pass_time(apart=True)
+
     def expect(self, lane: Lane, before: Watermark) -> None:
         """Let the models of a lane go where the lane is."""
         long = lane.watermark_ms - before.upto_ms > self.rules.heartbeat_ms

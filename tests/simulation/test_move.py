@@ -24,11 +24,7 @@ def test_lanes_split_and_merged_lose_and_double_nothing(first: int) -> None:
         counts = random.Random(seed).choices([1, 2, 4, 8, 16], k=4)
         run = Run(seed, counts[0])
         for lanes in [*counts[1:], counts[-1]]:
-            for _ in range(6):
-                run.facts()
-                run.pass_time()
-            run.facts()
-            run.pass_time(apart=True)
+            run.work()
             before = len(run.got)
             run.move(lanes)
             owed += len(run.got) - before

@@ -47,11 +47,7 @@ def play(first: int) -> int:
         counts = random.Random(seed).choices([1, 2, 3, 5, 8, 16], k=4)
         run = Rerouted(seed, counts[0])
         for lanes in [*counts[1:], counts[-1]]:
-            for _ in range(6):
-                run.facts()
-                run.pass_time()
-            run.facts()
-            run.pass_time(apart=True)
+            run.work()
             run.move(lanes)
             behind += any(
                 run.fired_ms.get(device, NEVER_MS) > lane.watermark_ms

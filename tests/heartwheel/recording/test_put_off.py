@@ -48,8 +48,7 @@ def later(line: Line, end: SessionEnd, time_ms: int, *, silent: bool) -> Line:
 
 def silent_end(event: OutputEvent | None) -> SessionEnd | None:
     """Return the end that the replay makes of silence, if a record is that."""
-    found = isinstance(event, SessionEnd) and event.session_id == "mute"
-    return event if found and isinstance(event, SessionEnd) else None
+    return event if isinstance(event, SessionEnd) and event.session_id == "mute" else None
 
 
 def run(
