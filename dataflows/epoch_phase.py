@@ -41,7 +41,7 @@ class EpochPhase:
     ) -> None:
         """Begin epoch 1; alone: there is no other process. rest is for after its end."""
         self._interval_ms = interval_ms
-        self._alone = alone
+        self.alone = alone
         self._rest = rest
         # By so much a turn may begin before its partitions are asked.
         self._margin_ms = max(5, interval_ms // 10)
@@ -60,7 +60,7 @@ class EpochPhase:
             self._last_ms = 0
             if self._rest is not None:
                 self._rest.note_end(now_ms)
-        if self._alone:
+        if self.alone:
             self._last_ms = now_ms
 
     def note_all_ended(self, now_ms: int) -> None:

@@ -34,8 +34,12 @@ class Tick:
         work_per_base = work // self._factor + self._turn_work
         self._factor = min(self._max_factor, 1 + work_per_base // self._busy_work)
 
+    def is_idle(self, now_ms: int) -> bool:
+        """Say whether no work has come for idle_ms; a loop without it is never idle."""
+        return self._idle_ms is not None and now_ms - self._worked_ms >= self._idle_ms
+
     def next_ms(self, now_ms: int) -> int:
         """Return when to turn next, after now_ms."""
-        idle = self._idle_ms is not None and now_ms - self._worked_ms >= self._idle_ms
-        tick_ms = self._base_ms * (self._max_factor if idle else self._factor)
+        factor = self._max_factor if self.is_idle(now_ms) else self._factor
+        tick_ms = self._base_ms * factor
         return (now_ms // tick_ms + 1) * tick_ms

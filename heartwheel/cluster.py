@@ -25,6 +25,11 @@ class Cluster(Struct, frozen=True):
         """Return the number of this process, from 0."""
         return self.process_id or 0
 
+    @property
+    def has_main_thread(self) -> bool:
+        """Whether Bytewax runs the dataflow in other threads, and the main one only waits."""
+        return self.process_id is not None or self.workers > 1
+
     def owner(self, lane: int) -> int:
         """Return the number of the process that has a lane.
 

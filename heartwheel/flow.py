@@ -22,6 +22,7 @@ from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
+from dataflows.timer_slack import SIGNALS_US, set_timer_slack
 from heartwheel.cluster import Cluster, cluster_of
 from heartwheel.connected import connect
 from heartwheel.guard import Guard
@@ -61,6 +62,8 @@ def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
     guard.begin()
     _tell_errors(folder)
     atexit.register(_release, guard, connected.sink)
+    if cluster.has_main_thread:
+        set_timer_slack(SIGNALS_US)
     return connected.flow
 
 

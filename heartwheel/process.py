@@ -24,6 +24,7 @@ from dataflows.memory import GC_THRESHOLDS
 from dataflows.metrics import start_metrics
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
+from dataflows.timer_slack import SIGNALS_US, set_timer_slack
 from dataflows.version import program_version
 from heartwheel.cluster import Cluster
 from heartwheel.connected import connect
@@ -126,6 +127,8 @@ def _start_thread(name: str, target: Callable[..., None], *arguments: object) ->
 
 
 def _execute(flow: Dataflow, settings: Settings, cluster: Cluster, recovery_dir: Path) -> None:
+    if cluster.has_main_thread:
+        set_timer_slack(SIGNALS_US)
     cli_main(  # type: ignore[no-untyped-call]
         flow,
         workers_per_process=cluster.workers,

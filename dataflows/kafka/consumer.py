@@ -39,6 +39,7 @@ from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.start import start_ms
 from dataflows.tick import Tick
+from dataflows.timer_slack import DEFAULT_US, LATE_US, set_timer_slack
 from session_logic.clock import Renewal
 from session_logic.errors import HeartwheelError
 
@@ -90,6 +91,7 @@ class SharedConsumer:
             idle_ms=IDLE_MS,
         )
         self._wake_ms = self._awake_ms = self._polled_ms = 0
+        self._slack_us = DEFAULT_US  # of the thread that polls
         self._fetched_early = 0  # messages that came while a lane was restored
         self._awake_at = system_time(0)
         self.name = uuid4().hex  # of this consumer among those of the cluster
@@ -199,6 +201,7 @@ class SharedConsumer:
 
     def _fetch(self, consumer: Consumer, now: int) -> None:
         self._on_tick()
+        self._set_slack(now)
         if self.failure is not None:
             raise self.failure
         self.fetch_new()
@@ -221,6 +224,17 @@ class SharedConsumer:
         self._backlog.note_poll(consumer, len(messages), now)
         self._tick.note_work(now, len(messages))
         self._wake_ms = now if len(messages) == MAX_POLL else self._tick.next_ms(now)
+
+    def _set_slack(self, now: int) -> None:
+        """Let this thread be woken up late where that is worth more than the latency it costs.
+
+        It is when nothing comes, and in a cluster, where each turn of the loop costs more. Threads
+        of Kafka's clients inherit it, so it is not set before they are made.
+        """
+        slack_us = LATE_US if self._tick.is_idle(now) or not self._run.epochs.alone else DEFAULT_US
+        if slack_us != self._slack_us:
+            set_timer_slack(slack_us)
+            self._slack_us = slack_us
 
     def _has_enough(self) -> bool:
         """Say whether the lanes are slower than Kafka, or cannot do anything yet.

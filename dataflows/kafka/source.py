@@ -31,6 +31,7 @@ from dataflows.logs import log
 from dataflows.messages import PartitionBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
+from dataflows.timer_slack import DEFAULT_US, set_timer_slack
 from session_logic.clock import PartitionProgress
 
 # How often a spare partition looks whether it is there.
@@ -105,6 +106,7 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
         Of the partitions that are there, every process leaves out others. Bytewax deals out first
         what fewer processes have: so these are spread evenly, whatever else there is.
         """
+        set_timer_slack(DEFAULT_US)  # that of the thread which has made this one may be longer
         self.topics.begin()
         begun = self.topics.begun
         self.parts = sum(len(self._shard.of(begun.partitions(topic))) for topic in self._topics)

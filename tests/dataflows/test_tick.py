@@ -55,6 +55,7 @@ def test_loop_without_work_takes_its_longest_ticks() -> None:
     tick.note_work(T, 1)
     tick.note_work(T + 998, 0)
     assert tick.next_ms(T + 998) == T + 1_000
+    assert [tick.is_idle(T + 998), tick.is_idle(T + 1_000)] == [False, True]
     assert tick.next_ms(T + 1_000) == T + 1_010
     tick.note_work(T + 1_010, 1)
     assert tick.next_ms(T + 1_010) == T + 1_012
@@ -65,6 +66,7 @@ def test_loop_without_idle_time_keeps_its_tick() -> None:
     tick = busy_tick()
     tick.note_work(T, 16)
     assert tick.next_ms(T + 100_000) == T + 100_004
+    assert not tick.is_idle(T + 100_000)
 
 
 def test_longest_tick_that_is_shorter_than_the_base_is_the_base() -> None:

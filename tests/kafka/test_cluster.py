@@ -3,15 +3,21 @@
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
+from dataflows.timer_slack import DEFAULT_US, LATE_US, SIGNALS_US
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
 from tests.support.events import kinds
 from tests.support.ports import free_port
+from tests.support.threads import slack_ns
 
 DEVICES = 500
 STOP_S = 20
@@ -20,6 +26,11 @@ QUIET_S = 12
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
 Flow = subprocess.Popen[str]
+
+
+def start_one(cluster: Cluster) -> list[Flow]:
+    """Start one process, whose main thread does all."""
+    return [cluster.start("run", **ALL)]
 
 
 def start_threads(cluster: Cluster) -> list[Flow]:
@@ -73,6 +84,43 @@ def test_stop_of_all_and_start_again_loses_and_doubles_nothing(
     for number in range(DEVICES):
         last = "end ended" if number % 5 == 0 else "end replaced"
         assert kinds(sessions[f"a0-{number}"])[-1] == last
+
+
+def slacks_us(flow: Flow) -> dict[str, set[int]]:
+    """Return how late each thread of a process may be woken up, by its name without a number."""
+    slacks: dict[str, set[int]] = defaultdict(set)
+    for task in Path(f"/proc/{flow.pid}/task").iterdir():
+        is_main = int(task.name) == flow.pid
+        with suppress(OSError):  # it has ended by now
+            name = "main" if is_main else (task / "comm").read_text().strip().rstrip("-0123456789")
+            slacks[name].add(slack_ns(int(task.name)) // 1_000)
+    return slacks
+
+
+@pytest.mark.parametrize(
+    ("start", "main_us", "work_us"),
+    [
+        (start_one, LATE_US, set()),
+        (start_threads, SIGNALS_US, {DEFAULT_US, LATE_US}),  # one of the two polls
+        (start_processes, SIGNALS_US, {LATE_US}),
+    ],
+)
+def test_loops_may_wake_up_late_and_kafkas_threads_less_so(
+    cluster: Cluster, start: Callable[[Cluster], list[Flow]], main_us: int, work_us: set[int]
+) -> None:
+    """Each thread has the slack that it is to have, once records have gone through all."""
+    flows = start(cluster)
+    send(cluster, "Start", range(DEVICES), "s")
+    wait_for(cluster, "beat 1", DEVICES)
+
+    def sleep_long(flow: Flow) -> bool:
+        slacks = slacks_us(flow)
+        return (slacks["main"], slacks["timely:work"]) == ({main_us}, work_us)
+
+    for flow in flows:
+        cluster.wait("late wake-ups, as nothing comes", partial(sleep_long, flow), 10)
+        # A client that is made when the flow runs has that of its worker; it sends no records.
+        assert slacks_us(flow)["rdk:broker"] <= {DEFAULT_US, LATE_US}
 
 
 @pytest.mark.parametrize(

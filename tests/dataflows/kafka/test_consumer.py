@@ -1,10 +1,12 @@
 """The consumer of a process with a Kafka in memory: polls, dispatch, and ends that are doubtful."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, TopicPartition
 
+from dataflows.epoch_phase import EpochPhase
 from dataflows.kafka.consumer import (
     IDLE_MS,
     MAX_PENDING,
@@ -14,11 +16,13 @@ from dataflows.kafka.consumer import (
 from dataflows.kafka.end_of_input import PAUSE_MS, EndOfInput
 from dataflows.kafka.partition import REPORT_MS, TAKE_OVER_MS, InputPartition
 from dataflows.kafka.source_errors import SourceError
+from dataflows.timer_slack import DEFAULT_US, LATE_US
 from session_logic.journal import JournalRow
 from tests.support.clocks import T
 from tests.support.fake_input import LONGEST_TICK_MS, TICK_MS, FakeInput, Reading
 from tests.support.fake_kafka import Record
 from tests.support.serving import restoring
+from tests.support.threads import slack_ns
 
 
 def offsets(part: InputPartition) -> list[int]:
@@ -489,6 +493,31 @@ def test_kafka_is_polled_once_a_tick() -> None:
     assert reading.ticks == 3  # nothing has come for long: the longest ticks
     reading.poll(LONGEST_TICK_MS - TICK_MS)
     assert reading.ticks == 4
+
+
+@pytest.mark.parametrize(("alone", "busy_us"), [(True, DEFAULT_US), (False, LATE_US)])
+def test_thread_that_polls_may_wake_up_late_while_nothing_comes_and_always_in_a_cluster(
+    alone: bool,  # noqa: FBT001
+    busy_us: int,
+) -> None:
+    """Its slack is that of the load, again and again."""
+    reading = Reading()
+    reading.run.epochs = EpochPhase(250, alone=alone)
+
+    def slacks_us() -> list[int]:
+        found = []
+        for waits_ms in (0, 0, IDLE_MS, 0):
+            if not waits_ms:
+                reading.append(0, T)
+                reading.fetch(0)
+            reading.poll(waits_ms + LONGEST_TICK_MS)
+            reading.poll(TICK_MS)
+            found.append(slack_ns() // 1_000)
+        return found
+
+    with ThreadPoolExecutor(1) as thread:
+        slacks = thread.submit(slacks_us).result()
+    assert slacks == [busy_us, busy_us, LATE_US, busy_us]
 
 
 def test_kafka_is_polled_at_once_after_a_full_poll() -> None:
