@@ -353,8 +353,7 @@ class Settings(
                 raise ConfigError(problem)
 
     def _wrong_times(self) -> str:
-        by_hash = self.route == "hash"
-        if self.lanes > KEY_GROUPS or (by_hash and self.lanes & (self.lanes - 1)):
+        if not are_lanes(self.lanes, self.route):
             return f"HEARTWHEEL_LANES is {self.lanes}: write {LANES_ALLOWED}"
         if self.max_session_ms < self.heartbeat_ms:
             return (
@@ -570,6 +569,11 @@ def is_secret(name: str) -> bool:
 
 def _masked(values: dict[str, Any]) -> dict[str, Any]:
     return {name: "***" if value and is_secret(name) else value for name, value in values.items()}
+
+
+def are_lanes(count: int, route: Route) -> bool:
+    """Say whether a run by this route can have so many lanes."""
+    return 0 < count <= KEY_GROUPS and (route == "partition" or not count & (count - 1))
 
 
 def is_port(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from dataflows.settings import Settings
+from dataflows.settings import LANES_ALLOWED, Settings, are_lanes
 from dataflows.settings_sources import load_settings
 from heartwheel.commands.shared import ConfigOption
 from heartwheel.kafka.partitioners import PARTITIONERS, PartitionerName
@@ -81,6 +81,9 @@ def reshard_command(
         )
         return
     before = _before(sources[0], rules)
+    if lanes is not None and not are_lanes(lanes, route or "partition"):
+        msg = f"--lanes is {lanes}: give {LANES_ALLOWED.replace('HEARTWHEEL_ROUTE=', '--route ')}"
+        raise ConfigError(msg)
     by_lanes = {
         "HEARTWHEEL_ROUTE": route or "partition",
         "HEARTWHEEL_LANES": str(lanes or before.lanes),

@@ -201,7 +201,9 @@ def test_command_makes_shards_one_run_without_kafka(
     code, said = command("store", "reshard", *to_hash, "--partitioner", "murmur2")
     assert (code, "by route hash it tells nothing" in said) == (2, True)
     code, said = command("store", "reshard", *to_hash, "--lanes", 6)
-    assert (code, "HEARTWHEEL_LANES is 6" in said) == (2, True)
+    assert (code, "--lanes is 6: give a power of two up to 256, by --route" in said) == (2, True)
+    code, said = command("store", "reshard", *shards, "--to", target, "--shards", 1, "--lanes", 257)
+    assert (code, "--lanes is 257" in said) == (2, True)
     code, said = command("store", "reshard", *to_hash, "--lanes", 16)
     assert code == 0, said
     made = NewShard(target / "0", Shard(), 16, len(all_active(shards)), LANES, 0, 0)
