@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from threading import Lock
+from threading import Lock, get_ident
 from uuid import uuid4
 
 from confluent_kafka import (
@@ -91,7 +91,7 @@ class SharedConsumer:
             idle_ms=IDLE_MS,
         )
         self._wake_ms = self._awake_ms = self._polled_ms = 0
-        self._slack_us = DEFAULT_US  # of the thread that polls
+        self._slacks_us: dict[int, int] = {}  # of the threads that have polled
         self._fetched_early = 0  # messages that came while a lane was restored
         self._awake_at = system_time(0)
         self.name = uuid4().hex  # of this consumer among those of the cluster
@@ -232,9 +232,9 @@ class SharedConsumer:
         of Kafka's clients inherit it, so it is not set before they are made.
         """
         slack_us = LATE_US if self._tick.is_idle(now) or not self._run.epochs.alone else DEFAULT_US
-        if slack_us != self._slack_us:
+        if self._slacks_us.get(get_ident(), DEFAULT_US) != slack_us:
             set_timer_slack(slack_us)
-            self._slack_us = slack_us
+            self._slacks_us[get_ident()] = slack_us
 
     def _has_enough(self) -> bool:
         """Say whether the lanes are slower than Kafka, or cannot do anything yet.

@@ -520,6 +520,26 @@ def test_thread_that_polls_may_wake_up_late_while_nothing_comes_and_always_in_a_
     assert slacks == [busy_us, busy_us, LATE_US, busy_us]
 
 
+def test_each_thread_that_polls_gets_the_slack_of_the_load() -> None:
+    """Also if another one has seen the load change before it."""
+    reading = Reading()
+
+    def slack_us(*, idle: bool) -> int:
+        if not idle:
+            reading.append(0, T)
+            reading.fetch(0)
+        reading.poll(IDLE_MS if idle else LONGEST_TICK_MS)
+        reading.poll()
+        return slack_ns() // 1_000
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as other:
+        slacks = [
+            thread.submit(slack_us, idle=idle).result()
+            for thread, idle in ((first, True), (other, False), (first, False), (other, True))
+        ]
+    assert slacks == [LATE_US, DEFAULT_US, DEFAULT_US, LATE_US]
+
+
 def test_kafka_is_polled_at_once_after_a_full_poll() -> None:
     """There is more."""
     reading = Reading()
