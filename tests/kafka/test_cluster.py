@@ -100,13 +100,14 @@ def slacks_us(flow: Flow) -> dict[str, set[int]]:
 @pytest.mark.parametrize(
     ("start", "main_us", "work_us"),
     [
-        (start_one, LATE_US, set()),
-        (start_threads, SIGNALS_US, {DEFAULT_US, LATE_US}),  # one of the two polls
-        (start_processes, SIGNALS_US, {LATE_US}),
+        (start_one, LATE_US, [set()]),
+        # Of two threads in a process, one may be the only one that has polled.
+        (start_threads, SIGNALS_US, [{LATE_US}, {DEFAULT_US, LATE_US}]),
+        (start_processes, SIGNALS_US, [{LATE_US}]),
     ],
 )
 def test_loops_may_wake_up_late_and_kafkas_threads_less_so(
-    cluster: Cluster, start: Callable[[Cluster], list[Flow]], main_us: int, work_us: set[int]
+    cluster: Cluster, start: Callable[[Cluster], list[Flow]], main_us: int, work_us: list[set[int]]
 ) -> None:
     """Each thread has the slack that it is to have, once records have gone through all."""
     flows = start(cluster)
@@ -115,7 +116,7 @@ def test_loops_may_wake_up_late_and_kafkas_threads_less_so(
 
     def sleep_long(flow: Flow) -> bool:
         slacks = slacks_us(flow)
-        return (slacks["main"], slacks["timely:work"]) == ({main_us}, work_us)
+        return slacks["main"] == {main_us} and slacks["timely:work"] in work_us
 
     for flow in flows:
         cluster.wait("late wake-ups, as nothing comes", partial(sleep_long, flow), 10)
