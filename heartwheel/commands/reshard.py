@@ -81,11 +81,12 @@ def reshard_command(
         )
         return
     before = _before(sources[0], rules)
-    if lanes is not None and not are_lanes(lanes, route or "partition"):
+    new_route = route or "partition"
+    if lanes is not None and not are_lanes(lanes, new_route):
         msg = f"--lanes is {lanes}: give {LANES_ALLOWED.replace('HEARTWHEEL_ROUTE=', '--route ')}"
         raise ConfigError(msg)
     by_lanes = {
-        "HEARTWHEEL_ROUTE": route or "partition",
+        "HEARTWHEEL_ROUTE": new_route,
         "HEARTWHEEL_LANES": str(lanes or before.lanes),
         "HEARTWHEEL_SHARD": "",
     }
