@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -25,24 +26,28 @@ def stage(
 ) -> Iterator[tuple[Broker, Cluster]]:
     """Yield a broker with topics, and stop all that was started on it at the end.
 
-    The broker stamps the output, so that latency counts until a consumer may read it.
+    The broker stamps the output, so that latency counts until a consumer may read it. It has a
+    folder of its own in broker_dir, which it leaves as it was.
     """
-    broker = Broker((broker_dir or folder) / "kafka", heap="1g")
-    broker.start()
-    cluster = Cluster(
-        broker.address,
-        folder,
-        "bench",
-        lanes=lanes,
-        input_partitions=input_partitions,
-        heartbeat_ms=Settings().heartbeat_ms,
-        topic_config={"message.timestamp.type": "LogAppendTime"},
-    )
-    try:
-        yield broker, cluster
-    finally:
-        cluster.end()
-        broker.stop()
+    if broker_dir is not None:
+        broker_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="kafka-", dir=broker_dir or folder) as broker_folder:
+        broker = Broker(Path(broker_folder), heap="1g")
+        broker.start()
+        cluster = Cluster(
+            broker.address,
+            folder,
+            "bench",
+            lanes=lanes,
+            input_partitions=input_partitions,
+            heartbeat_ms=Settings().heartbeat_ms,
+            topic_config={"message.timestamp.type": "LogAppendTime"},
+        )
+        try:
+            yield broker, cluster
+        finally:
+            cluster.end()
+            broker.stop()
 
 
 def wait_for_records(cluster: Cluster, records: int, step_s: float, limit_s: float) -> float:
