@@ -86,4 +86,4 @@ class RunState(Struct, eq=False):
 
     def at_end_of_input(self) -> bool:
         """Say whether every input partition is read to its end, as far as a lane here knows."""
-        return any(lane.clock.live for lane in self.lanes.copy().values())
+        return any(lane.time.clock.live for lane in self.lanes.copy().values())

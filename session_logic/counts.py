@@ -48,13 +48,13 @@ class Counts:
         self.platforms = PlatformNames() if platforms is None else platforms
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.heartbeats = 0
-        self.learned = False  # whether an end comes about that an earlier run has sent of silence
+        self.are_sent = False  # whether ends come about that an earlier run has sent of silence
 
     def add(self, outcome: str, platform: str) -> None:
         """Count an outcome."""
-        if self.learned and outcome == "unknown_end":
+        if self.are_sent and outcome == "unknown_end":
             return  # silence has ended it here as well, and that was counted
-        if self.learned and outcome == "ended":
+        if self.are_sent and outcome == "ended":
             outcome = "went_silent"
         self.outcomes[outcome, self.platforms[platform]] += 1
 

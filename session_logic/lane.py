@@ -5,34 +5,22 @@ of a lane follow from its facts, in the order in which they are applied, and fro
 which time passes; a lane that is stopped anywhere and restored from its last snapshot sends what
 it would have sent without the stop. A record that comes twice by that has the same content.
 
-Time. The watermark is how far time has come: every heartbeat and timeout due at or before it has
-fired, none that is due later has. `advance` raises it to the time of the lane's clock, and fires
-what lies between; `apply` applies facts under the watermark there is. Where more falls due in one
-millisecond than one call should fire, time comes to some key groups before it comes to the others.
-The watermark only rises, but for one case: a store was run with a clock that was ahead. Then a
-restore sets it back to the true time, and every session remembers up to when it was sent.
+Time (session_logic.lane_time). `advance` raises the watermark to the time of the lane's clock, and
+fires what lies between; `apply` applies facts under the watermark there is. While rows of the store
+are missing, facts are stored and wait.
 
 Order. What comes first is decided by time, not by the moment of processing: a fact that ends a
 session first fires what that session owes up to the fact's time. A fact that is older than the
 watermark comes too late for that, because heartbeats after it are out already; it is applied as
 if it had come then.
 
-Phases. A lane with a state begins RESTORING: facts are stored, but wait until every row of the
-store is there. Then it is CATCHING_UP, and a new lane is so from the beginning: the run stood
-still for a while, or was not there yet, and the input holds what came meanwhile. So nothing fires
-before the clock has come to the moment at which catching up began. Then the lane jumps to that
-moment in one step (`_jump`), and is LIVE. With catch_up `latest`, a session gets only the newest
-of the heartbeats that fell due meanwhile. A lane that is LIVE but stood still for over PAUSE_MS
-jumps as well.
-
 Silence. A session that nothing is heard of ends by time as well (session_logic.silence), but
 silence counts only from the end of the last outage on, and a long stop is one
 (session_logic.hearing). When that moment moves, it is stored with the next entry of the journal,
 and counts from there on. It depends on what was known when, so whatever follows from it rests on
 the state: it is sent once that is stored.
-What a run that crashed has sent of silence may depend on that as well: in which order it read
-several partitions, and what came late. So its ends for silence are learned from the output, and
-each counts as soon as time, or a fact of the device, has come to it (`learn_silent_ends`).
+Ends for silence that a run which crashed has sent are learned from the output, and come about as
+they were (session_logic.silent_ends).
 
 Storing. `apply` appends facts to the journal before it acts on them, with the watermark under
 which it does. A replay of the journal needs nothing else, so state() is a few numbers.
@@ -47,13 +35,12 @@ processing, the order of a dict).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum, auto
 from operator import attrgetter
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from session_logic.clock import LaneClock, Progress
+from session_logic.clock import Progress
 from session_logic.codec import encode_entry, encode_output, encode_sessions
 from session_logic.counts import Counts, PlatformNames
 from session_logic.errors import RESTORE_COPY, SnapshotError
@@ -62,6 +49,7 @@ from session_logic.handover import handed_over, sent_until, settled, with_interv
 from session_logic.hearing import Hearing
 from session_logic.journal import Journal, JournalRow, Row
 from session_logic.keys import KEY_GROUPS, LaneKeys, key_groups_of
+from session_logic.lane_time import NEVER_MS, PAUSE_MS, LaneTime, Phase
 from session_logic.output import OutputBatch, batch_with
 from session_logic.restoring import (
     STALLING_VERSION,
@@ -71,27 +59,16 @@ from session_logic.restoring import (
     state_version,
     stored_rules,
 )
-from session_logic.rules import Rules, is_due
-from session_logic.silence import DEAF_MS
+from session_logic.rules import Rules
+from session_logic.silent_ends import SilentEnds
 from session_logic.table import SessionTable
 from session_logic.transitions import apply_fact, changes_nothing
 
-NEVER_MS = -1
 _CARRIED = attrgetter("carried")
 _IDLE_TIMEOUT = attrgetter("idle_timeout_ms")
 _PING = attrgetter("ping")
-# A lane that stood still for longer, though it runs, has had an outage.
-PAUSE_MS = 10_000
 # One call fires at most about this many records, so that input is read and sent in between.
 MAX_FIRED_RECORDS = 20_000
-
-
-class Phase(Enum):
-    """What a lane is doing; see the head of this module."""
-
-    RESTORING = auto()
-    CATCHING_UP = auto()
-    LIVE = auto()
 
 
 class LaneOutput(Struct, gc=False):
@@ -134,21 +111,17 @@ class Lane:
         self._rules = rules if state is None else state.rules_or(rules)
         groups = key_groups_of(lane, lanes)
         self.table = SessionTable(self._rules, groups, Counts(platforms), LaneKeys(lane, lanes))
-        self.clock = LaneClock()
         self._journal = Journal(lane, lanes, None if state is None else state.journal)
-        self.watermark_ms = NEVER_MS if state is None else state.watermark_ms
-        self._next_group = 0 if state is None else state.next_group
-        self._hearing = Hearing(
-            0 if state is None else state.hearing_ms, ran_before=state is not None
-        )
+        if state is None:
+            self.time = LaneTime(NEVER_MS, 0, Hearing(0, ran_before=False))
+        else:
+            hearing = Hearing(state.hearing_ms, ran_before=True)
+            self.time = LaneTime(state.watermark_ms, state.next_group, hearing)
         self.set_back_ms = 0  # by how much the clock of the run before was ahead
-        self.phase = Phase.CATCHING_UP
-        self.wants_silent_ends = wants_silent_ends and state is not None
-        self._silent_ends: dict[SessionName, int] = {}  # that are out, of sessions that may live
-        self._catch_up_to_ms: int | None = None
+        self._silent_ends = SilentEnds(wanted=wants_silent_ends and state is not None)
         self._restoration: Restoration | None = None
         if state is not None:
-            self.phase = Phase.RESTORING
+            self.time.phase = Phase.RESTORING
             self.table.carries, self.table.listens = state.carries, state.listens
             if state.journal.segment < 0:  # of a moved lane, which has no entry to tell
                 self.table.wheel.silence.hearing_ms = state.hearing_ms
@@ -156,19 +129,29 @@ class Lane:
             self._finish_restoring(LaneOutput(), self.watermark_ms if now_ms is None else now_ms)
 
     @property
+    def watermark_ms(self) -> int:
+        """How far time has come."""
+        return self.time.watermark_ms
+
+    @property
     def restoring(self) -> bool:
         """Whether rows are still missing; facts wait until then."""
-        return self.phase is Phase.RESTORING
+        return self.time.phase is Phase.RESTORING
 
     @property
     def resuming(self) -> bool:
         """Whether the lane has not yet caught up with the time before its start."""
-        return self.phase is not Phase.LIVE
+        return self.time.resuming
+
+    @property
+    def wants_silent_ends(self) -> bool:
+        """Whether `learn_silent_ends` is still to be called."""
+        return self._silent_ends.wanted
 
     @property
     def hearing_ms(self) -> int:
         """The moment before which silence does not count."""
-        return self._hearing.since_ms
+        return self.time.hearing.since_ms
 
     @property
     def reached_ms(self) -> int:
@@ -181,15 +164,8 @@ class Lane:
         return [] if restoration is None else restoration.missing()
 
     def lag_ms(self, now_ms: int) -> int | None:
-        """Return how far the lane's time is behind now_ms, or None while that is not known.
-
-        A lane without sessions fires nothing: its time is what its clock says. now_ms may be from
-        before the lane's last turn, which is no lag.
-        """
-        if self.watermark_ms != NEVER_MS and (self.table.wheel or self.resuming):
-            return max(0, now_ms - self.watermark_ms)
-        time_ms = self.clock.time_ms(now_ms)
-        return None if time_ms is None else max(0, now_ms - time_ms)
+        """Return how far the lane's time is behind now_ms, or None while that is not known."""
+        return self.time.lag_ms(now_ms, has_sessions=bool(self.table.wheel))
 
     def _output(self) -> LaneOutput:
         """Return room for what a call brings about."""
@@ -197,7 +173,7 @@ class Lane:
 
     def update(self, progress: Progress) -> None:
         """Take in how far a source has come with its partitions."""
-        self.clock.update(progress)
+        self.time.clock.update(progress)
 
     # What facts do.
 
@@ -208,7 +184,7 @@ class Lane:
             self.table.carries = any(map(_CARRIED, facts))
         if not self.table.listens:
             self.table.listens = any(map(_IDLE_TIMEOUT, facts))
-        if self.phase is Phase.LIVE:
+        if not self.resuming:
             self._let_idle_time_pass(now_ms)
         begin = 0
         for place, time_ms in self._outages(facts, now_ms) if self.table.listens else ():
@@ -222,7 +198,7 @@ class Lane:
         """Yield the place and the time of each fact before which there was an outage."""
         for place, fact in enumerate(facts):
             time_ms = min(fact.time_ms, now_ms)
-            if self._hearing.note_fact(time_ms, self.watermark_ms, now_ms):
+            if self.time.hearing.note_fact(time_ms, self.watermark_ms, now_ms):
                 yield place, time_ms
 
     def _hear_anew(self, time_ms: int, output: LaneOutput) -> None:
@@ -230,9 +206,10 @@ class Lane:
 
         It never begins earlier than was noted before: sessions have their slots by that.
         """
-        if not self._hearing.deaf:
-            time_ms = max(time_ms, self.hearing_ms)
-        self._hearing.since_ms = time_ms
+        hearing = self.time.hearing
+        if not hearing.deaf:
+            time_ms = max(time_ms, hearing.since_ms)
+        hearing.since_ms = time_ms
         output.records.rests_on_state = True
         if not self.restoring:  # before it is stored: a base that goes with it is of after that
             self.table.hear_anew(time_ms)
@@ -262,66 +239,37 @@ class Lane:
         """Act on facts one by one, and store them without the pings that change nothing."""
         watermark = self.watermark()
         stored: list[Fact] = []
-        for fact in self._with_silent_ends(facts):
+        for fact, is_sent in self._silent_ends.before(facts, self.table):
             if fact.ping and changes_nothing(self.table, fact, watermark):
                 continue
             if not stored and self._journal.full():
                 self._roll(output)  # a base is of the moment before what is stored after it
             stored.append(fact)
-            self._act([fact], output, now_ms)
+            self._act([fact], output, now_ms, are_sent=is_sent)
         if stored:
             self._append(stored, output)
-
-    # What an earlier run has sent of silence.
 
     def learn_silent_ends(self, ends_ms: Mapping[SessionName, int], now_ms: int) -> LaneOutput:
         """Take in which ends for silence are out, beyond the state; this may end the restoring."""
         output = self._output()
-        self.wants_silent_ends = False
-        self._silent_ends = dict(ends_ms)
+        self._silent_ends.learn(ends_ms)
         self._finish_restoring(output, now_ms)
         return output
 
-    def _with_silent_ends(self, facts: Iterable[Fact]) -> Iterator[Fact]:
-        """Yield facts, each after the end of its device's session that is out and not later."""
-        for fact in facts:
-            if self._silent_ends:
-                self.table.counts.learned = True
-                yield from self._silent_end(fact.device_id, fact.time_ms)
-                self.table.counts.learned = False
-            yield fact
-
-    def _silent_end(self, device_id: str, upto_ms: int) -> Iterator[Fact]:
-        """Yield the end of a device's active session, if it is out and was by a moment."""
-        session = self.table.find(device_id)
-        if session is not None:
-            name = device_id, session.session_id, session.started_ms
-            if is_due(self._silent_ends.get(name, upto_ms + 1), upto_ms):
-                time_ms = self._silent_ends.pop(name)
-                yield Fact(False, device_id, session.session_id, session.platform, time_ms)
-
     def _end_as_sent(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
         """End the sessions whose ends are out and due; of others there is nothing more to know."""
-        devices = dict.fromkeys(device_id for device_id, *_ in self._silent_ends)
-        ends = [end for device_id in devices for end in self._silent_end(device_id, time_ms)]
+        ends = self._silent_ends.due(time_ms, self.table)
         if ends:
             self._append(ends, output)
-            self.table.counts.learned = True
-            self._act(ends, output, now_ms)
-            self.table.counts.learned = False
-        if self.clock.live:
-            later = {name: ms for name, ms in self._silent_ends.items() if not is_due(ms, time_ms)}
-            self._silent_ends = later
+            self._act(ends, output, now_ms, are_sent=True)
+        if self.time.clock.live:
+            self._silent_ends.forget(time_ms)
 
     def _let_idle_time_pass(self, now_ms: int) -> None:
         """Raise the watermark at once for a lane without sessions, in which nothing can be due."""
-        time_ms = self.clock.time_ms(now_ms) or NEVER_MS
+        time_ms = self.time.clock.time_ms(now_ms) or NEVER_MS
         if time_ms > self.watermark_ms and not self.table.wheel:
-            self._come_to(Watermark(time_ms))
-
-    def _come_to(self, watermark: Watermark) -> None:
-        """Take note of how far time has come."""
-        self.watermark_ms, self._next_group = watermark.upto_ms, watermark.next_group
+            self.time.come_to(Watermark(time_ms))
 
     def _roll(self, output: LaneOutput) -> None:
         """Begin a new segment of the journal, and write the base of the group whose turn it is."""
@@ -330,7 +278,11 @@ class Lane:
             blob = encode_sessions(self.table.sessions(group))
             output.rows.append(self._journal.base(group, blob))
 
-    def _act(self, facts: list[Fact], output: LaneOutput, now_ms: int) -> None:
+    def _act(
+        self, facts: list[Fact], output: LaneOutput, now_ms: int, *, are_sent: bool = False
+    ) -> None:
+        """Act on facts; are_sent: they are ends for silence that are out."""
+        self.table.counts.are_sent = are_sent
         watermark = self.watermark()
         after_outage = replace(watermark, newest_only=False)
         for fact in facts:
@@ -340,94 +292,58 @@ class Lane:
 
     def watermark(self) -> Watermark:
         """Return how far time has come, as facts are applied by it."""
-        newest_only = self.resuming and self._rules.catch_up == "latest"
-        return Watermark(self.watermark_ms, newest_only, self._next_group)
+        return self.time.watermark(self._rules)
 
     # What time does.
 
     def advance(self, now_ms: int) -> LaneOutput:
         """Fire what has become due; a call with a lot to do leaves the rest to the next one."""
         output = self._output()
-        time_ms = self._time_to_come_to(now_ms)
+        time = self.time
+        time_ms = time.may_come_to(now_ms, self._rules)
         if time_ms is None:
             return output
         if self._silent_ends:
             self._end_as_sent(output, time_ms, now_ms)
-        before = self.watermark_ms, self._next_group
-        if self._next_group:
-            self._fire(output, min(time_ms, self.watermark_ms + 1))
-            self._note_turn(before, time_ms, now_ms)
+        before = self.watermark()
+        if before.next_group:
+            self._fire(output, min(time_ms, before.upto_ms + 1))
+            time.note_turn(before, time_ms, now_ms)
             return output
-        self._jump(output, time_ms, now_ms)
-        self.phase = Phase.LIVE
+        self._leap(output, time_ms, now_ms)
+        time.phase = Phase.LIVE
         self._fire(output, time_ms)
-        self._note_turn(before, time_ms, now_ms)
-        if self.clock.live:
-            output.records.complete_up_to_ms = self.watermark_ms
+        time.note_turn(before, time_ms, now_ms)
+        if time.clock.live:
+            output.records.complete_up_to_ms = time.watermark_ms
         return output
-
-    def _note_turn(self, before: tuple[int, int], time_ms: int, now_ms: int) -> None:
-        """Take note of whether time has gone on, and has come as far as all input has."""
-        moved = (self.watermark_ms, self._next_group) != before
-        abreast = self.clock.live and self.watermark_ms == time_ms
-        self._hearing.note_turn(now_ms, moved=moved, abreast=abreast)
 
     def _fire(self, output: LaneOutput, upto_ms: int) -> None:
         """Let time pass, moment by moment, as far as one call should."""
-        if upto_ms > self.watermark_ms:
+        time = self.time
+        if upto_ms > time.watermark_ms:
             limit = output.records.count() + MAX_FIRED_RECORDS
-            watermark = Watermark(self.watermark_ms, next_group=self._next_group)
-            self._come_to(self.table.fire(watermark, upto_ms, output.records, limit))
+            watermark = Watermark(time.watermark_ms, next_group=time.next_group)
+            time.come_to(self.table.fire(watermark, upto_ms, output.records, limit))
 
-    def _time_to_come_to(self, now_ms: int) -> int | None:
-        """Return the time up to which the lane may fire now, or None if it must wait.
-
-        It waits while rows are missing, while no partition is known, and with catch_up `latest`
-        until the clock has come to the moment at which catching up began.
-        """
-        time_ms = self.clock.time_ms(now_ms)
-        if self.phase is Phase.RESTORING or time_ms is None:
-            return None
-        if self.phase is Phase.CATCHING_UP:
-            self._catch_up_to_ms = self._catch_up_to_ms or now_ms
-            if self._rules.catch_up == "latest" and time_ms < self._catch_up_to_ms:
-                return None
-        return time_ms
-
-    def _jump(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
+    def _leap(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
         """Raise the watermark in one step where time is not to pass moment by moment."""
+        time = self.time
         if self.table.listens:
-            self._listen(output, time_ms, now_ms)
-        step_ms = time_ms - self.watermark_ms
-        heartbeat_ms = max(self._rules.intervals_ms)
-        paused = self.watermark_ms != NEVER_MS and step_ms > PAUSE_MS
-        outage = self.phase is Phase.CATCHING_UP or paused
-        if outage and self._rules.catch_up == "latest" and step_ms > heartbeat_ms:
-            watermark = Watermark(self.watermark_ms, newest_only=True)
-            output.add(self.table.fast_forward(watermark, time_ms, timeouts_only=True))
-            self.watermark_ms = time_ms - heartbeat_ms
-        elif step_ms > self._rules.max_session_ms + heartbeat_ms:
-            watermark = Watermark(self.watermark_ms)
-            output.add(self.table.fast_forward(watermark, time_ms, timeouts_only=False))
-            self.watermark_ms = time_ms
-
-    def _listen(self, output: LaneOutput, time_ms: int, now_ms: int) -> None:
-        """Let silence begin anew where an outage has ended, and not count while one goes on."""
-        clock, hearing, watermark_ms = self.clock, self._hearing, self.watermark_ms
-        restarted = hearing.has_restarted(now_ms, watermark_ms)
-        deaf = clock.leaves or ((hearing.deaf or restarted) and not clock.live)
-        if deaf is not hearing.deaf:
-            self._hear_anew(DEAF_MS if deaf else time_ms, output)
-        elif deaf:
-            return
-        elif restarted or (time_ms > watermark_ms and hearing.has_stalled(now_ms)):
-            self._hear_anew(now_ms, output)
-        elif hearing.was_deaf(time_ms, watermark_ms):
-            self._hear_anew(time_ms, output)
+            heard_ms = time.heard_from(time_ms, now_ms)
+            if heard_ms is not None:
+                self._hear_anew(heard_ms, output)
+        leap = time.leap(time_ms, self._rules)
+        if leap is not None:
+            timeouts_only = leap.timeouts_only
+            output.add(
+                self.table.fast_forward(leap.watermark, time_ms, timeouts_only=timeouts_only)
+            )
+            time.watermark_ms = leap.then_ms
 
     def behind(self, now_ms: int) -> bool:
         """Say whether something that is due by now has been left to the next `advance`."""
-        return (self._time_to_come_to(now_ms) or NEVER_MS) > self.watermark_ms
+        return (self.time.may_come_to(now_ms, self._rules) or NEVER_MS) > self.watermark_ms
 
     # What is stored and restored.
 
@@ -444,7 +360,7 @@ class Lane:
             groups=KEY_GROUPS,
             moved_watermarks={} if restoration is None else dict(restoration.moved_watermarks),
             rules=stored_rules(self._rules),
-            next_group=self._next_group,
+            next_group=self.time.next_group,
             carries=self.table.carries,
             listens=self.table.listens,
             hearing_ms=self.hearing_ms,
@@ -474,7 +390,7 @@ class Lane:
     def _finish_restoring(self, output: LaneOutput, now_ms: int) -> None:
         """Once every row is there, act on the facts that waited."""
         restoration = self._restoration
-        if restoration is None or self.wants_silent_ends or not restoration.done():
+        if restoration is None or self._silent_ends.wanted or not restoration.done():
             return
         waiting = restoration.finish()
         self._restoration = None
@@ -488,31 +404,34 @@ class Lane:
             self._rewrite_bases(output, self.table.groups)
         elif ended:
             self._rewrite_bases(output, ended)
-        self.phase = Phase.CATCHING_UP  # only now: who looks from another thread finds one table
+        self.time.phase = (
+            Phase.CATCHING_UP
+        )  # only now: who looks from another thread finds one table
 
     def _act_on_waiting(
         self, waiting: list[JournalEntry], output: LaneOutput, now_ms: int
     ) -> list[int]:
         """Act on facts that are stored; return the key groups in which ends came between them."""
-        before = list(self._silent_ends)
+        groups = set[int]()
         for entry in waiting:
             if entry.hearing_ms != self.table.wheel.silence.hearing_ms:
                 self.table.hear_anew(entry.hearing_ms)
-            for fact in self._with_silent_ends(entry.facts):
-                self._act([fact], output, now_ms)
-        ended = [name[0] for name in before if name not in self._silent_ends]
-        return sorted(set(map(self.table.keys.group_of, ended)))
+            for fact, is_sent in self._silent_ends.before(entry.facts, self.table):
+                self._act([fact], output, now_ms, are_sent=is_sent)
+                if is_sent:
+                    groups.add(self.table.keys.group_of(fact.device_id))
+        return sorted(groups)
 
     def _set_back(self, output: LaneOutput, now_ms: int) -> None:
         """Lower the watermark to now, if the clock of the run before was ahead of it."""
         if self.watermark_ms - now_ms <= min(PAUSE_MS, *self._rules.turns_ms):
             return
-        while self._next_group:  # first the rest of the moment in which the run was stopped
+        while self.time.next_group:  # first the rest of the moment in which the run was stopped
             self._fire(output, self.watermark_ms + 1)
         self._rules, places = sent_until(self._rules, self.watermark_ms)
         self.table = handed_over(self.table, self._rules, self.watermark(), places)
         self.set_back_ms = self.watermark_ms - now_ms
-        self._come_to(Watermark(now_ms))
+        self.time.come_to(Watermark(now_ms))
 
     def _change_rules(self, output: LaneOutput) -> None:
         """Go over from the rules of the state to those of this run."""

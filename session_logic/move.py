@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from session_logic.codec import encode_sessions
 from session_logic.journal import BaseRow, JournalState
 from session_logic.keys import KEY_GROUPS, key_groups_of, lane_of
-from session_logic.lane import NEVER_MS, Lane
+from session_logic.lane import Lane
+from session_logic.lane_time import NEVER_MS
 from session_logic.restoring import LaneState, StoredRules, state_version, stored_rules
 
 # A base that is older than every segment, of which there is none yet.

@@ -17,7 +17,8 @@ from session_logic.codec import encode_sessions
 from session_logic.errors import ConfigError
 from session_logic.journal import BaseRow, JournalState
 from session_logic.keys import KEY_GROUPS, LaneKeys, key_groups_of
-from session_logic.lane import NEVER_MS, Lane
+from session_logic.lane import Lane
+from session_logic.lane_time import NEVER_MS
 from session_logic.move import BEFORE_ALL
 from session_logic.restoring import LaneState, state_version, stored_rules
 from session_logic.rules import Rules, Session

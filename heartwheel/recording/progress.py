@@ -12,7 +12,7 @@ from heartwheel.recording.format import Line
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.recorded import decode_record
 from session_logic.events import Heartbeat
-from session_logic.lane import PAUSE_MS
+from session_logic.lane_time import PAUSE_MS
 from session_logic.silence import STALL_MS
 
 # A silence is looked for in stretches of this part of a heartbeat interval.

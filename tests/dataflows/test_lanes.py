@@ -12,7 +12,7 @@ from session_logic.codec import decode_output
 from session_logic.errors import SnapshotError
 from session_logic.events import Fact, SessionActive, SessionEnd
 from session_logic.journal import Row
-from session_logic.lane import NEVER_MS, Phase
+from session_logic.lane_time import NEVER_MS, Phase
 from session_logic.output import OutputBatch
 from tests.support.clocks import FixedClock, T
 
@@ -214,7 +214,7 @@ def test_resumed_lane_waits_for_what_is_out_of_silence() -> None:
     later.run.silent_ends = lambda _lane: {("device", "session", T - 100): T}
     ended = [item for item in later.logic.on_notify()[0] if isinstance(item, OutputBatch)]
     assert [type(decode_output(value)) for value in ended[0].values] == [SessionEnd]
-    assert later.run.lanes[0].phase is Phase.LIVE
+    assert later.run.lanes[0].time.phase is Phase.LIVE
 
 
 def test_sink_is_kept_awake_until_an_outage_is_stored() -> None:

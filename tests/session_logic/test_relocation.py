@@ -6,7 +6,8 @@ from msgspec import to_builtins
 from session_logic.clock import PartitionProgress
 from session_logic.errors import ConfigError
 from session_logic.events import Fact, OutputEvent
-from session_logic.lane import NEVER_MS, Lane
+from session_logic.lane import Lane
+from session_logic.lane_time import NEVER_MS
 from session_logic.relocation import Relocation
 from session_logic.restoring import LISTENING_VERSION, STATE_VERSION, read_lane_state
 from session_logic.rules import Rules
@@ -102,7 +103,7 @@ def test_lanes_without_sessions_keep_the_latest_of_their_moments() -> None:
     """Those that were never read have none."""
     assert moved(Lane(0, 2, RULES))[0].watermark_ms == NEVER_MS
     first, second = (stopped(number, 500) for number in range(2))
-    first.watermark_ms, second.watermark_ms = T, T + 500
+    first.time.watermark_ms, second.time.watermark_ms = T, T + 500
     assert moved(first, second)[0].watermark_ms == T + 500
 
 

@@ -30,9 +30,11 @@ from dataflows.store import Inbox, RestoredSource, StoreSink
 from session_logic.events import Fact
 from session_logic.journal import Row
 from session_logic.keys import Route, key_group_of, lane_of
-from session_logic.lane import NEVER_MS, Lane, LaneOutput
+from session_logic.lane import Lane, LaneOutput
+from session_logic.lane_time import NEVER_MS
 from session_logic.output import OutputBatch
 from session_logic.restoring import LaneState, read_lane_state
+from session_logic.table import SessionTable
 from tests.simulation.engine import Database, SinkStep, SourceStep, StatefulStep
 from tests.simulation.facts import Facts
 from tests.simulation.history import Change, Ended, Event, Heard, History, Past, is_record
@@ -144,25 +146,24 @@ class NotedLane(LaneLogic):
     def _make(self, number: int, state: LaneState | None) -> Lane:
         lane = super()._make(number, state)
         act, take_in, hear_anew = lane._act, lane._take_in, lane._hear_anew
-        with_silent_ends, end_as_sent = lane._with_silent_ends, lane._end_as_sent
+        before, end_as_sent = lane._silent_ends.before, lane._end_as_sent
 
-        def note_acted(facts: list[Fact], *others: Any) -> None:
+        def note_acted(facts: list[Fact], *others: Any, **named: Any) -> None:
             self._acted += len(facts)
             if self._ends:
                 self._insert(number, *map(self._ended, facts))
-            act(facts, *others)
+            act(facts, *others, **named)
 
         def end(*others: Any) -> None:
             self._ends = True
             end_as_sent(*others)
             self._ends = False
 
-        def note_ends(facts: list[Fact]) -> Iterator[Fact]:
+        def note_ends(facts: list[Fact], table: SessionTable) -> Iterator[tuple[Fact, bool]]:
             """Note ends where they come between facts, which begin so many before the place."""
-            place, given = self._place - len(facts), list(facts)
-            for fact in with_silent_ends(facts):
-                if given and fact is given[0]:
-                    del given[0]
+            place = self._place - len(facts)
+            for fact, is_sent in before(facts, table):
+                if not is_sent:
                     place += 1
                 elif lane.restoring:
                     self._ends_between.append((self._acted, self._ended(fact)))
@@ -171,7 +172,7 @@ class NotedLane(LaneLogic):
                     self._orders[number].taken.insert(place, self._ended(fact))
                     self._place += 1
                     place += 1
-                yield fact
+                yield fact, is_sent
 
         def pass_on(facts: list[Fact], *others: Any) -> None:
             self._place += len(facts)
@@ -186,7 +187,7 @@ class NotedLane(LaneLogic):
         lane._act = note_acted  # type: ignore[method-assign]
         lane._take_in = pass_on  # type: ignore[method-assign]
         lane._hear_anew = note  # type: ignore[method-assign]
-        lane._with_silent_ends = note_ends  # type: ignore[method-assign,assignment]
+        lane._silent_ends.before = note_ends  # type: ignore[method-assign,assignment]
         lane._end_as_sent = end  # type: ignore[method-assign]
         return lane
 

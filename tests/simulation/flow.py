@@ -29,7 +29,8 @@ from session_logic.clock import END_VALID_MS
 from session_logic.events import Fact
 from session_logic.hearing import GAP_MS
 from session_logic.keys import key_group_of, lane_of
-from session_logic.lane import NEVER_MS, PAUSE_MS, Lane
+from session_logic.lane import Lane
+from session_logic.lane_time import NEVER_MS, PAUSE_MS
 from session_logic.silence import STALL_MS
 from tests.simulation.brokers import Brokers
 from tests.simulation.cluster import Run, World
@@ -393,7 +394,7 @@ class Simulation:
         self._turns(40)
         run, lanes = self.active, [logic._lane for logic in self._lane_logics()]
         caught_up = len(lanes) == LANES and not any(lane.resuming for lane in lanes)
-        caught_up = caught_up and all(lane.clock.live for lane in lanes)
+        caught_up = caught_up and all(lane.time.clock.live for lane in lanes)
         caught_up = caught_up and is_active(lanes, device, session)
         self.world.log.lose_leader(where)
         since_ms = self.world.now_ms
@@ -571,7 +572,7 @@ class Simulation:
         """Stop cleanly and start again; between is for what happens if all had been read."""
         lanes = [logic._lane for logic in self._lane_logics()]
         # Else what a crashed run has read may still be to be read again.
-        caught_up = len(lanes) == LANES and all(lane.clock.live for lane in lanes)
+        caught_up = len(lanes) == LANES and all(lane.time.clock.live for lane in lanes)
         self._drain()
         stopped = self._active.ended and caught_up
         if self._active.ended:

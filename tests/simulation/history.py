@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from dataflows.formats import DeadLetterState
 from dataflows.messages import RecordId
 from session_logic.events import Fact, Watermark
-from session_logic.lane import NEVER_MS
+from session_logic.lane_time import NEVER_MS
 from session_logic.restoring import StoredRules
 from session_logic.rules import Rules
 from tests.support.fake_kafka import Reading, Where

@@ -11,7 +11,8 @@ from session_logic import hearing
 from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, Heartbeat, OutputEvent, SessionActive, Watermark
 from session_logic.keys import key_group_of
-from session_logic.lane import NEVER_MS, PAUSE_MS, Lane, LaneOutput, Phase
+from session_logic.lane import Lane, LaneOutput
+from session_logic.lane_time import NEVER_MS, PAUSE_MS, Phase
 from session_logic.output import OutputBatch
 from session_logic.restoring import read_lane_state
 from session_logic.rules import QUIET_TURN_MS, Rules
@@ -335,7 +336,7 @@ class Simulation:
 
     def _hear_anew(self, before: Watermark, time_ms: int) -> None:
         """Tell the model where time goes on after an outage."""
-        if before.next_group or self.lane.phase is not Phase.LIVE:
+        if before.next_group or self.lane.time.phase is not Phase.LIVE:
             return
         come = time_ms, before.upto_ms, self.now_ms
         if self.listening and self.ear.hears_anew(*come, live=self.live):

@@ -9,7 +9,8 @@ from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, OutputEvent, Watermark
 from session_logic.journal import BaseRow
 from session_logic.keys import key_group_of, lane_of
-from session_logic.lane import NEVER_MS, Lane
+from session_logic.lane import Lane
+from session_logic.lane_time import NEVER_MS
 from session_logic.move import Move
 from session_logic.restoring import LaneState, read_lane_state
 from session_logic.rules import Rules

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from session_logic import journal, lane, restoring, table, transitions
 from session_logic.errors import HeartwheelError
 from session_logic.events import Fact, Heartbeat, OutputEvent
-from session_logic.lane import Lane, Phase
+from session_logic.lane import Lane
+from session_logic.lane_time import Phase
 from session_logic.restoring import LaneState
 from session_logic.rules import Rules, Session, early_end, has_begun
 from session_logic.table import SessionTable
@@ -100,8 +101,8 @@ def fire_all_of_a_history(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def live(self: Lane, *arguments: object) -> None:
         begin(self, *arguments)  # type: ignore[arg-type]
-        if self.phase is Phase.CATCHING_UP:
-            self.phase = Phase.LIVE
+        if self.time.phase is Phase.CATCHING_UP:
+            self.time.phase = Phase.LIVE
 
     monkeypatch.setattr(Lane, "__init__", live)
 

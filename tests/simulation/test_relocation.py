@@ -6,7 +6,8 @@ from zlib import crc32
 import pytest
 
 from session_logic.journal import BaseRow
-from session_logic.lane import NEVER_MS, Lane
+from session_logic.lane import Lane
+from session_logic.lane_time import NEVER_MS
 from session_logic.relocation import Relocation
 from session_logic.restoring import LaneState
 from session_logic.rules import Rules
