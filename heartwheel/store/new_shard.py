@@ -12,6 +12,7 @@ from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sinks import read_sink
 from heartwheel.store.sources import is_read
 from heartwheel.store.stored_sessions import stored_lanes
+from heartwheel.store.values import Kept
 from session_logic.errors import SnapshotError
 from session_logic.rules import Rules
 
@@ -82,3 +83,17 @@ def _count_in(contents: Contents, shard: Shard, folder: Path) -> NewShard:
         sum(sinks.values()),
         letters,
     )
+
+
+def differing_value(kept: list[Kept], contents: Contents) -> str | None:
+    """Say which value a new store has not as it was to have it, if there is one; rows are none."""
+    wanted = {(step, key): value for step, key, value in kept}
+    found = {
+        (step, entry.key): entry.value()
+        for step in ("source", "sessions", "sink")
+        for entry in contents.step(step)
+    }
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            return f"{' '.join(name)} differs"
+    return None

@@ -27,7 +27,7 @@ from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
 from heartwheel.store.migration import check_movable, was_killed
-from heartwheel.store.new_shard import NewShard, NewShards
+from heartwheel.store.new_shard import NewShard, NewShards, differing_value
 from heartwheel.store.old_shards import OldShard, has, letters_of, open_shards, partition_of
 from heartwheel.store.stored_sessions import StoredLane, stored_lanes
 from heartwheel.store.values import Kept, write_values
@@ -203,15 +203,9 @@ def _make(moved: _Moved, place: Path, shard: Shard) -> None:
 
 def _difference(moved: _Moved, contents: Contents, shard: Shard) -> str | None:
     """Return the first difference between a new store and what it was to have."""
-    wanted = {(step, key): value for step, key, value in moved.kept(shard)}
-    found = {
-        (step, entry.key): entry.value()
-        for step in ("source", "sessions", "sink")
-        for entry in contents.step(step)
-    }
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            return f"{' '.join(name)} differs"
+    differing = differing_value(moved.kept(shard), contents)
+    if differing is not None:
+        return differing
     lanes = stored_lanes(contents)
     own = _prints(lanes)
     for lane in lanes:

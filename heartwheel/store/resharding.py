@@ -13,14 +13,14 @@ from uuid import uuid4
 
 from bytewax.recovery import init_db_dir
 
-from dataflows.formats import DeadLetterState, read_row
+from dataflows.formats import read_row
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.shard import Shard
 from dataflows.store import Inbox
 from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
-from heartwheel.store.new_shard import NewShard, NewShards
+from heartwheel.store.new_shard import NewShard, NewShards, differing_value
 from heartwheel.store.old_shards import (
     OldShard,
     has,
@@ -70,16 +70,10 @@ def _make(old: list[OldShard], place: Path, shard: Shard) -> None:
     """Write the store of a new shard."""
     parts = len(old[0].contents.recovery.parts)
     init_db_dir(place, parts)  # type: ignore[no-untyped-call]
-    kept: list[Kept] = [
-        (entry.step.rpartition(".")[2], entry.key, entry.value()) for entry in _values(shard, old)
-    ]
-    letters = _letters(shard, old)
-    if letters is not None:
-        kept.append(("sink", DEAD_LETTER_KEY, letters))
     inbox = Inbox()
     for entry in _rows(shard, old):
         inbox.put(read_row(entry.key, entry.value()))
-    write_values(place, kept, inbox)
+    write_values(place, _kept(shard, old), inbox)
     ancestors: dict[str, int] = {}
     for one in _sources(shard, old):
         ancestors |= one.identity.ancestors | {one.identity.id: one.identity.generation}
@@ -100,15 +94,17 @@ def _lanes(old: list[OldShard]) -> int:
     return old[0].contents.lanes
 
 
-def _values(shard: Shard, old: list[OldShard]) -> list[Entry]:
-    """Return what a new shard takes over as it is, but for rows."""
-    return [
-        entry
+def _kept(shard: Shard, old: list[OldShard]) -> list[Kept]:
+    """Return what the store of a new shard has, but for rows."""
+    kept: list[Kept] = [
+        (step, entry.key, entry.value())
         for one in old
         for step in ("source", "sessions", "sink")
         for entry in one.contents.step(step)
         if entry.key != DEAD_LETTER_KEY and has(shard, partition_of(entry))
     ]
+    letters = letters_of(shard, _sources(shard, old))
+    return kept if letters is None else [*kept, ("sink", DEAD_LETTER_KEY, letters)]
 
 
 def _rows(shard: Shard, old: list[OldShard]) -> list[Entry]:
@@ -122,24 +118,11 @@ def _rows(shard: Shard, old: list[OldShard]) -> list[Entry]:
     ]
 
 
-def _letters(shard: Shard, old: list[OldShard]) -> DeadLetterState | None:
-    return letters_of(shard, _sources(shard, old))
-
-
 def _difference(old: list[OldShard], contents: Contents, shard: Shard) -> str | None:
     """Return the first difference between a new store and what it was to take over."""
-    wanted = {(entry.step, entry.key): entry.value() for entry in _values(shard, old)}
-    found = {
-        (entry.step, entry.key): entry.value()
-        for step in ("source", "sessions", "sink")
-        for entry in contents.step(step)
-    }
-    letters = _letters(shard, old)
-    if letters is not None:
-        wanted["heartwheel.sink", DEAD_LETTER_KEY] = letters
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            return f"{' '.join(name)} differs"
+    differing = differing_value(_kept(shard, old), contents)
+    if differing is not None:
+        return differing
     by_lane = {lane.number: lane for one in old for lane in stored_lanes(one.contents)}
     for lane in stored_lanes(contents):
         before = by_lane[lane.number].tables()
