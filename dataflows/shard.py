@@ -35,6 +35,12 @@ def read_shard(text: str) -> Shard:
     if not text:
         return Shard()
     number, sign, shards = text.partition("/")
-    if not (sign and number.isdecimal() and shards.isdecimal() and int(number) < int(shards)):
+    if not (
+        text.isascii()
+        and sign
+        and number.isdecimal()
+        and shards.isdecimal()
+        and int(number) < int(shards)
+    ):
         raise ValueError(text)
     return Shard(int(number), int(shards))

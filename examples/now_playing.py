@@ -13,6 +13,8 @@ from topic import records
 
 def main() -> None:
     """Print the active sessions of an account, the newest first."""
+    if len(sys.argv) < 2:
+        sys.exit("which account? python examples/now_playing.py ACCOUNT [TOPIC]")
     account = sys.argv[1]
     topic = sys.argv[2] if len(sys.argv) > 2 else "active-sessions"
     by_device = {record.key: record.value for record in records(topic)}

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from dataflows.settings import Settings
+from dataflows.shard import Shard
 from heartwheel.running_process import NoAnswerError, RunningProcess
 
 ASK_S = 3.0
@@ -59,14 +60,14 @@ class ShardStatus(Struct, frozen=True, kw_only=True):
     lag_s: float | None = None
 
 
-def read_status(shard: int, said: dict[str, Any]) -> ShardStatus:
+def read_status(shard: Shard, said: dict[str, Any]) -> ShardStatus:
     """Return what a shard says of itself in short; raises ValueError if it does not say that."""
     status = msgspec.convert(said, _Status)
-    if status.shard.partition("/")[0] != str(shard):
+    if status.shard != str(shard):
         raise ValueError(f"it is shard {status.shard}")
     lags = [lane.lag_s for lane in status.lanes if lane.lag_s is not None]
     return ShardStatus(
-        shard=shard,
+        shard=shard.number,
         answers=True,
         ready=status.ready,
         reason=status.reason,
@@ -83,6 +84,7 @@ class Shards:
     def __init__(self, settings: Settings) -> None:
         """Ask nobody yet."""
         places = settings.http_places if settings.shard else []
+        self._count = settings.own_shard.shards
         self._shards = [RunningProcess(settings, f"http://{place}") for place in places]
         self._asking: dict[int, Thread] = {}
 
@@ -111,7 +113,7 @@ class Shards:
                 answer = self._shards[shard].ask(f"/status.json?after={since_ms}")
                 if answer.status != OK:
                     return
-                found[shard] = read_status(shard, answer.value)
+                found[shard] = read_status(Shard(shard, self._count), answer.value)
             except (NoAnswerError, ValueError):
                 return  # then it is there without numbers
             if found[shard].active is not None:

@@ -44,6 +44,7 @@ from msgspec.structs import replace
 
 from dataflows.clock import boot_time_s
 from dataflows.kafka.client import (
+    FENCED,
     PASSING,
     MakeConsumer,
     MakeProducer,
@@ -121,6 +122,12 @@ class Lease:
                 producer = self._take(held, check)
                 self._check_others(producer)
         except KafkaException as error:
+            if error.args[0].code() in FENCED:
+                msg = (
+                    f"another run has just taken the lease on output topic {self._topic}: this one "
+                    "has written nothing and stops; run only one, or use another output topic"
+                )
+                raise FencedError(msg) from None
             raise LeaseError(self._not_given(error)) from None
         self.permit.keep(self._turn, RENEW_S)
 

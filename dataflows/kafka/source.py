@@ -87,9 +87,12 @@ class KafkaSource(FixedPartitionedSource[PartitionBatch, SourceState]):
             topic, number = _place(part)
             self._check_position(topic, number, position)
             if position.offset >= 0 and not self.topics.is_there(topic, number):
+                why = "is not there"
+                if topic not in self._topics:
+                    why = "is of no topic of HEARTWHEEL_INPUT_TOPICS or HEARTWHEEL_INPUTS"
                 log.warning(
-                    "an input partition that was read before is not there, and the run goes on "
-                    "without it; its offset is kept in case it comes back",
+                    f"an input partition that was read before {why}, and the run goes on without "
+                    "it; its offset is kept in case it comes back",
                     part=part,
                     offset=position.offset,
                 )

@@ -45,18 +45,23 @@ def create_command(
     config: ConfigOption = None,
     input_partitions: Annotated[
         int | None,
-        typer.Option(help="Partitions of an input topic.", show_default="as many as lanes", min=1),
+        typer.Option(
+            help="Partitions of an input topic.",
+            show_default="as many as lanes; of one that exists, any number",
+            min=1,
+        ),
     ] = None,
     retention: Annotated[
         str, typer.Option(help="How long records are kept: 12h, 7d, forever.")
     ] = "7d",
     timestamps: Annotated[
-        TimestampsText,
+        TimestampsText | None,
         typer.Option(
             help="Which clock timestamps an input event: the broker's on append (LogAppendTime) "
-            "or the producer's on create (CreateTime)."
+            "or the producer's on create (CreateTime).",
+            show_default="append; of a topic that exists, either",
         ),
-    ] = "append",
+    ] = None,
     replication: ReplicationOption = None,
     min_isr: MinIsrOption = None,
     *,
@@ -76,31 +81,36 @@ def create_command(
 
     settings = load_settings(os.environ, config)
     topics = Topics(settings)
-    options = TopicOptions(
+    asked = TopicOptions(
         retention_ms=duration_ms("--retention", retention),
         timestamps=timestamps,
-        input_partitions=input_partitions or settings.lanes,
+        input_partitions=input_partitions,
         replicas=replication,
         min_isr=min_isr,
     )
+    new = replace(
+        asked,
+        timestamps=timestamps or "append",
+        input_partitions=input_partitions or settings.lanes,
+    )
     wrong = False
-    for spec in topics.specs(options):
-        state = topics.state(spec.name)
-        if state is None and topics.create(spec, dry_run=dry_run):
+    for wish, need in zip(topics.specs(new), topics.specs(asked), strict=True):
+        state = topics.state(wish.name)
+        if state is None and topics.create(wish, dry_run=dry_run):
             created = "would be created" if dry_run else "created"
-            print(f"{spec.name}: {created}: {_wish(spec)}")
+            print(f"{wish.name}: {created}: {_wish(wish)}")
             continue
-        if state is not None and topics.add_partitions(spec, state, dry_run=dry_run):
+        if state is not None and topics.add_partitions(wish, state, dry_run=dry_run):
             added = "would be added" if dry_run else "added"
-            print(f"{spec.name}: partitions {added}: it had {state.partitions}, and no record")
-            state = replace(state, partitions=spec.partitions)
-        state = state or topics.state(spec.name)
-        lines = list(faults(spec, state))
+            print(f"{wish.name}: partitions {added}: it had {state.partitions}, and no record")
+            state = replace(state, partitions=wish.partitions)
+        state = state or topics.state(wish.name)
+        lines = list(faults(need, state))
         wrong = wrong or bool(lines)
         for line in lines:
-            print(f"{spec.name}: {line}")
+            print(f"{wish.name}: {line}")
         if not lines and state is not None:
-            print(f"{spec.name}: exists: {_facts(state)}")
+            print(f"{wish.name}: exists: {_facts(state)}")
     raise typer.Exit(int(wrong))
 
 

@@ -53,7 +53,7 @@ class AllShards:
             known: list[ShardStatus] = []
             with suppress(ValueError):
                 since_ms = self._view.run.clock.now_ms() - RECENT_MS
-                known.append(read_status(self._view.number, self._describe(since_ms)))
+                known.append(read_status(self._view.settings.own_shard, self._describe(since_ms)))
             self._asked_s = time.monotonic()
             self._asking = Thread(target=self._ask, args=(known,), name="shards", daemon=True)
             self._asking.start()

@@ -112,13 +112,16 @@ class Topics:
                 cleanup="compact" if name == settings.table_topic else "delete",
             )
 
+        partitions = options.input_partitions
+        if settings.route == "partition":
+            partitions = partitions or settings.lanes
         dead_letter_bytes = settings.max_record_bytes + DEAD_LETTER_OVERHEAD_BYTES
         return [
             *(
                 spec(
                     topic,
                     f"[inputs.{topic}]" if topic in settings.inputs else "HEARTWHEEL_INPUT_TOPICS",
-                    options.input_partitions,
+                    partitions,
                     options.timestamps,
                 )
                 for topic in settings.all_input_topics
@@ -252,8 +255,8 @@ def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
         yield f"has cleanup.policy={state.cleanup}, which {keeps} records; set it to {spec.cleanup}"
     if spec.timestamps not in (None, state.timestamps):
         yield (
-            f"has message.timestamp.type={TIMESTAMP_TYPES[state.timestamps]}; set the other, or "
-            f"say --timestamps {state.timestamps}"
+            f"has message.timestamp.type={TIMESTAMP_TYPES[state.timestamps]}; set it to "
+            f"{TIMESTAMP_TYPES[spec.timestamps]}, or say --timestamps {state.timestamps}"
         )
     kept_ms, least_ms = state.retention_ms, spec.retention_ms
     is_short = kept_ms >= 0 and (least_ms < 0 or kept_ms < least_ms)
@@ -274,7 +277,7 @@ def _partition_fault(spec: TopicSpec, state: TopicState) -> str:
     else:
         other = "else create a new topic, because more partitions would move devices between them"
     if _is_short(spec, state):
-        create = "if it was never written to, `heartwheel topics create` adds them"
+        create = "`heartwheel topics create` adds them to a topic that was never written to"
     else:
         create = "if it is empty (auto-created), delete it and run `heartwheel topics create`"
     return f"{has}, not {spec.partitions}: {create}; {other}"

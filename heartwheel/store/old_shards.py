@@ -56,6 +56,11 @@ def open_shards(opened: ExitStack, sources: list[Path], rules: Rules) -> list[Ol
     Raises StoreInUseError for one of a running shard, ConfigError for stores that do not belong
     together, SnapshotError for one that is damaged.
     """
+    seen: dict[Path, Path] = {}
+    for one in sources:
+        if (place := one.resolve()) in seen:
+            raise ConfigError(f"{seen[place]} and {one} are the same store: give each once")
+        seen[place] = one
     old = [_open(opened.enter_context(Recovery(one, alone=True)), rules) for one in sources]
     _check(old)
     return old

@@ -187,8 +187,13 @@ def _lock(folder: Path) -> int | None:
     """Take the lock that a run holds on its directory, if a run has ever made one."""
     try:
         lock = os.open(folder / LOCK_FILE, os.O_RDWR)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        msg = (
+            f"{folder / LOCK_FILE} cannot be opened: {error.strerror}; correct that, or restore it"
+        )
+        raise ConfigError(msg) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

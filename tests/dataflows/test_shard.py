@@ -28,7 +28,9 @@ def test_text_names_a_shard() -> None:
     assert read_shard("") == Shard()
 
 
-@pytest.mark.parametrize("text", ["2", "/", "2/", "8/8", "-1/8", "a/b", "1/0", "1/2/3", "²/8"])
+@pytest.mark.parametrize(
+    "text", ["2", "/", "2/", "8/8", "-1/8", "a/b", "1/0", "1/2/3", "²/8", "\uff12/8"]
+)
 def test_other_text_is_refused(text: str) -> None:
     """A shard that is not there would have nothing, or what another one has."""
     with pytest.raises(ValueError, match=r".*"):

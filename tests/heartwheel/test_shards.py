@@ -103,6 +103,15 @@ def test_shard_at_the_address_of_another_is_not_taken_for_it(two: list[Client]) 
     assert [one.answers for one in Shards(crossed).ask()] == [False, True, False]
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_shard_of_another_number_of_shards_is_not_taken_for_one_of_these(
+    two: list[Client], count: int
+) -> None:
+    """It has other partitions, or is of another run."""
+    own = replace(two[0].settings, shard=f"0/{count}", lanes=4)
+    assert not any(one.answers for one in Shards(own).ask())
+
+
 def test_shard_that_stands_still_holds_up_nobody_and_is_not_asked_again_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -33,7 +33,7 @@ def example(cluster: Cluster, name: str, *arguments: str) -> list[str]:
     """Run an example; return the lines that it prints."""
     done = subprocess.run(
         [sys.executable, f"examples/{name}.py", *arguments],
-        env=environment() | {"BOOTSTRAP": cluster.address},
+        env=environment() | {"HEARTWHEEL_BOOTSTRAP_SERVERS": cluster.address},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -126,6 +126,41 @@ def test_active_sessions_are_upserted_into_postgres(cluster: Cluster, played: in
         assert rows() == ["d1|d1-cat|Chess"]
     finally:
         server.stop()
+
+
+def test_topic_is_read_to_its_end_while_it_is_written_to(cluster: Cluster) -> None:
+    """Kafka tells the end of a partition again whenever more has come."""
+    cluster.start(HEARTWHEEL_HEARTBEAT_MS="200")
+    for number in range(200):
+        cluster.send("Start", f"d{number}", f"s{number}")
+    cluster.wait("heartbeats", lambda: cluster.records_out() > 1_000)
+    for _ in range(3):
+        (beats,) = [line.split() for line in example(cluster, "latency", cluster.output)
+                    if line.startswith("Heartbeat")]  # fmt: skip
+        assert int(beats[1]) > 800
+    missing = failed(cluster, "latency", "no-such-topic")
+    assert missing.startswith("no-such-topic: ")
+    assert "Unknown topic" in missing
+    nobody = failed(cluster, "latency", address="127.0.0.1:1")
+    assert nobody.startswith("no Kafka at 127.0.0.1:1")
+    assert failed(cluster, "now_playing").startswith("which account?")
+
+
+def failed(cluster: Cluster, name: str, *arguments: str, address: str = "") -> str:
+    """Run an example that must fail; return its one line."""
+    where = {"HEARTWHEEL_BOOTSTRAP_SERVERS": address or cluster.address}
+    done = subprocess.run(
+        [sys.executable, f"examples/{name}.py", *arguments],
+        env=environment() | where,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    (line,) = done.stderr.splitlines()
+    return line
 
 
 def test_examples_are_short_and_named_in_their_readme() -> None:

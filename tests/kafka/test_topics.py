@@ -169,8 +169,8 @@ def test_wrong_number_of_partitions_says_what_to_do(variable: str, otherwise: st
     state = replace(INTACT, partitions=1)
     (line,) = faults(replace(SPEC, named_by=variable, partitions=4), state)
     assert line.startswith(
-        "has 1 partition, not 4: if it was never written to, `heartwheel topics create` adds "
-        "them; else "
+        "has 1 partition, not 4: `heartwheel topics create` adds them to a topic that was never "
+        "written to; else "
     )
     assert otherwise in line
     (line,) = faults(replace(SPEC, named_by=variable, partitions=4), replace(INTACT, partitions=5))
@@ -193,12 +193,35 @@ def test_partitions_are_added_to_a_topic_that_was_never_written_to(
     dry = command("topics", "create", "--dry-run", **variables)
     assert f"{name}-out: partitions would be added: it had 1" in dry.stdout
     assert len(admin.list_topics(timeout=10).topics[f"{name}-out"].partitions) == 1
-    done = command("topics", "create", **variables)
+    done = command("topics", "create", "--input-partitions", "2", **variables)
     assert done.returncode == 1
     assert f"{name}-out: partitions added: it had 1, and no record" in done.stdout
     assert f"{name}-pc: has 1 partition, not 2" in done.stdout
     topics = admin.list_topics(timeout=10).topics
     assert [len(topics[f"{name}-{topic}"].partitions) for topic in ("out", "pc")] == [2, 1]
+
+
+def test_input_that_is_there_may_have_any_partitions_and_timestamps(
+    address: str, variables: dict[str, str]
+) -> None:
+    """It is somebody else's; only where lanes follow from it, or one asks, must it have so many."""
+    admin = AdminClient({"bootstrap.servers": address})
+    name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+    create_topics(
+        admin, {f"{name}-console": 6, f"{name}-pc": 3}, **{"message.timestamp.type": "CreateTime"}
+    )
+    made = command("topics", "create", **variables)
+    assert (made.returncode, made.stdout.count(": exists: ")) == (0, 2)
+    assert command("topics", "check", **variables).returncode == 0
+    asked = command("topics", "create", "--timestamps", "append", **variables)
+    assert asked.returncode == 1
+    assert "CreateTime; set it to LogAppendTime, or say --timestamps create" in asked.stdout
+    variables["HEARTWHEEL_ROUTE"] = "partition"
+    for what in ("create", "check"):
+        by_partition = command("topics", what, **variables)
+        assert by_partition.returncode == 1
+        assert f"{name}-console: has 6 partitions, not 2" in by_partition.stdout
+        assert f"{name}-pc: has 3 partitions, not 2" in by_partition.stdout
 
 
 @pytest.mark.slow

@@ -211,6 +211,17 @@ def test_coordinator_that_does_not_answer_is_one_line_that_says_so(leases: Lease
         leases.acquire()
 
 
+@pytest.mark.parametrize("call", ["init_transactions", *RENEWAL])
+def test_run_that_another_one_overtakes_while_it_begins_is_told_so(
+    leases: Leases, call: str
+) -> None:
+    """Of two that begin at once one is fenced, and must not be told to do without the lease."""
+    leases.broker.script(call, FENCED)
+    with pytest.raises(FencedError, match="another run has just taken the lease") as caught:
+        leases.acquire()
+    assert "FENCING" not in str(caught.value)
+
+
 def test_coordinator_that_is_to_come_is_waited_for(leases: Leases) -> None:
     """A broker that was just started has none yet."""
     leases.broker.read_errors.extend(
@@ -509,5 +520,5 @@ def test_new_shards_that_fence_one_another_off_try_again(leases: Leases) -> None
     leases.broker.script("commit_transaction", FENCED, FENCED)
     leases.lease(shard="4/8", ancestor="old").acquire()
     leases.broker.script("commit_transaction", *[FENCED] * 9)
-    with pytest.raises(LeaseError):
+    with pytest.raises(FencedError, match="another run has just taken"):
         leases.lease("other", shard="2/8", ancestor="old").acquire()

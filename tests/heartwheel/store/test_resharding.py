@@ -101,6 +101,18 @@ def test_stores_that_do_not_belong_together_are_refused(
         command, target, *shards[2:], first, moved, make_shard(tmp_path / "copy", 1)
     )
     moved.rename(shards[1])
+    link = tmp_path / "link"
+    link.symlink_to(first)
+    for again in (first, link):
+        assert f"{first} and {again} are the same store" in refused(command, target, *shards, again)
+    link.unlink()
+    file = tmp_path / "file"
+    file.touch()
+    assert f"{file} holds no recovery store" in refused(command, target, *others, file)
+    (tmp_path / "odd" / "heartwheel.lock").mkdir(parents=True)
+    assert "heartwheel.lock cannot be opened: Is a directory" in refused(
+        command, target, *others, tmp_path / "odd"
+    )
     for stores, said in {
         (first, make_shard(tmp_path / "of-two", 1, 2)): "is of 2 shards",
         (first, make_shard(tmp_path / "elsewhere", 1, topic="other")): "writes to other",
