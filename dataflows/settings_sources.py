@@ -258,7 +258,8 @@ def _set(values: dict[str, Any], name: str, text: str) -> str:
 def _unknown(where: str, key: str, shown: Callable[[str], str]) -> ConfigError:
     if key in RENAMED:
         return ConfigError(f"{where} was renamed to {shown(RENAMED[key])}; write that")
-    nearest = difflib.get_close_matches(key, (*Settings.__struct_fields__, "config"), n=1)
+    plain = key.lower().removeprefix(PREFIX.lower())  # a file that has the name of a variable
+    nearest = difflib.get_close_matches(plain, (*Settings.__struct_fields__, "config"), n=1)
     hint = f"did you mean {shown(nearest[0])}? " if nearest else ""
     return ConfigError(f"{where} is not a setting of Heartwheel; {hint}{SEE}")
 
@@ -301,7 +302,8 @@ def _explain(message: str, given: _Given) -> str:
     if key == "inputs":
         return f"{given.name(key)} has a topic without a name; {SEE_EVENTS}"
     if key == "input_topics":
-        return f'{given.name(key)} must be a table: {key} = {{console-events = "console"}}'
+        shape = f'{key} = {{console-events = "console"}}'
+        return f"{given.name(key)} must be a table of topics with their platforms: {shape}"
     return f"{given.name(key)}{given.shown(key)}: write {_allowed(types[key])}"
 
 

@@ -57,7 +57,8 @@ class TopicWatch:
         if missing:
             msg = (
                 f"input topic {', '.join(missing)} does not exist on "
-                f"{settings.bootstrap_servers}; create it or correct HEARTWHEEL_INPUT_TOPICS"
+                f"{settings.bootstrap_servers}, or this user may not see it; run "
+                '"heartwheel topics create", or correct HEARTWHEEL_INPUT_TOPICS'
             )
             raise ConfigError(msg)
         if settings.route == "partition":

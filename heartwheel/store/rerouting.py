@@ -113,8 +113,8 @@ def _check(old: list[OldShard], wanted: NewLanes, killed: set[Path]) -> None:
     route, lanes = first.identity.layout.route, first.contents.lanes
     if (wanted.route, wanted.lanes) == (route, lanes):
         msg = (
-            f"{first.folder} has route {route} and {lanes} lanes already: leave out --route and "
-            "--lanes for another number of shards"
+            f"{first.folder} has route {route} and {lanes} lanes already: leave out --route, "
+            "--lanes and --partitioner for another number of shards"
         )
         raise ConfigError(msg)
     if wanted.route == route == "hash":
@@ -122,7 +122,8 @@ def _check(old: list[OldShard], wanted: NewLanes, killed: set[Path]) -> None:
         raise ConfigError(msg)
     most = wanted.lanes if wanted.route == "partition" else 1
     if not 0 < wanted.shards <= most:
-        msg = f"--shards is {wanted.shards}: by route {wanted.route} there can be 1 to {most} here"
+        numbers = f"1 to {most}" if most > 1 else "only 1"
+        msg = f"--shards is {wanted.shards}: by route {wanted.route} there can be {numbers} here"
         raise ConfigError(msg)
     for one in old:
         check_movable(one.contents, killed=one.folder in killed)

@@ -182,15 +182,18 @@ WRONG_IN_FILE = {
     "lanes = true": "lanes in FILE is True: write a power of two up to 256",
     "output_topic = 5": "output_topic in FILE is 5: write some text (in TOML, in quotes)",
     'input_topics = "console"': (
-        'input_topics in FILE must be a table: input_topics = {console-events = "console"}'
+        "input_topics in FILE must be a table of topics with their platforms: "
+        'input_topics = {console-events = "console"}'
     ),
-    "input_topics = {x = 5}": "input_topics in FILE must be a table",
+    "input_topics = {x = 5}": "input_topics in FILE must be a table of topics with their platforms",
     "kafka = 5": "kafka in FILE must be a table of librdkafka options",
     "tick_ms = 0": "tick_ms in FILE is 0: write a whole number from 1 up",
     "start = 2026-11-25": "start in FILE is '2026-11-25': write earliest, latest, or a moment",
     "start = 2026-11-25T00:00:00": "start in FILE is '2026-11-25T00:00:00': write earliest, latest",
     "start = 07:30:00": "start in FILE is datetime.time(7, 30): write earliest, latest, or a mom",
     "heartbeat = 5": "heartbeat in FILE is not a setting of Heartwheel; did you mean heartbeat_ms?",
+    "HEARTWHEEL_LANES = 5": "HEARTWHEEL_LANES in FILE is not a setting of Heartwheel; did you mean "
+    "lanes?",
     "value_limit_bytes = 5": "value_limit_bytes in FILE was renamed to max_record_bytes",
     "max_clock_skew_ms = 86_400_001": (
         "max_clock_skew_ms in FILE is 86400001: write a whole number from 0 to 86400000"

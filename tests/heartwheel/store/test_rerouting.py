@@ -125,7 +125,7 @@ def test_what_cannot_be_rerouted_is_refused(shards: list[Path], tmp_path: Path) 
         target, wanted("partition", 2), *shards
     )
     assert "`heartwheel store migrate`" in refused(target, wanted("hash", lanes=4), hashed)
-    assert "by route hash there can be 1 to 1 here" in refused(target, wanted("hash", 2), *shards)
+    assert "by route hash there can be only 1 here" in refused(target, wanted("hash", 2), *shards)
     for count in (0, 13):
         to = wanted("partition", count, 12)
         assert "by route partition there can be 1 to 12 here" in refused(target, to, *shards)
