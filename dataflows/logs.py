@@ -68,10 +68,15 @@ def start_logs(settings: Settings, process: int | None = None) -> None:
         threading.excepthook = lambda failed: _log_exception(
             failed.exc_type, failed.exc_value, failed.exc_traceback
         )
+    hide_backtraces()
+    _bring_in_bytewax(traced=settings.log_level == "debug")
+
+
+def hide_backtraces() -> None:
+    """Have Rust show no backtrace of a panic from now on, unless one is wanted."""
     if not traceback_wanted():
         for name in _BACKTRACES:
             os.environ.pop(name, None)
-    _bring_in_bytewax(traced=settings.log_level == "debug")
 
 
 def traceback_wanted() -> bool:

@@ -143,17 +143,21 @@ def bind(folder: Path, identity: Identity, output_topic: str, layout: Layout) ->
 
 
 def identify_resharded(folder: Path, identity: Identity, note: str) -> None:
-    """Give a store that was just made of others its identity, and a note of what it is made."""
+    """Give a store that was just made of others its identity, and a note of what it is made.
+
+    Raises sqlite3.Error if it cannot be written.
+    """
     with Recovery(folder) as recovery:
         part = recovery.parts[0].path
     now_ms, version = int(time.time() * 1000), RESHARDED_VERSION
     note = f"{MADE_BY} {note}"
     layout, values = identity.layout, (identity.id, identity.output_topic)
-    _write(part, "INSERT INTO heartwheel_identity VALUES (?, ?, ?)", version, *values)
-    _write(part, "INSERT INTO heartwheel_layout VALUES (?, ?)", layout.route, str(layout.shard))
-    for ancestor, generation in identity.ancestors.items():
-        _write(part, "INSERT INTO heartwheel_ancestors VALUES (?, ?)", ancestor, generation)
-    _write(part, "INSERT INTO heartwheel_notes VALUES (?, ?)", now_ms, note)
+    with closing(sqlite3.connect(part)) as db, db:
+        _execute(db, "INSERT INTO heartwheel_identity VALUES (?, ?, ?)", version, *values)
+        _execute(db, "INSERT INTO heartwheel_layout VALUES (?, ?)", layout.route, str(layout.shard))
+        for ancestor, generation in identity.ancestors.items():
+            _execute(db, "INSERT INTO heartwheel_ancestors VALUES (?, ?)", ancestor, generation)
+        _execute(db, "INSERT INTO heartwheel_notes VALUES (?, ?)", now_ms, note)
 
 
 def note_down(recovery: Recovery, note: str) -> None:

@@ -1,6 +1,7 @@
 """Stores of shards made into those of another number of shards."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from heartwheel.store.lock import StoreLock
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sources import source_states
 from heartwheel.store.values import Kept
+from tests.support.disk import BLOCK, fill, small_disk
 from tests.support.flow import SETTINGS
 from tests.support.shard_stores import TOPIC, make_shard, put
 from tests.support.stores import Command, all_active
@@ -127,6 +129,24 @@ def test_stores_that_do_not_belong_together_are_refused(
     held = StoreLock(first, 0)
     assert "stop it first" in refused(command, target, *shards)
     assert held.store
+
+
+@pytest.mark.parametrize("room", [4, 40, 80, 110])
+def test_full_disk_is_one_line_and_leaves_nothing(
+    shards: list[Path], tmp_path: Path, command: Command, room: int
+) -> None:
+    """Wherever it becomes full: the stores that are there are as good as before."""
+    with small_disk(tmp_path / "disk", 2) as disk:
+        ballast = fill(disk)
+        os.truncate(ballast, ballast.stat().st_size - room * BLOCK)
+        target = disk / "new"
+        code, said = command("store", "reshard", *shards, "--to", target, "--shards", 8)
+        assert [one.name for one in disk.iterdir()] == ["ballast"]
+    assert code == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("heartwheel: ")]
+    assert line.startswith(f"heartwheel: {target} cannot be made (d")
+    assert "make room on its disk" in line
+    assert "restore" not in line
 
 
 def test_store_that_was_never_run_is_refused(tmp_path: Path, command: Command) -> None:
