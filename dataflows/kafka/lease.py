@@ -195,8 +195,8 @@ class Lease:
         if not wait_s:
             return
         announce(
-            f"waiting {wait_s:g} s for the lease on {self._topic}: a run (store {held.store}) has "
-            "held it and did not give it back"
+            f"waiting {wait_s:g} s for the lease on {self._topic}: a run (store {held.store}) "
+            "holds it, or did not give it back"
         )
         watch(wait_s, lambda: self._check_holder(held))
 
