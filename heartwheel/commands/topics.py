@@ -23,6 +23,8 @@ topics_app = typer.Typer(
 
 # So many devices that are in several partitions are told by name.
 MAX_NAMED = 10
+# How long a new topic keeps records, and one that is there must keep them.
+NEW_RETENTION, LEAST_RETENTION = "7d", "1d"
 TimestampsText = Literal["append", "create"]
 ReplicationOption = Annotated[
     int | None,
@@ -52,8 +54,12 @@ def create_command(
         ),
     ] = None,
     retention: Annotated[
-        str, typer.Option(help="How long records are kept: 12h, 7d, forever.")
-    ] = "7d",
+        str | None,
+        typer.Option(
+            help="How long records are kept: 12h, 7d, forever.",
+            show_default=f"{NEW_RETENTION}; of a topic that exists, at least {LEAST_RETENTION}",
+        ),
+    ] = None,
     timestamps: Annotated[
         TimestampsText | None,
         typer.Option(
@@ -82,7 +88,7 @@ def create_command(
     settings = load_settings(os.environ, config)
     topics = Topics(settings)
     asked = TopicOptions(
-        retention_ms=duration_ms("--retention", retention),
+        retention_ms=duration_ms("--retention", retention or LEAST_RETENTION),
         timestamps=timestamps,
         input_partitions=input_partitions,
         replicas=replication,
@@ -90,6 +96,7 @@ def create_command(
     )
     new = replace(
         asked,
+        retention_ms=duration_ms("--retention", retention or NEW_RETENTION),
         timestamps=timestamps or "append",
         input_partitions=input_partitions or settings.lanes,
     )
@@ -125,7 +132,7 @@ def check_command(
     ] = None,
     retention: Annotated[
         str, typer.Option(help="How long records must be kept, at least: 12h, 7d, forever.")
-    ] = "1d",
+    ] = LEAST_RETENTION,
     timestamps: Annotated[
         TimestampsText | None,
         typer.Option(help="How input must be timestamped; see create.", show_default="either"),

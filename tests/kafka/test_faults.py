@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -29,7 +30,7 @@ SESSIONS = 5_000
 HOUR_S, MINUTES_S = 3_600, 600
 MANY = 100
 BROKER_FULL_S = 40
-MORE, PADDING = 10_000, 90 * "x"
+MORE, MOST, PADDING = 20_000, 200_000, 90 * "x"
 
 
 @pytest.fixture
@@ -227,8 +228,14 @@ def test_full_disk_ends_the_run_and_the_next_goes_on_when_there_is_room(
         cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(disk / "recovery")
         flow, traffic = load(cluster)
         ballast = fill(disk)
-        # What is stored must grow: rows that are written again find room in the file that is there.
-        for number in range(MORE):
+        # What is stored must grow: rows that are written again find room in the files that are
+        # there, and how much that is depends on when the disk became full.
+        for number in range(MOST):
+            if number % MORE == 0:
+                cluster.flush()
+                with suppress(subprocess.TimeoutExpired):
+                    flow.wait(3)
+                    break
             cluster.send("Start", f"p-more-{number}-{PADDING}", f"more-{number}-{PADDING}")
         assert flow.wait(60) == 1
         lines = [one for one in cluster.errors(flow).splitlines() if one.startswith("heartwheel:")]

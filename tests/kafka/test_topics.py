@@ -201,20 +201,20 @@ def test_partitions_are_added_to_a_topic_that_was_never_written_to(
     assert [len(topics[f"{name}-{topic}"].partitions) for topic in ("out", "pc")] == [2, 1]
 
 
-def test_input_that_is_there_may_have_any_partitions_and_timestamps(
+def test_input_that_is_there_may_have_any_partitions_clock_and_a_shorter_retention(
     address: str, variables: dict[str, str]
 ) -> None:
     """It is somebody else's; only where lanes follow from it, or one asks, must it have so many."""
     admin = AdminClient({"bootstrap.servers": address})
     name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
-    create_topics(
-        admin, {f"{name}-console": 6, f"{name}-pc": 3}, **{"message.timestamp.type": "CreateTime"}
-    )
+    theirs = {"message.timestamp.type": "CreateTime", "retention.ms": str(2 * 86_400_000)}
+    create_topics(admin, {f"{name}-console": 6, f"{name}-pc": 3}, **theirs)
     made = command("topics", "create", **variables)
     assert (made.returncode, made.stdout.count(": exists: ")) == (0, 2)
     assert command("topics", "check", **variables).returncode == 0
-    asked = command("topics", "create", "--timestamps", "append", **variables)
+    asked = command("topics", "create", "--timestamps", "append", "--retention", "3d", **variables)
     assert asked.returncode == 1
+    assert "retention.ms=172800000, less than 259200000; set it, or say --ret" in asked.stdout
     assert "CreateTime; set it to LogAppendTime, or say --timestamps create" in asked.stdout
     variables["HEARTWHEEL_ROUTE"] = "partition"
     for what in ("create", "check"):
