@@ -404,9 +404,8 @@ class Lane:
             self._rewrite_bases(output, self.table.groups)
         elif ended:
             self._rewrite_bases(output, ended)
-        self.time.phase = (
-            Phase.CATCHING_UP
-        )  # only now: who looks from another thread finds one table
+        # Only now: who looks from another thread finds one table.
+        self.time.phase = Phase.CATCHING_UP
 
     def _act_on_waiting(
         self, waiting: list[JournalEntry], output: LaneOutput, now_ms: int

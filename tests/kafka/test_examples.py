@@ -29,19 +29,32 @@ carry = {{account = "account", title = "title"}}
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 
 
-def example(cluster: Cluster, name: str, *arguments: str) -> list[str]:
-    """Run an example; return the lines that it prints."""
-    done = subprocess.run(
+def run(name: str, arguments: tuple[str, ...], address: str) -> subprocess.CompletedProcess[str]:
+    """Run an example to its end on the broker at an address."""
+    return subprocess.run(
         [sys.executable, f"examples/{name}.py", *arguments],
-        env=environment() | {"HEARTWHEEL_BOOTSTRAP_SERVERS": cluster.address},
+        env=environment() | {"HEARTWHEEL_BOOTSTRAP_SERVERS": address},
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def example(cluster: Cluster, name: str, *arguments: str) -> list[str]:
+    """Run an example; return the lines that it prints."""
+    done = run(name, arguments, cluster.address)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def failed(name: str, *arguments: str, address: str) -> str:
+    """Run an example that must fail; return its one line."""
+    done = run(name, arguments, address)
+    assert done.returncode == 1, done
+    (line,) = done.stderr.splitlines()
+    return line
 
 
 @pytest.fixture
@@ -138,29 +151,12 @@ def test_topic_is_read_to_its_end_while_it_is_written_to(cluster: Cluster) -> No
         (beats,) = [line.split() for line in example(cluster, "latency", cluster.output)
                     if line.startswith("Heartbeat")]  # fmt: skip
         assert int(beats[1]) > 800
-    missing = failed(cluster, "latency", "no-such-topic")
+    missing = failed("latency", "no-such-topic", address=cluster.address)
     assert missing.startswith("no-such-topic: ")
     assert "Unknown topic" in missing
-    nobody = failed(cluster, "latency", address="127.0.0.1:1")
+    nobody = failed("latency", address="127.0.0.1:1")
     assert nobody.startswith("no Kafka at 127.0.0.1:1")
-    assert failed(cluster, "now_playing").startswith("which account?")
-
-
-def failed(cluster: Cluster, name: str, *arguments: str, address: str = "") -> str:
-    """Run an example that must fail; return its one line."""
-    where = {"HEARTWHEEL_BOOTSTRAP_SERVERS": address or cluster.address}
-    done = subprocess.run(
-        [sys.executable, f"examples/{name}.py", *arguments],
-        env=environment() | where,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1, done
-    (line,) = done.stderr.splitlines()
-    return line
+    assert failed("now_playing", address=cluster.address).startswith("which account?")
 
 
 def test_examples_are_short_and_named_in_their_readme() -> None:
