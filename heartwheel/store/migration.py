@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from bytewax.recovery import init_db_dir
 from msgspec import to_builtins
 
 from dataflows.messages import DEAD_LETTER_KEY, lane_key
@@ -10,6 +9,7 @@ from dataflows.store import Inbox
 from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Layout
+from heartwheel.store.new_parts import make_parts
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.values import Kept, write_values
 from session_logic.errors import ConfigError, SnapshotError
@@ -52,7 +52,7 @@ def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
                     if step == "source" or entry.key == DEAD_LETTER_KEY
                 ]
             parts = len(store.parts)
-        init_db_dir(folder, parts)  # type: ignore[no-untyped-call]
+        make_parts(folder, parts)
         write_values(folder, kept, inbox)
         check_moved(folder, rules, count)
     return count

@@ -6,12 +6,11 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bytewax.recovery import init_db_dir
-
 from dataflows.errors import lanes_mismatch, sqlite_failure
 from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW, lane_states
 from heartwheel.store.lock import is_held_by_first
+from heartwheel.store.new_parts import make_parts
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError, StateMismatchError
 from session_logic.restoring import check_state
@@ -68,7 +67,7 @@ def _make_parts(folder: Path, count: int) -> None:
     """Make new partitions aside, so that none is seen, or left by a kill, before it is whole."""
     with TemporaryDirectory(dir=folder) as aside:
         try:
-            init_db_dir(Path(aside), count)  # type: ignore[no-untyped-call]
+            make_parts(Path(aside), count)
         except BaseException as error:  # Rust panics
             failure = sqlite_failure(error)
             if failure is None:

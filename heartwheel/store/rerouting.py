@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from bytewax.recovery import init_db_dir
 from confluent_kafka import OFFSET_BEGINNING
 from msgspec import Struct, to_builtins
 
@@ -27,6 +26,7 @@ from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
 from heartwheel.store.migration import check_movable, was_killed
+from heartwheel.store.new_parts import make_parts
 from heartwheel.store.new_shard import NewShard, NewShards, differing_value
 from heartwheel.store.old_shards import OldShard, has, letters_of, open_shards, partition_of
 from heartwheel.store.stored_sessions import StoredLane, stored_lanes
@@ -191,7 +191,7 @@ def _topic(part: str) -> str:
 def _make(moved: _Moved, place: Path, shard: Shard) -> None:
     """Write the store of a new shard, which has no output topic yet."""
     old = moved.old
-    init_db_dir(place, len(old[0].contents.recovery.parts))  # type: ignore[no-untyped-call]
+    make_parts(place, len(old[0].contents.recovery.parts))
     inbox = Inbox()
     for row in moved.rows:
         if has(shard, row.lane):

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from bytewax.recovery import init_db_dir
-
 from dataflows.formats import read_row
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.shard import Shard
@@ -20,6 +18,7 @@ from dataflows.store import Inbox
 from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
+from heartwheel.store.new_parts import make_parts
 from heartwheel.store.new_shard import NewShard, NewShards, differing_value
 from heartwheel.store.old_shards import (
     OldShard,
@@ -69,7 +68,7 @@ def _check(old: list[OldShard], shards: int) -> None:
 def _make(old: list[OldShard], place: Path, shard: Shard) -> None:
     """Write the store of a new shard."""
     parts = len(old[0].contents.recovery.parts)
-    init_db_dir(place, parts)  # type: ignore[no-untyped-call]
+    make_parts(place, parts)
     inbox = Inbox()
     for entry in _rows(shard, old):
         inbox.put(read_row(entry.key, entry.value()))
