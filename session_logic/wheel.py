@@ -39,9 +39,9 @@ class Ring(Struct):
         slots, interval_ms, offset_ms = self.slots, self.interval_ms, self.offset_ms
         for session in sessions:
             index = (session.started_ms + offset_ms) % interval_ms
-            if index in slots:
+            try:
                 slots[index].append(session)
-            else:
+            except KeyError:
                 slots[index] = [session]
 
     def put(self, session: Session) -> None:
