@@ -1,24 +1,22 @@
-"""Everything that can be set, with what each setting means; checked as a whole."""
+"""The settings of a run: the table of them, checked as a whole, and what follows from it."""
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct, field
 
 from dataflows.avro.access import is_word, wrong_access
+from dataflows.settings_table import LANES_ALLOWED, MAX_PORT, SettingsTable
 from dataflows.shard import SHARD_ALLOWED, Shard, read_shard
 from dataflows.start import START_ALLOWED, start_ms
 from session_logic.errors import ConfigError
-from session_logic.event_table import EventTable
 from session_logic.events import Kind
 from session_logic.keys import KEY_GROUPS, Route
 from session_logic.mapping import Mapping
 from session_logic.rules import Rules
 from session_logic.summary import FIELDS as SUMMARY_FIELDS
 
-MAX_PORT = 65_535
 # Tables of librdkafka options: for all clients, for consumers, for producers.
 OPTION_TABLES = ("kafka", "consumer", "producer")
 SECRET_WORDS = ("password", "secret", "key", "token", "jaas", "credential", "oauthbearer.config")
@@ -27,317 +25,12 @@ VARIABLES_APART: dict[Kind, str] = {
     "summaries": "HEARTWHEEL_SUMMARY_TOPIC",
     "table": "HEARTWHEEL_TABLE_TOPIC",
 }
-LANES_ALLOWED = (
-    f"a power of two up to {KEY_GROUPS}, by HEARTWHEEL_ROUTE=partition any number up to it"
-)
-
-Positive = Annotated[int, Meta(gt=0)]
-NotNegative = Annotated[int, Meta(ge=0)]
-Name = Annotated[str, Meta(min_length=1)]
-Topics = dict[Name, Name]
-Options = dict[str, str]
 
 
 class Settings(
-    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, repr_omit_defaults=True
+    SettingsTable, frozen=True, forbid_unknown_fields=True, kw_only=True, repr_omit_defaults=True
 ):
-    """The settings of a run; every name is a TOML key and, in capitals, a HEARTWHEEL_ variable.
-
-    An option of the three tables at the end wins over Heartwheel's own choice. A Meta's `extra`
-    says in words what a value may be, where its type does not.
-    """
-
-    bootstrap_servers: Annotated[
-        Name, Meta(description="Kafka brokers to begin with, as host:port, with commas between.")
-    ] = "127.0.0.1:9092"
-    input_topics: Annotated[
-        Topics,
-        Meta(
-            description="Input topics with their platforms, as topic=platform, with commas "
-            "between. One that is added is read from HEARTWHEEL_START on. Take one away only after "
-            "a clean stop of a run that was ready: else what a crashed run has sent of it is sent "
-            "again once it is back. With input tables alone there are no others."
-        ),
-    ] = field(default_factory=lambda: {"console-events": "console", "pc-events": "pc"})
-    inputs: Annotated[
-        dict[Name, EventTable],
-        Meta(
-            description="Input topics whose events have a shape of their own, each with a table "
-            "that describes it. See docs/events.md."
-        ),
-    ] = {}
-    output_topic: Annotated[
-        Name,
-        Meta(description="Topic for sessions; it must have as many partitions as there are lanes."),
-    ] = "session-events"
-    heartbeat_topic: Annotated[
-        str,
-        Meta(
-            description="Topic for heartbeats, away from the other records, with as many "
-            "partitions as lanes; empty: they go to the output topic. Change it only after a clean "
-            "stop of a run that was ready. See docs/contract.md."
-        ),
-    ] = ""
-    summary_topic: Annotated[
-        str,
-        Meta(
-            description="Topic for one flat record of each session that has ended, with as many "
-            "partitions as lanes; empty: there are none. Change it only after a clean stop of a "
-            "run that was ready. See docs/contract.md."
-        ),
-    ] = ""
-    table_topic: Annotated[
-        str,
-        Meta(
-            description="Compacted topic that has the active session of each device under its id, "
-            "and nothing once it has ended, with as many partitions as lanes; empty: there is "
-            "none. Change it only after a clean stop of a run that was ready, to a topic without "
-            "records. See docs/contract.md."
-        ),
-    ] = ""
-    dead_letter_topic: Annotated[
-        Name, Meta(description="Topic for input records that are no events.")
-    ] = "dead-letters"
-    lanes: Annotated[
-        Positive,
-        Meta(
-            description="How many lanes; another number than the stored one needs "
-            "`heartwheel store migrate`.",
-            extra={"allowed": LANES_ALLOWED},
-        ),
-    ] = 4
-    route: Annotated[
-        Route,
-        Meta(
-            description="What decides the lane of a device: the `hash` of its id, or the number of "
-            "the input `partition` that its events are in. By `partition`, each input topic must "
-            "have as many partitions as lanes. A store keeps its route; `heartwheel store reshard` "
-            "makes others of it that have the other one."
-        ),
-    ] = "hash"
-    shard: Annotated[
-        str,
-        Meta(
-            description="Which part of the partitions this run has, by HEARTWHEEL_ROUTE=partition: "
-            "2/8 has every eighth from number 2 on, with a store of its own. pod/8 takes the "
-            "number from the name of the pod. Empty: all of them. See docs/shards.md.",
-            extra={"allowed": SHARD_ALLOWED},
-        ),
-    ] = ""
-    heartbeat_ms: Annotated[
-        NotNegative,
-        Meta(
-            description="Time between the heartbeats of a session; 0 for none. A session keeps the "
-            "interval with which it started."
-        ),
-    ] = 30_000
-    max_session_ms: Annotated[
-        Positive,
-        Meta(
-            description="A session that is active for this long times out; at least "
-            "HEARTWHEEL_HEARTBEAT_MS. A change holds for running sessions as well."
-        ),
-    ] = 28_800_000
-    idle_timeout_ms: Annotated[
-        NotNegative,
-        Meta(
-            description="A session of which nothing is heard for this long ends (`went_silent`); 0 "
-            "for never. A session keeps the timeout with which it started. See docs/presence.md."
-        ),
-    ] = 0
-    deduplication_window_ms: Annotated[
-        NotNegative,
-        Meta(
-            description="How long after its end a repeated start of a session is recognised as a "
-            "duplicate, and an end waits for its start. A change holds for stored ends as well."
-        ),
-    ] = 120_000
-    tick_ms: Annotated[
-        Positive,
-        Meta(description="How often Kafka is polled and the wheel is turned, with little to do."),
-    ] = 5
-    target_latency_ms: Annotated[
-        Positive,
-        Meta(
-            description="How long an event or a heartbeat may wait for that with much to do; the "
-            "longer, the less processor time."
-        ),
-    ] = 10
-    catch_up: Annotated[
-        Literal["latest", "all"],
-        Meta(
-            description="Of the heartbeats due during an outage, send the latest of each session "
-            "or all. What is set at a start decides about the outage before it."
-        ),
-    ] = "latest"
-    carry_in_heartbeats: Annotated[
-        bool,
-        Meta(
-            description="Whether heartbeats have the fields that their session carries, as its "
-            "other records do."
-        ),
-    ] = True
-    start: Annotated[
-        Name,
-        Meta(
-            description="Where to begin in an input partition of which nothing has been read: at "
-            "its beginning, at its end, or at its first record with a timestamp that is not before "
-            "the moment (at its end if there is none).",
-            extra={"allowed": START_ALLOWED},
-        ),
-    ] = "earliest"
-    # With more than a day, a wrong clock would open sessions that are in the future for days.
-    idle_partition_ms: Annotated[
-        NotNegative,
-        Meta(
-            description="How long the lanes wait for an input partition that has no leader, before "
-            "they go on without it; 0 to wait for ever. See docs/guarantees.md."
-        ),
-    ] = 0
-    max_clock_skew_ms: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=86_400_000,
-            description="A record with a timestamp further ahead of the clock is a dead letter "
-            "(`in_the_future`).",
-        ),
-    ] = 60_000
-    late_limit_ms: Annotated[
-        NotNegative,
-        Meta(
-            description="An event whose own time, in a field, is longer before its record's "
-            "timestamp has that timestamp as its time."
-        ),
-    ] = 86_400_000
-    # A dead letter with its headers must fit into a record of a broker's usual size.
-    max_record_bytes: Annotated[
-        int,
-        Meta(
-            gt=0,
-            le=900_000,
-            description="A record whose key and value together are larger is a dead letter "
-            "(`too_large`), without them.",
-        ),
-    ] = 65_536
-    snapshot_ms: Annotated[int, Meta(ge=10, description="Time between snapshots.")] = 250
-    recovery_dir: Annotated[
-        Name, Meta(description="Directory of the recovery store, which holds the sessions.")
-    ] = "recovery"
-    new_store: Annotated[
-        bool,
-        Meta(
-            description="Let a store write to an output topic that another store has written. A "
-            "new one sends the output of all input again. For one start, in all its processes; "
-            "`run --new-store` is the same."
-        ),
-    ] = False
-    recovery_parts: Annotated[
-        Positive, Meta(description="Recovery partitions to make if there are none.")
-    ] = 1
-    restore_timeout_ms: Annotated[
-        Positive,
-        Meta(
-            description="A stored row that has not come after this time is lost, and the start "
-            "fails."
-        ),
-    ] = 60_000
-    fencing: Annotated[
-        bool,
-        Meta(
-            description="Hold the lease on the output topic; turn it off for brokers without "
-            "transactions."
-        ),
-    ] = True
-    delivery_timeout_ms: Annotated[
-        Positive,
-        Meta(
-            description="How long a record, or the lease, may wait for Kafka before the run fails."
-        ),
-    ] = 120_000
-    stop_timeout_ms: Annotated[
-        Positive, Meta(description="A stop that takes longer exits with 1.")
-    ] = 20_000
-    monitor_group: Annotated[
-        str,
-        Meta(
-            description="Consumer group to which offsets are committed at each snapshot, for tools "
-            "that show lag; one for each run; empty turns it off."
-        ),
-    ] = "heartwheel-monitor"
-    log_format: Annotated[
-        Literal["auto", "json", "text"],
-        Meta(description="Format of the log; `auto` is text on a terminal, else JSON."),
-    ] = "auto"
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        Meta(description="Least severe level that is logged."),
-    ] = "info"
-    progress_s: Annotated[
-        NotNegative,
-        Meta(
-            description="Seconds between two lines of the log that tell how the process is doing; "
-            "0 for none."
-        ),
-    ] = 60
-    progress_topic: Annotated[
-        str,
-        Meta(
-            description="Topic to which each process sends what these lines say, as JSON; empty "
-            "for none. For one run `run --progress-topic` is the same."
-        ),
-    ] = ""
-    http_host: Annotated[Name, Meta(description="Where the HTTP server listens.")] = "127.0.0.1"
-    http_port: Annotated[
-        int, Meta(ge=0, le=MAX_PORT, description="Port of the HTTP server; 0 for no server.")
-    ] = 8080
-    http_addresses: Annotated[
-        str,
-        Meta(
-            description="Where the HTTP servers of all processes of a cluster are, as host:port "
-            "with commas between, in the order of --addresses; without it, at the hosts of "
-            "--addresses with HEARTWHEEL_HTTP_PORT. Of shards, from number 0 on; without it, each "
-            "answers for itself."
-        ),
-    ] = ""
-    http_token: Annotated[
-        str,
-        Meta(
-            description="Asked for as `Authorization: Bearer` on everything but /livez and "
-            "/readyz; required when others can reach the host."
-        ),
-    ] = ""
-    liveness_timeout_ms: Annotated[
-        Positive,
-        Meta(description="/livez fails when a loop of the dataflow has not turned for longer."),
-    ] = 10_000
-    ready_lag_ms: Annotated[
-        Positive,
-        Meta(description="/readyz fails while a lane is further behind the wall clock."),
-    ] = 5_000
-    registry_url: Annotated[
-        str,
-        Meta(
-            description="Schema registry of the topics in Avro: what comes before /schemas/ids in "
-            "its addresses, with commas between several.",
-            extra={"allowed": "http:// or https://"},
-        ),
-    ] = ""
-    registry_username: Annotated[
-        str, Meta(description="User for the registry, with basic authentication.")
-    ] = ""
-    registry_password: Annotated[str, Meta(description="Password of that user.")] = ""
-    registry_token: Annotated[str, Meta(description="Bearer token for the registry instead.")] = ""
-    registry_ca: Annotated[
-        str,
-        Meta(
-            description="PEM file with the authorities that may sign the registry's certificate; "
-            "without it, those that the system trusts."
-        ),
-    ] = ""
-    kafka: Annotated[Options, Meta(description="Options of librdkafka for all clients.")] = {}
-    consumer: Annotated[Options, Meta(description="Options of librdkafka for consumers.")] = {}
-    producer: Annotated[Options, Meta(description="Options of librdkafka for producers.")] = {}
+    """The settings of a run, which do not contradict each other, and what follows from them."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError if two settings contradict each other."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from dataflows.settings import LANES_ALLOWED, Settings, are_lanes
+from dataflows.settings import Settings, are_lanes
 from dataflows.settings_sources import load_settings
+from dataflows.settings_table import LANES_ALLOWED
 from heartwheel.commands.shared import ConfigOption
 from heartwheel.kafka.partitioners import PARTITIONERS, PartitionerName
 from session_logic.errors import ConfigError
