@@ -26,13 +26,14 @@ from heartwheel.events.vocabulary import (
     likeness,
     platform_words,
 )
+from session_logic.event_time import time_reader
 
 MAX_WORDS = 30  # that a type has, or a platform
 MAX_ID = 128  # characters
 MAX_ALIKE = 20  # fields of one name, of which each two are looked at
 MOST = 0.9  # of the events must have a part of an event
 FEW = 3  # values, which tell nothing of how often they repeat
-NEAR_MS, DAY_MS = 60_000, 86_400_000
+SECOND_MS, NEAR_MS, DAY_MS = 1_000, 60_000, 86_400_000
 # Points from which on a field is proposed.
 TYPE_LEAST, DEVICE_LEAST, SESSION_LEAST, TIME_LEAST, PLATFORM_LEAST, CARRIED_LEAST = (
     8,
@@ -110,6 +111,11 @@ class Evidence:
         self.sessions = Ranking.of(((self._session_points(f), f) for f in ids), SESSION_LEAST)
         timed = [field for field in fields if field.sources in self.readings]
         self.times = Ranking.of(((self._time_points(f), f) for f in timed), TIME_LEAST)
+        self.unread_times = [
+            field
+            for field in fields
+            if field.sources not in self.readings and likeness(field.name, TIME) >= TIME_LEAST
+        ]
         few = [field for field in ids if len(field.texts()) <= MAX_WORDS]
         self.platforms = Ranking.of(((_platform_points(f), f) for f in few), PLATFORM_LEAST)
         starts = [number for number, kind in self.events.items() if kind != "end"]
@@ -194,21 +200,32 @@ class Evidence:
         return sum(some in (["start", "end"], ["end", "start"]) for some in ended) / len(ended)
 
     def _time_points(self, field: Field) -> float:
-        apart_ms = self.readings[field.sources].apart_ms
+        reading = self.readings[field.sources]
         points = likeness(field.name, TIME) - 0.5 * field.sources[0].count(".")
-        if apart_ms is not None:
-            points += 2 * (abs(apart_ms) < NEAR_MS) + (abs(apart_ms) < DAY_MS)
+        if reading.apart_ms is not None:
+            points += 2 * (abs(reading.apart_ms) < NEAR_MS) + (abs(reading.apart_ms) < DAY_MS)
+        several = [times for times in self._times_in_turn(field, reading) if len(times) > 1]
+        # When a session began is in its end as well, and is not the time of the end.
+        if sum(len(set(times)) == 1 for times in several) > len(several) / 2:
+            return 0
+        # Events of one session, or device, come in the order of their times.
+        rising = sum(times == sorted(times) for times in several)
+        return points + 2 * (rising > MOST * len(several))
+
+    def _times_in_turn(self, field: Field, reading: Reading) -> Iterator[list[int]]:
+        """Yield the times of each session, or else of each device, as its events come.
+
+        Left out is what says nothing: events of one second, if the times have whole seconds.
+        """
         one = self.sessions.best or self.devices.best
-        if one is not None:
-            several = [
-                {text_of(field.values[n]) for n in numbers if n in field.values}
-                for numbers in _numbers_by_value(one).values()
-                if len(numbers) > 1
-            ]
-            # When a session began is in its end as well, and is not the time of the end.
-            if sum(len(some) == 1 for some in several) > len(several) / 2:
-                return 0
-        return points
+        read = time_reader(reading.unit)
+        found = {n: time_ms for n, v in field.values.items() if (time_ms := read(v)) is not None}
+        is_coarse = all(time_ms % SECOND_MS == 0 for time_ms in found.values())
+        for numbers in _numbers_by_value(one).values() if one is not None else ():
+            times = [found[n] for n in numbers if n in found]
+            stamps = [stamp for n in numbers if (stamp := self.seen.records[n].time_ms) is not None]
+            if not (is_coarse and stamps and max(stamps) - min(stamps) < SECOND_MS):
+                yield times
 
 
 def _type_points(field: Field, seen: Seen) -> float:

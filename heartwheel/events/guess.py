@@ -7,7 +7,7 @@ from msgspec import Struct
 from heartwheel.events.evidence import MAX_ID, Evidence, Ranking
 from heartwheel.events.fields import REJECTED, Field, Read, Seen, read_json
 from heartwheel.events.records import SeenRecord
-from heartwheel.events.times import UNIT_NAMES, Reading, distance_text
+from heartwheel.events.times import UNIT_NAMES, Reading, are_nanoseconds, distance_text
 from heartwheel.events.vocabulary import Kind, leaf, platform_words
 from session_logic.codec import decode_input
 from session_logic.event_time import Timestamp
@@ -150,7 +150,7 @@ def _time(found: Evidence) -> Iterator[Choice]:
     field = found.times.best
     if field is None:
         note = "Not found: the record's timestamp is the time of its event."
-        yield Choice("time", None, [note, *_also(found.times)])
+        yield Choice("time", None, [note, *_also(found.times), *_unread(found.unread_times)])
         return
     reading = found.readings[field.sources]
     # A time of Avro comes with its own unit.
@@ -159,6 +159,16 @@ def _time(found: Evidence) -> Iterator[Choice]:
     yield Choice("time", _source(field), [*_distance(name, reading), *_doubt(found.times)])
     if not is_own:
         yield Choice("time_unit", reading.unit)
+
+
+def _unread(fields: Sequence[Field]) -> Iterator[str]:
+    """Yield which fields are times by their names, and have what no unit reads."""
+    for field in fields[:SHOWN_FIELDS]:
+        unit = "nanoseconds, which" if are_nanoseconds(field.values.values()) else "which"
+        yield (
+            f"By its name {field.name} may be a time, but it has {_shown(field, 1)}, {unit} no "
+            "time_unit reads: send ISO 8601, or seconds, milliseconds or microseconds since 1970."
+        )
 
 
 def _distance(name: str, reading: Reading) -> Iterator[str]:

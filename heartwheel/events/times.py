@@ -1,16 +1,18 @@
 """Whether values are times, in which unit, and how far they are from the records' timestamps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from msgspec import Struct
 
-from heartwheel.events.fields import Scalar
+from heartwheel.events.fields import Scalar, text_of
 from heartwheel.text import UNITS_MS
 from session_logic.event_time import TimeUnit, time_reader
 
 # 2000 to 2100: a time outside was written in another unit, or is none.
 EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
+NANOS_PER_MS = 1_000_000
+MAX_DIGITS = 20
 MOST = 0.95
 UNITS: tuple[TimeUnit, ...] = ("iso", "s", "ms", "us")
 UNIT_NAMES: dict[TimeUnit, str] = {
@@ -53,6 +55,16 @@ def reading_of(
             ]
             return Reading(unit, round(median(apart)) if apart else None)
     return None
+
+
+def are_nanoseconds(values: Iterable[Scalar]) -> bool:
+    """Say whether whole numbers are nanoseconds since 1970, which no table reads."""
+    return all(
+        text.isdecimal()
+        and len(text) < MAX_DIGITS
+        and EARLIEST_MS <= int(text) // NANOS_PER_MS <= LATEST_MS
+        for text in map(text_of, values)
+    )
 
 
 def distance_text(time_ms: int) -> str:

@@ -53,6 +53,7 @@ SESSION = {
 }  # fmt: skip
 TIME = {
     "timestamp": 6, "time": 5, "ts": 5, "at": 3, "date": 3, "datetime": 5, "occurred": 3,
+    "when": 4, "moment": 4, "epoch": 5, "unix": 4, "utc": 3, "clock": 3, "t": 3,
     "event": 1, "ms": 1,
     "duration": -8, "fg": -6, "total": -6, "zone": -6, "expiry": -6, "keepalive": -6,
     "interval": -6, "timeout": -6, "uptime": -6, "id": -4,

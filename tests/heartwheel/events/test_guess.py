@@ -2,11 +2,12 @@
 
 import random
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
@@ -21,6 +22,7 @@ from tests.support.own_events import (
     SAMPLES,
     aws_iot,
     emqx,
+    iso,
     moments,
     record,
     reference,
@@ -255,6 +257,83 @@ def test_unit_of_a_time_is_found(unit: str, factor: float, kind: type) -> None:
         found = table("t", records)
         assert found.get("time_unit") == expected
         assert found.get("time") == (expected and name)
+
+
+WRITTEN: dict[str, tuple[Callable[[int], object], str]] = {
+    "whole seconds": (lambda time_ms: time_ms // 1000, "s"),
+    "seconds as text": (lambda time_ms: str(time_ms // 1000), "s"),
+    "parts of seconds": (lambda time_ms: time_ms / 1000, "s"),
+    "parts of seconds as text": (lambda time_ms: str(time_ms / 1000), "s"),
+    "milliseconds as text": (str, "ms"),
+    "parts of milliseconds": (lambda time_ms: time_ms + 0.25, "ms"),
+    "microseconds": (lambda time_ms: time_ms * 1000 + 7, "us"),
+    "ISO 8601": (iso, "iso"),
+    "ISO 8601 elsewhere": (lambda time_ms: iso(time_ms).replace("+00:00", "-05:30"), "iso"),
+}
+
+
+def timed(
+    name: str, write: Callable[[int], object], delay_ms: int | None = DELAY_MS, factor: float = 1
+) -> list[SeenRecord]:
+    """Return records with a time under a name, its objects with dots between.
+
+    Without a delay they have no timestamps, and a factor makes their sessions shorter.
+    """
+    records = []
+    for one in moments([f"u{n}" for n in range(6)]):
+        time_ms = BEGIN_MS + int((one.time_ms - BEGIN_MS) * factor)
+        event: Table = {"event": "open" if one.is_start else "close", "device": one.device,
+                        "session": one.session}  # fmt: skip
+        value: Any = write(time_ms)
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        event |= value
+        found = record(one.number, time_ms + (delay_ms or 0), event)
+        records.append(replace(found, time_ms=None) if delay_ms is None else found)
+    return records
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("name", ["ts", "at", "date", "when", "t", "epochTime", "meta.at"])
+@pytest.mark.parametrize("delay_ms", [None, DELAY_MS, 30 * 86_400_000])
+def test_time_is_found_however_it_is_written(written: str, name: str, delay_ms: int | None) -> None:
+    """Where it rises in each session, a short name and no timestamp are enough."""
+    write, unit = WRITTEN[written]
+    found = table("t", timed(name, write, delay_ms))
+    assert (found.get("time"), found.get("time_unit")) == (name, unit)
+
+
+def test_time_in_whole_seconds_is_found_in_sessions_of_less_than_a_second() -> None:
+    """Start and end have the same, as their records come in the same second."""
+    found = table("t", timed("ts", lambda time_ms: time_ms // 1000, factor=0.01))
+    assert (found["time"], found["time_unit"]) == ("ts", "s")
+    assert found["session"] == "session"
+
+
+@pytest.mark.parametrize("name", ["seq", "x", "version"])
+def test_number_that_may_be_a_time_is_only_named(name: str) -> None:
+    """It rises, as numbers of records do, and nothing else speaks for it."""
+    text = toml("t", timed(name, lambda time_ms: time_ms // 1000, delay_ms=None))
+    assert "time" not in tomllib.loads(text)["inputs"]["t"]
+    assert f"Also possible: {name} (1764000" in text.replace("\n# ", " ")
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (lambda time_ms: time_ms * 1_000_000 + 7, "000007, nanoseconds, which no time_unit reads"),
+        (lambda time_ms: f"{time_ms}000000", "000000, nanoseconds, which no time_unit reads"),
+        (lambda _: "01.11.2025 00:06", "it has 01.11.2025 00:06, which no time_unit reads"),
+        (lambda time_ms: time_ms - BEGIN_MS, ", which no time_unit reads"),
+    ],
+)
+def test_time_that_no_unit_reads_is_named(write: Callable[[int], object], text: str) -> None:
+    """With what it has, and what to send instead."""
+    printed = toml("t", timed("ts", write))
+    assert "time" not in tomllib.loads(printed)["inputs"]["t"]
+    found = printed.replace("\n# ", " ")
+    assert "By its name ts may be a time, but it has " in found
+    assert f"{text}: send ISO 8601, or seconds, milliseconds or microseconds since 1970." in found
 
 
 def test_time_of_the_start_is_not_taken_for_that_of_the_event() -> None:
