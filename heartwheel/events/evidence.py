@@ -6,7 +6,7 @@ probability.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, pairwise
 
 from msgspec import Struct
@@ -24,10 +24,12 @@ from heartwheel.events.vocabulary import (
     kind_of,
     leaf,
     likeness,
+    perhaps_kind_of,
     platform_words,
 )
 from session_logic.event_time import time_reader
 
+NAMED = 4  # points at most that the name of a type gives
 MAX_WORDS = 30  # that a type has, or a platform
 MAX_ID = 128  # characters
 MAX_ALIKE = 20  # fields of one name, of which each two are looked at
@@ -86,8 +88,10 @@ class Ranking(Struct, frozen=True):
 class Evidence:
     """The parts of an event as they are in some records, each found with the help of those before.
 
-    words are those of the type, with what they are likely to say. events are the numbers of the
-    records that are a start or an end; of all records, with None, where no word says so.
+    words are those of the type, with what they are likely to say. perhaps are those of them that
+    may say something else as well; words has what they say only where no other word says it. events
+    are the numbers of the records that are a start or an end; of all records, with None, where no
+    word says so.
     """
 
     def __init__(self, seen: Seen) -> None:
@@ -95,9 +99,12 @@ class Evidence:
         self.seen = seen
         self.types = Ranking.of(((_type_points(f, seen), f) for f in seen.fields), TYPE_LEAST)
         self.words: dict[str, Kind | None] = {}
+        self.perhaps: dict[str, Kind] = {}
         self.events: dict[int, Kind | None] = {}
         if (found := self.types.best) is not None:
             self.words = {word: kind_of(word, leaf(found.name)) for word in found.texts()}
+            self.perhaps = _perhaps(self.words)
+            self.words |= _needed(self.words, self.perhaps)
             kinds = {number: self.words[text_of(value)] for number, value in found.values.items()}
             self.events = {n: kind for n, kind in kinds.items() if kind in ("start", "end")}
         if not self.events:
@@ -234,9 +241,28 @@ def _type_points(field: Field, seen: Seen) -> float:
     name = leaf(field.name)
     if len(texts) > MAX_WORDS:
         return 0
-    kinds = {kind_of(text, name) for text in texts} & {"start", "end"}
-    points = 8 * len(kinds) + min(likeness(name, TYPE), 4) * bool(kinds)
+    words = {text: kind_of(text, name) for text in texts}
+    sure = {kind for kind in words.values() if kind in ("start", "end")}
+    unsure = set(_needed(words, _perhaps(words)).values())
+    named = min(likeness(name, TYPE), NAMED)
+    points = 8 * len(sure) + 3 * len(unsure) + (named if sure or unsure else named / 2)
     return points * len(field.values) / len(seen.records) - 0.5 * field.name.count(".")
+
+
+def _perhaps(words: Mapping[str, Kind | None]) -> dict[str, Kind]:
+    """Return the words that may say what is not known of them, with what that is."""
+    unknown = (word for word, kind in words.items() if kind is None)
+    return {word: kind for word in unknown if (kind := perhaps_kind_of(word)) is not None}
+
+
+def _needed(words: Mapping[str, Kind | None], perhaps: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Return the words that may be starts or ends, where no other word is.
+
+    Beside words for one of both, a word for its break and one for what follows it are neither.
+    """
+    missing = {"start", "end"} - set(words.values())
+    is_break = len(missing) == 1 and len(set(perhaps.values())) > 1
+    return {} if is_break else {word: kind for word, kind in perhaps.items() if kind in missing}
 
 
 def _platform_points(field: Field) -> float:

@@ -1,6 +1,7 @@
 """A table that may suit a topic, with what speaks against each of its keys; it is a proposal."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -101,20 +102,30 @@ def _type_and_words(found: Evidence) -> Iterator[Choice]:
     yield Choice("type", _source(field), [f"In {count}.", *_also(found.types)])
     for kind in KINDS:
         words = [word for word, _ in texts.most_common() if found.words[word] == kind]
+        perhaps = [word for word, _ in texts.most_common() if found.perhaps.get(word) == kind]
+        skipped = [word for word in perhaps if word not in words]
+        also = [f"Perhaps these as well: {_counted(skipped, texts)}."] if skipped else []
         if words:
             unsure = ["Unsure: are these all one thing?"] if len(words) > 1 else []
-            counts = ", ".join(f"{word} ({texts[word]})" for word in words)
+            if words[0] in perhaps:
+                unsure.append(f"Unsure: this may tell of something else than {_KIND_NAMES[kind]}.")
+            seen = f"Seen: {_counted(words, texts)}."
             if words == [CREATED] and leaf(field.name) == CHANGE:
                 words = [CREATED, READ]
                 unsure = ["Rows that were there before the first change are r."]
-            yield Choice(kind, words, [f"Seen: {counts}.", *unsure])
+            yield Choice(kind, words, [seen, *unsure, *also])
         elif kind != "ping":
-            yield Choice(kind, None, [f"Not found: no word looks like {_KIND_NAMES[kind]}."])
-    others = [f"{word} ({n})" for word, n in texts.most_common() if found.words[word] is None]
+            note = f"Not found: no word looks like {_KIND_NAMES[kind]}."
+            yield Choice(kind, None, [note, *also])
+    others = [word for word, _ in texts.most_common() if found.words[word] is None]
     if others:
         more = f" and {len(others) - SHOWN_WORDS} more" if len(others) > SHOWN_WORDS else ""
-        note = f"Seen, and skipped: {', '.join(others[:SHOWN_WORDS])}{more}."
+        note = f"Seen, and skipped: {_counted(others[:SHOWN_WORDS], texts)}{more}."
         yield Choice("other", "skip", [note])
+
+
+def _counted(words: Iterable[str], texts: Counter[str]) -> str:
+    return ", ".join(f"{word} ({texts[word]})" for word in words)
 
 
 _KIND_NAMES: dict[Kind, str] = {"start": "a start", "end": "an end", "ping": "a sign of life"}

@@ -1,7 +1,7 @@
 """What names and words are likely to mean; nothing here is certain."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Literal
 
@@ -14,21 +14,60 @@ def _set(*lines: str) -> frozenset[str]:
     return frozenset(" ".join(lines).split())
 
 
+# What says by itself that a session starts or ends.
 _WORDS: dict[Kind, frozenset[str]] = {
     "start": _set(
-        "start starts started starting begin begins began begun connect connected login loggedin",
-        "signin signedin logon open opened create created online up join joined enter entered",
-        "launch launched active born birth",
+        "start starts started starting begin begins began begun connect connects connected login",
+        "logins loggedin signin signedin logon loggedon open opens opened create created online",
+        "join joins joined enter enters entered launch launches launched launching boot booted",
+        "startup bootup checkin checkedin clockin clockedin turnedon poweron poweredon switchedon",
+        "attach attached arrive arrived dock docked established active nbirth dbirth",
     ),
     "end": _set(
-        "end ends ended ending stop stops stopped disconnect disconnected logout loggedout signout",
-        "signedout logoff close closed delete deleted offline down leave left exit exited quit",
-        "finish finished terminate terminated expired inactive died death",
+        "end ends ended ending stop stops stopped disconnect disconnects disconnected logout",
+        "logouts loggedout signout signedout logoff loggedoff close closes closed delete deleted",
+        "offline leave leaves exit exits exited quit quits finish finishes finished terminate",
+        "terminated termination shutdown checkout checkedout clockout clockedout turnedoff",
+        "poweroff poweredoff switchedoff timeout timedout abort aborted hangup hungup detach",
+        "detached depart departed undock undocked connectionlost destroyed expired inactive ndeath",
+        "ddeath goodbye",
     ),
     "ping": _set("ping pinged heartbeat keepalive alive beat tick"),
 }
+# What says so at the end of a word with what is had in sessions: game over, but not handover.
+_LAST: dict[Kind, frozenset[str]] = {
+    "start": _set("on in up init initiated initialized activated"),
+    "end": _set("off out down over left done complete completed crashed dropped deactivated"),
+    "ping": frozenset(),
+}
+_HAD = _set(
+    "session game play match app application client device host machine station player user",
+    "member viewer connection conn link stream playback call trip ride visit run transaction power",
+)
+# These say nothing at the end of a word.
+_FILLERS = _set("event events evt v bi")
+# What may as well be a break in a session, or something else that happens in it.
+_PERHAPS: dict[Kind, frozenset[str]] = {
+    "start": _set(
+        "resume resumes resumed unpause unpaused wake wakeup woke foreground foregrounded visible",
+        "reconnect reconnected restart restarted born birth loaded ready unlocked",
+    ),
+    "end": _set(
+        "pause pauses paused suspend suspended sleep asleep background backgrounded hidden lost",
+        "crash kick kicked kill killed died death removed locked bye halt halted cancelled",
+    ),
+    "ping": frozenset(),
+}
 # What a word with one of these tells is that something did not happen, or not yet.
-_VOID = _set("failed failure fail error denied rejected refused attempt before request")
+_VOID = _set(
+    "failed failure fail error denied rejected refused attempt before request requested pending",
+    "not never cannot will about",
+)
+# What a word with one of these tells is of something in a session, or beside it.
+_BESIDE = _set(
+    "click clicked swipe turn menu settings overlay popup dialog button download upload update",
+    "updated level quest tutorial purchase friend friends view viewed",
+)
 # Of change events: created, read in a snapshot, deleted.
 _CHANGES: dict[str, Kind] = {"c": "start", "r": "start", "d": "end"}
 
@@ -83,9 +122,50 @@ def kind_of(word: str, name: str) -> Kind | None:
         return _CHANGES.get(word)
     if word in _TRUTH:
         return _TRUTH[word] if _PRESENCE & set(tokens(name)) else None
-    found = _grams(word)
-    kinds: list[Kind] = [kind for kind, words in _WORDS.items() if found & words]
-    return kinds[0] if len(kinds) == 1 and not found & _VOID else None
+    found = _parts(word)
+    kinds = _kinds(_grams_of(found), _WORDS)
+    if not kinds and _HAD & set(found):
+        kinds = _kinds(found[-1:], _LAST)
+    return _only(found, kinds)
+
+
+def perhaps_kind_of(word: str) -> Kind | None:
+    """Return what a word may say, where kind_of does not know it: resumed, or in alone."""
+    found = _parts(word)
+    if _kinds(_grams_of(found), _WORDS):
+        return None
+    alone = found if len(found) == 1 else []
+    return _only(found, _kinds(found, _PERHAPS) | _kinds(alone, _LAST))
+
+
+def _only(parts: list[str], kinds: set[Kind]) -> Kind | None:
+    """Return the kind if it is the only one, and if no part of the word speaks against it."""
+    return kinds.pop() if len(kinds) == 1 and not (_VOID | _BESIDE) & set(parts) else None
+
+
+def _kinds(words: Iterable[str], some: Mapping[Kind, frozenset[str]]) -> set[Kind]:
+    found = set(words)
+    return {kind for kind, known in some.items() if found & known}
+
+
+def _parts(word: str) -> list[str]:
+    """Return what a word is made of, also where nothing stands between: SESSIONEND, GameOverEvent.
+
+    Left out is what says nothing at its end.
+    """
+    parts = [part for token in tokens(word) for part in _split(token)]
+    while len(parts) > 1 and (parts[-1] in _FILLERS or parts[-1].isdecimal()):
+        parts.pop()
+    return parts
+
+
+def _split(token: str) -> list[str]:
+    """Return a token in two parts, if these are what is had in sessions and what becomes of it."""
+    for had in _HAD:
+        rest = token.removeprefix(had)
+        if len(had) >= _LONG and rest != token and (rest == "over" or _kinds([rest], _WORDS)):
+            return [had, rest]
+    return [token]
 
 
 def likeness(source: str, names: Mapping[str, int]) -> int:
@@ -114,5 +194,8 @@ def platform_words(text: str) -> list[str]:
 
 def _grams(text: str) -> set[str]:
     """Return the words of a text, and each two that stand side by side, as one: signed in."""
-    found = tokens(text)
+    return _grams_of(tokens(text))
+
+
+def _grams_of(found: list[str]) -> set[str]:
     return {*found, *(a + b for a, b in pairwise(found))}

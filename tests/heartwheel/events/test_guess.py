@@ -387,6 +387,92 @@ def test_words_that_are_neither_are_skipped_and_named() -> None:
     assert "# Seen, and skipped: subscribed (2), connect_failed (1)." in text
 
 
+def worded(*words: str, field: str = "event") -> list[SeenRecord]:
+    """Return records of sessions that have the first word in starts, the second in ends.
+
+    The others come in between.
+    """
+    records = []
+    for one in moments([f"u{n}" for n in range(6)]):
+        for word in (words[not one.is_start], *words[2:]):
+            event = {field: word, "device": one.device, "session": one.session}
+            records.append(record(len(records), one.time_ms, event))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("PLAY_START", "PLAY_OVER"),
+        ("game.opened", "game_closed"),
+        ("SessionBegin", "SESSION_STOP"),
+        ("login", "logged_out"),
+        ("launched", "quit"),
+        ("connected", "disconnect"),
+        ("SESSIONSTART", "sessionend"),
+        ("checked-in", "checked-out"),
+        ("stream_up", "stream_down"),
+    ],
+)
+def test_words_of_many_kinds_are_found_and_sure(start: str, end: str) -> None:
+    """Whatever stands between their parts, and in capitals or not."""
+    text = toml("t", worded(start, end, "level_start"))
+    found = tomllib.loads(text)["inputs"]["t"]
+    assert (found["type"], found["start"], found["end"]) == ("event", [start], [end])
+    assert "something else" not in text
+    assert "# Seen, and skipped: level_start (24)." in text
+
+
+def test_words_that_may_be_a_break_are_skipped_and_named() -> None:
+    """Where others are surer."""
+    text = toml("t", worded("launched", "quit", "paused", "resumed"))
+    found = tomllib.loads(text)["inputs"]["t"]
+    assert (found["start"], found["end"]) == (["launched"], ["quit"])
+    assert "# Seen: launched (12). Perhaps these as well: resumed (24)." in text
+    assert "# Seen: quit (12). Perhaps these as well: paused (24)." in text
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "unsure"),
+    [
+        ("resume", "suspend", {"start", "end"}),
+        ("in", "out", {"start", "end"}),
+        ("begin", "done", {"end"}),
+        ("resume", "quit", {"start"}),
+    ],
+)
+def test_words_that_may_tell_something_else_are_unsure(
+    start: str, end: str, unsure: set[str]
+) -> None:
+    """They are proposed where no other word says so."""
+    text = toml("t", worded(start, end))
+    found = tomllib.loads(text)["inputs"]["t"]
+    assert (found["start"], found["end"]) == ([start], [end])
+    for kind, name in {"start": "a start", "end": "an end"}.items():
+        note = f"Unsure: this may tell of something else than {name}."
+        assert (note in text) == (kind in unsure)
+
+
+def test_break_is_not_taken_for_the_end_that_was_not_seen() -> None:
+    """Its resumption tells that a session went on."""
+    text = toml("t", worded("launched", "launched", "pause", "resume"))
+    assert "end" not in tomllib.loads(text)["inputs"]["t"]
+    assert "# end: Not found: no word looks like an end. Perhaps these as well: pause (24)." in text
+
+
+def test_field_of_unknown_words_is_named_as_a_type() -> None:
+    """What they say is not made up."""
+    proposal = propose("t", worded("FOO", "BAR"))
+    assert "type" in proposal.missing
+    text = "\n".join(toml_lines(proposal)).replace("\n# ", " ")
+    assert "look like a start or an end. Also possible: event (FOO)." in text
+
+
+def test_words_that_are_a_break_alone_make_no_type_of_any_field() -> None:
+    """Its name must speak for it."""
+    assert "type" not in table("t", worded("in", "out", field="direction"))
+
+
 def test_boolean_that_tells_presence_is_a_type() -> None:
     """Words of a table are written as in JSON."""
     records = [
