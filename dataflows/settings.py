@@ -38,6 +38,7 @@ class Settings(
             self._wrong_times(),
             self._wrong_shard(),
             self._wrong_topics(),
+            self._wrong_ends(),
             self._wrong_topics_apart(),
             self._wrong_http(),
             self._wrong_registry(),
@@ -90,17 +91,34 @@ class Settings(
                 "HEARTWHEEL_INPUT_TOPICS, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC "
                 f"must name at least one input and no topic twice: {', '.join(topics)}"
             )
-        for topic, table in self.inputs.items():
-            if not table.type and topic not in self.idle_timeouts_ms:
-                return (
-                    f"HEARTWHEEL_INPUTS, {topic} has no type, so that no record is an end: "
-                    "write type, or an idle_timeout_ms after which its sessions end"
-                )
         if self.monitor_group == f"heartwheel-{self.output_topic}":
             return (
                 f"HEARTWHEEL_MONITOR_GROUP is {self.monitor_group}: that group holds the lease on "
                 "the output topic; give it another name"
             )
+        return ""
+
+    def _wrong_ends(self) -> str:
+        """Return which table begins sessions that neither a record nor silence ends.
+
+        Ends may come by a topic that has nothing but ends. That the next start is to end a session
+        is said by a timeout of 0.
+        """
+        apart = any(table.end and not table.start for table in self.inputs.values())
+        for topic, table in self.inputs.items():
+            if table.end or topic in self.idle_timeouts_ms:
+                continue
+            if not table.type:
+                return (
+                    f"HEARTWHEEL_INPUTS, {topic} has no type, so that no record is an end: "
+                    "write type, or an idle_timeout_ms after which its sessions end"
+                )
+            if not apart and table.idle_timeout_ms is None:
+                return (
+                    f"HEARTWHEEL_INPUTS, {topic} has no end, so that no record is an end: write "
+                    "end, or an idle_timeout_ms after which its sessions end, or idle_timeout_ms = "
+                    "0 if only the next start ends them"
+                )
         return ""
 
     def _wrong_topics_apart(self) -> str:

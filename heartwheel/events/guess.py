@@ -22,6 +22,7 @@ SHOWN_FIELDS, SHOWN_WORDS, MAX_SHOWN = 3, 12, 40
 LATE_MS = 86_400_000
 # The type of a change event, and its words for a row that is new, and for one that was there.
 CHANGE, CREATED, READ = "op", "c", "r"
+WITHOUT_END = "Without one, write an idle_timeout_ms after which sessions end."
 KINDS: tuple[Kind, ...] = ("start", "end", "ping")
 
 
@@ -60,7 +61,7 @@ def propose(topic: str, records: Sequence[SeenRecord], read: Read = read_json) -
         *_format(seen),
     ]
     there = {choice.key for choice in choices if choice.value is not None}
-    missing = [key for key in ("type", "start", "device") if key not in there]
+    missing = [key for key in ("type", "start", "end", "device") if key not in there]
     return Proposal(topic, list(_notes(seen)), choices, missing)
 
 
@@ -116,7 +117,8 @@ def _type_and_words(found: Evidence) -> Iterator[Choice]:
             yield Choice(kind, words, [seen, *unsure, *also])
         elif kind != "ping":
             note = f"Not found: no word looks like {_KIND_NAMES[kind]}."
-            yield Choice(kind, None, [note, *also])
+            without = [WITHOUT_END] if kind == "end" else []
+            yield Choice(kind, None, [note, *also, *without])
     others = [word for word, _ in texts.most_common() if found.words[word] is None]
     if others:
         more = f" and {len(others) - SHOWN_WORDS} more" if len(others) > SHOWN_WORDS else ""

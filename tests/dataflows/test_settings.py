@@ -14,6 +14,8 @@ from session_logic.events import Rejected
 from session_logic.mapping import MappedEvent
 
 TABLE = "platform = 'pc'\ntype = 't'\nstart = 'on'\nend = 'off'\ndevice = 'id'\nsession = 'sid'\n"
+ENDLESS = TABLE.replace("end = 'off'\n", "")
+STARTLESS = TABLE.replace("start = 'on'\n", "")
 WRONG = {
     "unknown name": (
         {"HEARTWHEEL_LANE": "4"},
@@ -226,6 +228,14 @@ WRONG_IN_FILE = {
         "inputs in FILE, pc has no type, so that no record is an end: write type, or an "
         "idle_timeout_ms after which its sessions end"
     ),
+    f"[inputs.pc]\n{ENDLESS}": (
+        "inputs in FILE, pc has no end, so that no record is an end: write end, or an "
+        "idle_timeout_ms after which its sessions end, or idle_timeout_ms = 0 if only the next "
+        "start ends them"
+    ),
+    f"[inputs.pc]\n{ENDLESS}ping = 'alive'": "inputs in FILE, pc has no end, so that no record",
+    f"[inputs.pc]\n{ENDLESS}ping = 'alive'\nopen_on_ping = true": "inputs in FILE, pc has no end",
+    f"[inputs.pc]\n{ENDLESS}[inputs.console]\n{TABLE}": "inputs in FILE, pc has no end, so that",
     "inputs = {}\ninput_topics = {}": "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWH",
     "lanes 4": "settings file FILE is not TOML",
     f"[inputs.pc]\n{TABLE}format = 'avro'": (
@@ -394,3 +404,22 @@ def test_pod_of_a_stateful_set_is_the_shard_of_its_number() -> None:
     variables = {"HEARTWHEEL_SHARD": "pod/4", "HEARTWHEEL_ROUTE": "partition"}
     settings = load_settings(variables | {"HOSTNAME": "heartwheel-2"})
     assert (settings.shard, list(settings.own_lanes)) == ("2/4", [2])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[inputs.pc]\n{ENDLESS}idle_timeout_ms = 60000",
+        f"idle_timeout_ms = 60000\n[inputs.pc]\n{ENDLESS}",
+        f"[inputs.pc]\n{ENDLESS}idle_timeout_ms = 0",
+        f"[inputs.pc]\n{ENDLESS}[inputs.ends]\n{STARTLESS}",
+        f"[inputs.ends]\n{STARTLESS}",
+    ],
+)
+def test_table_without_an_end_is_taken_where_something_else_ends_its_sessions(
+    text: str, tmp_path: Path
+) -> None:
+    """Silence, the next start where that is said, or a topic that has nothing but ends."""
+    path = tmp_path / "heartwheel.toml"
+    path.write_text(text)
+    assert load_settings({"HEARTWHEEL_CONFIG": str(path)}).inputs

@@ -99,7 +99,7 @@ def test_proposal_that_lacks_something_exits_with_1(tmp_path: Path) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n')
     done = command("events", "guess", "t", "--file", str(path))
-    one_line(done, 1, "not found, write it yourself: type, start, device")
+    one_line(done, 1, "not found, write it yourself: type, start, end, device")
     assert "[inputs.t]" in done.stdout
 
 

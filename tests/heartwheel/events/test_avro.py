@@ -176,6 +176,6 @@ def test_without_registry_or_extra_avro_is_only_named(monkeypatch: pytest.Monkey
     assert avro_values(Settings()) is None
     proposal = propose("t", records())
     assert "HEARTWHEEL_REGISTRY_URL" in " ".join(proposal.notes)
-    assert list(proposal.missing) == ["type", "start"]
+    assert list(proposal.missing) == ["type", "start", "end"]
     monkeypatch.setattr(avro, "find_spec", lambda _: None)
     assert avro_values(Settings(registry_url="http://127.0.0.1:1")) is None

@@ -118,6 +118,7 @@ def test_header_of_another_name_is_the_nearest() -> None:
         platform="pc",
         type="header:ce-type",
         start=("com.example.session.started.v1",),
+        end=("com.example.session.ended.v1",),
         device="header:ce_subject",
         session="sessionId",
     )
@@ -203,5 +204,5 @@ def test_large_records_and_wrong_clocks_are_told_before_fields() -> None:
 
 def test_nothing_but_pings_has_no_cause() -> None:
     """They are known to the table."""
-    table = replace(TABLE, start=("Start",), end=(), ping=(*TABLE.start, *TABLE.end))
+    table = replace(TABLE, start=("Start",), end=("End",), ping=(*TABLE.start, *TABLE.end))
     assert causes(table, reference()) == []

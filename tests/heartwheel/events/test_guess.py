@@ -146,7 +146,7 @@ def test_same_table_is_found_in_values_alone_where_they_have_all(topic: str) -> 
     ]
     proposal = propose(topic, records)
     if "binary" in topic:
-        assert list(proposal.missing) == ["type", "start", "device"]
+        assert list(proposal.missing) == ["type", "start", "end", "device"]
     else:
         assert tomllib.loads("\n".join(toml_lines(proposal)))["inputs"][topic] == EXPECTED[topic]
         assert not proposal.missing
@@ -189,8 +189,10 @@ def test_few_records_give_the_table_and_are_called_few(count: int) -> None:
     assert found == {name: known[name] for name in known if name in found}
     assert known.keys() - found.keys() <= {"end"}
     assert "so few tell little" in text
-    if "end" not in found:
-        assert "# end: Not found: no word looks like an end." in text
+    missing = propose("pc_sessions", reference()[:count]).missing
+    assert list(missing) == ([] if "end" in found else ["end"])
+    if missing:
+        assert "# end: Not found: no word looks like an end. Without one, write an idle_" in text
 
 
 def test_key_tells_which_of_two_fields_is_the_device() -> None:
@@ -527,7 +529,7 @@ def test_json_that_is_framed_for_a_registry_is_named_as_the_format() -> None:
 def test_topic_without_events_is_told_what_was_not_found(value: bytes | None) -> None:
     """What cannot be read gives no table, and no error."""
     proposal = propose("t", [record(n, BEGIN_MS, value) for n in range(30)])
-    assert list(proposal.missing) == ["type", "start", "device"]
+    assert list(proposal.missing) == ["type", "start", "end", "device"]
     text = "\n".join(toml_lines(proposal))
     assert tomllib.loads(text)["inputs"]["t"] == {"platform": "t"}
     assert "# type: Not found" in text

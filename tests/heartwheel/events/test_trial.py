@@ -102,7 +102,7 @@ def test_line_of_a_file_needs_no_timestamp() -> None:
 
 def test_session_that_a_time_names_has_no_name_where_that_is_not_known() -> None:
     """A line of a file has no timestamp, so a start is named only if a field has the time."""
-    table = EventTable(platform="pc", type="type", start="begin", device="device")
+    table = EventTable(platform="pc", type="type", start="begin", end="finish", device="device")
     one = replace(record(1, 0, EVENT), time_ms=None)
     setting = Settings(inputs={"own": table})
     assert Trial(setting, "own").of(one).session_id == ""

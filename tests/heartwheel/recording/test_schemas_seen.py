@@ -10,7 +10,8 @@ from heartwheel.recording.schemas_seen import SchemasSeen
 from session_logic.event_table import read_table
 
 TABLE = {
-    "platform": "pc", "type": "t", "start": "on", "device": "d", "session": "s", "format": "avro",
+    "platform": "pc", "type": "t", "start": "on", "end": "off", "device": "d", "session": "s",
+    "format": "avro",
 }  # fmt: skip
 
 
