@@ -8,14 +8,15 @@ from dataflows.shard import SHARD_ALLOWED
 from dataflows.start import START_ALLOWED
 from session_logic.event_table import EventTable
 from session_logic.keys import KEY_GROUPS, Route
+from session_logic.rules import LONGEST_MS
 
 MAX_PORT = 65_535
 LANES_ALLOWED = (
     f"a power of two up to {KEY_GROUPS}, by HEARTWHEEL_ROUTE=partition any number up to it"
 )
 
-Positive = Annotated[int, Meta(gt=0)]
-NotNegative = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(gt=0, le=LONGEST_MS)]
+NotNegative = Annotated[int, Meta(ge=0, le=LONGEST_MS)]
 Name = Annotated[str, Meta(min_length=1)]
 Topics = dict[Name, Name]
 Options = dict[str, str]
@@ -203,7 +204,9 @@ class SettingsTable(
             "(`too_large`), without them.",
         ),
     ] = 65_536
-    snapshot_ms: Annotated[int, Meta(ge=10, description="Time between snapshots.")] = 250
+    snapshot_ms: Annotated[
+        int, Meta(ge=10, le=LONGEST_MS, description="Time between snapshots.")
+    ] = 250
     recovery_dir: Annotated[
         Name, Meta(description="Directory of the recovery store, which holds the sessions.")
     ] = "recovery"
@@ -216,7 +219,7 @@ class SettingsTable(
         ),
     ] = False
     recovery_parts: Annotated[
-        Positive, Meta(description="Recovery partitions to make if there are none.")
+        int, Meta(gt=0, le=KEY_GROUPS, description="Recovery partitions to make if there are none.")
     ] = 1
     restore_timeout_ms: Annotated[
         Positive,
@@ -257,10 +260,12 @@ class SettingsTable(
         Meta(description="Least severe level that is logged."),
     ] = "info"
     progress_s: Annotated[
-        NotNegative,
+        int,
         Meta(
+            ge=0,
+            le=LONGEST_MS // 1000,
             description="Seconds between two lines of the log that tell how the process is doing; "
-            "0 for none."
+            "0 for none.",
         ),
     ] = 60
     progress_topic: Annotated[

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from session_logic.errors import ConfigError
+from session_logic.rules import LONGEST_MS
 
 MAX_CARRIED = 8
 MAX_NAMES = 16  # in a path
@@ -129,7 +130,7 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
         Meta(
             description="A session that begins by an event of the topic ends when nothing is heard "
             "of it for so long; 0 for never. Without it, what is set for all topics counts.",
-            extra={"allowed": "milliseconds, 0 or more"},
+            extra={"allowed": f"milliseconds, 0 to {LONGEST_MS}"},
         ),
     ] = None
     open_on_ping: Annotated[
@@ -163,7 +164,7 @@ class EventTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
             raise TableError("platform", f" is {platform!r}: write 1 to {MAX_NAME} characters")
         if self.time_unit != "iso" and not self.time:
             raise TableError("time", f" is missing, but time_unit is there: write {SOURCES}")
-        if self.idle_timeout_ms is not None and self.idle_timeout_ms < 0:
+        if self.idle_timeout_ms is not None and not 0 <= self.idle_timeout_ms <= LONGEST_MS:
             problem = f" is {self.idle_timeout_ms}: write {allowed('idle_timeout_ms')}"
             raise TableError("idle_timeout_ms", problem)
         self._check_words()

@@ -19,6 +19,9 @@ from session_logic.events import (
 
 # A fact that comes late brings at most so many heartbeats with it: the newest that it has missed.
 MAX_MISSED_HEARTBEATS = 10
+# No time that is set is longer, ten years: a new lane, which begins in 1970, never has to go to now
+# moment by moment, and sums of times are moments that a clock can have.
+LONGEST_MS = 315_360_000_000
 # How often the wheel turns for sessions without heartbeats.
 QUIET_TURN_MS = 30_000
 

@@ -40,7 +40,8 @@ class Kind(StrEnum):
 
 def demo_command(
     seconds: Annotated[
-        float | None, typer.Option(help="End after this many seconds; the default is until Ctrl-C.")
+        float | None,
+        typer.Option(help="End after this many seconds; the default is until Ctrl-C.", min=1),
     ] = None,
     events: Annotated[
         Events,

@@ -45,7 +45,7 @@ class _Asked:
 
 def load_command(
     devices: Annotated[int, typer.Option(help="How many devices there are.", min=1)] = 1_000,
-    rate: Annotated[float, typer.Option(help="Events per second.", min=0.1)] = 100.0,
+    rate: Annotated[float, typer.Option(help="Events per second.", min=0.1, max=1_000_000)] = 100.0,
     seconds: Annotated[
         float, typer.Option(help="End after this many seconds; 0: at Ctrl-C.", min=0)
     ] = 60.0,

@@ -2,12 +2,14 @@
 
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dataflows.settings_sources import load_settings
+from heartwheel.commands.new_file import new_file
 from session_logic.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ def replay_command(
     output: Annotated[
         Path | None, typer.Option(help="Write the output to this file, one record per line.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace that file if it exists.")
+    ] = False,
     to_broker: Annotated[
         str | None, typer.Option(help="Send the recorded input to the Kafka at host:port instead.")
     ] = None,
@@ -59,13 +64,17 @@ def replay_command(
     """Run the dataflow over the input in FILE, or send that input to a broker again."""
     from heartwheel.recording.reader import Recording
 
+    if output is not None and (check or to_broker is not None):
+        raise ConfigError("--output is for a replay alone: leave out --check and --to-broker")
+    if output is not None and output.resolve() == file.resolve():
+        raise ConfigError(f"--output {output} is the recording: name another file")
     recording = Recording(file)
     if to_broker is not None:
         _play(recording, to_broker, speed, append=append)
     elif check:
         raise typer.Exit(_check(recording, _changes(change), show, last_ms))
     else:
-        _replay(recording, _changes(change), output)
+        _replay(recording, _changes(change), output, overwrite=overwrite)
 
 
 def _play(recording: "Recording", address: str, speed: float, *, append: bool) -> None:
@@ -90,24 +99,27 @@ def _play(recording: "Recording", address: str, speed: float, *, append: bool) -
     print(f"{sent} records sent to {address}")
 
 
-def _replay(recording: "Recording", changes: dict[str, str], output: Path | None) -> None:
+def _replay(
+    recording: "Recording", changes: dict[str, str], output: Path | None, *, overwrite: bool
+) -> None:
     from dataflows.messages import DeadLetter
     from heartwheel.recording.replay import replay, replay_settings
     from session_logic.output import OutputBatch
 
+    settings = replay_settings(recording, changes)
     counts = {"records": 0, "dead letters": 0}
     begin_s = time.monotonic()
-    with Path(output or os.devnull).open("wb") as lines:
+    with nullcontext() if output is None else new_file(output, overwrite=overwrite) as lines:
 
         def take(item: OutputBatch | DeadLetter) -> None:
             if isinstance(item, DeadLetter):
                 counts["dead letters"] += 1
                 return
             counts["records"] += len(item)
-            if output is not None:
+            if lines is not None:
                 lines.writelines(value + b"\n" for value in item.values)
 
-        replay(recording, replay_settings(recording, changes), take)
+        replay(recording, settings, take)
     produced = ", ".join(f"{number} {what}" for what, number in counts.items())
     print(f"{_speed(recording, begin_s)}: {produced}")
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from dataflows.settings_sources import load_settings
+from heartwheel.commands.new_file import new_file
 from heartwheel.commands.shared import ConfigOption
 from heartwheel.sessions.writers import WRITERS, Format
 from heartwheel.text import moment_text
-from session_logic.errors import ConfigError, HeartwheelError
+from session_logic.errors import ConfigError
 
 if TYPE_CHECKING:
     from heartwheel.sessions.choice import Choice
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 # How many sessions are written at a time.
 PIECE = 1_000
-
-
-class ExportError(HeartwheelError):
-    """The file cannot be written: make room for it."""
 
 
 sessions_app = typer.Typer(
@@ -122,38 +119,13 @@ def _moment(lanes: "list[StoredLane]") -> str:
 
 @contextmanager
 def _opened(path: Path | None, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """Yield a file to write to, which appears at a path when it is complete.
-
-    Raises ConfigError if there is one already, or if none can be made.
-    """
-    if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    if overwrite and path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is no file; name one, or leave --output out")
-    path = path.resolve()  # a link goes on naming what it names
-    unfinished = path.with_name(f"{path.name}-unfinished-{os.getpid()}")
-    try:
-        if not overwrite:
-            path.open("xb").close()  # it is ours from now on, and empty until all is there
-        file = unfinished.open("xb")
-    except FileExistsError:
-        raise ConfigError(f"{path} exists: name another file, or give --overwrite") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be made: {error.strerror}") from None
-    try:
-        with file:
+    """Yield a file to write to, which appears at a path when it is complete, or standard output."""
+    if path is not None:
+        with new_file(path, overwrite=overwrite) as file:
             yield file
-        unfinished.replace(path)
-    except BaseException as error:
-        unfinished.unlink(missing_ok=True)
-        if not overwrite:
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            msg = f"{path} cannot be written ({error.strerror}); make room on its disk"
-            raise ExportError(msg) from None
-        raise
+        return
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,7 @@ UrlOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PLAIN_COLUMNS = 500
+YEAR_10000_MS = 253_402_300_800_000
 
 
 def duration_ms(option: str, text: str) -> int:
@@ -32,20 +33,30 @@ def duration_ms(option: str, text: str) -> int:
 
 
 def moment_ms(option: str, text: str) -> int:
-    """Return a time in ms since 1970 that is given so, in ISO 8601, or as how long ago it was."""
-    if text.isdecimal():
-        return int(text)
-    if re.fullmatch(r"\d+(ms|s|m|h|d)", text):
-        return int(time.time() * 1000) - duration_ms(option, text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+    """Return a time in ms since 1970 that is given so, in ISO 8601, or as how long ago it was.
+
+    Raises ConfigError for anything else, and for a time before 1970 or after 9999.
+    """
+    found_ms = _moment_ms(option, text)
+    if found_ms is None or not 0 <= found_ms < YEAR_10000_MS:
         msg = (
             f"{option} {text}: write it as 15m (ago), as 2026-11-23T10:00:00Z or as milliseconds "
             "since 1970"
         )
-        raise ConfigError(msg) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        raise ConfigError(msg)
+    return found_ms
+
+
+def _moment_ms(option: str, text: str) -> int | None:
+    if re.fullmatch(r"[0-9]{1,20}", text):
+        return int(text)
+    if re.fullmatch(r"[0-9]+(ms|s|m|h|d)", text):
+        return int(time.time() * 1000) - duration_ms(option, text)
+    try:
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

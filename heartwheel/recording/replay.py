@@ -1,12 +1,15 @@
 """A replay: the dataflow over a recorded input, without a broker and as fast as it goes."""
 
 import gc
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import accumulate, groupby, islice
 from operator import attrgetter, itemgetter
 from threading import Event
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -16,6 +19,7 @@ from bytewax.run import cli_main
 from dataflows.avro.registry import SchemaId, SchemaText, UnknownSchemaError
 from dataflows.avro.topics import new_schemas, readers
 from dataflows.clock import system_time
+from dataflows.logs import hide_backtraces
 from dataflows.memory import GC_THRESHOLDS
 from dataflows.messages import DeadLetter, Message, PartitionBatch, RecordId
 from dataflows.run_state import RunState
@@ -120,13 +124,15 @@ class _Tape(StatefulSourcePartition[PartitionBatch, int]):
         self._platforms = settings.input_topics
         self._clock = clock
         self._at_end = False
-        self.failure: RecordingError | None = None
+        # What ends the replay. Raised in a step, its one line would have a trace of Bytewax around.
+        self.failure: BaseException | None = None
 
     def next_batch(self) -> list[PartitionBatch]:
+        if self.failure is not None:
+            raise StopIteration
         try:
             batch = list(islice(self._input, BATCH_MESSAGES))
         except RecordingError as error:
-            # Raised here, its one line would be surrounded by a trace of Bytewax.
             self.failure = error
             raise StopIteration from None
         if batch:
@@ -268,17 +274,44 @@ def replay(
 
     Calls take with the output of each lane in order: all that is due by until_ms, or without it
     by the moment up to which the recording is complete. Raises RecordingError if the file is
-    damaged.
+    damaged, what take raises, and KeyboardInterrupt at SIGINT, each when the dataflow has ended.
     """
+    hide_backtraces()
     clock = FrozenClock(recording.manifest.complete_ms)
     source = RecordingSource(recording, settings, clock, until_ms)
+    tape = source.tape
+
+    def take_until_failure(item: OutputBatch | DeadLetter) -> None:
+        if tape.failure is None:
+            try:
+                take(item)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is raised below
+                tape.failure = error
+
     reads = readers(settings, recorded_schemas(recording, settings))
-    flow = build_flow(source, CollectorSink(take), settings, RunState(clock), reads)
+    sink = CollectorSink(take_until_failure)
+    flow = build_flow(source, sink, settings, RunState(clock), reads)
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        cli_main(flow, epoch_interval=timedelta(0))  # type: ignore[no-untyped-call]
+        with _interrupting(tape):
+            cli_main(flow, epoch_interval=timedelta(0))  # type: ignore[no-untyped-call]
     finally:
         gc.set_threshold(*thresholds)
-    if source.tape.failure is not None:
-        raise source.tape.failure
+    if tape.failure is not None:
+        raise tape.failure
+
+
+@contextmanager
+def _interrupting(tape: _Tape) -> Iterator[None]:
+    """Let SIGINT end a tape; a second one ends the process at once."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        tape.failure = tape.failure or KeyboardInterrupt()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

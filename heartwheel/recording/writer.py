@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from dataflows.avro.registry import SchemaText
 from heartwheel.recording.format import (
+    TAIL,
     Chunk,
     Extent,
     Line,
@@ -84,6 +85,8 @@ class Writer:
             if at == 0:
                 self.preface = read_preface(self._path, data)
             elif data.startswith(b'{"heartwheel_manifest"'):
+                if os.fstat(self._file.fileno()).st_size < at + size + TAIL.size:
+                    break  # it was cut off at its very end, and is to be finished again
                 msg = f"recording {self._path} is already complete; give another file"
                 raise ConfigError(msg)
             else:

@@ -34,11 +34,23 @@ WRONG = {
     "no lanes": ({"HEARTWHEEL_LANES": "0"}, "'0': write a power of two up to 256"),
     "zero": (
         {"HEARTWHEEL_MAX_SESSION_MS": "0"},
-        "HEARTWHEEL_MAX_SESSION_MS is '0': write a whole number from 1 up",
+        "HEARTWHEEL_MAX_SESSION_MS is '0': write a whole number from 1 to 315360000000",
     ),
     "beyond its bounds": (
         {"HEARTWHEEL_HTTP_PORT": "65536"},
         "HEARTWHEEL_HTTP_PORT is '65536': write a whole number from 0 to 65535",
+    ),
+    "longer than ten years": (
+        {"HEARTWHEEL_MAX_SESSION_MS": "9999999999999"},
+        "HEARTWHEEL_MAX_SESSION_MS is '9999999999999': write a whole number from 1 to 315360000000",
+    ),
+    "longer than any thread can wait": (
+        {"HEARTWHEEL_PROGRESS_S": "9999999999"},
+        "HEARTWHEEL_PROGRESS_S is '9999999999': write a whole number from 0 to 315360000",
+    ),
+    "more than an int of C": (
+        {"HEARTWHEEL_SNAPSHOT_MS": "9" * 30},
+        "write a whole number from 10 to 315360000000",
     ),
     "no yes or no": (
         {"HEARTWHEEL_FENCING": "maybe"},
@@ -189,7 +201,7 @@ WRONG_IN_FILE = {
     ),
     "input_topics = {x = 5}": "input_topics in FILE must be a table of topics with their platforms",
     "kafka = 5": "kafka in FILE must be a table of librdkafka options",
-    "tick_ms = 0": "tick_ms in FILE is 0: write a whole number from 1 up",
+    "tick_ms = 0": "tick_ms in FILE is 0: write a whole number from 1 to 315360000000",
     "start = 2026-11-25": "start in FILE is '2026-11-25': write earliest, latest, or a moment",
     "start = 2026-11-25T00:00:00": "start in FILE is '2026-11-25T00:00:00': write earliest, latest",
     "start = 07:30:00": "start in FILE is datetime.time(7, 30): write earliest, latest, or a mom",

@@ -19,6 +19,7 @@ from heartwheel.recording.replay import replay, replay_settings
 from session_logic.errors import ConfigError
 from session_logic.events import OutputEvent, Watermark
 from session_logic.output import OutputBatch
+from session_logic.rules import LONGEST_MS
 from tests.support.clocks import FixedClock
 from tests.support.events import by_device, decoded
 from tests.support.model import Model
@@ -170,3 +171,31 @@ def test_damage_found_while_replaying_is_the_recordings_error(
     with pytest.raises(RecordingError, match=f"recording {path} is damaged at byte"):
         replayed(recording)
     assert capfd.readouterr().err == ""
+
+
+def test_output_that_cannot_be_taken_ends_the_replay_with_its_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No more is given out after it, and nothing is said of the steps that it came through."""
+    lines = history(1)
+    recording = write(tmp_path / "file", preface(SETTINGS), lines, lines[-1].timestamp_ms + 60_000)
+    taken = 0
+
+    def take(_item: OutputBatch | DeadLetter) -> None:
+        nonlocal taken
+        taken += 1
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        replay(recording, replay_settings(recording, {}), take)
+    assert taken == 1
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_longest_session_that_can_be_set_is_replayed_at_once(tmp_path: Path) -> None:
+    """A new lane begins in 1970, and does not go to now moment by moment."""
+    lines = [event_line("d1", "Start", "s1", BEGIN_MS)]
+    recording = write(tmp_path / "file", preface(SETTINGS), lines, BEGIN_MS + 10_000)
+    longest = {"heartbeat_ms": str(LONGEST_MS), "max_session_ms": str(LONGEST_MS)}
+    [event] = replayed(recording, **longest)
+    assert event.device_id == "d1"

@@ -1,0 +1,102 @@
+"""`heartwheel replay`: what it writes to, and how it ends, as a process."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dataflows.settings import Settings
+from dataflows.settings_sources import environment
+from tests.support.broker import ROOT
+from tests.support.recordings import BEGIN_MS, event_line, path_of, preface, write
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Return a recording that may be harmed."""
+    return Path(shutil.copy(path_of("busy"), tmp_path / "busy.jsonl.zst"))
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """Return the command line of a replay."""
+    return [sys.executable, "-m", "heartwheel.cli", "replay", *map(str, arguments)]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a replay to its end."""
+    line = command(*arguments)
+    return subprocess.run(
+        line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def test_output_in_the_place_of_the_recording_is_refused(recording: Path, tmp_path: Path) -> None:
+    """By another name of it as well, and whatever else is asked for."""
+    before = recording.read_bytes()
+    link = tmp_path / "link"
+    link.symlink_to(recording)
+    for output in (recording, link):
+        done = run(recording, "--output", output, "--overwrite")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "is the recording: name another file" in done.stderr
+        assert recording.read_bytes() == before
+
+
+def test_output_that_is_there_is_replaced_only_if_that_is_asked_for(
+    recording: Path, tmp_path: Path
+) -> None:
+    """It is whole or as it was."""
+    output = tmp_path / "out"
+    output.write_text("mine")
+    done = run(recording, "--output", output)
+    assert done.returncode == 2
+    assert done.stderr == f"heartwheel: {output} exists: name another file, or give --overwrite\n"
+    assert output.read_text() == "mine"
+    done = run(recording, "--output", output, "--overwrite")
+    assert done.returncode == 0
+    found = re.search(r"(\d+) records", done.stdout)
+    assert found is not None
+    assert output.read_bytes().count(b"\n") == int(found[1]) > 0
+
+
+@pytest.mark.parametrize("place", ["missing/out", "."])
+def test_output_that_cannot_be_made_is_one_line(
+    recording: Path, tmp_path: Path, place: str
+) -> None:
+    """In a folder that is not there, or in the place of one."""
+    done = run(recording, "--output", tmp_path / place)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert str(tmp_path) in done.stderr
+
+
+def test_output_beside_a_check_is_refused(recording: Path, tmp_path: Path) -> None:
+    """A check writes none."""
+    done = run(recording, "--check", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_a_replay_and_leaves_no_file(tmp_path: Path) -> None:
+    """It says nothing of Rust or Python. Of 100 million heartbeats some are out by then."""
+    settings = Settings(heartbeat_ms=1, max_session_ms=10**9)
+    start = event_line("d1", "Start", "s1", BEGIN_MS)
+    write(tmp_path / "long", preface(settings), [start], BEGIN_MS + 10**8)
+    line = command(tmp_path / "long", "--output", tmp_path / "out")
+    replay = subprocess.Popen(
+        line, cwd=ROOT, env=environment() | {"RUST_BACKTRACE": "1"}, stderr=subprocess.PIPE
+    )
+    while not any(one.stat().st_size for one in tmp_path.glob("out-unfinished-*")):
+        assert replay.poll() is None
+        time.sleep(0.05)
+    replay.send_signal(signal.SIGINT)
+    _, errors = replay.communicate(timeout=60)
+    assert replay.returncode == 130
+    assert b"panicked" not in errors
+    assert b"Traceback" not in errors
+    assert not list(tmp_path.glob("out*"))
