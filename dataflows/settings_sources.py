@@ -142,19 +142,21 @@ def _check_prefix(name: str) -> None:
 def _read_toml(path: str, how: str) -> dict[str, Any]:
     """Return the values of a file; how says by which option or variable it was named."""
     try:
-        values = tomllib.loads(Path(path).read_text())
+        # Some editors begin a file with a byte order mark, which is no TOML.
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        for table in OPTION_TABLES:
+            if isinstance(options := values.get(table), dict):
+                values[table] = _options(table, options)
     except OSError as error:
         msg = f"settings file {path} cannot be read: {error.strerror}; correct {how}"
         raise ConfigError(msg) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"settings file {path} is not TOML: {error}"
-        raise ConfigError(msg) from None
+    except RecursionError:
+        raise ConfigError(f"settings file {path} is nested too deeply; {SEE}") from None
+    except ValueError as error:  # of TOML, UTF-8, or a number with thousands of digits
+        raise ConfigError(f"settings file {path} is not TOML: {error}") from None
     for key in values:
         if key not in Settings.__struct_fields__:
             raise _unknown(f"{key} in {path}", key, str)
-    for table in OPTION_TABLES:
-        if isinstance(options := values.get(table), dict):
-            values[table] = _options(table, options)
     if isinstance(moment := values.get("start"), date):  # TOML has times of its own
         values["start"] = moment.isoformat()
     if "inputs" in values:
@@ -212,10 +214,12 @@ def _pod_shard(text: str, variables: Mapping[str, str]) -> str:
     return number + text.removeprefix("pod")
 
 
-def _read_secret(name: str, path: str) -> str:
+def _read_secret(name: str, path: object) -> str:
+    if not isinstance(path, str):
+        raise ConfigError(f'{name}: write the path of its file in quotes: {{file = "/PATH"}}')
     try:
         return Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a path that has a zero byte
         msg = f"{name}: the file {path} cannot be read: {error}"
         raise ConfigError(msg) from None
 

@@ -250,6 +250,11 @@ WRONG_IN_FILE = {
     f"[inputs.pc]\n{ENDLESS}[inputs.console]\n{TABLE}": "inputs in FILE, pc has no end, so that",
     "inputs = {}\ninput_topics = {}": "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWH",
     "lanes 4": "settings file FILE is not TOML",
+    f"lanes = {'9' * 5_000}": "settings file FILE is not TOML",
+    f"lanes = {'[' * 20_000}": "settings file FILE is nested too deeply",
+    f"[kafka]\n{'.'.join('x' * 1_500)} = 1": "settings file FILE is nested too deeply",
+    "[kafka]\nsasl.password = {file = 5}": "kafka.sasl.password: write the path of its file",
+    '[kafka]\nsasl.password = {file = "a\\u0000b"}': "kafka.sasl.password: the file a",
     f"[inputs.pc]\n{TABLE}format = 'avro'": (
         "inputs in FILE, pc has format avro: set HEARTWHEEL_REGISTRY_URL to where the schemas are"
     ),
@@ -280,6 +285,13 @@ def test_wrong_setting_of_the_file_is_named_as_it_stands_there(text: str, tmp_pa
     with pytest.raises(ConfigError) as error:
         load_settings({}, str(config))
     assert str(error.value).startswith(WRONG_IN_FILE[text].replace("FILE", str(config)))
+
+
+def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Some editors write one."""
+    config = tmp_path / "heartwheel.toml"
+    config.write_bytes(b"\xef\xbb\xbflanes = 2\n")
+    assert load_settings({}, str(config)).lanes == 2
 
 
 def settings_of(tmp_path: Path, text: str, **variables: str) -> Settings:
