@@ -16,7 +16,9 @@ def make_parts(folder: Path, count: int) -> None:
     init_db_dir(folder, count)  # type: ignore[no-untyped-call]
     for part in folder.glob("*.sqlite3"):
         with closing(sqlite3.connect(part, isolation_level=None)) as db:
-            # Bytewax turns the log on again, with which the size of pages cannot change.
-            for statement in ("PRAGMA journal_mode = DELETE", f"PRAGMA page_size = {PAGE_BYTES}"):
-                db.execute(statement)
+            # With a write-ahead log the size of pages cannot change. Without it, two processes that
+            # open the store at once would both want to turn it on, and one of them fail.
+            db.execute("PRAGMA journal_mode = DELETE")
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             db.execute("VACUUM")
+            db.execute("PRAGMA journal_mode = WAL")
