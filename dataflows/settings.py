@@ -27,9 +27,7 @@ VARIABLES_APART: dict[Kind, str] = {
 }
 
 
-class Settings(
-    SettingsTable, frozen=True, forbid_unknown_fields=True, kw_only=True, repr_omit_defaults=True
-):
+class Settings(SettingsTable, frozen=True):
     """The settings of a run, which do not contradict each other, and what follows from them."""
 
     def __post_init__(self) -> None:

@@ -170,7 +170,6 @@ class SettingsTable(
             extra={"allowed": START_ALLOWED},
         ),
     ] = "earliest"
-    # With more than a day, a wrong clock would open sessions that are in the future for days.
     idle_partition_ms: Annotated[
         NotNegative,
         Meta(
@@ -178,6 +177,7 @@ class SettingsTable(
             "they go on without it; 0 to wait for ever. See docs/guarantees.md."
         ),
     ] = 0
+    # With more than a day, a wrong clock would open sessions that are in the future for days.
     max_clock_skew_ms: Annotated[
         int,
         Meta(
