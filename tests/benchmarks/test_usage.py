@@ -6,6 +6,7 @@ import sys
 import time
 
 from benchmarks.usage import Cores, Machine, cpu_s, memory_bytes, thread_cpu_s, turns
+from tests.support.waiting import wait_for
 
 
 def test_processor_time_and_memory_are_sums_over_processes() -> None:
@@ -37,8 +38,26 @@ def test_machine_is_not_idle_while_something_is_computed() -> None:
 
 
 def test_process_that_wakes_up_often_has_many_turns() -> None:
-    """Each pause that ends is one more turn on a core."""
+    """A pause that ends is one more turn, but for those that are over before the core is left."""
     before = turns(os.getpid())
-    for _ in range(50):
-        time.sleep(0.001)
-    assert turns(os.getpid()) - before >= 50
+    wait_for(lambda: turns(os.getpid()) - before >= 50)
+
+
+def test_process_that_waits_has_no_turns() -> None:
+    """What nobody wakes is given no core."""
+    waits = "import sys; print('done', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = 0
+
+        def is_still() -> bool:
+            nonlocal before
+            last, before = before, turns(process.pid)
+            time.sleep(0.05)
+            return 0 < last == before
+
+        wait_for(is_still)
+        process.kill()
