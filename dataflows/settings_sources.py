@@ -7,31 +7,28 @@ and its file. It says what the value must be, and shows the value unless it may 
 import difflib
 import os
 import re
-import tomllib
-from collections.abc import Callable, Mapping
-from datetime import date
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct, inspect
 
 from dataflows.settings import OPTION_TABLES, Settings, is_secret
+from dataflows.settings_file import (
+    PREFIX,
+    SEE,
+    SEE_EVENTS,
+    give_inputs,
+    read_secret,
+    read_toml,
+    unknown_setting,
+)
+from dataflows.settings_table import TOPIC_ALLOWED, Topic
 from session_logic.errors import ConfigError
-from session_logic.event_table import EventTable, TableError, read_table
+from session_logic.event_table import EventTable
 
-PREFIX = "HEARTWHEEL_"
 CONFIG_VARIABLE = "HEARTWHEEL_CONFIG"
 TRACEBACK_VARIABLE = "HEARTWHEEL_TRACEBACK"
-SEE = "see docs/settings.md"
-SEE_EVENTS = "see docs/events.md"
-# What settings were called before.
-RENAMED = {
-    "remember_ended_ms": "deduplication_window_ms",
-    "future_limit_ms": "max_clock_skew_ms",
-    "value_limit_bytes": "max_record_bytes",
-    "live_limit_ms": "liveness_timeout_ms",
-}
 # How alike the first word of a variable and HEARTWHEEL are, if one is meant to be the other.
 ALIKE = 0.85
 
@@ -66,7 +63,7 @@ def load_settings(
     """
     given = _gather(variables, config)
     if inputs:
-        _give_inputs(given.values, inputs)
+        give_inputs(given.values, inputs)
     try:
         return msgspec.convert(given.values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -101,7 +98,7 @@ def variable_of(key: str) -> str:
 def _gather(variables: Mapping[str, str], config: str | None) -> _Given:
     how = "--config" if config else CONFIG_VARIABLE
     config = config or variables.get(CONFIG_VARIABLE)
-    given = _Given(_read_toml(config, how) if config else {}, {})
+    given = _Given(read_toml(config, how) if config else {}, {})
     for key, value in given.values.items():
         options = isinstance(value, dict) and key in OPTION_TABLES
         names = [f"{key}.{option}" for option in value] if options else [key]
@@ -139,66 +136,6 @@ def _check_prefix(name: str) -> None:
         raise ConfigError(msg)
 
 
-def _read_toml(path: str, how: str) -> dict[str, Any]:
-    """Return the values of a file; how says by which option or variable it was named."""
-    try:
-        # Some editors begin a file with a byte order mark, which is no TOML.
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-        for table in OPTION_TABLES:
-            if isinstance(options := values.get(table), dict):
-                values[table] = _options(table, options)
-    except OSError as error:
-        msg = f"settings file {path} cannot be read: {error.strerror}; correct {how}"
-        raise ConfigError(msg) from None
-    except RecursionError:
-        raise ConfigError(f"settings file {path} is nested too deeply; {SEE}") from None
-    except ValueError as error:  # of TOML, UTF-8, or a number with thousands of digits
-        raise ConfigError(f"settings file {path} is not TOML: {error}") from None
-    for key in values:
-        if key not in Settings.__struct_fields__:
-            raise _unknown(f"{key} in {path}", key, str)
-    if isinstance(moment := values.get("start"), date):  # TOML has times of its own
-        values["start"] = moment.isoformat()
-    if "inputs" in values:
-        _give_inputs(values, read_inputs(values["inputs"], f" in {path}"))
-    return values
-
-
-def _give_inputs(values: dict[str, Any], inputs: Mapping[str, EventTable]) -> None:
-    """Set the input tables; with them, no other topic is there by default."""
-    values["inputs"] = dict(inputs)
-    if inputs:
-        values.setdefault("input_topics", {})
-
-
-def read_inputs(tables: object, where: str) -> dict[str, EventTable]:
-    """Return the input tables of plain values; raises ConfigError, which says where they are."""
-    if not isinstance(tables, dict):
-        raise ConfigError(f"inputs{where} must be tables: [inputs.TOPIC]; {SEE_EVENTS}")
-    found = {}
-    for topic, plain in tables.items():
-        try:
-            found[topic] = read_table(plain)
-        except TableError as error:
-            name = f"inputs.{topic}.{error.key}".rstrip(".")
-            raise ConfigError(f"{name}{where}{error.problem}; {SEE_EVENTS}") from None
-    return found
-
-
-def _options(table: str, options: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten a TOML table of options; {file = "..."} stands for what the file holds."""
-    flat: dict[str, str] = {}
-    for key, value in options.items():
-        option = f"{prefix}{key}"
-        if isinstance(value, dict) and value.keys() == {"file"}:
-            flat[option] = _read_secret(f"{table}.{option}", value["file"])
-        elif isinstance(value, dict):
-            flat |= _options(table, value, f"{option}.")
-        else:
-            flat[option] = str(value).lower() if isinstance(value, bool) else str(value)
-    return flat
-
-
 def _pod_shard(text: str, variables: Mapping[str, str]) -> str:
     """Return pod/8 as 2/8 in the third pod of a StatefulSet, which is named by its number."""
     if not text.startswith("pod/"):
@@ -214,16 +151,6 @@ def _pod_shard(text: str, variables: Mapping[str, str]) -> str:
     return number + text.removeprefix("pod")
 
 
-def _read_secret(name: str, path: object) -> str:
-    if not isinstance(path, str):
-        raise ConfigError(f'{name}: write the path of its file in quotes: {{file = "/PATH"}}')
-    try:
-        return Path(path).read_text().strip()
-    except (OSError, ValueError) as error:  # no UTF-8, or a path that has a zero byte
-        msg = f"{name}: the file {path} cannot be read: {error}"
-        raise ConfigError(msg) from None
-
-
 def _set(values: dict[str, Any], name: str, text: str) -> str:
     """Set what a variable says, and return what that is: lanes, or kafka.sasl.password.
 
@@ -232,7 +159,7 @@ def _set(values: dict[str, Any], name: str, text: str) -> str:
     """
     key = name.removeprefix(PREFIX).lower()
     if _is_file(name):
-        key, text = key.removesuffix("_file"), _read_secret(name, text)
+        key, text = key.removesuffix("_file"), read_secret(name, text)
     table, _, option = key.partition("_")
     if table in OPTION_TABLES and option:
         options = values.setdefault(table, {})
@@ -250,22 +177,13 @@ def _set(values: dict[str, Any], name: str, text: str) -> str:
         msg = f"{name}: give each option a variable of its own, such as {name}_CLIENT_ID"
         raise ConfigError(msg)
     if key not in Settings.__struct_fields__:
-        raise _unknown(name, key, variable_of)
+        raise unknown_setting(name, key, variable_of)
     if key == "input_topics":
         # Where a variable is there in any case, as in a manifest, it can say that there are none.
         values[key] = _topics(name, text) if text or not values.get("inputs") else {}
     else:
         values[key] = text
     return key
-
-
-def _unknown(where: str, key: str, shown: Callable[[str], str]) -> ConfigError:
-    if key in RENAMED:
-        return ConfigError(f"{where} was renamed to {shown(RENAMED[key])}; write that")
-    plain = key.lower().removeprefix(PREFIX.lower())  # a file that has the name of a variable
-    nearest = difflib.get_close_matches(plain, (*Settings.__struct_fields__, "config"), n=1)
-    hint = f"did you mean {shown(nearest[0])}? " if nearest else ""
-    return ConfigError(f"{where} is not a setting of Heartwheel; {hint}{SEE}")
 
 
 def _option_name(text: str) -> str:
@@ -303,12 +221,21 @@ def _explain(message: str, given: _Given) -> str:
         return f"settings: {message}; {SEE}"
     if key in OPTION_TABLES:
         return f"{given.name(key)} must be a table of librdkafka options; {SEE}"
-    if key == "inputs":
-        return f"{given.name(key)} has a topic without a name; {SEE_EVENTS}"
+    if what.endswith("`key` in "):
+        wrong = next(filter(_is_no_topic, given.values[key]), "")
+        return f"{given.name(key)} has a topic {wrong!r}: write {TOPIC_ALLOWED}"
     if key == "input_topics":
         shape = f'{key} = {{console-events = "console"}}'
         return f"{given.name(key)} must be a table of topics with their platforms: {shape}"
     return f"{given.name(key)}{given.shown(key)}: write {_allowed(types[key])}"
+
+
+def _is_no_topic(name: str) -> bool:
+    try:
+        msgspec.convert(name, Topic)
+    except msgspec.ValidationError:
+        return True
+    return False
 
 
 def _types() -> dict[str, inspect.Type]:

@@ -18,7 +18,18 @@ LANES_ALLOWED = (
 Positive = Annotated[int, Meta(gt=0, le=LONGEST_MS)]
 NotNegative = Annotated[int, Meta(ge=0, le=LONGEST_MS)]
 Name = Annotated[str, Meta(min_length=1)]
-Topics = dict[Name, Name]
+# What Kafka takes as the name of a topic.
+TOPIC_ALLOWED = (
+    "up to 249 letters (a to z), digits, dots, _ and -, not . or .. alone (in TOML, in quotes)"
+)
+NoTopic = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!\.{1,2}\Z)[a-zA-Z0-9._-]*\Z", max_length=249, extra={"allowed": TOPIC_ALLOWED}
+    ),
+]
+Topic = Annotated[NoTopic, Meta(min_length=1)]
+Topics = dict[Topic, Name]
 Options = dict[str, str]
 
 
@@ -44,18 +55,18 @@ class SettingsTable(
         ),
     ] = field(default_factory=lambda: {"console-events": "console", "pc-events": "pc"})
     inputs: Annotated[
-        dict[Name, EventTable],
+        dict[Topic, EventTable],
         Meta(
             description="Input topics whose events have a shape of their own, each with a table "
             "that describes it. See docs/events.md."
         ),
     ] = {}
     output_topic: Annotated[
-        Name,
+        Topic,
         Meta(description="Topic for sessions; it must have as many partitions as there are lanes."),
     ] = "session-events"
     heartbeat_topic: Annotated[
-        str,
+        NoTopic,
         Meta(
             description="Topic for heartbeats, away from the other records, with as many "
             "partitions as lanes; empty: they go to the output topic. Change it only after a clean "
@@ -63,7 +74,7 @@ class SettingsTable(
         ),
     ] = ""
     summary_topic: Annotated[
-        str,
+        NoTopic,
         Meta(
             description="Topic for one flat record of each session that has ended, with as many "
             "partitions as lanes; empty: there are none. Change it only after a clean stop of a "
@@ -71,7 +82,7 @@ class SettingsTable(
         ),
     ] = ""
     table_topic: Annotated[
-        str,
+        NoTopic,
         Meta(
             description="Compacted topic that has the active session of each device under its id, "
             "and nothing once it has ended, with as many partitions as lanes; empty: there is "
@@ -80,7 +91,7 @@ class SettingsTable(
         ),
     ] = ""
     dead_letter_topic: Annotated[
-        Name, Meta(description="Topic for input records that are no events.")
+        Topic, Meta(description="Topic for input records that are no events.")
     ] = "dead-letters"
     lanes: Annotated[
         Positive,
@@ -269,7 +280,7 @@ class SettingsTable(
         ),
     ] = 60
     progress_topic: Annotated[
-        str,
+        NoTopic,
         Meta(
             description="Topic to which each process sends what these lines say, as JSON; empty "
             "for none. For one run `run --progress-topic` is the same."

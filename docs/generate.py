@@ -11,7 +11,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta
 
 from dataflows.settings import OPTION_TABLES, Settings
-from dataflows.settings_sources import PREFIX
+from dataflows.settings_file import PREFIX
 from session_logic.event_table import EventTable
 from session_logic.transitions import TRANSITIONS, Input, State
 

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
+from dataflows.kafka.refusal import REFUSALS, refused
 from dataflows.settings import Settings
-from session_logic.errors import ConfigError
 
 # A lost connection is logged again when no line about one has come for this long.
 CALM_S = 30
@@ -21,7 +21,6 @@ Options = Mapping[str, Any]
 NONE: Options = {}
 # What a broker's disk has changed is an error, and not another record.
 CHECKED: Options = {"check.crcs": "true"}
-MECHANISMS = ("sasl.mechanisms", "sasl.mechanism")
 # Another producer with the same transactional id has begun.
 FENCED = {
     KafkaError._FENCED,
@@ -122,39 +121,24 @@ MakeProducer = Callable[[dict[str, Any]], Producer]
 
 def make_consumer(options: dict[str, Any]) -> Consumer:
     """Return a consumer; raises ConfigError for an option that librdkafka refuses."""
-    return _make_client(Consumer, options)
+    return _make_client(Consumer, options, "consumer", "kafka")
 
 
 def make_producer(options: dict[str, Any]) -> Producer:
     """Return a producer; raises ConfigError for an option that librdkafka refuses."""
-    return _make_client(Producer, options)
+    return _make_client(Producer, options, "producer", "kafka")
 
 
 def make_admin(settings: Settings) -> AdminClient:
     """Return an admin client, for which there is only the user's `kafka` table."""
-    return _make_client(AdminClient, _options(settings, NONE, NONE, NONE))
+    return _make_client(AdminClient, _options(settings, NONE, NONE, NONE), "kafka")
 
 
-def _make_client(kind: Callable[[dict[str, Any]], Client], options: dict[str, Any]) -> Client:
+def _make_client(
+    kind: Callable[[dict[str, Any]], Client], options: dict[str, Any], *tables: str
+) -> Client:
+    options = {"logger": LOG} | options
     try:
-        return kind(options | {"logger": LOG})
-    except KafkaException as error:
-        raise ConfigError(_refused(error.args[0].str(), options)) from None
-    except (ValueError, TypeError, AttributeError, ImportError) as error:
-        # What is meant for the client in Python: a callback, or a module that is not installed.
-        raise ConfigError(_refused(" ".join(str(error).split()), options)) from None
-
-
-def _refused(text: str, options: dict[str, Any]) -> str:
-    # librdkafka takes GSSAPI where nothing is said, and is built without it.
-    if "SASL mechanism" in text and not any(name in options for name in MECHANISMS):
-        return (
-            "HEARTWHEEL_KAFKA_SASL_MECHANISMS is not set; write PLAIN, SCRAM-SHA-256, "
-            "SCRAM-SHA-512 or OAUTHBEARER"
-        )
-    for option, value in options.items():
-        if option.endswith(".location"):  # else the file that cannot be read has no name
-            text = text.replace(f"{option} failed", f"{option} {value} failed")
-    if not any(option in text for option in options):
-        text = f"one of {', '.join(sorted(options))}: {text}"
-    return f"a Kafka option is wrong: {text}; see docs/settings.md"
+        return kind(options)
+    except REFUSALS as error:
+        raise refused(kind, error, options, tables) from None

@@ -25,7 +25,8 @@ from dataflows.messages import DeadLetter, Message, PartitionBatch, RecordId
 from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
-from dataflows.settings_sources import PREFIX, load_settings, read_inputs
+from dataflows.settings_file import PREFIX, read_inputs
+from dataflows.settings_sources import load_settings
 from heartwheel.kafka.headers import REASON, Origin, header_texts
 from heartwheel.recording.format import WITHOUT_TOPICS, Line, RecordingError
 from heartwheel.recording.reader import Recording

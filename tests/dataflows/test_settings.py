@@ -76,6 +76,17 @@ WRONG = {
     "no start": ({"HEARTWHEEL_START": ""}, "HEARTWHEEL_START is '': write earliest, latest, or"),
     "log level": ({"HEARTWHEEL_LOG_LEVEL": "x"}, "write debug, error, info or warning"),
     "topics": ({"HEARTWHEEL_INPUT_TOPICS": "a,b"}, "topic=platform"),
+    "topic with a blank": (
+        {"HEARTWHEEL_OUTPUT_TOPIC": "a b"},
+        "HEARTWHEEL_OUTPUT_TOPIC is 'a b': write up to 249 letters",
+    ),
+    "topic with a line break": ({"HEARTWHEEL_DEAD_LETTER_TOPIC": "a\n"}, "is 'a\\n': write up to"),
+    "topic that is too long": ({"HEARTWHEEL_TABLE_TOPIC": "a" * 250}, "write up to 249 letters"),
+    "no topic of output": ({"HEARTWHEEL_OUTPUT_TOPIC": ""}, "is '': write up to 249 letters"),
+    "input topic of two dots": (
+        {"HEARTWHEEL_INPUT_TOPICS": "pc=pc,..=pc"},
+        "HEARTWHEEL_INPUT_TOPICS has a topic '..': write up to 249 letters",
+    ),
     "heartbeats in the output": (
         {"HEARTWHEEL_HEARTBEAT_TOPIC": "session-events"},
         "HEARTWHEEL_HEARTBEAT_TOPIC is session-events, which is there for something else: give it",
@@ -194,7 +205,8 @@ WRONG_IN_FILE = {
     "lanes = 6": "lanes in FILE is 6: write a power of two up to 256",
     "lanes = 4.5": "lanes in FILE is 4.5: write a power of two up to 256",
     "lanes = true": "lanes in FILE is True: write a power of two up to 256",
-    "output_topic = 5": "output_topic in FILE is 5: write some text (in TOML, in quotes)",
+    "output_topic = 5": "output_topic in FILE is 5: write up to 249 letters (a to z), digits, dots",
+    "recovery_dir = 5": "recovery_dir in FILE is 5: write some text (in TOML, in quotes)",
     'input_topics = "console"': (
         "input_topics in FILE must be a table of topics with their platforms: "
         'input_topics = {console-events = "console"}'
@@ -225,7 +237,11 @@ WRONG_IN_FILE = {
         'inputs.prod.pc in FILE is not a key of a table; a topic with dots is quoted: [inputs."a.b'
     ),
     "[inputs.pc]\ndevice = 'x'\n[inputs.pc]\ndevice = 'y'": "settings file FILE is not TOML: Ca",
-    f"[inputs.'']\n{TABLE}": "inputs in FILE has a topic without a name; see docs/events.md",
+    f"[inputs.'']\n{TABLE}": "inputs in FILE has a topic '': write up to 249 letters",
+    f"[inputs.'a b']\n{TABLE}": "inputs in FILE has a topic 'a b': write up to 249 letters",
+    "[input_topics]\n'a/b' = 'pc'": "input_topics in FILE has a topic 'a/b': write up to 249 let",
+    "summary_topic = '..'": "summary_topic in FILE is '..': write up to 249 letters",
+    "config = 'other.toml'": "config in FILE is not a setting of Heartwheel; see docs/settings.md",
     f"[input_topics]\npc = 'pc'\n[inputs.pc]\n{TABLE}": (
         "input_topics in FILE and inputs in FILE both have pc: a topic that has a table is left out"
     ),

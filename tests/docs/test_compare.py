@@ -3,7 +3,7 @@
 import re
 import tomllib
 
-from dataflows.settings_sources import read_inputs
+from dataflows.settings_file import read_inputs
 from heartwheel import reference
 from session_logic.clock import PartitionProgress
 from session_logic.events import Fact, Heartbeat, SessionActive, SessionEnd

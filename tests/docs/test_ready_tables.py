@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dataflows.settings_sources import load_settings, read_inputs
+from dataflows.settings_file import read_inputs
+from dataflows.settings_sources import load_settings
 from session_logic.codec import decode_output
 from session_logic.events import SessionEnd
 from session_logic.mapping import Found, Headers, MappedEvent, Mapping, Skipped

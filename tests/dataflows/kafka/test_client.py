@@ -2,7 +2,6 @@
 
 import json
 import socket
-import sys
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter
@@ -14,7 +13,6 @@ import pytest
 from dataflows.kafka import metadata
 from dataflows.kafka.client import (
     consumer_options,
-    make_admin,
     make_consumer,
     make_producer,
     producer_options,
@@ -22,7 +20,6 @@ from dataflows.kafka.client import (
 from dataflows.kafka.metadata import describe, partition_counts
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
-from tests.support.errors import one_line
 from tests.support.fake_kafka import Consumer as FakeConsumer
 from tests.support.fake_kafka import Log
 from tests.support.waiting import wait_for
@@ -109,62 +106,6 @@ def test_client_that_is_not_tuned_has_only_what_is_for_all_clients() -> None:
     """A table for reading a stream may harm a client that only keeps offsets."""
     options = consumer_options(USERS, {}, DEFAULTS, tuned=False)
     assert (options["a"], options["d"]) == ("kafka", "default")
-
-
-def test_unknown_option_is_one_line_with_its_name() -> None:
-    """It came from a variable or the TOML file."""
-    settings = Settings(kafka={"no.such": "1"})
-    with pytest.raises(ConfigError, match=r'No such configuration property: "no\.such"'):
-        make_producer(producer_options(settings))
-
-
-def test_sasl_without_a_mechanism_names_the_setting() -> None:
-    """librdkafka would ask to be compiled again, with a mechanism that nobody has asked for."""
-    settings = Settings(kafka={"security.protocol": "SASL_SSL"})
-    with pytest.raises(ConfigError) as error:
-        make_consumer(consumer_options(settings, {"group.id": "test"}))
-    assert str(error.value) == (
-        "HEARTWHEEL_KAFKA_SASL_MECHANISMS is not set; write PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 "
-        "or OAUTHBEARER"
-    )
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "says"),
-    [
-        ("sasl.oauthbearer.metadata.authentication.type", "aws_iam", "sasl.oauthbearer.method"),
-        ("stats_cb", "print", "callable"),
-        ("default.topic.config", "acks=1", "keys"),
-    ],
-)
-def test_option_that_the_client_in_python_refuses_is_one_line_with_its_name(
-    option: str, value: str, says: str
-) -> None:
-    """Such options are checked before librdkafka sees them, with errors of other types."""
-    settings = Settings(kafka={option: value})
-    for make in (
-        lambda: make_consumer(consumer_options(settings, {"group.id": "test"})),
-        lambda: make_producer(producer_options(settings)),
-        lambda: make_admin(settings),
-    ):
-        with pytest.raises(ConfigError) as error:
-            make()
-        one_line(error, "a Kafka option is wrong", option, says, "docs/settings.md")
-
-
-def test_module_that_an_option_needs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The login by an AWS role needs a package that Heartwheel does not install."""
-    monkeypatch.setitem(sys.modules, "boto3", None)
-    options = {
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanisms": "OAUTHBEARER",
-        "sasl.oauthbearer.method": "oidc",
-        "sasl.oauthbearer.config": "region=eu-west-1 audience=kafka",
-        "sasl.oauthbearer.metadata.authentication.type": "aws_iam",
-    }
-    with pytest.raises(ConfigError) as error:
-        make_producer(producer_options(Settings(kafka=options)))
-    one_line(error, "a Kafka option is wrong", "aws")
 
 
 def test_broker_that_is_away_is_announced_before_it_is_an_error(
