@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataflows.settings_sources import load_settings
+from dataflows.settings_sources import load_settings, variable_of
 from heartwheel.commands.new_file import new_file
 from session_logic.errors import ConfigError
 
@@ -64,8 +64,12 @@ def replay_command(
     """Run the dataflow over the input in FILE, or send that input to a broker again."""
     from heartwheel.recording.reader import Recording
 
-    if output is not None and (check or to_broker is not None):
-        raise ConfigError("--output is for a replay alone: leave out --check and --to-broker")
+    if to_broker is not None and (check or change or output is not None):
+        raise ConfigError(
+            "--to-broker sends the input as it was recorded: leave out --check, --set and --output"
+        )
+    if check and output is not None:
+        raise ConfigError("--output is for a replay alone: leave out --check")
     if output is not None and output.resolve() == file.resolve():
         raise ConfigError(f"--output {output} is the recording: name another file")
     recording = Recording(file)
@@ -92,7 +96,11 @@ def _play(recording: "Recording", address: str, speed: float, *, append: bool) -
         producer=kafka.producer,
     )
     player = Player(recording, settings)
-    player.check(append=append)
+    try:
+        player.check(append=append)
+    except ConfigError as error:
+        named = str(error).replace(variable_of("bootstrap_servers"), "--to-broker")
+        raise ConfigError(named) from None
     with Progress(disable=not _console().is_terminal) as progress:
         task = progress.add_task("playing", total=_input_records(recording))
         sent = player.play(speed, lambda sent: progress.update(task, completed=sent))

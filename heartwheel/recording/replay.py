@@ -1,6 +1,7 @@
 """A replay: the dataflow over a recorded input, without a broker and as fast as it goes."""
 
 import gc
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from dataflows.settings_file import PREFIX, read_inputs
-from dataflows.settings_sources import load_settings
+from dataflows.settings_sources import load_settings, variable_of
 from heartwheel.kafka.headers import REASON, Origin, header_texts
 from heartwheel.recording.format import WITHOUT_TOPICS, Line, RecordingError
 from heartwheel.recording.reader import Recording
@@ -238,8 +239,16 @@ def replay_settings(recording: Recording, overrides: dict[str, str]) -> Settings
     if topics:
         values["input_topics"] = topics
     texts = {name: _text(value) for name, value in values.items()} | {"tick_ms": "1"} | overrides
-    variables = {f"{PREFIX}{name.upper()}": text for name, text in texts.items()}
-    return load_settings(variables | {f"{PREFIX}CATCH_UP": "all"}, inputs=inputs)
+    variables = {variable_of(name): text for name, text in texts.items()}
+    try:
+        return load_settings(variables | {variable_of("catch_up"): "all"}, inputs=inputs)
+    except ConfigError as error:
+        place = {"inputs": f"inputs in {recording.path}"}
+
+        def named(found: re.Match[str]) -> str:
+            return place.get(found[1].lower(), f"--set {found[1].lower()}")
+
+        raise ConfigError(re.sub(f"{PREFIX}([A-Z_]+)", named, str(error))) from None
 
 
 def _text(value: Any) -> str:

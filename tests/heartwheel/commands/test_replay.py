@@ -74,12 +74,49 @@ def test_output_that_cannot_be_made_is_one_line(
     assert str(tmp_path) in done.stderr
 
 
-def test_output_beside_a_check_is_refused(recording: Path, tmp_path: Path) -> None:
-    """A check writes none."""
-    done = run(recording, "--check", "--output", tmp_path / "out")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--check", "--output", "out"),
+        ("--to-broker", "127.0.0.1:1", "--check"),
+        ("--to-broker", "127.0.0.1:1", "--output", "out"),
+        ("--to-broker", "127.0.0.1:1", "--set", "lanes=2"),
+    ],
+)
+def test_option_that_would_be_ignored_is_refused(
+    recording: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """A check writes no output, and input that is sent again is as it was recorded."""
+    given = [str(tmp_path / "out") if word == "out" else word for word in arguments]
+    done = run(recording, *given)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "leave out" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("lanes=3", "--set lanes is 3: write a power of two up to 256"),
+        ("lane=3", "--set lane is not a setting of Heartwheel; did you mean --set lanes?"),
+        ("heartbeat_ms=x", "--set heartbeat_ms is 'x': write a whole number"),
+        ("max_session_ms=1", "--set max_session_ms (1) must be at least --set heartbeat_ms ("),
+        ("heartbeat_topic=x", "--set heartbeat_topic: a replay has one output; leave it out"),
+    ],
+)
+def test_wrong_change_is_named_as_it_was_given(recording: Path, change: str, says: str) -> None:
+    """Not as the variable of a run."""
+    done = run(recording, "--set", change)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert says in done.stderr
+
+
+def test_broker_that_is_not_there_is_named_by_the_option(recording: Path) -> None:
+    """The variable of a run says nothing here."""
+    done = run(recording, "--to-broker", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "no answer from Kafka at 127.0.0.1:1" in done.stderr
+    assert "check --to-broker and" in done.stderr
 
 
 def test_ctrl_c_ends_a_replay_and_leaves_no_file(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_settings_can_be_changed_and_are_checked(tmp_path: Path) -> None:
     assert len(replayed(recording, heartbeat_ms="5000")) == 3
     with pytest.raises(ConfigError, match="power of two"):
         replayed(recording, lanes="3")
-    with pytest.raises(ConfigError, match="HEARTWHEEL_NO_SUCH is not a setting"):
+    with pytest.raises(ConfigError, match="--set no_such is not a setting"):
         replayed(recording, no_such="3")
     with pytest.raises(ConfigError, match="heartbeat_topic: a replay has one output"):
         replayed(recording, heartbeat_topic="beats")
