@@ -74,6 +74,7 @@ ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.checksum_flag: 1,
 }
 BLOCK_BYTES = 1 << 20
+FRAME_MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878, section 3.1.1
 # A frame that zstd tools skip: magic number, length, and the place of the manifest.
 TAIL = struct.Struct("<IIQ")
 TAIL_MAGIC = 0x184D2A5E

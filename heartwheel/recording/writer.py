@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from dataflows.avro.registry import SchemaText
 from heartwheel.recording.format import (
+    FRAME_MAGIC,
     TAIL,
     Chunk,
     Extent,
@@ -62,7 +63,11 @@ class Writer:
                 self._make(wanted())
             self._file: BinaryIO = path.open("r+b")
         except OSError as error:
-            raise ConfigError(f"recording {path} cannot be made: {error.strerror}") from None
+            msg = (
+                f"recording {path} cannot be made ({error.strerror}); name another file, or make "
+                "room on its disk"
+            )
+            raise ConfigError(msg) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._resume(settings)
@@ -76,11 +81,18 @@ class Writer:
     def _make(self, preface: Preface) -> None:
         """Create the file together with its preface: one without a preface is never ours."""
         part = self._path.with_name(f"{self._path.name}.part")
-        part.write_bytes(pack(encode_line(preface) + b"\n"))
-        part.replace(self._path)
+        try:
+            part.write_bytes(pack(encode_line(preface) + b"\n"))
+            part.replace(self._path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
     def _resume(self, settings: dict[str, Any]) -> None:
         end = 0
+        if self._file.read(len(FRAME_MAGIC)) != FRAME_MAGIC:
+            raise not_a_recording(self._path)
+        self._file.seek(0)
         for at, size, data in frames(self._file, self._path):
             if at == 0:
                 self.preface = read_preface(self._path, data)

@@ -13,6 +13,7 @@ from heartwheel.recording.reader import Recording
 from heartwheel.recording.writer import Writer
 from heartwheel.text import text_or_bytes
 from session_logic.errors import ConfigError
+from tests.support.disk import fill, small_disk
 from tests.support.recordings import BEGIN_MS, lines_of, path_of, preface, write
 
 SETTINGS = Settings(heartbeat_ms=1_000)
@@ -125,7 +126,7 @@ def test_other_file_is_refused_and_left_as_it_is(content: bytes, tmp_path: Path)
     with pytest.raises(RecordingError, match="is not a Heartwheel recording"):
         Recording(path)
     head = preface(SETTINGS)
-    with pytest.raises(RecordingError, match=r"is not a Heartwheel recording|is damaged"):
+    with pytest.raises(RecordingError, match="is not a Heartwheel recording"):
         Writer(path, lambda: head, head.settings)
     assert path.read_bytes() == content
 
@@ -135,8 +136,18 @@ def test_missing_file_and_folder_are_one_clear_error(tmp_path: Path) -> None:
     head = preface(SETTINGS)
     with pytest.raises(RecordingError, match="cannot be read: No such file"):
         Recording(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match=r"cannot be made \(No such file.*name another file"):
         Writer(tmp_path / "no" / "where", lambda: head, head.settings)
+
+
+def test_recording_on_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """Nothing of it would be a recording."""
+    head = preface(SETTINGS)
+    with small_disk(tmp_path / "disk", 1) as disk:
+        fill(disk)
+        with pytest.raises(ConfigError, match=r"cannot be made \(No space.*make room on its disk"):
+            Writer(disk / "r", lambda: head, head.settings)
+        assert [one.name for one in disk.iterdir()] == ["ballast"]
 
 
 def test_complete_used_and_other_recordings_are_not_gone_on_with(tmp_path: Path) -> None:
