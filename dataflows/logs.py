@@ -24,6 +24,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import TRACEBACK_VARIABLE
+from dataflows.text import printable
 
 
 def _logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -93,8 +94,8 @@ def report_fatal(problem: str) -> None:
         traceback.print_exc()
     if any(isinstance(handler, _JsonLines) for handler in logging.getLogger().handlers):
         log.critical(problem)
-    else:
-        print(f"heartwheel: {problem}", file=sys.stderr, flush=True)
+    else:  # one line, also if it names a file or a key with a line break
+        print(f"heartwheel: {printable(problem)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from dataflows import logs
-from dataflows.logs import announce, announced
+from dataflows.logs import announce, announced, report_fatal
 from tests.support.broker import ROOT
 from tests.support.waiting import wait_for
 
@@ -107,3 +107,11 @@ def test_announcement_in_a_run_is_in_its_log(caplog: pytest.LogCaptureFixture) -
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "waiting for Kafka" in str(record.msg)
+
+
+def test_what_ends_a_run_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """A path or a key may have a line break, or steer a terminal."""
+    report_fatal("file /tmp/a\nb\x1b[31m cannot be read; é stays")
+    assert capsys.readouterr().err == (
+        "heartwheel: file /tmp/a\\nb\\x1b[31m cannot be read; é stays\n"
+    )
