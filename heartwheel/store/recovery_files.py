@@ -14,6 +14,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +36,9 @@ class Recovery:
 
     Raises ConfigError where there is no store, and SnapshotError that names the file if a part is
     missing, damaged or from another store. With alone, no other process can open the store
-    meanwhile; raises StoreInUseError if one has it open. Without, a run may go on meanwhile; raises
-    StoreInUseError if it writes all the while.
+    meanwhile; raises StoreInUseError if one has it open. The write-ahead logs of a killed run are
+    there afterwards as well. Without alone, a run may go on meanwhile; raises StoreInUseError if it
+    writes all the while.
     """
 
     def __init__(self, folder: Path, *, alone: bool = False) -> None:
@@ -44,9 +46,12 @@ class Recovery:
         self.folder = folder
         self._lock = _lock(folder) if alone else None
         self.parts: list[Part] = []
+        self._logs: list[Path] = []
         try:
             for path in sorted(folder.glob("*.sqlite3")):
                 self.parts.append(open_part(path, alone=alone))
+                if alone:
+                    self._keep_log(path)
             self.parts.sort(key=lambda part: part.index)
             self._check_parts()
             self._begin()
@@ -71,9 +76,24 @@ class Recovery:
         """Close every part."""
         for part in self.parts:
             part.db.close()
+        while self._logs:
+            _put_back(self._logs.pop())
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _keep_log(self, part: Path) -> None:
+        """Give the log of a part another name, so that it is not lost when SQLite is done with it.
+
+        SQLite takes into the file what is in the log, then deletes the log. But the log is what
+        tells that the run was killed. To read it once more changes nothing.
+        """
+        log = part.with_name(f"{part.name}-wal")
+        with suppress(OSError):  # without a log, or links, there is nothing to keep
+            if log.stat().st_size:
+                _kept(log).unlink(missing_ok=True)  # of a command that was killed
+                os.link(log, _kept(log))
+                self._logs.append(log)
 
     def _check_parts(self) -> None:
         if not self.parts:
@@ -181,6 +201,19 @@ class Recovery:
             except SnapshotError as error:
                 lines = [str(error)]
             yield from (f"{part.path}: {' '.join(line.split())}" for line in lines if line != "ok")
+
+
+def _kept(log: Path) -> Path:
+    return log.with_name(f"{log.name}-kept")
+
+
+def _put_back(log: Path) -> None:
+    """Give a log that SQLite has deleted its name back, unless there is one again."""
+    with suppress(OSError):
+        if not log.exists():
+            os.link(_kept(log), log)
+    with suppress(OSError):
+        _kept(log).unlink()
 
 
 def _lock(folder: Path) -> int | None:

@@ -164,6 +164,29 @@ def test_killed_run_is_not_migrated(store: Path, tmp_path: Path, command: Comman
     assert list(summary["sink"]) == ["rejected"]
 
 
+def test_killed_run_is_not_migrated_after_another_command_has_opened_it(
+    store: Path, tmp_path: Path, command: Command
+) -> None:
+    """A command that is refused, or a copy, does not take away what tells of the kill."""
+    killed = tmp_path / "killed"
+    with closing(sqlite3.connect(store / "part-0.sqlite3")) as db:
+        with db:
+            db.execute("UPDATE parts SET created_at = 'in the log'")
+        shutil.copytree(store, killed)
+    files = {path.name for path in killed.glob("*-wal*") if path.stat().st_size}
+    for _ in range(2):
+        code, output = command("store", "migrate", killed, tmp_path / "new", "--lanes", 2)
+        assert code == 2
+        assert "was killed" in output
+    assert command("store", "copy", killed, tmp_path / "copy")[0] == 0
+    assert command("store", "migrate", killed, tmp_path / "new", "--lanes", 2)[0] == 2
+    assert {path.name for path in killed.glob("*-wal*") if path.stat().st_size} == files
+    assert active(killed) == active(tmp_path / "copy") == sessions()
+    with closing(sqlite3.connect(killed / "part-0.sqlite3")) as db:
+        assert db.execute("SELECT created_at FROM parts").fetchone() == ("in the log",)
+    assert command("store", "migrate", killed, tmp_path / "new", "--lanes", 2)[0] == 0
+
+
 @pytest.mark.parametrize("lanes", [0, 3, 512, "x"])
 def test_impossible_number_of_lanes_is_refused(
     lanes: object, store: Path, tmp_path: Path, command: Command
