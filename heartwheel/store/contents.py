@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dataflows.formats import read_row
-from dataflows.messages import lane_key
+from dataflows.messages import DEAD_LETTER_KEY, lane_key
 from heartwheel.store.identity import Identity, read_identity
 from heartwheel.store.part_file import Entry
 from heartwheel.store.recovery_files import Recovery
@@ -52,8 +52,14 @@ class Contents:
         )
 
     def waiting(self) -> int:
-        """Count the records that Kafka has not acknowledged as far as the store knows."""
-        return sum(read_sink(entry).waiting for entry in self.step("sink"))
+        """Count the records of lanes that Kafka has not acknowledged as far as the store knows.
+
+        Dead letters are not among them: they are stored only when one comes, so they may be there
+        still when Kafka has long had them. The next start finds those by their names.
+        """
+        return sum(
+            read_sink(entry).waiting for entry in self.step("sink") if entry.key != DEAD_LETTER_KEY
+        )
 
     @property
     def lanes(self) -> int:

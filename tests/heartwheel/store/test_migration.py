@@ -16,8 +16,9 @@ from confluent_kafka import OFFSET_BEGINNING
 from msgspec import UNSET, structs
 
 from dataflows import sessions as flow
-from dataflows.formats import SOURCE_VERSION
+from dataflows.formats import DEAD_LETTER_VERSION, SOURCE_VERSION, to_stored_letter
 from dataflows.kafka.input_topics import OtherTopicError
+from dataflows.messages import DeadLetter
 from heartwheel.store.contents import Contents
 from heartwheel.store.migration import check_moved
 from heartwheel.store.recovery_files import Recovery
@@ -162,6 +163,18 @@ def test_killed_run_is_not_migrated(store: Path, tmp_path: Path, command: Comman
     assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
     summary = json.loads(command("store", "inspect", tmp_path / "new", "--json")[1])
     assert list(summary["sink"]) == ["rejected"]
+
+
+def test_dead_letters_that_wait_move_with_a_store_that_was_stopped(
+    store: Path, tmp_path: Path, command: Command
+) -> None:
+    """A clean stop may leave them so, and they are the same whatever the lanes are."""
+    letter = DeadLetter("in", 0, (7, T, b"device-1", b"{", False, None), "not_json", "it is none")
+    sink("rejected", DEAD_LETTER_VERSION, {0: 5}, [to_stored_letter(letter)])(store)
+    assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
+    summary = json.loads(command("store", "inspect", tmp_path / "new", "--json")[1])
+    rejected = {"version": DEAD_LETTER_VERSION, "end_offsets": {"0": 5}, "waiting": 1}
+    assert summary["sink"] == {"rejected": rejected}
 
 
 def test_killed_run_is_not_migrated_after_another_command_has_opened_it(
