@@ -2,6 +2,7 @@
 
 import os
 import sys
+from errno import EDQUOT, EFBIG, ENOSPC
 from typing import Annotated
 
 import typer
@@ -97,6 +98,9 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT, EFBIG}:
+        what = error.filename or "standard output, or a file,"
+        return f"{what} cannot be written ({error.strerror}); make room on its disk"
     what = error.args[0].str() if isinstance(error, KafkaException) else str(error)
     return (
         f"unexpected {type(error).__name__}: {' '.join(what.split())}; for the place in the code "

@@ -174,7 +174,8 @@ def requeue_command(
     states: tuple[State, ...] = ("waiting", "requeued") if again else ("waiting",)
 
     def chosen() -> "Iterator[StoredDeadLetter]":
-        return islice((x for x in reader.read(wanted) if x.state in states), limit)
+        most = None if limit is None else min(limit, sys.maxsize)
+        return islice((x for x in reader.read(wanted) if x.state in states), most)
 
     skipped = _skipped(reader, wanted, states)
     count = _count(chosen(), sender)

@@ -78,7 +78,9 @@ def export_command(
         lanes = stored_lanes(Contents(recovery, settings.rules()))
         _say(f"{folder} as of {_moment(lanes)}, epoch {recovery.resume_epoch - 1}")
         writer = WRITERS[form](file)
-        sessions = islice(_sessions(lanes, wanted), limit)
+        sessions = islice(
+            _sessions(lanes, wanted), None if limit is None else min(limit, sys.maxsize)
+        )
         while piece := list(islice(sessions, PIECE)):
             writer.write(piece)
             count += len(piece)

@@ -79,10 +79,10 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def confirm(question: str, *, yes: bool) -> bool:
+def confirm(question: str, *, yes: bool, instead: str = "--yes or --dry-run") -> bool:
     """Return the answer to a question; raises ConfigError where nobody can be asked."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise ConfigError("this is no terminal, so nobody can be asked; give --yes or --dry-run")
+        raise ConfigError(f"this is no terminal, so nobody can be asked; give {instead}")
     return typer.confirm(question)

@@ -117,7 +117,7 @@ def skip_command(
             print(skip.text)
         if not skips:
             print(f"{folder}: nothing is missing")
-        elif confirm("Go on without that?", yes=yes):
+        elif confirm("Go on without that?", yes=yes, instead="--yes"):
             skipping.apply(skips)
             print(f"skipped in {folder}; the next start goes on from there")
         else:

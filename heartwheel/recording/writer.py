@@ -64,8 +64,8 @@ class Writer:
             self._file: BinaryIO = path.open("r+b")
         except OSError as error:
             msg = (
-                f"recording {path} cannot be made ({error.strerror}); name another file, or make "
-                "room on its disk"
+                f"recording {path} cannot be made ({error.strerror or error}); name another file, "
+                "or make room on its disk"
             )
             raise ConfigError(msg) from None
         try:

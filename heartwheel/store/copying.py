@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
-from dataflows.errors import sqlite_failure
+from dataflows.errors import find_shortage, sqlite_failure
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError
 
@@ -25,8 +25,14 @@ def copy_store(source: Path, target: Path) -> None:
 def copy_parts(store: Recovery, folder: Path) -> None:
     """Copy the parts of an open store to a folder, as of the moment at which they are read."""
     for part in store.parts:
-        with closing(sqlite3.connect(folder / part.path.name)) as copy:
-            part.db.backup(copy)
+        try:
+            with closing(sqlite3.connect(folder / part.path.name)) as copy:
+                part.db.backup(copy)
+        except sqlite3.Error as error:
+            short = find_shortage(error)  # which can be told only as long as the parts are open
+            if short is not None:
+                raise short from None
+            raise
 
 
 @contextmanager

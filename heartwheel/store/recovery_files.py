@@ -231,5 +231,7 @@ def _lock(folder: Path) -> int | None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise StoreInUseError(f"a run holds {folder / LOCK_FILE}; stop it first") from None
+        raise StoreInUseError(
+            f"a run, or another command, holds {folder / LOCK_FILE}; stop it first"
+        ) from None
     return lock

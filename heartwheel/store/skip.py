@@ -104,8 +104,11 @@ class Skipping:
         for one in offsets.inputs:
             key, offset = one.entry.key, self._to.get(one.entry.key)
             if offset is not None:
+                begin = max(0, one.offset)
                 text = (
-                    f"input {key}: from offset {max(0, one.offset)} to {offset - 1} nothing is read"
+                    f"input {key} is read again from offset {offset} on, which is before {begin}"
+                    if offset < begin
+                    else f"input {key}: from offset {begin} to {offset - 1} nothing is read"
                 )
                 yield Skip(one.entry, partial(int, offset), text)
             elif one.topic in self._anew and one.partition < counts.get(one.topic, 0):

@@ -1,6 +1,8 @@
 """The command line: help, completion, exit codes, and one line for whatever goes wrong."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from heartwheel.commands.shared import (
     moment_ms,
 )
 from session_logic.errors import ConfigError
+from tests.support.broker import ROOT
 from tests.support.command import command, one_line, python
 
 SECRET = "hunter2"  # noqa: S105  # of nobody
@@ -111,6 +114,28 @@ def test_unexpected_error_is_one_line_and_exit_code_1() -> None:
         "from heartwheel.cli import main; main()"
     )
     one_line(python("-c", code), 1, "unexpected ValueError: two lines", "--traceback")
+
+
+@pytest.mark.parametrize("arguments", [["config", "show"], ["config", "show", "--json"]])
+def test_standard_output_on_a_full_disk_is_one_line(arguments: list[str]) -> None:
+    """It is no fault of ours, and the line says what to do."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "heartwheel.cli", *arguments],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "heartwheel: standard output, or a file, cannot be written (No space left on device); "
+        "make room on its disk\n"
+    )
+
+
+def test_schemas_go_to_no_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """Such as one with the name of a file."""
+    (tmp_path / "file").write_text("mine")
+    one_line(command("schemas", str(tmp_path / "file")), 2, str(tmp_path / "file"), "File exists")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_config_shows_values_sources_and_no_secret(tmp_path: Path) -> None:

@@ -203,6 +203,13 @@ def test_empty_store_exports_the_columns_alone(exported: Export, tmp_path: Path)
     assert "as of a time before it has anything" in done.stderr
 
 
+def test_limit_of_any_size_exports_all(exported: Export, store: Path) -> None:
+    """Also one that is larger than any count can be."""
+    done = exported(store, "--limit", "9" * 30)
+    assert done.returncode == 0, done
+    assert done.stdout == exported(store).stdout
+
+
 def test_reader_that_ends_early_is_no_error_to_be_told(store: Path) -> None:
     """As with `| head -1`."""
     reading, writing = os.pipe()

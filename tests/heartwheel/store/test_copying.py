@@ -16,6 +16,7 @@ import pytest
 from heartwheel.store.copying import copy_store
 from heartwheel.store.part_file import StoreInUseError
 from tests.support.broker import ROOT
+from tests.support.command import one_line, python
 from tests.support.disk import BLOCK, fill, small_disk
 from tests.support.fixture_stores import sessions
 from tests.support.stores import Command
@@ -84,6 +85,25 @@ def test_store_in_use_is_inspected_but_not_copied_or_migrated(
             assert "part-0.sqlite3 is open in another process" in output
         assert process.communicate()[1] is None
     assert command("store", "copy", store, tmp_path / "new")[0] == 0
+
+
+def test_copy_with_too_few_files_names_the_limit(store: Path, tmp_path: Path) -> None:
+    """And sends nobody to look for room on a disk."""
+    code = (
+        "import os, sys\n"
+        "from heartwheel.store import copying\n"
+        "whole = copying.copy_parts\n"
+        "def few(*given):\n"
+        "    import resource\n"
+        "    taken = os.open(os.devnull, os.O_RDONLY)\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 1, taken + 1))\n"
+        "    whole(*given)\n"
+        "copying.copy_parts = few\n"
+        f"sys.argv = ['heartwheel', 'store', 'copy', {str(store)!r}, {str(tmp_path / 'new')!r}]\n"
+        "from heartwheel.cli import main; main()"
+    )
+    one_line(python("-c", code), 1, "needs more open files than its limit", "`ulimit -n`")
+    assert not (tmp_path / "new").exists()
 
 
 def test_lock_file_that_is_held_refuses_a_copy(store: Path, tmp_path: Path) -> None:

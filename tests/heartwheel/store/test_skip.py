@@ -191,6 +191,13 @@ def test_offset_can_be_given(loss: Loss) -> None:
     assert loss.stored() == (13, (10, KEYS, VALUES, 0))
 
 
+def test_offset_before_the_stored_one_is_told_as_such(loss: Loss) -> None:
+    """The input is read a second time from there on, and nothing of it is left out."""
+    assert loss.skip(to={"pc-events/0": 3}) == [
+        "input pc-events/0 is read again from offset 3 on, which is before 10"
+    ]
+
+
 def test_offset_can_be_given_for_a_partition_of_which_nothing_was_read(loss: Loss) -> None:
     """The first batch of a topic may be damaged; where nothing is read, nothing is missing."""
     loss._put("source", "pc-events/1", -2)
