@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 from msgspec import Struct
 
 from dataflows.errors import find_shortage
-from session_logic.errors import RESTORE_COPY, HeartwheelError, SnapshotError
+from session_logic.errors import RESTORE_COPY, ConfigError, HeartwheelError, SnapshotError
 
 # The `user_version` of the tables that Bytewax 0.21 makes.
 TABLES_VERSION = 5
+# What SQLite says where a user may not do what it needs; the file may be intact.
+_NO_ACCESS = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
 class StoreInUseError(HeartwheelError):
@@ -98,7 +100,10 @@ class _PlainUnpickler(Unpickler):
 
 
 def open_part(path: Path, *, alone: bool) -> Part:
-    """Open a file; raises SnapshotError if it is no intact part of a store."""
+    """Open a file; raises SnapshotError if it is no intact part of a store.
+
+    Raises ConfigError if this user cannot open it as SQLite does.
+    """
     db = None
     try:
         if not path.is_file() or not path.stat().st_size:
@@ -124,6 +129,12 @@ def open_part(path: Path, *, alone: bool) -> Part:
             raise
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             raise StoreInUseError(f"{path} is open in another process; stop it first") from None
+        if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _NO_ACCESS:
+            msg = (
+                f"{path} cannot be opened ({error}): SQLite makes files beside it; do this as a "
+                "user who can write to the directory, which must not be mounted read-only"
+            )
+            raise ConfigError(msg) from None
         refuse(path, f"cannot be read ({error})")
 
 

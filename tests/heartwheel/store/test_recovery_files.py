@@ -94,6 +94,17 @@ def test_store_that_is_not_whole_stops_run_and_check_with_the_name_of_the_file(
         assert re.search(text, line), line
 
 
+def test_store_that_sqlite_may_not_open_is_not_called_damaged(
+    store: Path, command: Command
+) -> None:
+    """Here as SQLite cannot have its log, which is so for another user as well."""
+    (store / "part-0.sqlite3-wal").mkdir()
+    code, output = command("store", "check", store, "--offline")
+    assert code == 2
+    assert f"{store / 'part-0.sqlite3'} cannot be opened (" in output
+    assert "restore" not in output
+
+
 def test_other_number_of_lanes_stops_a_run_before_it_connects(
     store: Path, command: Command
 ) -> None:
