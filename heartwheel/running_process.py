@@ -73,6 +73,7 @@ class RunningProcess:
         """Return the URL without a path."""
         try:
             where = urlsplit(self.url)
+            _ = where.port  # raises for one that is none, or the client would ask at another
         except ValueError:
             where = urlsplit("")
         if where.scheme not in ("http", "https") or not where.netloc:

@@ -116,7 +116,7 @@ def test_process_that_does_not_answer_as_ours_is_one_line(
         one_line(command(*words, "--url", url), 1, "answers 421: ask \\x1b by IP address")
     wrong = variables(client, HEARTWHEEL_HTTP_TOKEN="wrong")  # noqa: S106
     one_line(command(*words, **wrong), 1, "answers 401", "HEARTWHEEL_HTTP_TOKEN")
-    for url in ("ftp://x", "127.0.0.1:80", "http://[::1"):
+    for url in ("ftp://x", "127.0.0.1:80", "http://[::1", "http://127.0.0.1:99999", "http://x:y"):
         one_line(command(*words, "--url", url), 1, "no URL of a process")
     one_line(command(*words), 2, "HEARTWHEEL_HTTP_PORT is 0")
 
