@@ -53,6 +53,10 @@ class BoundedConnection(H11Protocol):
             self.renew()
             self.scope["state"][CONNECTION] = self
 
+    def _should_upgrade(self) -> bool:
+        """Answer a request that wants another protocol as any other; uvicorn would log advice."""
+        return False
+
     def on_response_complete(self) -> None:
         """Wait for the next request; what was answered may still be on its way."""
         super().on_response_complete()

@@ -149,3 +149,16 @@ def test_connection_that_reads_nothing_is_cut(client: Client, opened: ExitStack)
         while True:
             deaf.sendall(100 * REQUEST)
     wait_for(lambda: count(client) == 0)
+
+
+def test_request_for_a_websocket_is_answered_and_not_logged(
+    client: Client, opened: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever asks could fill the log otherwise, with advice to install what is of no use here."""
+    connection = connect(client, opened)
+    connection.sendall(
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
+    assert not caplog.records
