@@ -23,7 +23,7 @@ from dataflows.settings_file import (
     read_toml,
     unknown_setting,
 )
-from dataflows.settings_table import TOPIC_ALLOWED, Topic
+from dataflows.settings_table import TOPIC_ALLOWED, is_topic
 from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable
 
@@ -222,20 +222,12 @@ def _explain(message: str, given: _Given) -> str:
     if key in OPTION_TABLES:
         return f"{given.name(key)} must be a table of librdkafka options; {SEE}"
     if what.endswith("`key` in "):
-        wrong = next(filter(_is_no_topic, given.values[key]), "")
+        wrong = next(name for name in given.values[key] if not is_topic(name))
         return f"{given.name(key)} has a topic {wrong!r}: write {TOPIC_ALLOWED}"
     if key == "input_topics":
         shape = f'{key} = {{console-events = "console"}}'
         return f"{given.name(key)} must be a table of topics with their platforms: {shape}"
     return f"{given.name(key)}{given.shown(key)}: write {_allowed(types[key])}"
-
-
-def _is_no_topic(name: str) -> bool:
-    try:
-        msgspec.convert(name, Topic)
-    except msgspec.ValidationError:
-        return True
-    return False
 
 
 def _types() -> dict[str, inspect.Type]:

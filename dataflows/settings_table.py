@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, ValidationError, convert, field
 
 from dataflows.shard import SHARD_ALLOWED
 from dataflows.start import START_ALLOWED
@@ -31,6 +31,15 @@ NoTopic = Annotated[
 Topic = Annotated[NoTopic, Meta(min_length=1)]
 Topics = dict[Topic, Name]
 Options = dict[str, str]
+
+
+def is_topic(name: str) -> bool:
+    """Say whether Kafka takes a name as that of a topic."""
+    try:
+        convert(name, Topic)
+    except ValidationError:
+        return False
+    return True
 
 
 class SettingsTable(

@@ -9,6 +9,7 @@ import typer
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
+from dataflows.settings_table import TOPIC_ALLOWED, is_topic
 from dataflows.text import printable
 from heartwheel.commands.shared import ConfigOption, JsonOption
 from session_logic.errors import ConfigError, HeartwheelError
@@ -108,6 +109,8 @@ def guess_command(
     from heartwheel.events.guess import propose
     from heartwheel.views.proposal import toml_lines
 
+    if not is_topic(topic):
+        raise ConfigError(f"{topic!r} is no name of a topic: write {TOPIC_ALLOWED}")
     settings = load_settings(os.environ, config)
     ((_, records),) = _records(settings, [topic], last, file)
     if not records:

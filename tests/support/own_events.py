@@ -193,9 +193,9 @@ def debezium() -> list[SeenRecord]:
 SAMPLES: dict[str, Callable[[], list[SeenRecord]]] = {
     "pc_sessions": reference,
     "console_sessions": lambda: reference("openPsid"),
-    "iot/presence": aws_iot,
+    "iot-presence": aws_iot,
     "emqx": emqx,
-    "cloud events": cloud_events,
+    "cloud-events": cloud_events,
     "cloud.events.binary": lambda: cloud_events(binary=True),
     "pg.public.sessions": debezium,
 }

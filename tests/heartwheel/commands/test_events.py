@@ -118,6 +118,14 @@ def test_topic_that_is_no_input_is_one_line(config: str) -> None:
     one_line(done, 2, "--topic t\\x1b is no input topic", "pc_sessions", "heartwheel events guess")
 
 
+def test_guess_for_a_name_that_no_topic_can_have_is_refused(tmp_path: Path) -> None:
+    """What it prints could not be pasted."""
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"type": "start"}\n')
+    done = command("events", "guess", "my events", "--file", str(path))
+    one_line(done, 2, "'my events' is no name of a topic: write up to 249 letters")
+
+
 @pytest.mark.parametrize("words", [("try",), ("guess", "pc_sessions")])
 def test_file_that_cannot_be_used_is_one_line(config: str, words: tuple[str, ...]) -> None:
     """Before anything is asked of Kafka."""

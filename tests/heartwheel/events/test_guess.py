@@ -73,7 +73,7 @@ EXPECTED: dict[str, Table] = {
         "time": "timestamp",
         "time_unit": "iso",
     },
-    "iot/presence": {
+    "iot-presence": {
         "platform": "iot",
         "type": "eventType",
         "start": ["connected"],
@@ -92,8 +92,8 @@ EXPECTED: dict[str, Table] = {
         "time": "timestamp",
         "time_unit": "ms",
     },
-    "cloud events": {
-        "platform": "cloud events",
+    "cloud-events": {
+        "platform": "cloud-events",
         "type": "type",
         "start": ["com.example.session.started.v1"],
         "end": ["com.example.session.ended.v1"],
