@@ -7,7 +7,7 @@ and its file. It says what the value must be, and shows the value unless it may 
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -93,6 +93,11 @@ def environment() -> dict[str, str]:
 def variable_of(key: str) -> str:
     """Return the name of the variable that sets a setting."""
     return PREFIX + key.upper()
+
+
+def with_names(problem: str, name: Callable[[str], str]) -> str:
+    """Return a problem with other names for the variables of settings: what name says of a key."""
+    return re.sub(rf"{PREFIX}([A-Z_]+)", lambda found: name(found[1].lower()), problem)
 
 
 def _gather(variables: Mapping[str, str], config: str | None) -> _Given:
@@ -204,12 +209,9 @@ def _topics(name: str, text: str) -> dict[str, str]:
 
 def _contradiction(problem: str, given: _Given) -> str:
     """Return a problem of several settings, each named as it was given."""
-
-    def name(found: re.Match[str]) -> str:
-        key = found[1].lower()
-        return given.name(key) if key in given.sources else found[0]
-
-    return re.sub(rf"{PREFIX}([A-Z_]+)", name, problem)
+    return with_names(
+        problem, lambda key: given.name(key) if key in given.sources else variable_of(key)
+    )
 
 
 def _explain(message: str, given: _Given) -> str:

@@ -5,7 +5,6 @@ import os
 import sys
 from collections import Counter
 from heapq import nlargest
-from itertools import islice
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -14,7 +13,14 @@ import typer
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
 from dataflows.text import printable
-from heartwheel.commands.shared import ConfigOption, JsonOption, confirm, moment_ms, print_table
+from heartwheel.commands.shared import (
+    ConfigOption,
+    JsonOption,
+    confirm,
+    first,
+    moment_ms,
+    print_table,
+)
 from session_logic.errors import ConfigError
 from session_logic.events import RejectReason
 
@@ -174,8 +180,7 @@ def requeue_command(
     states: tuple[State, ...] = ("waiting", "requeued") if again else ("waiting",)
 
     def chosen() -> "Iterator[StoredDeadLetter]":
-        most = None if limit is None else min(limit, sys.maxsize)
-        return islice((x for x in reader.read(wanted) if x.state in states), most)
+        return first((x for x in reader.read(wanted) if x.state in states), limit)
 
     skipped = _skipped(reader, wanted, states)
     count = _count(chosen(), sender)

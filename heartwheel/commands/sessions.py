@@ -12,7 +12,7 @@ import typer
 
 from dataflows.settings_sources import load_settings
 from heartwheel.commands.new_file import new_file
-from heartwheel.commands.shared import ConfigOption
+from heartwheel.commands.shared import ConfigOption, first
 from heartwheel.sessions.writers import WRITERS, Format
 from heartwheel.text import moment_text
 from session_logic.errors import ConfigError
@@ -78,9 +78,7 @@ def export_command(
         lanes = stored_lanes(Contents(recovery, settings.rules()))
         _say(f"{folder} as of {_moment(lanes)}, epoch {recovery.resume_epoch - 1}")
         writer = WRITERS[form](file)
-        sessions = islice(
-            _sessions(lanes, wanted), None if limit is None else min(limit, sys.maxsize)
-        )
+        sessions = first(_sessions(lanes, wanted), limit)
         while piece := list(islice(sessions, PIECE)):
             writer.write(piece)
             count += len(piece)

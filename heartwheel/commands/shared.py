@@ -3,8 +3,10 @@
 import re
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -20,6 +22,7 @@ UrlOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PLAIN_COLUMNS = 500
 YEAR_10000_MS = 253_402_300_800_000
+Item = TypeVar("Item")
 
 
 def duration_ms(option: str, text: str) -> int:
@@ -57,6 +60,11 @@ def _moment_ms(option: str, text: str) -> int | None:
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
         return None
+
+
+def first(items: Iterable[Item], limit: int | None) -> Iterator[Item]:
+    """Return so many items at most, however large the limit is; without one, all of them."""
+    return islice(items, None if limit is None else min(limit, sys.maxsize))
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -1,7 +1,6 @@
 """A replay: the dataflow over a recorded input, without a broker and as fast as it goes."""
 
 import gc
-import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +25,8 @@ from dataflows.messages import DeadLetter, Message, PartitionBatch, RecordId
 from dataflows.run_state import RunState
 from dataflows.sessions import build_flow
 from dataflows.settings import Settings
-from dataflows.settings_file import PREFIX, read_inputs
-from dataflows.settings_sources import load_settings, variable_of
+from dataflows.settings_file import read_inputs
+from dataflows.settings_sources import load_settings, variable_of, with_names
 from heartwheel.kafka.headers import REASON, Origin, header_texts
 from heartwheel.recording.format import WITHOUT_TOPICS, Line, RecordingError
 from heartwheel.recording.reader import Recording
@@ -244,11 +243,8 @@ def replay_settings(recording: Recording, overrides: dict[str, str]) -> Settings
         return load_settings(variables | {variable_of("catch_up"): "all"}, inputs=inputs)
     except ConfigError as error:
         place = {"inputs": f"inputs in {recording.path}"}
-
-        def named(found: re.Match[str]) -> str:
-            return place.get(found[1].lower(), f"--set {found[1].lower()}")
-
-        raise ConfigError(re.sub(f"{PREFIX}([A-Z_]+)", named, str(error))) from None
+        msg = with_names(str(error), lambda key: place.get(key, f"--set {key}"))
+        raise ConfigError(msg) from None
 
 
 def _text(value: Any) -> str:

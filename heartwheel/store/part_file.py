@@ -127,9 +127,10 @@ def open_part(path: Path, *, alone: bool) -> Part:
             raise short from None
         if isinstance(error, SnapshotError):
             raise
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+        code = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_OK
+        if code == sqlite3.SQLITE_BUSY:
             raise StoreInUseError(f"{path} is open in another process; stop it first") from None
-        if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _NO_ACCESS:
+        if code & 0xFF in _NO_ACCESS:  # the rest of an extended code says more exactly why
             msg = (
                 f"{path} cannot be opened ({error}): SQLite makes files beside it; do this as a "
                 "user who can write to the directory, which must not be mounted read-only"
