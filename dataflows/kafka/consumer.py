@@ -1,6 +1,6 @@
 """One consumer for all input partitions of a process: it is opened, assigned, polled, closed."""
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from threading import Lock, get_ident
@@ -11,7 +11,6 @@ from confluent_kafka import (
     TIMESTAMP_CREATE_TIME,
     Consumer,
     KafkaError,
-    KafkaException,
 )
 from confluent_kafka import Message as KafkaMessage
 
@@ -24,23 +23,23 @@ from dataflows.kafka.client import (
     consumer_options,
     make_consumer,
 )
-from dataflows.kafka.end_of_input import BrokerContact, EndOfInput
+from dataflows.kafka.end_of_input import BrokerContact
 from dataflows.kafka.headers import headers_of
+from dataflows.kafka.known_ends import KnownEnds
+from dataflows.kafka.leaders import Leaders
 from dataflows.kafka.offset_commits import OffsetCommitter
 from dataflows.kafka.parking import park_held
-from dataflows.kafka.partition import REPORT_MS, InputPartition
-from dataflows.kafka.patience import bounds, offset_at
+from dataflows.kafka.partition import InputPartition
 from dataflows.kafka.snapshots import SourceSnapshots
 from dataflows.kafka.source_errors import source_error
+from dataflows.kafka.start_offset import end_offset, start_offset
 from dataflows.logs import log
 from dataflows.messages import Message
-from dataflows.metrics import LEADERLESS_PARTITIONS
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.start import start_ms
 from dataflows.tick import Tick
 from dataflows.timer_slack import DEFAULT_US, LATE_US, set_timer_slack
-from session_logic.clock import Renewal
 from session_logic.errors import HeartwheelError
 
 MAX_POLL = 5_000
@@ -50,8 +49,6 @@ MAX_PENDING_BYTES = 64_000_000
 # Ticks grow with every so many messages in one, and are longest with none for so long.
 BUSY_MESSAGES = 64
 IDLE_MS = 1_000
-# For so long at most the known ends wait for the end of an epoch to be renewed with it.
-RENEWAL_MS = 300
 
 _Place = tuple[str | None, int | None]  # as a message tells it
 
@@ -81,6 +78,9 @@ class SharedConsumer:
         self._contact = BrokerContact()
         self._platforms = settings.platforms
         self._backlog = Backlog(self._partitions, self._contact)
+        self._leaders = Leaders(settings.all_input_topics, self._partitions)
+        self.name = uuid4().hex  # of this consumer among those of the cluster
+        self.ends = KnownEnds(self.name, self._partitions, self._contact, run)
         self.snapshots = SourceSnapshots(self._partitions, run)
         # One worker thread polls for all, so that the messages of a partition keep their order.
         self._polling = Lock()
@@ -94,10 +94,6 @@ class SharedConsumer:
         self._slacks_us: dict[int, int] = {}  # of the threads that have polled
         self._fetched_early = 0  # messages that came while a lane was restored
         self._awake_at = system_time(0)
-        self.name = uuid4().hex  # of this consumer among those of the cluster
-        self._renewed_ms = 0
-        self._checked_ms = 0
-        self._leaderless: set[tuple[str, int]] | None = None  # not known yet
         # What another thread has found that must end the run.
         self.failure: HeartwheelError | None = None
         # Looks for such a thing at once.
@@ -145,15 +141,15 @@ class SharedConsumer:
         by up to half a second.
         """
         self.open()
-        new, end_offset = offset is None, 0
+        new, end = offset is None, 0
         if offset is None or (offset < 0 and self._start_ms is not None):
-            offset = self._first(topic, number)
+            offset = start_offset(self.open(), topic, number, self._settings.start)
         elif offset >= 0:
             # An earlier run may have acted on what is there: it is read before time passes.
-            end_offset = self._end(topic, number)
-        begin = "earliest" if offset == OFFSET_BEGINNING else offset
-        log.info("reading", topic=topic, partition=number, offset=begin)
-        part = InputPartition(topic, number, offset, end_offset=end_offset, new=new)
+            end = end_offset(self.open(), topic, number)
+        where = "earliest" if offset == OFFSET_BEGINNING else offset
+        log.info("reading", topic=topic, partition=number, offset=where)
+        part = InputPartition(topic, number, offset, end_offset=end, new=new)
         part.idle_ms = self._settings.idle_partition_ms
         self._run.heard_ms.setdefault((topic, self._platforms[topic]), self._run.elapsed_ms())
         self._by_place[topic, number] = part
@@ -167,26 +163,6 @@ class SharedConsumer:
         consumer = self.open()
         while self._not_fetched:  # one by one, because other worker threads may be adding to it
             consumer.incremental_assign([self._not_fetched.popleft().position()])
-
-    def _first(self, topic: str, number: int) -> int:
-        """Return where the settings have a partition begin."""
-        if self._settings.start == "earliest":
-            return OFFSET_BEGINNING
-        end = self._end(topic, number)
-        if self._start_ms is None:
-            return end
-        try:  # after the end, so that what comes in between is read
-            found = offset_at(self.open(), topic, number, self._start_ms)
-        except KafkaException as error:
-            raise source_error(topic, number, error.args[0]) from None
-        return end if found is None else found
-
-    def _end(self, topic: str, number: int) -> int:
-        """Return the offset after the last record of a partition."""
-        try:
-            return bounds(self.open(), topic, number)[1]
-        except KafkaException as error:
-            raise source_error(topic, number, error.args[0]) from None
 
     def poll(self) -> int:
         """Move what has come to the partitions, once a tick or when there is more; return now."""
@@ -205,7 +181,7 @@ class SharedConsumer:
         if self.failure is not None:
             raise self.failure
         self.fetch_new()
-        self._invalidate_ends(consumer, self._contact.held_until_pause(now))
+        self.ends.invalidate(consumer, self._contact.held_until_pause(now))
         if self._has_enough():
             self._wake_ms = self._tick.next_ms(now)
             return
@@ -213,13 +189,13 @@ class SharedConsumer:
         if messages:
             self._fetched_early += len(messages) * self._run.restoring()
             self._dispatch(consumer, messages, now)
-        self._note_leaders(now)
+        self._leaders.note(self._contact.leaderless, now)
         for part in self._partitions:
             if part.goals:
                 part.check_goals()
-        self._check_ends(consumer, now)
-        self._refetch_outdated(consumer)
-        self._invalidate_ends(consumer, self._contact.held_until_loss())
+        self.ends.check(consumer, now)
+        self.ends.refetch(consumer)
+        self.ends.invalidate(consumer, self._contact.held_until_loss())
         park_held(consumer, self._partitions, now)
         self._backlog.note_poll(consumer, len(messages), now)
         self._tick.note_work(now, len(messages))
@@ -284,85 +260,13 @@ class SharedConsumer:
         for where, offset in ends.items():
             self._by_place[where].skip_to(offset)
         for where in fetched.keys() | ends.keys():
-            self._note_answer(consumer, self._by_place[where], now)
+            self.ends.note_answer(consumer, self._by_place[where], now)
         if lost:
             self._contact.note_error()
 
     def _note_heard(self, topic: str) -> None:
         """Note that a record of a topic has come."""
         self._run.heard_ms[topic, self._platforms[topic]] = self._run.elapsed_ms()
-
-    def _note_answer(self, consumer: Consumer, part: InputPartition, now: int) -> None:
-        """Compare what has come of a partition with the end of its log in the newest answer."""
-        part.note_answer(consumer.get_watermark_offsets(part.place, cached=True)[1], now)
-        if part.end.valid:
-            self._contact.note_answer()
-
-    def _check_ends(self, consumer: Consumer, now: int) -> None:
-        """Look where each log ends, from time to time: what is held up does not come."""
-        if now - self._checked_ms < REPORT_MS:
-            return
-        self._checked_ms = now
-        for part in self._partitions:
-            high_watermark = consumer.get_watermark_offsets(part.place, cached=True)[1]
-            if high_watermark >= 0:  # known
-                part.check_end(high_watermark, now)
-
-    def _note_leaders(self, now: int) -> None:
-        """Tell partitions that they have lost their leader, or have one again."""
-        leaderless = self._contact.leaderless
-        if leaderless == self._leaderless:
-            return
-        self._leaderless = leaderless
-        for part in self._partitions:
-            is_there = (part.topic, part.number) not in leaderless
-            if is_there and part.left:
-                log.warning(
-                    "an input partition has a leader again; what waited there is made up for",
-                    topic=part.topic,
-                    partition=part.number,
-                )
-            part.note_leader(now, is_there=is_there)
-        lost = Counter(part.topic for part in self._partitions if part.leaderless_ms is not None)
-        for topic in self._settings.all_input_topics:
-            LEADERLESS_PARTITIONS.labels(topic).set(lost[topic])
-
-    def _invalidate_ends(self, consumer: Consumer, known_ms: int | None) -> None:
-        """Take back every known end, unless known_ms, up to which it held, is None."""
-        if known_ms is not None:
-            for part in self._partitions:
-                part.invalidate_end(known_ms)
-            self._refetch_outdated(consumer)
-
-    def _refetch_outdated(self, consumer: Consumer) -> None:
-        """Fetch again where the end is outdated, so that Kafka announces it once more.
-
-        Each begins after the messages that it has, so those of a poll must be dispatched before.
-        """
-        outdated = [
-            part.refetch()
-            for part in self._partitions
-            if part.end is EndOfInput.REFETCH and not part.parked
-        ]
-        if outdated:
-            consumer.incremental_unassign(outdated)
-            consumer.incremental_assign(outdated)
-
-    def renewal(self, now: int) -> Renewal | None:
-        """Return a renewal for all caught-up partitions, every REPORT_MS or soon after that.
-
-        It is as of the moment at which each of them had been read to its end.
-        """
-        since_ms = now - self._renewed_ms
-        if since_ms < REPORT_MS:
-            return None
-        if since_ms < RENEWAL_MS and not self._run.epochs.is_told(now):
-            return None
-        ends_ms = [part.end_as_of(now) for part in self._partitions if part.caught_up]
-        if not ends_ms:
-            return None
-        self._renewed_ms = now
-        return Renewal(self.name, min(ends_ms))
 
     def close(self, part: InputPartition) -> None:
         """Close the consumer with the last of its partitions."""

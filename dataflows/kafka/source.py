@@ -32,7 +32,7 @@ from dataflows.messages import PartitionBatch
 from dataflows.run_state import RunState
 from dataflows.settings import Settings
 from dataflows.timer_slack import DEFAULT_US, set_timer_slack
-from session_logic.clock import PartitionProgress
+from session_logic.clock import PartitionProgress, Progress
 
 # How often a spare partition looks whether it is there.
 SPARE_MS = 200
@@ -218,7 +218,8 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
             return []
         now = consumer.poll()
         messages = [] if part.new else part.take(now)
-        progress = part.progress(self._source.parts, consumer.name, now) or consumer.renewal(now)
+        progress: Progress | None = part.progress(self._source.parts, consumer.name, now)
+        progress = progress or consumer.ends.renewal(now)
         if isinstance(progress, PartitionProgress) and progress.left:
             log.warning(
                 "an input partition has no leader, and the lanes go on without it",

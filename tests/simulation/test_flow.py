@@ -17,6 +17,7 @@ from dataflows.formats import StoredOutbox
 from dataflows.kafka import consumer, lease, permit, reader, reconcile, sink, source
 from dataflows.kafka.already_written import AlreadyWritten
 from dataflows.kafka.end_of_input import EndOfInput
+from dataflows.kafka.known_ends import KnownEnds
 from dataflows.kafka.letter_queue import LetterQueue
 from dataflows.kafka.letter_topic import LetterTopic
 from dataflows.kafka.outbox import Outbox
@@ -221,7 +222,7 @@ def trust_an_end_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def invalidate_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a source that was paused keep its ends of partitions."""
-    monkeypatch.setattr(consumer.SharedConsumer, "_invalidate_ends", lambda *_: None)
+    monkeypatch.setattr(KnownEnds, "invalidate", lambda *_: None)
 
 
 def judge_ends_by_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,15 +252,15 @@ def wait_for_an_answer_without_records(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trust_an_old_watermark(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare with the watermark before a new answer has come."""
-    refetch = consumer.SharedConsumer._refetch_outdated
+    refetch = KnownEnds.refetch
 
-    def hasty(self: consumer.SharedConsumer, kafka: Any) -> None:
+    def hasty(self: KnownEnds, kafka: Any) -> None:
         outdated = [part for part in self._partitions if part.end is EndOfInput.REFETCH]
         refetch(self, kafka)
         for part in outdated:
-            self._note_answer(kafka, part, self._clock.now_ms())
+            self.note_answer(kafka, part, self._run.clock.now_ms())
 
-    monkeypatch.setattr(consumer.SharedConsumer, "_refetch_outdated", hasty)
+    monkeypatch.setattr(KnownEnds, "refetch", hasty)
 
 
 def believe_in_an_end_before_an_open_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +351,7 @@ def judge_by_this_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def begin_at_the_end_of_a_leader_that_knows_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask at a start for no end, so that the first answer tells it."""
-    monkeypatch.setattr(consumer.SharedConsumer, "_end", lambda *_: 0)
+    monkeypatch.setattr(consumer, "end_offset", lambda *_: 0)
 
 
 def read_output_to_any_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,11 @@ from tests.support.fake_kafka import Admin, Consumer, Log, Record
 TICK_MS, LONGEST_TICK_MS = 2, 6
 
 
+def offsets(part: InputPartition) -> list[int]:
+    """Return what waits in the queue of a partition."""
+    return [offset for offset, *_ in part.pending]
+
+
 class FakeInput:
     """Topic `in` with some partitions, and what reads it; nothing moves but by a call."""
 
