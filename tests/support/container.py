@@ -66,6 +66,13 @@ class Sandbox:
         self.address = f"10.213.0.{self.host}"
         self._pause = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         self.enter = ["nsenter", f"--net=/proc/{self._pause.pid}/ns/net"]
+        try:
+            self._connect()
+        except BaseException:
+            self.end()
+            raise
+
+    def _connect(self) -> None:
         deadline = time.monotonic() + 10
         own = Path("/proc/self/ns/net").readlink()
         while Path(f"/proc/{self._pause.pid}/ns/net").readlink() == own:
@@ -84,9 +91,14 @@ class Sandbox:
         run("ip", "link", "set", f"veth{self.host}", state)
 
     def end(self) -> None:
-        """Let it go; the kernel takes the network down."""
+        """Let it go, and free its host number.
+
+        The kernel takes the network down with its last process, but later: until then the link is
+        there. Whoever of both comes first takes it away.
+        """
         self._pause.kill()
         self._pause.wait()
+        subprocess.run(["ip", "link", "delete", f"veth{self.host}"], check=False)
 
 
 class Mount(Struct, frozen=True):
