@@ -24,6 +24,7 @@ from dataflows.settings_file import (
     unknown_setting,
 )
 from dataflows.settings_table import TOPIC_ALLOWED, is_topic
+from dataflows.text import is_utf8, printable
 from session_logic.errors import ConfigError
 from session_logic.event_table import EventTable
 
@@ -112,6 +113,8 @@ def _gather(variables: Mapping[str, str], config: str | None) -> _Given:
         if not _is_variable(name):
             _check_prefix(name)
         elif name not in (CONFIG_VARIABLE, TRACEBACK_VARIABLE):
+            if not is_utf8(name + text):
+                raise ConfigError(f"{printable(name)} is not written in UTF-8: correct it")
             key = _set(given.values, name, text)
             other = given.sources.get(key, "")
             if _is_variable(other):

@@ -5,7 +5,8 @@ because such a process can be paused while the first one dies and another run ta
 
 The invariant: the right ends within FOLLOWED_S of the renewal that it rests on. That renewal was
 not there yet at the last look that did not show it, so its age is counted from the beginning of
-that look. A run that is not renewed gives no right at all, whatever its lease says.
+that look. A run that is not renewed gives no right at all, whatever its lease says. A lease that a
+tool has written over is nobody's: the first process writes its own again.
 
 Which run is ours: the one whose lease is there when this process first wants to write. Bytewax
 has connected it to the first process by then, and that one takes the lease before it connects. It
@@ -19,7 +20,7 @@ own, until Bytewax sees that the connection is gone.
 
 from dataflows.clock import boot_time_s
 from dataflows.kafka.client import MakeConsumer, make_consumer
-from dataflows.kafka.lease_record import Held, LeaseRecord
+from dataflows.kafka.lease_record import UNREADABLE, Held, LeaseRecord
 from dataflows.kafka.permit import FOLLOWED_S, FencedError, WritePermit
 from dataflows.settings import Settings
 
@@ -51,7 +52,7 @@ class FollowedLease:
         if held != self._seen:
             self._renewed_s = self._looked_s
         self._seen, self._looked_s = held, begin_s
-        if held is None or not wanted:
+        if held in (None, UNREADABLE) or not wanted:
             return
         self._run = self._run or held.run
         if held.run != self._run:

@@ -9,12 +9,12 @@ from urllib.parse import quote
 import typer
 
 from dataflows.settings_sources import load_settings
-from dataflows.text import printable
+from dataflows.text import is_utf8, printable
 from heartwheel.commands.shared import ConfigOption, JsonOption, UrlOption, confirm, print_table
 from heartwheel.running_process import Answer, RunningProcess
 from heartwheel.text import moment_text
-from session_logic.errors import HeartwheelError
-from session_logic.mapping import MappedEvent
+from session_logic.errors import ConfigError, HeartwheelError
+from session_logic.mapping import MAX_ID, MappedEvent
 
 FOUND, IDLE = 200, 404
 SHOWN = {
@@ -121,7 +121,14 @@ def end_command(
 
 
 def _active(process: RunningProcess, device: str) -> Answer:
-    """Return what a process says of an active session; raises NoSessionError if there is none."""
+    """Return what a process says of an active session.
+
+    Raises NoSessionError if there is none, ConfigError for an id that cannot be asked for.
+    """
+    if not (0 < len(device) <= MAX_ID and is_utf8(device)):
+        raise ConfigError(
+            f"DEVICE: no device has such an id: give 1 to {MAX_ID} characters in UTF-8"
+        )
     # A client that is between would take dots for a folder.
     answer = process.ask(f"/devices/{quote(device, safe='').replace('.', '%2E')}")
     if answer.value.get("device_id") != device or answer.status not in (FOUND, IDLE):

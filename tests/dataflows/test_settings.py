@@ -391,6 +391,17 @@ def test_registry_is_set_with_its_secrets_in_files(tmp_path: Path) -> None:
     assert settings.masked()["registry_password"] == "***"  # noqa: S105
 
 
+@pytest.mark.parametrize(
+    "name", ["BOOTSTRAP_SERVERS", "INPUT_TOPICS", "KAFKA_CLIENT_ID", "X\udcff"]
+)
+def test_variable_that_is_no_utf8_is_one_clear_line(name: str) -> None:
+    """Neither Kafka nor a record can have such text, and it may be a secret."""
+    with pytest.raises(ConfigError) as raised:
+        load_settings({f"HEARTWHEEL_{name}": "t=\udcff"})
+    shown = name.replace("\udcff", "\\udcff")
+    assert str(raised.value) == f"HEARTWHEEL_{shown} is not written in UTF-8: correct it"
+
+
 def test_variable_of_another_program_is_left_alone() -> None:
     """Only what looks like ours is refused."""
     others = {"HEARTBEAT_MS": "1", "HEART_RATE": "1", "WHEEL_LANES": "1", "HOME": "/"}

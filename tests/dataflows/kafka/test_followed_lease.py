@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from dataflows.kafka import followed_lease, permit
 from dataflows.kafka.followed_lease import FollowedLease
@@ -110,6 +111,19 @@ def test_process_that_another_run_has_overtaken_ends(follower: Follower) -> None
     wait_for(lambda: not follower.permit.valid)
     with pytest.raises(FencedError, match="another run has taken over output topic"):
         follower.permit.check()
+
+
+def test_lease_that_a_tool_has_written_over_is_no_other_runs(follower: Follower) -> None:
+    """The first process writes its own again, and until then there is no new right."""
+    follower.begin()
+    follower.broker.committed = TopicPartition("session-events", 0, 7, "")
+    follower.look()
+    follower.permit.raise_if_over()
+    follower.clock.now_s += FOLLOWED_S
+    follower.look()
+    assert not follower.permit.valid
+    follower.renew()
+    wait_for(lambda: follower.permit.valid)
 
 
 def test_lease_from_before_the_first_record_is_nobodys(follower: Follower) -> None:

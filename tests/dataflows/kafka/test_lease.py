@@ -197,6 +197,20 @@ def test_lease_that_a_tool_has_written_over_is_taken_once_nobody_renews_it(lease
     assert leases.broker.held()["store"] == "ours"
 
 
+@pytest.mark.parametrize("metadata", ["", "reset by hand", "{}[]", '{"shards": "many"}'])
+def test_leases_of_all_shards_that_a_tool_has_written_over_are_taken_as_that_of_one_run(
+    leases: Leases, metadata: str
+) -> None:
+    """Nothing tells of how many shards they were: each one that begins waits, and goes on."""
+    for number in range(8):
+        leases.broker.others[number] = TopicPartition("session-events", number, 0, metadata)
+    for shard in ("1/2", "0/2"):
+        slept_s = leases.clock.slept_s
+        leases.lease(shard, shard, shard).acquire()
+        assert leases.clock.slept_s >= slept_s + LEASE_S
+        assert leases.broker.held()["store"] == shard
+
+
 def test_refusal_by_kafka_says_how_to_do_without(leases: Leases) -> None:
     """Some brokers allow no transactions."""
     leases.broker.script("init_transactions", FATAL)

@@ -100,6 +100,16 @@ def test_device_without_a_session_and_lane_without_an_answer_are_one_line(
         one_line(done, 1, "answers 503", "is being restored")
 
 
+@pytest.mark.parametrize("device", ["", "d" * 129, "\udcff", "ü" * 100_000])
+def test_id_that_no_device_can_have_is_one_line(
+    command: Inside, client: Client, device: str
+) -> None:
+    """Nothing is asked: the way there could not carry some of them."""
+    for what in ("show", "end"):
+        done = command("session", what, device, **variables(client))
+        one_line(done, 2, "no device has such an id: give 1 to 128 characters in UTF-8")
+
+
 @pytest.mark.parametrize("words", [("session", "show", "d"), ("session", "end", "d"), ("top",)])
 def test_process_that_does_not_answer_as_ours_is_one_line(
     command: Inside, words: tuple[str, ...], client: Client
