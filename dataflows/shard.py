@@ -21,6 +21,10 @@ class Shard(NamedTuple):
         """Return which of so many partitions are those of the shard."""
         return range(self.number, partitions, self.shards)
 
+    def has(self, partition: int) -> bool:
+        """Say whether a partition is one of the shard."""
+        return partition % self.shards == self.number
+
     def overlaps(self, other: "Shard") -> bool:
         """Say whether there is a partition that both would have, were there enough of them."""
         return (self.number - other.number) % gcd(self.shards, other.shards) == 0

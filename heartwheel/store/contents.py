@@ -1,17 +1,18 @@
 """What a recovery directory holds in the terms of Heartwheel: lanes, rows and their faults."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dataflows.formats import read_row
 from dataflows.messages import DEAD_LETTER_KEY, lane_key
+from dataflows.shard import Shard
 from heartwheel.store.identity import Identity, read_identity
 from heartwheel.store.part_file import Entry
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sinks import read_sink
 from heartwheel.store.sources import read_source
 from session_logic.codec import decode_entry, decode_sessions
-from session_logic.errors import HeartwheelError, SnapshotError
+from session_logic.errors import RESTORE_COPY, HeartwheelError, SnapshotError
 from session_logic.journal import BaseRow, Row, lane_of_row
 from session_logic.keys import KEY_GROUPS, LaneKeys, Route, key_group_of, lane_may_have, lane_of
 from session_logic.lane import Lane
@@ -118,6 +119,7 @@ class Contents:
         """Yield a line for everything that is wrong, in files, states and rows."""
         yield from self.recovery.faults()
         yield from self.state_faults
+        yield from strangers(self._entries.values(), self.layout.shard)
         for lane in self.own_lanes:
             if lane in self.states:
                 yield from self.restore(lane)[1]
@@ -134,6 +136,33 @@ class Contents:
                     read_source(entry)
             except HeartwheelError as error:
                 yield f"{entry.where}: {error}"
+
+
+def partition_of(entry: Entry) -> int:
+    """Return the partition that a value is of, which its key ends with."""
+    number = _partition(entry)
+    if number is None:
+        raise SnapshotError(f"{entry.where}: it is of no partition; see `heartwheel store check`")
+    return number
+
+
+def _partition(entry: Entry) -> int | None:
+    sign = "/" if entry.step.endswith(".source") else "-"
+    name, _, number = entry.key.rpartition(sign)
+    return int(number) if name and number.isdecimal() else None
+
+
+def strangers(entries: Iterable[Entry], shard: Shard) -> Iterator[str]:
+    """Yield a line for each value that no run of a shard can have stored: of another's partition.
+
+    Parts of the stores of several shards are in one directory then.
+    """
+    steps = {f"{FLOW}.{step}" for step in ("source", "sessions", "sink")}
+    for entry in entries:
+        if entry.step in steps and entry.key != DEAD_LETTER_KEY:
+            number = _partition(entry)
+            if number is not None and not shard.has(number):
+                yield f"{entry.where}: it is of another shard than {shard}; {RESTORE_COPY}"
 
 
 def lane_states(entries: list[Entry]) -> tuple[list[LaneState], list[str]]:

@@ -21,7 +21,6 @@ from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.shard import Shard
 from heartwheel.store.contents import Contents
 from heartwheel.store.identity import Identity, read_identity
-from heartwheel.store.part_file import Entry
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError
 from session_logic.rules import Rules
@@ -114,20 +113,6 @@ def _generation(old: OldShard) -> str:
     return f"of resharding {old.identity.generation}"
 
 
-def has(shard: Shard, partition: int) -> bool:
-    """Say whether a partition is one of a shard."""
-    return partition % shard.shards == shard.number
-
-
-def partition_of(entry: Entry) -> int:
-    """Return the partition that a value is of, which its key ends with."""
-    sign = "/" if entry.step.endswith(".source") else "-"
-    name, _, number = entry.key.rpartition(sign)
-    if not (name and number.isdecimal()):
-        raise SnapshotError(f"{entry.where}: it is of no partition; see `heartwheel store check`")
-    return int(number)
-
-
 def letters_of(shard: Shard, old: list[OldShard]) -> DeadLetterState | None:
     """Return what a new shard must know of the dead letters of those that it takes over from.
 
@@ -143,7 +128,7 @@ def letters_of(shard: Shard, old: list[OldShard]) -> DeadLetterState | None:
         to_stored_letter(letter)
         for state in known
         for letter in read_waiting_letters(state)
-        if has(shard, letter.partition)
+        if shard.has(letter.partition)
     ]
     earliest = {number: min(found[number] for found in ends) for number in sorted(both)}
     return DEAD_LETTER_VERSION, earliest, waiting

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from dataflows.errors import lanes_mismatch, sqlite_failure
 from dataflows.settings import Settings
-from heartwheel.store.contents import FLOW, lane_states
+from heartwheel.store.contents import FLOW, lane_states, strangers
+from heartwheel.store.identity import Identity, read_identity
 from heartwheel.store.lock import is_held_by_first
 from heartwheel.store.new_parts import make_parts
 from heartwheel.store.recovery_files import Recovery
@@ -86,6 +87,8 @@ def _check_recovery(folder: Path, lanes: int) -> None:
     with Recovery(folder) as recovery:
         entries = recovery.entries().values()
         states, faults = lane_states([e for e in entries if e.step == f"{FLOW}.sessions"])
+        layout = (read_identity(recovery) or Identity("")).layout
+    faults += strangers(entries, layout.shard)
     for state in states:
         try:
             check_state(state, lanes)

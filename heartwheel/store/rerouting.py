@@ -22,13 +22,13 @@ from dataflows.formats import Position, read_position, source_state
 from dataflows.messages import DEAD_LETTER_KEY, lane_key
 from dataflows.shard import Shard
 from dataflows.store import Inbox
-from heartwheel.store.contents import Contents
+from heartwheel.store.contents import Contents, partition_of
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
 from heartwheel.store.migration import check_movable, was_killed
 from heartwheel.store.new_parts import make_parts
 from heartwheel.store.new_shard import NewShard, NewShards, differing_value
-from heartwheel.store.old_shards import OldShard, has, letters_of, open_shards, partition_of
+from heartwheel.store.old_shards import OldShard, letters_of, open_shards
 from heartwheel.store.stored_sessions import StoredLane, stored_lanes
 from heartwheel.store.values import Kept, write_values
 from session_logic.errors import ConfigError
@@ -70,12 +70,12 @@ class _Moved(Struct, frozen=True):
         kept: list[Kept] = [
             ("sessions", lane_key(state.lane), to_builtins(state))
             for state in self.states
-            if has(shard, state.lane)
+            if shard.has(state.lane)
         ]
         kept += [
             ("source", part, position)
             for part, position in self.positions.items()
-            if has(shard, int(part.rpartition("/")[2]))
+            if shard.has(int(part.rpartition("/")[2]))
         ]
         letters = letters_of(shard, self.old)
         return kept if letters is None else [*kept, ("sink", DEAD_LETTER_KEY, letters)]
@@ -194,7 +194,7 @@ def _make(moved: _Moved, place: Path, shard: Shard) -> None:
     make_parts(place, len(old[0].contents.recovery.parts))
     inbox = Inbox()
     for row in moved.rows:
-        if has(shard, row.lane):
+        if shard.has(row.lane):
             inbox.put(row)
     write_values(place, moved.kept(shard), inbox)
     layout = Layout(moved.wanted.route, shard)

@@ -15,18 +15,12 @@ from dataflows.formats import read_row
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.shard import Shard
 from dataflows.store import Inbox
-from heartwheel.store.contents import Contents
+from heartwheel.store.contents import Contents, partition_of
 from heartwheel.store.copying import new_folder
 from heartwheel.store.identity import Identity, Layout, identify_resharded
 from heartwheel.store.new_parts import make_parts
 from heartwheel.store.new_shard import NewShard, NewShards, differing_value
-from heartwheel.store.old_shards import (
-    OldShard,
-    has,
-    letters_of,
-    open_shards,
-    partition_of,
-)
+from heartwheel.store.old_shards import OldShard, letters_of, open_shards
 from heartwheel.store.part_file import Entry
 from heartwheel.store.stored_sessions import stored_lanes
 from heartwheel.store.values import Kept, write_values
@@ -100,7 +94,7 @@ def _kept(shard: Shard, old: list[OldShard]) -> list[Kept]:
         for one in old
         for step in ("source", "sessions", "sink")
         for entry in one.contents.step(step)
-        if entry.key != DEAD_LETTER_KEY and has(shard, partition_of(entry))
+        if entry.key != DEAD_LETTER_KEY and shard.has(partition_of(entry))
     ]
     letters = letters_of(shard, _sources(shard, old))
     return kept if letters is None else [*kept, ("sink", DEAD_LETTER_KEY, letters)]

@@ -36,10 +36,11 @@ def make_shard(
     *,
     killed: bool = True,
     settings: Settings = SETTINGS,
+    parts: int = 1,
 ) -> Path:
     """Make the store of a shard; of one that was killed a record and a dead letter a lane wait."""
     folder.mkdir(parents=True)
-    init_db_dir(folder, 1)
+    init_db_dir(folder, parts)
     shard = Shard(number, shards)
     settings = replace(settings, lanes=LANES, route="partition", shard=str(shard))
     polls = [

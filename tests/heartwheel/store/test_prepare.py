@@ -14,10 +14,13 @@ from bytewax.recovery import init_db_dir
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import environment
+from heartwheel.store.contents import Contents
 from heartwheel.store.prepare import prepare_recovery
+from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError
 from tests.support.broker import ROOT
 from tests.support.errors import one_line
+from tests.support.shard_stores import LANES, make_shard
 
 NOBODY = 65534
 
@@ -103,6 +106,23 @@ def test_damaged_partition_is_one_line(tmp_path: Path, damage: Callable[[bytes],
     with pytest.raises(SnapshotError) as error:
         prepare_recovery(Settings(recovery_dir=str(tmp_path)), first=True)
     one_line(error, str(part), "restore an intact copy")
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_part_of_another_shard_is_one_line(tmp_path: Path, *, killed: bool) -> None:
+    """Its partitions would be unknown to Bytewax, and those of the part that is missing be lost."""
+    own, other = (
+        make_shard(tmp_path / str(number), number, killed=killed, parts=2) for number in (1, 2)
+    )
+    settings = Settings(recovery_dir=str(own), lanes=LANES, route="partition", shard="1/4")
+    prepare_recovery(settings, first=True)
+    shutil.copy(other / "part-1.sqlite3", own)
+    with pytest.raises(SnapshotError) as error:
+        prepare_recovery(settings, first=True)
+    one_line(error, "part-1.sqlite3", "of another shard than 1/4", "restore an intact copy")
+    with Recovery(own) as recovery:
+        faults = list(Contents(recovery, settings.rules()).faults())
+    assert any("of another shard than 1/4" in fault for fault in faults)
 
 
 def test_whole_store_is_left_as_it_is(tmp_path: Path) -> None:
