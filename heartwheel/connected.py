@@ -53,7 +53,7 @@ def connect(
     sink = KafkaSink(settings, state, permit)
     # The producer is served at every poll, also while nothing is written: the metrics tell when a
     # record was acknowledged, and a run ends that Kafka does not let write.
-    source = KafkaSource(settings, state, on_tick=sink.producer.tick)
+    source = KafkaSource(settings, state, on_tick=sink.tick)
     schemas = open_schemas(settings, state.stop)
     source.gates = gates(settings, schemas)
     source.share(cluster.number, max(1, len(cluster.addresses)))

@@ -112,15 +112,17 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLe
         self._run = run
         self._queues = [LetterQueue(topic.name, n, letters) for n in range(topic.partitions)]
         self._found = FoundLetters(topic, None if state is None else read_dead_letters(state))
-        self._send([] if state is None else read_waiting_letters(state))
+        with letters.serving:
+            self._send([] if state is None else read_waiting_letters(state))
 
     def write_batch(self, items: list[DeadLetter | DeadLettersBegin]) -> None:
         """Enqueue what is not there already."""
         self._producer.poll()
-        reasons = self._send([item for item in items if isinstance(item, DeadLetter)])
-        for reason, count in reasons.items():
-            DEAD_LETTERS.labels(reason).inc(count)
-        self._letters.poll()
+        with self._letters.serving:
+            reasons = self._send([item for item in items if isinstance(item, DeadLetter)])
+            for reason, count in reasons.items():
+                DEAD_LETTERS.labels(reason).inc(count)
+            self._letters.poll()
 
     def _send(self, items: list[DeadLetter]) -> Counter[str]:
         """Enqueue what is not there already; return how many it was by their reasons."""
@@ -133,6 +135,10 @@ class DeadLetterPart(StatefulSinkPartition[DeadLetter | DeadLettersBegin, DeadLe
 
     def snapshot(self) -> DeadLetterState:
         """Return where the partitions end, and what is not acknowledged."""
+        with self._letters.serving:
+            return self._snapshot()
+
+    def _snapshot(self) -> DeadLetterState:
         self._letters.poll()
         if self._run.stop.is_set():
             self._wait()

@@ -14,6 +14,7 @@ failure to be acknowledged one of the output.
 
 import time
 from functools import partial
+from threading import RLock
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -43,6 +44,8 @@ class LetterProducer:
         self._make_producer = make_producer
         self._producer: Producer | None = None
         self.failure: str | None = None
+        # Whoever has it sees no acknowledgement come but by its own polls.
+        self.serving = RLock()
 
     def open(self) -> Producer:
         """Return the producer, made on first use."""
@@ -81,6 +84,14 @@ class LetterProducer:
                 "run stops and resumes from its last snapshot when it is started again"
             )
             raise DeliveryError(msg)
+
+    def tick(self) -> None:
+        """Take in acknowledgements, also while no letter comes; never waits. Raises as `poll`."""
+        if self.serving.acquire(blocking=False):
+            try:
+                self.poll()
+            finally:
+                self.serving.release()
 
 
 class LetterQueue:

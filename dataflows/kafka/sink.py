@@ -198,6 +198,14 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         lanes = [lane for lane in range(KEY_GROUPS) if lane >= settings.lanes or has_lane(lane)]
         return [*map(lane_key, lanes), DEAD_LETTER_KEY]
 
+    def tick(self) -> None:
+        """Handle the acknowledgements that have come, also while nothing is written.
+
+        It never waits. Raises DeliveryError, FencedError or LeaseError if the run cannot go on.
+        """
+        self.producer.tick()
+        self._letters.tick()
+
     def waits_for_kafka(self) -> bool:
         """Say whether a worker stands still until Kafka answers."""
         return self.producer.blocking or self._reader.waiting

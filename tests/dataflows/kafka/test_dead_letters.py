@@ -67,9 +67,10 @@ class Letters:
         """Return the part of a new run, or of one that resumes."""
         settings = Settings()
         self._new_producer()
+        self.producer = LetterProducer(settings, lambda _options: self.kafka)
         return DeadLetterPart(
             topic=self._topic(topic)[0],
-            letters=LetterProducer(settings, lambda _options: self.kafka),
+            letters=self.producer,
             producer=SharedProducer(settings, make_producer=lambda _options: Nothing()),
             run=self.run,
             state=state,
@@ -267,6 +268,16 @@ def test_dead_letter_that_kafka_refuses_ends_the_run(letters: Letters) -> None:
     letters.kafka.flush(1)
     with pytest.raises(DeliveryError, match="letters: a record was refused"):
         part.snapshot()
+
+
+def test_refusal_of_the_last_dead_letter_ends_the_run_at_a_tick(letters: Letters) -> None:
+    """A part that gets nothing more is asked for no snapshot, and would not learn of it."""
+    letters.part().write_batch([dead_letter(1)])
+    letters.producer.tick()
+    letters.kafka.fail()
+    letters.kafka.flush(1)
+    with pytest.raises(DeliveryError, match="letters: a record was refused"):
+        letters.producer.tick()
 
 
 class Away(Producer):
