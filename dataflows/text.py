@@ -1,4 +1,9 @@
-"""What senders have chosen, as text that is safe to show."""
+"""What senders and operators have chosen: as text that is safe to show, and as numbers."""
+
+import re
+
+INT64 = range(-(2**63), 2**63)
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
 def is_utf8(text: str) -> bool:
@@ -16,3 +21,9 @@ def printable(data: bytes | str | None) -> str:
         return "-"
     text = data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def whole_number(text: str, least: int = 0) -> int | None:
+    """Return the number that a text is, None if Kafka has none such: its offsets have 64 bits."""
+    number = int(text) if _NUMBER.fullmatch(text) else least - 1
+    return number if number >= least and number in INT64 else None

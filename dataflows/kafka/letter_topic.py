@@ -9,6 +9,7 @@ from dataflows.kafka.reader import ReadError
 from dataflows.kafka.reconcile import OutputReader, ReconcileError
 from dataflows.logs import log
 from dataflows.messages import RecordId, RejectedByClock
+from dataflows.text import whole_number
 from session_logic.events import OF_A_MOMENT
 
 # A start waits so long for each partition.
@@ -94,12 +95,12 @@ class LetterTopic:
 
         def take(message: Message) -> None:
             headers = header_bytes(message)
-            record, time_ms = origin_of(headers), headers.get("heartwheel.timestamp", b"")
+            record, time_ms = origin_of(headers), _number(headers, "heartwheel.timestamp")
             of_a_moment = (
                 headers.get("heartwheel.reason", b"").decode(errors="replace") in OF_A_MOMENT
             )
-            if record is not None and of_a_moment and time_ms.isdigit():
-                found.setdefault(record[:2], {})[record.offset] = int(time_ms)
+            if record is not None and of_a_moment and time_ms is not None:
+                found.setdefault(record[:2], {})[record.offset] = time_ms
 
         self.read(stored, take)
         return found
@@ -113,7 +114,12 @@ def header_bytes(message: Message) -> dict[str, bytes]:
 def origin_of(headers: dict[str, bytes]) -> RecordId | None:
     """Return the input record that a dead letter was; None if headers are not Heartwheel's."""
     topic = headers.get("heartwheel.topic", b"").decode(errors="replace")
-    partition, offset = headers.get("heartwheel.partition"), headers.get("heartwheel.offset")
-    if partition and offset and partition.isdigit() and offset.isdigit():
-        return RecordId(topic, int(partition), int(offset))
-    return None
+    partition = _number(headers, "heartwheel.partition")
+    offset = _number(headers, "heartwheel.offset")
+    if partition is None or offset is None:
+        return None
+    return RecordId(topic, partition, offset)
+
+
+def _number(headers: dict[str, bytes], name: str) -> int | None:
+    return whole_number(headers.get(name, b"").decode(errors="replace"))

@@ -12,7 +12,7 @@ import typer
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
-from dataflows.text import printable
+from dataflows.text import printable, whole_number
 from heartwheel.commands.shared import (
     ConfigOption,
     JsonOption,
@@ -256,11 +256,12 @@ def _filter(
 
 
 def _position(name: str) -> tuple[int, int]:
-    partition, _, offset = name.partition("/")
-    if not (partition.isdecimal() and offset.isdecimal()):
+    number, _, place = name.partition("/")
+    partition, offset = whole_number(number), whole_number(place)
+    if partition is None or offset is None:
         msg = f"dead letter {printable(name)}: write it as `list` names it, such as 0/17"
         raise ConfigError(msg)
-    return int(partition), int(offset)
+    return partition, offset
 
 
 def _dead_letters(count: int) -> str:

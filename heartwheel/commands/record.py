@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dataflows.settings_sources import load_settings
+from dataflows.text import whole_number
 from heartwheel.commands.shared import ConfigOption, moment_ms
 from session_logic.errors import ConfigError
 
@@ -109,10 +110,11 @@ def _console() -> "Console":
 
 
 def _offset(text: str) -> tuple[str, int]:
-    name, _, offset = text.rpartition("=")
-    if not name or not offset.isdecimal():
+    name, _, number = text.rpartition("=")
+    offset = whole_number(number)
+    if not name or offset is None:
         raise ConfigError(f"--from-offset {text}: write it as TOPIC/PARTITION=OFFSET")
-    return name, int(offset)
+    return name, offset
 
 
 def _iso(time_ms: int) -> str:

@@ -11,6 +11,7 @@ from msgspec import to_builtins
 
 from dataflows.settings import Settings
 from dataflows.settings_sources import load_settings
+from dataflows.text import whole_number
 from heartwheel.commands.reshard import reshard_command
 from heartwheel.commands.shared import ConfigOption, confirm, print_table
 from heartwheel.text import moment_text
@@ -110,8 +111,9 @@ def skip_command(
     from heartwheel.store.skip import Skipping
 
     settings, folder = _where(folder, config)
+    offsets = _offsets(to or [])
     with Recovery(folder, alone=True) as recovery:
-        skipping = Skipping(settings, recovery, anew=anew or [], to=_offsets(to or []))
+        skipping = Skipping(settings, recovery, anew=anew or [], to=offsets)
         skips = list(skipping.find())
         for skip in skips:
             print(skip.text)
@@ -128,10 +130,11 @@ def _offsets(given: list[str]) -> dict[str, int]:
     """Return offsets by partition that are given as TOPIC/PARTITION=OFFSET."""
     found = {}
     for one in given:
-        name, _, offset = one.rpartition("=")
-        if not name or not offset.isdecimal():
+        name, _, text = one.rpartition("=")
+        offset = whole_number(text)
+        if not name or offset is None:
             raise ConfigError(f"--to {one}: write it as TOPIC/PARTITION=OFFSET")
-        found[name] = int(offset)
+        found[name] = offset
     return found
 
 

@@ -12,6 +12,7 @@ from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadToEnd
 from dataflows.messages import Headers
 from dataflows.settings import Settings
+from dataflows.text import whole_number
 from heartwheel.kafka.headers import (
     BECAME,
     DETAIL,
@@ -111,7 +112,7 @@ class DeadLetterReader:
         for message in self._messages():
             headers = header_texts(headers_of(message) or [])
             if MARK in headers:
-                count = _number(headers.get(REQUEUES, ""))
+                count = whole_number(headers.get(REQUEUES, "")) or 0
                 self._sent[headers[MARK]] = count
                 self._became[headers.get(BECAME, "")] = count
             elif (origin := Origin.of(headers)) is not None:
@@ -199,7 +200,3 @@ class DeadLetterReader:
 def no_such_dead_letter(name: str) -> ConfigError:
     """Return the error for a name that no dead letter has."""
     return ConfigError(f"no dead letter {name}; `heartwheel dead-letters list` names them")
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0

@@ -6,6 +6,7 @@ from typing import Self
 from msgspec import Struct
 
 from dataflows.messages import RecordId
+from dataflows.text import INT64, whole_number
 
 # Of a mark, a record without key and value, which says that a dead letter was sent again: its
 # input record, the id under which it was sent again, and how often it has been sent again by now.
@@ -30,12 +31,12 @@ class Origin(Struct, frozen=True):
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self | None:
         """Return the origin that headers tell of; None if they are not Heartwheel's."""
-        topic, *numbers = (headers.get(name, "") for name in _ORIGIN)
-        try:
-            partition, offset, time_ms = map(int, numbers)
-        except ValueError:
+        topic, *numbers, time = (headers.get(name, "") for name in _ORIGIN)
+        partition, offset = map(whole_number, numbers)
+        time_ms = whole_number(time, INT64.start)
+        if not topic or partition is None or offset is None or time_ms is None:
             return None
-        return cls(RecordId(topic, partition, offset), time_ms) if topic else None
+        return cls(RecordId(topic, partition, offset), time_ms)
 
 
 def header_texts(headers: Headers) -> dict[str, str]:

@@ -100,6 +100,7 @@ def test_choice_that_names_nothing_is_one_line(rejected: Cluster) -> None:
         ("list", "--topic", "nc-foo"): ("no such topic nc-foo; one of", rejected.pc),
         ("requeue", "--yes", "--topic", "nc-foo"): ("no such topic nc-foo",),
         ("requeue", "--yes", "0/99"): ("no dead letter 0/99",),
+        ("requeue", "--yes", f"0/{2**63}"): ("write it as `list` names it",),
     }.items():
         one_line(command("dead-letters", *arguments, **variables), 2, *words)
     assert sent_again(rejected) == []

@@ -317,6 +317,7 @@ def test_wrong_options_are_one_clear_line(cluster: Cluster, tmp_path: Path) -> N
     for options, text in (
         (("--from", "yesterday"), "--from yesterday: write it as"),
         (("--from-offset", "x"), "--from-offset x: write it as"),
+        (("--from-offset", f"{cluster.pc}/0={2**63}"), "=9223372036854775808: write it as"),
         (("--from-offset", "nowhere/0=1"), "there is no partition nowhere/0"),
         (("--from-offset", f"{cluster.pc}/0=9"), "cannot begin at offset 9: it has 0 to 0"),
     ):

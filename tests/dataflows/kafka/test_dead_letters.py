@@ -260,6 +260,27 @@ def test_record_without_our_headers_is_no_dead_letter(letters: Letters) -> None:
     assert letters.log.at(("letters", 0))[1].value == b"value"
 
 
+@pytest.mark.parametrize("name", ["partition", "offset", "timestamp"])
+def test_foreign_header_that_is_no_number_of_kafka_stops_no_start(
+    letters: Letters, name: str
+) -> None:
+    """Whoever may write to the topic could keep a run from starting otherwise."""
+    part = letters.part()
+    stored = part.snapshot()
+    part.write_batch([of_a_moment(2)])
+    letters.arrive()
+    found: RejectedByClock = {("in", 0): {2: T + 2}}
+    forged = dict(letters.log.at(("letters", 0))[0].headers or {})
+    for number in ("9" * 5000, "9" * 20, "\u00b2", "", "-1"):
+        headers = forged | {f"heartwheel.{name}": number}
+        letters.log.at(("letters", 0)).append(Record(T, None, None, headers, T))
+    assert letters.rejected_by_clock(None)[0] == found
+    count = len(letters.offsets())
+    letters.part(stored).write_batch([of_a_moment(2)])
+    letters.arrive()
+    assert len(letters.offsets()) == count
+
+
 def test_dead_letter_that_kafka_refuses_ends_the_run(letters: Letters) -> None:
     """Nothing is lost silently."""
     part = letters.part()

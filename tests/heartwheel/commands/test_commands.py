@@ -131,6 +131,15 @@ def test_standard_output_on_a_full_disk_is_one_line(arguments: list[str]) -> Non
     )
 
 
+@pytest.mark.parametrize("offset", ["", "x", "-1", "\u0663", "1" * 23, "1" * 5000])
+def test_offset_that_kafka_has_not_is_refused_before_the_store_is_opened(
+    tmp_path: Path, offset: str
+) -> None:
+    """A store that has such an offset would be refused by the next start."""
+    skipped = command("store", "skip", str(tmp_path), "--to", f"pc-events/0={offset}")
+    one_line(skipped, 2, "write it as TOPIC/PARTITION=OFFSET")
+
+
 def test_schemas_go_to_no_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """Such as one with the name of a file."""
     (tmp_path / "file").write_text("mine")
