@@ -63,8 +63,8 @@ def unwrap_error(error: BaseException, recovery_dir: Path | None = None) -> Hear
             return one
         if recovery_dir is not None and (failure := _sqlite_says(one)):
             return SnapshotError(
-                f"recovery store {recovery_dir} cannot be written ({failure}); make room on its "
-                f"disk, or {RESTORE_COPY}, and start again"
+                f"recovery store {recovery_dir} cannot be written ({failure}); {make_room()}, or "
+                f"{RESTORE_COPY}, and start again"
             )
         if type(one).__name__ == "PanicException":  # of the threads that talk to the others
             return ClusterError(
@@ -110,6 +110,17 @@ def find_shortage(error: BaseException) -> ShortageError | None:
                 f"of the service or container) and start again; {_LIMITS}"
             )
     return None if _can_open_files() else too_few_files(_first_part(error))
+
+
+def make_room() -> str:
+    """Return what to do where a file cannot be written.
+
+    SQLite takes a limit of the size of files for a broken disk, so one is named if it is set.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return "make room on its disk"
+    return f"make room on its disk, or raise the limit of {limit} bytes a file (`ulimit -f`)"
 
 
 def too_few_files(what: str) -> ShortageError:

@@ -2,13 +2,14 @@
 
 import os
 import sys
-from errno import EDQUOT, EFBIG, ENOSPC
+from contextlib import suppress
+from errno import EBADF, EDQUOT, EFBIG, ENOSPC
 from typing import Annotated
 
 import typer
 from confluent_kafka import KafkaException
 
-from dataflows.errors import find_shortage
+from dataflows.errors import find_shortage, make_room
 from dataflows.logs import report_fatal
 from dataflows.settings_sources import TRACEBACK_VARIABLE
 from dataflows.version import program_version
@@ -26,6 +27,7 @@ from heartwheel.commands.sessions import sessions_app
 from heartwheel.commands.store import store_app
 from heartwheel.commands.top import top_command
 from heartwheel.commands.topics import topics_app
+from heartwheel.standard_streams import open_missing, written_out
 from session_logic.errors import ConfigError, HeartwheelError
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed or a fault found, 2 wrong settings or arguments."
@@ -88,19 +90,26 @@ app.command("schemas", rich_help_panel=TEST)(schemas_command)
 
 def main() -> None:
     """Run the command; an error is one line, and exit code 1, or 2 for settings and arguments."""
+    open_missing()
     try:
-        app()
+        with written_out():
+            app()
+    except BrokenPipeError:  # whoever reads has seen enough
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets one line
         told = find_shortage(error) or error
         known = isinstance(told, HeartwheelError)
-        report_fatal(str(told) if known else _unexpected(error))
+        with suppress(OSError), written_out():
+            report_fatal(str(told) if known else _unexpected(error))
         sys.exit(2 if isinstance(told, ConfigError) else 1)
 
 
 def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == EBADF:
+        return "standard output is closed; leave it open, or send it to /dev/null"
     if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT, EFBIG}:
         what = error.filename or "standard output, or a file,"
-        return f"{what} cannot be written ({error.strerror}); make room on its disk"
+        return f"{what} cannot be written ({error.strerror}); {make_room()}"
     what = error.args[0].str() if isinstance(error, KafkaException) else str(error)
     return (
         f"unexpected {type(error).__name__}: {' '.join(what.split())}; for the place in the code "

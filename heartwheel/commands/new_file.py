@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from dataflows.errors import make_room
 from session_logic.errors import ConfigError, HeartwheelError
 
 
@@ -41,6 +42,6 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         if not overwrite:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            msg = f"{path} cannot be written ({error.strerror}); make room on its disk"
+            msg = f"{path} cannot be written ({error.strerror}); {make_room()}"
             raise FileError(msg) from None
         raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dataflows.avro.registry import SchemaText
+from dataflows.errors import make_room
 from heartwheel.recording.format import (
     FRAME_MAGIC,
     TAIL,
@@ -65,7 +66,7 @@ class Writer:
         except OSError as error:
             msg = (
                 f"recording {path} cannot be made ({error.strerror or error}); name another file, "
-                "or make room on its disk"
+                f"or {make_room()}"
             )
             raise ConfigError(msg) from None
         try:
@@ -177,8 +178,8 @@ class Writer:
             self._file.flush()
         except OSError as error:
             msg = (
-                f"recording {self._path} cannot be written: {error.strerror}; make room, then run "
-                "the same command again: it resumes"
+                f"recording {self._path} cannot be written ({error.strerror}); {make_room()}, then "
+                "run the same command again: it resumes"
             )
             raise RecordingError(msg) from None
         return at, len(frame)

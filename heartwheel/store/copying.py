@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
-from dataflows.errors import find_shortage, sqlite_failure
+from dataflows.errors import find_shortage, make_room, sqlite_failure
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError
 
@@ -58,7 +58,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         if failure is None:
             raise
         msg = (
-            f"{target} cannot be made ({failure}); make room on its disk, and see with "
+            f"{target} cannot be made ({failure}); {make_room()}, and see with "
             "`heartwheel store check` that the source is intact"
         )
         raise SnapshotError(msg) from None

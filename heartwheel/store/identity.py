@@ -17,6 +17,7 @@ from uuid import uuid4
 from msgspec import Struct, convert
 from msgspec.structs import replace
 
+from dataflows.errors import make_room
 from dataflows.shard import Shard, read_shard
 from heartwheel.store.part_file import Part
 from heartwheel.store.recovery_files import Recovery
@@ -183,5 +184,5 @@ def _write(part: Path, statement: str, *values: str | int) -> None:
         with closing(sqlite3.connect(part)) as db, db:
             _execute(db, statement, *values)
     except sqlite3.Error as error:
-        msg = f"{part} cannot be written ({error}); make room on its disk, or {RESTORE_COPY}"
+        msg = f"{part} cannot be written ({error}); {make_room()}, or {RESTORE_COPY}"
         raise SnapshotError(msg) from None

@@ -6,7 +6,7 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dataflows.errors import lanes_mismatch, sqlite_failure
+from dataflows.errors import lanes_mismatch, make_room, sqlite_failure
 from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW, lane_states, strangers
 from heartwheel.store.identity import Identity, read_identity
@@ -37,7 +37,7 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
             _make_parts(folder, settings.recovery_parts)
     except OSError as error:
         full = error.errno in {ENOSPC, EDQUOT}
-        advice = "make room" if full else "it must be a directory that this user can write to"
+        advice = make_room() if full else "it must be a directory that this user can write to"
         msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be used: {error.strerror}; {advice}"
         raise ConfigError(msg) from None
     if not first and any(folder.glob("*.sqlite3")):
@@ -73,10 +73,7 @@ def _make_parts(folder: Path, count: int) -> None:
             failure = sqlite_failure(error)
             if failure is None:
                 raise
-            msg = (
-                f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be written ({failure}); make room on its "
-                "disk"
-            )
+            msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be written ({failure}); {make_room()}"
             raise ConfigError(msg) from None
         for part in Path(aside).iterdir():
             part.rename(folder / part.name)

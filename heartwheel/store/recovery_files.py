@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from dataflows.errors import make_room
 from heartwheel.store.lock import LOCK_FILE
 from heartwheel.store.part_file import Entry, Part, StoreInUseError, open_part, refuse
 from session_logic.errors import ConfigError, SnapshotError
@@ -185,7 +186,7 @@ class Recovery:
             for part in self.parts:
                 part.db.execute("COMMIT")
         except sqlite3.Error as error:
-            msg = f"{self.folder} cannot be written ({error}); make room on its disk"
+            msg = f"{self.folder} cannot be written ({error}); {make_room()}"
             raise SnapshotError(msg) from None
 
     def last_epoch(self) -> int:

@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from dataflows.errors import make_room
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import RESTORE_COPY, SnapshotError
 
@@ -24,8 +25,8 @@ def forget_unfinished(folder: Path) -> int:
         return sum(_delete_from(path, epoch) for path in paths)
     except sqlite3.Error as error:
         msg = (
-            f"recovery store {folder} cannot be repaired ({error}); {RESTORE_COPY}, or make room "
-            "on its disk"
+            f"recovery store {folder} cannot be repaired ({error}); {RESTORE_COPY}, or "
+            f"{make_room()}"
         )
         raise SnapshotError(msg) from None
 

@@ -106,6 +106,18 @@ def test_copy_with_too_few_files_names_the_limit(store: Path, tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
 
 
+def test_copy_beyond_the_limit_of_the_size_of_files_names_it(store: Path, tmp_path: Path) -> None:
+    """SQLite says `disk I/O error`, and there is room on the disk."""
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        f"sys.argv = ['heartwheel', 'store', 'copy', {str(store)!r}, {str(tmp_path / 'new')!r}]\n"
+        "from heartwheel.cli import main; main()"
+    )
+    one_line(python("-c", code), 1, "or raise the limit of 8192 bytes a file (`ulimit -f`)")
+    assert not (tmp_path / "new").exists()
+
+
 def test_lock_file_that_is_held_refuses_a_copy(store: Path, tmp_path: Path) -> None:
     """The lock of a run counts as well, even where it has no part open yet."""
     with (store / "heartwheel.lock").open("w") as lock:

@@ -1,0 +1,69 @@
+"""Commands whose standard streams are closed, full, or read by nobody: one line or none, a code."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dataflows.settings_sources import environment
+from tests.support.broker import ROOT
+
+# As a user runs Python, and as a container does.
+BUFFERED = pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+WRITES = pytest.mark.parametrize("arguments", ["--version", "--help", "config show --json"])
+NOWHERE = "config check --config /nowhere"
+Variables = dict[str, str]
+
+
+def shell(script: str, variables: Variables) -> subprocess.CompletedProcess[str]:
+    """Run a script in which `heartwheel` is the command."""
+    inherited = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    function = f'heartwheel() {{ "{sys.executable}" -m heartwheel "$@"; }}; '
+    return subprocess.run(
+        ["bash", "-c", function + script],
+        cwd=ROOT, env=inherited | variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@BUFFERED
+@WRITES
+def test_reader_that_has_gone_ends_a_command_without_a_word(
+    arguments: str, variables: Variables
+) -> None:
+    """Such as `head`, which has seen enough."""
+    done = shell(f"heartwheel {arguments} | true; exit ${{PIPESTATUS[0]}}", variables)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+@BUFFERED
+@WRITES
+@pytest.mark.parametrize(
+    ("stream", "says"), [(">&-", "standard output is closed"), (">/dev/full", "make room")]
+)
+def test_output_that_cannot_be_written_is_one_line(
+    arguments: str, variables: Variables, stream: str, says: str
+) -> None:
+    """Whoever asked for it must not take it for done."""
+    done = shell(f"heartwheel {arguments} {stream}", variables)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("heartwheel: standard output")
+    assert says in done.stderr
+
+
+@BUFFERED
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+def test_error_that_nobody_can_read_still_has_its_exit_code(
+    streams: str, variables: Variables
+) -> None:
+    """And is told nowhere else."""
+    done = shell(f"heartwheel {NOWHERE} {streams}", variables)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_file_of_a_command_never_gets_the_number_of_a_closed_stream() -> None:
+    """Else what C and Rust write to standard error would be in it."""
+    program = (
+        "import sys; from heartwheel.standard_streams import open_missing; open_missing(); "
+        "sys.exit(open('/dev/null').fileno() <= 2 or bool(sys.stdin.read()))"
+    )
+    assert shell(f'"{sys.executable}" -c "{program}" <&- >&- 2>&-', {}).returncode == 0
