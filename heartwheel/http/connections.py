@@ -19,6 +19,7 @@ the server that is not below MAX_CONNECTIONS, because so many are taken before a
 
 import asyncio
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dataflows.metrics import HTTP_CROWDED_OUT
@@ -56,6 +57,15 @@ class BoundedConnection(H11Protocol):
     def _should_upgrade(self) -> bool:
         """Answer a request that wants another protocol as any other; uvicorn would log advice."""
         return False
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless there is an answer already, and end the connection."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # it could send only a second answer
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         """Wait for the next request; what was answered may still be on its way."""

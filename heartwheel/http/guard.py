@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 from secrets import compare_digest
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
@@ -16,6 +17,7 @@ PROBES = ("/livez", "/readyz")
 class Guard:
     """Asks for the token, on everything but the probes, and sets the headers of every answer.
 
+    Bytes that are no text are refused: read as another text, they would be answered as if asked.
     What is answered with data says which process it is from, and a request may say for which it is.
     """
 
@@ -45,7 +47,7 @@ class Guard:
             await send(message)
 
         public = scope["path"] in PROBES
-        refusal = None if public else self._refusal(scope)
+        refusal = None if public else self._refusal(scope) or _unreadable(scope)
         await (refusal or self._app)(scope, receive, send_safely)
 
     def _refusal(self, scope: Scope) -> Response | None:
@@ -70,6 +72,14 @@ class Guard:
         if headers.get(NAME, self._name) == self._name:
             return None
         return JSONResponse({"error": f"this is process {self._name}"}, 421)
+
+
+def _unreadable(scope: Scope) -> Response | None:
+    try:
+        unquote_to_bytes(scope["raw_path"] + b"?" + scope["query_string"]).decode()
+    except UnicodeDecodeError:
+        return JSONResponse({"error": "this is no UTF-8: encode it so, then by %XX"}, 400)
+    return None
 
 
 def _is_named_here(host: str) -> bool:

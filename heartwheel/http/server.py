@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from heartwheel.http.health import Health
 from heartwheel.http.listener import url_of
 from heartwheel.http.page import Page
 from heartwheel.http.processes import Processes
+from heartwheel.http.quiet_log import Quiet
 from heartwheel.http.sessions import Sessions
 from heartwheel.http.status import Status
 from heartwheel.http.view import ProcessView
@@ -34,6 +36,7 @@ from heartwheel.http.view import ProcessView
 SAMPLE_S = 1.0
 # How many connections are taken at a time: fewer than there may be.
 BACKLOG = 128
+QUIET = Quiet()
 
 
 class _DeviceConvertor(PathConvertor):
@@ -44,6 +47,7 @@ class _DeviceConvertor(PathConvertor):
 
 def serve(listener: socket.socket, view: ProcessView) -> uvicorn.Server:
     """Answer on a bound socket, from now to the end of the process or until should_exit is set."""
+    logging.getLogger("uvicorn.error").addFilter(QUIET)
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(view),
@@ -86,7 +90,10 @@ def make_app(view: ProcessView) -> ASGIApp:
         return _probe(health.unready())
 
     async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except TypeError:  # the version that is wanted is no number
+            encode, content_type = choose_encoder("")
         return Response(encode(REGISTRY), headers={"content-type": content_type})
 
     async def status_json(request: Request) -> Response:

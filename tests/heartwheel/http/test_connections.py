@@ -1,5 +1,6 @@
 """Connections that say nothing or read nothing: how many there may be, and for how long."""
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ import pytest
 
 from heartwheel.http import connections
 from heartwheel.http.connections import MAX_CONNECTIONS, BoundedConnection
+from heartwheel.http.quiet_log import LINE_S, Quiet
 from tests.support.serving import Client
 from tests.support.waiting import wait_for
 
@@ -162,3 +164,75 @@ def test_request_for_a_websocket_is_answered_and_not_logged(
     )
     assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
     assert not caplog.records
+
+
+CHUNKED = b"GET /%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Return what comes until the connection ends."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+@pytest.mark.parametrize(
+    "said", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n", CHUNKED % b"livez" + b"zz\r\n"]
+)
+def test_what_is_no_http_is_refused_without_a_traceback(
+    client: Client, opened: ExitStack, caplog: pytest.LogCaptureFixture, said: bytes
+) -> None:
+    """Also where the request before it is being answered."""
+    connection = connect(client, opened)
+    connection.sendall(said)
+    assert rest(connection).startswith(b"HTTP/1.1 400 ")
+    assert client.get("/livez").status == 200
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("path", [b"livez", b"sessions"])
+def test_body_that_goes_wrong_after_the_answer_ends_the_connection(
+    client: Client, opened: ExitStack, caplog: pytest.LogCaptureFixture, path: bytes
+) -> None:
+    """There is no second answer, and no traceback in the log."""
+    connection = connect(client, opened)
+    connection.sendall(CHUNKED % path)
+    assert connection.recv(1) == b"H"
+    connection.sendall(b"zz\r\n")
+    assert b" 400 " not in rest(connection)
+    wait_for(lambda: count(client) == 0)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_log_says_the_same_words_once_in_a_while_with_how_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever can connect could fill the disk otherwise."""
+    log = logging.getLogger("the server of a test")
+    log.addFilter(Quiet())
+
+    def say(created_s: float, text: str) -> None:
+        record = log.makeRecord(log.name, logging.WARNING, "", 0, text, (), None)
+        record.created = created_s
+        log.handle(record)
+
+    for created_s in range(20):
+        say(created_s, "no HTTP")
+    say(20, "other words")
+    say(LINE_S, "no HTTP")
+    say(1, "no HTTP")  # the clock was set back
+    assert caplog.messages == [
+        "no HTTP",
+        "other words",
+        "no HTTP (19 times more since it was last said here)",
+        "no HTTP",
+    ]
+
+
+def test_many_requests_that_are_no_http_are_one_line(
+    client: Client, opened: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or none, if there was one a moment ago."""
+    for _ in range(20):
+        connection = connect(client, opened)
+        connection.sendall(b"hello\r\n\r\n")
+        rest(connection)
+    assert len(caplog.records) <= 2

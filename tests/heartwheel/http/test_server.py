@@ -65,10 +65,24 @@ def test_device_shows_what_its_session_carries(client: Client, run: RunState) ->
     assert client.get("/devices/d").body.endswith(b'"context":{"account":"\\u00e4","title":1.50}}')
 
 
-def test_bytes_that_are_no_text_are_an_idle_device(client: Client) -> None:
-    """Nothing that can be asked for is an error of the server."""
-    for path in ("/devices/%ff%fe", "/devices/%00", "/devices/%ed%a0%80"):
-        assert client.get(path).status == 404
+def test_bytes_that_are_no_text_are_refused(client: Client, run: RunState) -> None:
+    """They are not taken for the replacement character, which an id may have."""
+    start(run, "d\ufffd")
+    paths = ("/devices/d%ff", "/devices/%ed%a0%80", "/sessions?platform=%ff")
+    for path in paths:
+        answer = client.get(path)
+        assert answer.status == 400
+        assert "no UTF-8" in json.loads(answer.body)["error"]
+    assert client.get("/devices/d%ef%bf%bd").status == 200
+    assert client.get("/devices/%00").status == 404
+
+
+@pytest.mark.parametrize("version", ["x.y", "\xff", "1.x", ""])
+def test_metrics_in_a_version_that_is_no_number_come_as_text(client: Client, version: str) -> None:
+    """A scraper with a wrong header gets what anyone gets, and no line in the log."""
+    answer = client.get("/metrics", accept=f"application/openmetrics-text;version={version}")
+    assert answer.status == 200
+    assert b"# TYPE python_info gauge" in answer.body
 
 
 def test_lane_that_is_restored_or_elsewhere_is_not_taken_for_idle(run: RunState) -> None:
