@@ -27,7 +27,7 @@ from heartwheel.commands.sessions import sessions_app
 from heartwheel.commands.store import store_app
 from heartwheel.commands.top import top_command
 from heartwheel.commands.topics import topics_app
-from heartwheel.standard_streams import open_missing, written_out
+from heartwheel.standard_streams import prepare, written_out
 from session_logic.errors import ConfigError, HeartwheelError
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed or a fault found, 2 wrong settings or arguments."
@@ -90,7 +90,7 @@ app.command("schemas", rich_help_panel=TEST)(schemas_command)
 
 def main() -> None:
     """Run the command; an error is one line, and exit code 1, or 2 for settings and arguments."""
-    open_missing()
+    prepare()
     try:
         with written_out():
             app()

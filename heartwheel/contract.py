@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.json import schema_components
 
 from dataflows.metrics import REASONS
 from dataflows.settings import Settings
+from session_logic.errors import ConfigError
 from session_logic.events import (
     ActiveSession,
     GameEnd,
@@ -40,6 +42,13 @@ TOPICS: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 
 
+class _Titled(msgspec.Struct):
+    """What tells whose a file is."""
+
+    title: str | None = None
+    info: "_Titled | None" = None
+
+
 def schemas() -> dict[str, dict[str, Any]]:
     """Return what each file holds, by its name: JSON Schema, and an AsyncAPI document of all."""
     files = {"asyncapi.json": asyncapi()}
@@ -58,10 +67,27 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def write_schemas(folder: Path) -> None:
-    """Write every file into a folder."""
+    """Write every file into a folder, in the place of an older one, but of no other file.
+
+    Raises ConfigError if there is one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, schema in schemas().items():
+    files = schemas()
+    for name, schema in files.items():
+        path = folder / name
+        if path.exists() and _title(path.read_bytes()) != _title(json.dumps(schema)):
+            raise ConfigError(f"{path} is none of Heartwheel's: move it, or name another folder")
+    for name, schema in files.items():
         (folder / name).write_text(json.dumps(schema, indent=2) + "\n")
+
+
+def _title(text: bytes | str) -> str | None:
+    """Return the title of a schema or of an AsyncAPI document, None for anything else."""
+    try:
+        titled = msgspec.json.decode(text, type=_Titled)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return titled.title or (titled.info.title if titled.info else None)
 
 
 def asyncapi() -> dict[str, Any]:

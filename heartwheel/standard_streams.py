@@ -1,5 +1,6 @@
 """Standard input, output and error of a command, which may be closed, full, or read by nobody."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -10,15 +11,18 @@ from typing import TextIO
 _MISSING = (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
 
 
-def open_missing() -> None:
+def prepare() -> None:
     """Open the streams that are closed; else the next file gets the number of one, and is written.
 
-    To be called before any other file is opened.
+    What the terminal has no letters for is escaped, as on standard error: a path may have any
+    bytes. To be called before any other file is opened.
     """
     for name, mode, flags in _MISSING:
         if getattr(sys, name) is None:
             number = os.open(os.devnull, flags)  # the lowest that is free
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

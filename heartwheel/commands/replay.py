@@ -64,6 +64,8 @@ def replay_command(
     """Run the dataflow over the input in FILE, or send that input to a broker again."""
     from heartwheel.recording.reader import Recording
 
+    if to_broker is not None and not to_broker.strip():
+        raise ConfigError("--to-broker names no broker: write it as host:port")
     if to_broker is not None and (check or change or output is not None):
         raise ConfigError(
             "--to-broker sends the input as it was recorded: leave out --check, --set and --output"

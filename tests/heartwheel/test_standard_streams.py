@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from bytewax.recovery import init_db_dir
 
 from dataflows.settings_sources import environment
 from tests.support.broker import ROOT
@@ -63,7 +65,24 @@ def test_error_that_nobody_can_read_still_has_its_exit_code(
 def test_file_of_a_command_never_gets_the_number_of_a_closed_stream() -> None:
     """Else what C and Rust write to standard error would be in it."""
     program = (
-        "import sys; from heartwheel.standard_streams import open_missing; open_missing(); "
+        "import sys; from heartwheel.standard_streams import prepare; prepare(); "
         "sys.exit(open('/dev/null').fileno() <= 2 or bool(sys.stdin.read()))"
     )
     assert shell(f'"{sys.executable}" -c "{program}" <&- >&- 2>&-', {}).returncode == 0
+
+
+def test_bytes_that_are_no_text_in_a_path_are_shown_escaped(tmp_path: Path) -> None:
+    """What was done was done: it must not end with an error."""
+    (tmp_path / "store").mkdir()
+    init_db_dir(tmp_path / "store", 1)
+    done = shell(f"heartwheel store copy {tmp_path}/store {tmp_path}/$'\\xff'", {})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\\udcff\n")
+
+
+def test_terminal_without_the_letters_gets_them_escaped() -> None:
+    """A table has lines, and an id may be of any script."""
+    variables = {"PYTHONIOENCODING": "ascii", "HEARTWHEEL_RECOVERY_DIR": "\u00e4"}
+    shown = shell("heartwheel config show", variables)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "\\xe4" in shown.stdout

@@ -147,6 +147,22 @@ def test_schemas_go_to_no_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("content", ["mine", "[]", '{"title": "mine"}', '{"info": {"title": 1}}'])
+def test_schemas_replace_their_older_ones_and_no_other_file(tmp_path: Path, content: str) -> None:
+    """An AsyncAPI document of any service may have that name: nothing is written then."""
+    assert command("schemas", str(tmp_path)).returncode == 0
+    output, foreign = tmp_path / "output.schema.json", tmp_path / "asyncapi.json"
+    whole = output.read_text()
+    output.write_text(json.dumps({"title": json.loads(whole)["title"]}))
+    foreign.write_text(content)
+    one_line(command("schemas", str(tmp_path)), 2, str(foreign), "none of Heartwheel's")
+    assert foreign.read_text() == content
+    assert output.read_text() != whole
+    foreign.unlink()
+    assert command("schemas", str(tmp_path)).returncode == 0
+    assert output.read_text() == whole
+
+
 def test_config_shows_values_sources_and_no_secret(tmp_path: Path) -> None:
     """From the file, from variables, from a secret's file, or by default."""
     (tmp_path / "secret").write_text(SECRET)

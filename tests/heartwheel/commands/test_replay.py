@@ -111,6 +111,14 @@ def test_wrong_change_is_named_as_it_was_given(recording: Path, change: str, say
     assert says in done.stderr
 
 
+@pytest.mark.parametrize("broker", ["", " "])
+def test_broker_without_a_name_is_refused(recording: Path, broker: str) -> None:
+    """Such as a variable of a script that is not set."""
+    done = run(recording, "--to-broker", broker)
+    assert done.returncode == 2
+    assert done.stderr == "heartwheel: --to-broker names no broker: write it as host:port\n"
+
+
 def test_broker_that_is_not_there_is_named_by_the_option(recording: Path) -> None:
     """The variable of a run says nothing here."""
     done = run(recording, "--to-broker", "127.0.0.1:1")
