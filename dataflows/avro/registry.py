@@ -115,7 +115,7 @@ class Registry:
                 body = response.read(MAX_ANSWER_BYTES)
         except HTTPError as error:
             raise _refusal(url, error) from None
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # the last: a name that can be none
             reason = error.reason if isinstance(error, URLError) else error
             raise RegistryAwayError(f"{url} does not answer ({reason})") from None
         try:

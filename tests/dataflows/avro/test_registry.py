@@ -131,6 +131,13 @@ def test_other_answer_leaves_the_question_open(
         registry(server.url).schema(7)
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_name_that_no_host_can_have_is_a_registry_that_is_away(host: str) -> None:
+    """Python has an error of its own for it, which would end the asking for good."""
+    with pytest.raises(RegistryAwayError, match="does not answer"):
+        registry(f"http://{host}").schema(7)
+
+
 def test_registry_that_is_not_there_or_hangs_is_away(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
