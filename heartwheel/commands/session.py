@@ -130,8 +130,7 @@ def _active(process: RunningProcess, device: str) -> Answer:
             f"DEVICE: no device has such an id: give 1 to {MAX_ID} characters in UTF-8"
         )
     # A client that is between would take dots for a folder.
-    asked = quote(device, safe="", errors="surrogateescape").replace(".", "%2E")
-    answer = process.ask(f"/devices/{asked}")
+    answer = process.ask(f"/devices/{quote(device, safe='').replace('.', '%2E')}")
     if answer.value.get("device_id") != device or answer.status not in (FOUND, IDLE):
         raise process.refused(answer)
     if answer.status == IDLE:

@@ -76,12 +76,6 @@ def test_session_is_shown_to_a_person_and_to_a_program(
     assert done.stdout.encode() == answer.body + b"\n"
 
 
-def test_device_id_that_is_no_text_is_one_line(command: Inside, client: Client) -> None:
-    """The shell passes on any bytes, which no id can be."""
-    done = command("session", "show", "\udcff", **variables(client))
-    one_line(done, 1, "answers 400: this is no UTF-8")
-
-
 @pytest.mark.parametrize("device", [HOSTILE, ".", "..", "a/../b", "%2e", "?x=1#y"])
 def test_session_of_a_device_with_any_id_is_found_and_steers_no_terminal(
     command: Inside, client: Client, run: RunState, device: str
