@@ -49,7 +49,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         folder = Path(mkdtemp(dir=target.parent, prefix=f"{target.name}-unfinished-"))
         folder.chmod(0o755)
     except OSError as error:
-        raise ConfigError(f"{target} cannot be made: {error.strerror}") from None
+        msg = f"{target} cannot be made: {error.strerror}; name one where this user can write"
+        raise ConfigError(msg) from None
     try:
         yield folder
         _finish(folder, target)

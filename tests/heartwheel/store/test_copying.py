@@ -51,6 +51,17 @@ def test_copy_to_a_full_disk_is_one_line_and_leaves_nothing(
     assert "make room on its disk" in line
 
 
+def test_target_below_a_file_is_one_line(store: Path, tmp_path: Path, command: Command) -> None:
+    """The file stays as it is."""
+    (tmp_path / "file").write_text("kept")
+    code, output = command("store", "copy", store, tmp_path / "file" / "new")
+    assert code == 2
+    assert output.count("\n") == 1
+    assert "new cannot be made: " in output
+    assert "; name one where this user can write" in output
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_new_store_on_a_full_disk_is_one_line(tmp_path: Path, command: Command) -> None:
     """It does not say that anything is damaged."""
     with small_disk(tmp_path / "disk", 1) as disk:
