@@ -1,5 +1,6 @@
 """Commands whose standard streams are closed, full, or read by nobody: one line or none, a code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,14 @@ NOWHERE = "config check --config /nowhere"
 Variables = dict[str, str]
 
 
-def shell(script: str, variables: Variables) -> subprocess.CompletedProcess[str]:
-    """Run a script in which `heartwheel` is the command."""
+def shell(script: str, variables: Variables, *passed: int) -> subprocess.CompletedProcess[str]:
+    """Run a script in which `heartwheel` is the command, and pass it what is open by number."""
     inherited = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
     function = f'heartwheel() {{ "{sys.executable}" -m heartwheel "$@"; }}; '
     return subprocess.run(
         ["bash", "-c", function + script],
         cwd=ROOT, env=inherited | variables, capture_output=True, text=True, check=False,
+        pass_fds=passed,
     )  # fmt: skip
 
 
@@ -33,7 +35,12 @@ def test_reader_that_has_gone_ends_a_command_without_a_word(
     arguments: str, variables: Variables
 ) -> None:
     """Such as `head`, which has seen enough."""
-    done = shell(f"heartwheel {arguments} | true; exit ${{PIPESTATUS[0]}}", variables)
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        done = shell(f"heartwheel {arguments} >&{writes}", variables, writes)
+    finally:
+        os.close(writes)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
