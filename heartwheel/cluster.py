@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from dataflows.messages import MAX_WORKERS, lane_key
 from dataflows.settings import is_port
+from dataflows.text import whole_number
 from session_logic.errors import ConfigError
 
 _MASK = (1 << 64) - 1
@@ -50,11 +51,10 @@ def cluster_of(process_id: int | None, addresses: str | None, workers: int) -> C
     """
     pod, name = os.environ.get("BYTEWAX_POD_NAME"), os.environ.get("BYTEWAX_STATEFULSET_NAME")
     if process_id is None and pod and name:
-        number = pod.removeprefix(f"{name}-")
-        if not number.isdecimal():
+        process_id = whole_number(pod.removeprefix(f"{name}-"))
+        if process_id is None:
             msg = f"BYTEWAX_POD_NAME is {pod!r}: it must be {name}- and a number"
             raise ConfigError(msg)
-        process_id = int(number)
     hostfile = os.environ.get("BYTEWAX_HOSTFILE_PATH")
     if process_id is not None and addresses is None and hostfile:
         addresses = ";".join(_lines(hostfile))

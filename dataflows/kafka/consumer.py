@@ -64,7 +64,6 @@ class SharedConsumer:
         make_consumer: MakeConsumer = make_consumer,
     ) -> None:
         self._settings = settings
-        self._start_ms = start_ms(settings.start)
         self._run = run
         self._clock = run.clock
         self._on_tick = on_tick
@@ -142,8 +141,9 @@ class SharedConsumer:
         """
         self.open()
         new, end = offset is None, 0
-        if offset is None or (offset < 0 and self._start_ms is not None):
-            offset = start_offset(self.open(), topic, number, self._settings.start)
+        start = self._settings.start
+        if offset is None or (offset < 0 and start_ms(start) is not None):
+            offset = start_offset(self.open(), topic, number, start)
         elif offset >= 0:
             # An earlier run may have acted on what is there: it is read before time passes.
             end = end_offset(self.open(), topic, number)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataflows.formats import read_row
 from dataflows.messages import DEAD_LETTER_KEY, lane_key
 from dataflows.shard import Shard
+from dataflows.text import whole_number
 from heartwheel.store.identity import Identity, read_identity
 from heartwheel.store.part_file import Entry
 from heartwheel.store.recovery_files import Recovery
@@ -149,7 +150,7 @@ def partition_of(entry: Entry) -> int:
 def _partition(entry: Entry) -> int | None:
     sign = "/" if entry.step.endswith(".source") else "-"
     name, _, number = entry.key.rpartition(sign)
-    return int(number) if name and number.isdecimal() else None
+    return whole_number(number) if name else None
 
 
 def strangers(entries: Iterable[Entry], shard: Shard) -> Iterator[str]:

@@ -8,6 +8,15 @@ from tests.support.clocks import T
 from tests.support.fake_input import FakeInput, Reading, offsets
 
 
+def check_that_the_next_answer_counts(reading: Reading) -> None:
+    """Check that no end is known until one more answer comes, and that the record came once."""
+    assert reading.ends() == {EndOfInput.UNKNOWN}
+    reading.fetch(0)
+    reading.poll()
+    assert reading.ends() == {EndOfInput.REACHED}
+    assert offsets(reading.parts[0]) == [0]
+
+
 def test_end_and_a_record_after_it_come_in_one_poll() -> None:
     """What counts is where the log ended in the newest answer."""
     reading = Reading()
@@ -63,11 +72,7 @@ def test_old_watermark_is_no_end() -> None:
     reading.poll(PAUSE_MS + 1)
     reading.poll()
     reading.poll()
-    assert reading.ends() == {EndOfInput.UNKNOWN}
-    reading.fetch(0)
-    reading.poll()
-    assert reading.ends() == {EndOfInput.REACHED}
-    assert offsets(reading.parts[0]) == [0]
+    check_that_the_next_answer_counts(reading)
 
 
 def test_busy_partition_that_may_have_old_answers_is_fetched_again() -> None:
@@ -243,11 +248,7 @@ def test_end_from_before_an_invalidation_does_not_count() -> None:
     reading.append(0, T)
     reading.fetch(0)
     reading.poll()
-    assert reading.ends() == {EndOfInput.UNKNOWN}
-    reading.fetch(0)
-    reading.poll()
-    assert reading.ends() == {EndOfInput.REACHED}
-    assert offsets(reading.parts[0]) == [0]
+    check_that_the_next_answer_counts(reading)
 
 
 def test_pause_of_the_process_invalidates_ends() -> None:
