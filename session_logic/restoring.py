@@ -205,12 +205,15 @@ class Restoration:
 
     def _replay(self, segment: int, entries: Iterable[bytes]) -> None:
         """Apply the facts of a segment that the bases do not have yet."""
+        table, group_of = self._table, self._table.keys.group_of
+        to_replay = {group for group in table.groups if segment > self._through.get(group, -1)}
         for data in entries:
             entry = decode_entry(data)
             self._pass_silence(segment, entry)
             for fact in entry.facts:
-                if segment > self._through.get(self._table.keys.group_of(fact.device_id), -1):
-                    apply_fact(self._table, fact, entry.watermark)
+                group = group_of(fact.device_id)
+                if group in to_replay:
+                    apply_fact(table, fact, entry.watermark, group)
 
     def _pass_silence(self, segment: int, entry: JournalEntry) -> None:
         """Where an outage had ended, end what silence had ended before it.

@@ -124,6 +124,8 @@ class SessionTable:
 
         With at_most, or a watermark of newest_only, the older ones are left out.
         """
+        if is_due(upto_ms, watermark.upto_ms):
+            return []  # as nearly always for an event that has just come
         owed = owed_heartbeats(
             session,
             self.rules,
@@ -279,7 +281,8 @@ class SessionTable:
             after = watermark.of(number)
             until_ms = max(upto_ms, after.upto_ms)
             sessions, latest_ms = group.active.values(), until_ms - first_ms
-            for session in [s for s in sessions if is_due(s.started_ms, latest_ms)]:
+            # Inlined from rules.is_due, because a start asks it of all sessions.
+            for session in [s for s in sessions if s.started_ms <= latest_ms]:
                 due_ms, reason = self.due_end(session)
                 if is_due(due_ms, until_ms):
                     records += self.end(session, reason, after, due_ms)

@@ -84,13 +84,16 @@ class Change(Struct, gc=False):
     watermark: Watermark
 
 
-def apply_fact(table: SessionTable, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
+def apply_fact(
+    table: SessionTable, fact: Fact, watermark: Watermark, number: int | None = None
+) -> list[OutputEvent]:
     """Apply one fact to a table; return the records that it causes, in order.
 
     A session that the fact ends first gets the heartbeats that were due by the fact's time and
-    have not fired yet, or its timeout instead.
+    have not fired yet, or its timeout instead. The number of its key group may be known.
     """
-    number = table.keys.group_of(fact.device_id)
+    if number is None:
+        number = table.keys.group_of(fact.device_id)
     group = table.groups[number]
     if watermark.next_group:
         watermark = watermark.of(number)

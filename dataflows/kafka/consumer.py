@@ -238,11 +238,15 @@ class SharedConsumer:
         fetched: defaultdict[_Place, list[Message]] = defaultdict(list)
         ends: dict[_Place, int] = {}
         lost = False
+        before_ms = -1
         for message in messages:
             where, offset = (message.topic(), message.partition()), message.offset()
             if (error := message.error()) is None:
                 assert offset is not None
                 kind, time_ms = message.timestamp()
+                if time_ms == before_ms:
+                    time_ms = before_ms  # one object, because a session keeps it
+                before_ms = time_ms
                 created = kind == TIMESTAMP_CREATE_TIME
                 key, value, headers = message.key(), message.value(), headers_of(message)
                 fetched[where].append((offset, time_ms, key, value, created, headers))

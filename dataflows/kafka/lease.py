@@ -38,6 +38,7 @@ found: the other run's next acknowledgement has an unexpected offset, and it sto
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from confluent_kafka import KafkaException, Producer
 from msgspec.structs import replace
@@ -75,6 +76,7 @@ from dataflows.shard import Shard
 RENEW_S = 1.0
 # A start has time for a broker that begins as well.
 TIMEOUT_S = 30.0
+CONNECT_S = 0.5
 
 
 class Lease:
@@ -230,8 +232,20 @@ class Lease:
         """
         required = {**REQUIRED, "transactional.id": self._record.transactional_id(number)}
         producer = self._make_producer(producer_options(self._settings, required, tuned=False))
+        self._connect(producer)
         producer.init_transactions(timeout_s)
         return producer
+
+    def _connect(self, producer: Producer) -> None:
+        """Wait until a producer has a broker that it can ask for its coordinator.
+
+        Without one librdkafka asks again after half a second (`rd_kafka_txn_coord_query`). Twice,
+        because the first answer has it go over from the address that was given to the brokers'.
+        For all topics, because to ask for one may create it.
+        """
+        with suppress(KafkaException):  # the next call has the time, and the words, for that
+            for _ in range(2):
+                producer.list_topics(timeout=CONNECT_S)
 
     def _renew(self, producer: Producer, *, released: bool) -> None:
         begin_s = boot_time_s()

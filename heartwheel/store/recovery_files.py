@@ -170,8 +170,11 @@ class Recovery:
         found: dict[tuple[str, str], Entry] = {}
         for part in self.parts:
             rows = part.rows(
-                "SELECT step_id, state_key, MAX(snap_epoch), LENGTH(ser_change), rowid FROM snaps "
-                "WHERE snap_epoch < ? GROUP BY step_id, state_key",
+                # Length apart from the grouping, which would read each value whole to keep it.
+                "SELECT step_id, state_key, epoch, "
+                "(SELECT LENGTH(ser_change) FROM snaps WHERE rowid = row), row FROM "
+                "(SELECT step_id, state_key, MAX(snap_epoch) AS epoch, rowid AS row FROM snaps "
+                "WHERE snap_epoch < ? GROUP BY step_id, state_key)",
                 self.resume_epoch,
             )
             for step, key, epoch, size, row in rows:

@@ -146,8 +146,10 @@ def send_a_summary_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def forget_a_ping_at_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replay what is stored without the signs of life."""
 
-    def apply(of: table.SessionTable, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
-        return [] if fact.ping else transitions.apply_fact(of, fact, watermark)
+    def apply(
+        of: table.SessionTable, fact: Fact, watermark: Watermark, group: int
+    ) -> list[OutputEvent]:
+        return [] if fact.ping else transitions.apply_fact(of, fact, watermark, group)
 
     monkeypatch.setattr(restoring, "apply_fact", apply)
 

@@ -106,8 +106,10 @@ def test_ping_forgotten_at_a_restore_is_found(monkeypatch: pytest.MonkeyPatch) -
     """Its session goes silent too early."""
     apply = restoring.apply_fact
 
-    def forgetful(table: SessionTable, fact: Fact, watermark: Watermark) -> list[OutputEvent]:
-        return [] if fact.ping and not fact.is_start else apply(table, fact, watermark)
+    def forgetful(
+        table: SessionTable, fact: Fact, watermark: Watermark, group: int
+    ) -> list[OutputEvent]:
+        return [] if fact.ping and not fact.is_start else apply(table, fact, watermark, group)
 
     monkeypatch.setattr(restoring, "apply_fact", forgetful)
     with pytest.raises(AssertionError):

@@ -13,6 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from dataflows.kafka.lease_record import Held
 
+# With the second answer a client has a broker under the address that the first one told.
+ANSWERS = 2
 NOTHING = TopicPartition("session-events", 0, -1001)
 SILENT = KafkaError(KafkaError._TIMED_OUT, "Timed out waiting for operation", retriable=True)
 RETRIABLE = KafkaError(KafkaError._TRANSPORT, "Connection refused", retriable=True)
@@ -58,6 +60,7 @@ class LeaseBroker:
         self.down: KafkaError | None = None  # what every call does instead
         self.commits = 0
         self.producers = 0
+        self.asked_early = 0  # how many producers looked for a coordinator before ANSWERS
         self.reads = 0
 
     def hold(
@@ -147,6 +150,7 @@ class LeaseProducer:
         self.offset = NOTHING
         self._unfinished = ""  # the call that timed out
         self._state = "new"
+        self._answers = 0  # of brokers
         self._fatal: KafkaError | None = None
 
     def _call(self, name: str, *states: str, resumable: bool = False) -> None:
@@ -169,7 +173,13 @@ class LeaseProducer:
                 self._unfinished = name
             raise
 
+    def list_topics(self, *, timeout: float) -> None:
+        if self._broker.down is not None:
+            raise KafkaException(self._broker.down)
+        self._answers += 1
+
     def init_transactions(self, _timeout: float) -> None:
+        self._broker.asked_early += self._answers < ANSWERS
         self._call("init_transactions", "new", resumable=True)
         self._broker.before_grant()
         self._broker.newest = self

@@ -39,6 +39,17 @@ def test_messages_go_to_their_partitions_in_order() -> None:
     assert [part.fetched_offset for part in reading.parts] == [2, 1]
 
 
+def test_records_of_one_moment_have_one_timestamp_between_them() -> None:
+    """A session keeps it: a number of its own takes 32 bytes."""
+    reading = Reading()
+    reading.append(0, *(int(time_ms) for time_ms in (f"{T}", f"{T}", f"{T + 1}")))
+    reading.fetch(0)
+    reading.poll()
+    first, second, third = (message[1] for message in reading.parts[0].pending)
+    assert first is second
+    assert (first, third) == (T, T + 1)
+
+
 def test_retention_of_what_is_unread_ends_the_run() -> None:
     """Records are lost, so whoever runs this must decide."""
     reading = Reading()

@@ -1,5 +1,6 @@
 """The lease: who gets it, who keeps it, who must stop, and what becomes of a call that fails."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -208,7 +209,17 @@ def test_leases_of_all_shards_that_a_tool_has_written_over_are_taken_as_that_of_
         slept_s = leases.clock.slept_s
         leases.lease(shard, shard, shard).acquire()
         assert leases.clock.slept_s >= slept_s + LEASE_S
-        assert leases.broker.held()["store"] == shard
+        said = json.loads(leases.broker.offset_of(int(shard[0])).metadata)
+        assert said["store"] == shard
+
+
+def test_coordinator_is_looked_for_once_there_is_a_broker_to_ask(leases: Leases) -> None:
+    """Before that librdkafka would ask again after half a second, with each new producer."""
+    leases.acquire()
+    leases.broker.script("commit_transaction", ABORTABLE)
+    wait(lambda: leases.broker.producers > 1)
+    leases.wait_for_renewal()
+    assert leases.broker.asked_early == 0
 
 
 def test_refusal_by_kafka_says_how_to_do_without(leases: Leases) -> None:

@@ -56,6 +56,7 @@ def directory(store: Path) -> None:
     (store / "part-1.sqlite3").mkdir()
 
 
+LARGE = 1_000_000
 CUT = r"part-1\.sqlite3 cannot be read \(database disk image is malformed\)"
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda store: (store / "part-1.sqlite3").unlink(), r"part-1\.sqlite3 of 2 is miss"),
@@ -130,3 +131,24 @@ def test_part_of_an_earlier_moment_is_refused(index: int, tmp_path: Path) -> Non
     part.write_bytes(old)
     with pytest.raises(SnapshotError, match=r"part-\d.sqlite3 was committed up to epoch"):
         Recovery(store)
+
+
+def test_where_values_are_is_told_without_reading_them(tmp_path: Path) -> None:
+    """A start asks several times, and all sessions are in them."""
+    store = make(tmp_path / "store", 1, 5)
+    for number in range(8):
+        execute(
+            store / "part-0.sqlite3",
+            "INSERT INTO snaps (step_id, state_key, snap_epoch, ser_change) "
+            f"VALUES ('step', 'key-{number}', 1, zeroblob({LARGE}))",
+        )
+    with Recovery(store) as recovery:
+        before = bytes_read()
+        entries = [entry for entry in recovery.entries().values() if entry.step == "step"]
+        assert bytes_read() - before < LARGE
+    assert [entry.bytes for entry in entries] == [LARGE] * 8
+
+
+def bytes_read() -> int:
+    """Return how many bytes this process has read so far, from files and elsewhere."""
+    return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())[0])
