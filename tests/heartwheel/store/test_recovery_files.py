@@ -57,6 +57,25 @@ def directory(store: Path) -> None:
 
 
 LARGE = 1_000_000
+MARK = b"the end of a value"
+
+
+def torn(store: Path) -> None:
+    """Break the chain of pages that a large value in part 1 has."""
+    part = store / "part-1.sqlite3"
+    execute(
+        part,
+        "INSERT INTO snaps (step_id, state_key, snap_epoch, ser_change) "
+        "VALUES ('heartwheel.store', 'base-255', 1, ?)",
+        bytes(LARGE) + MARK,
+    )
+    data = bytearray(part.read_bytes())
+    page = int.from_bytes(data[16:18], "big")
+    before_last = data.index(MARK) // page * page - page
+    data[before_last : before_last + 4] = b"\x7f\xff\xff\xff"  # which page comes next
+    part.write_bytes(data)
+
+
 CUT = r"part-1\.sqlite3 cannot be read \(database disk image is malformed\)"
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda store: (store / "part-1.sqlite3").unlink(), r"part-1\.sqlite3 of 2 is miss"),
@@ -93,6 +112,20 @@ def test_store_that_is_not_whole_stops_run_and_check_with_the_name_of_the_file(
         assert code == 1
         (line,) = [line for line in output.splitlines() if line.startswith("heartwheel: ")]
         assert re.search(text, line), line
+
+
+def test_value_that_is_damaged_stops_a_run_before_it_connects(
+    store: Path, command: Command
+) -> None:
+    """Bytewax would panic, with the lease taken."""
+    torn(store)
+    code, output = command.run(store)
+    assert code == 1
+    (line,) = [line for line in output.splitlines() if line.startswith("heartwheel: ")]
+    assert re.search(CUT, line)
+    code, output = command("store", "check", store)
+    assert code == 1
+    assert "heartwheel.store base-255 (epoch 1): the stored value cannot be read" in output
 
 
 def test_store_that_sqlite_may_not_open_is_not_called_damaged(
