@@ -203,8 +203,9 @@ def earliest_end_ms(session: Session, rules: Rules, watermark_ms: int) -> int:
         return session.started_ms
     sent_until_ms = min(watermark_ms, timeout_ms(session, rules) - 1)
     # The longest session may have been longer when a clock that was ahead had these sent.
-    age_ms = rules.sent_until_ms(session, sent_until_ms) - session.started_ms
-    return session.started_ms + max(0, age_ms - age_ms % interval_ms)
+    sent_until_ms = rules.sent_until_ms(session, sent_until_ms)
+    beats = max(0, (sent_until_ms - session.started_ms) // interval_ms)
+    return session.started_ms + beats * interval_ms
 
 
 def end_session(session: Session, reason: EndReason, time_ms: int) -> SessionEnd:

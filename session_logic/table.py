@@ -281,8 +281,7 @@ class SessionTable:
             after = watermark.of(number)
             until_ms = max(upto_ms, after.upto_ms)
             sessions, latest_ms = group.active.values(), until_ms - first_ms
-            # Inlined from rules.is_due, because a start asks it of all sessions.
-            for session in [s for s in sessions if s.started_ms <= latest_ms]:
+            for session in [s for s in sessions if is_due(s.started_ms, latest_ms)]:
                 due_ms, reason = self.due_end(session)
                 if is_due(due_ms, until_ms):
                     records += self.end(session, reason, after, due_ms)

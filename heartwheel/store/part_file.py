@@ -85,10 +85,6 @@ class Entry(Struct, frozen=True):
         except Exception as error:  # noqa: BLE001  # damaged pickles raise anything
             raise SnapshotError(f"the stored value cannot be read: {error}") from None
 
-    def check(self) -> None:
-        """Raise SnapshotError if the stored value cannot be read; to compare it reads all of it."""
-        self.part.rows("SELECT ser_change = x'' FROM snaps WHERE rowid = ?", self.row)
-
     def replace(self, value: object) -> None:
         """Put another value in its place, until `Recovery.commit` for this process only."""
         self.part.db.execute(

@@ -82,9 +82,8 @@ def _make_parts(folder: Path, count: int) -> None:
 def _check_recovery(folder: Path, lanes: int) -> None:
     """Raise an error that says what to do where Bytewax would panic, or a lane after a while."""
     with Recovery(folder) as recovery:
+        recovery.check_values()
         entries = recovery.entries().values()
-        for entry in entries:
-            entry.check()
         states, faults = lane_states([e for e in entries if e.step == f"{FLOW}.sessions"])
         layout = (read_identity(recovery) or Identity("")).layout
     faults += strangers(entries, layout.shard)

@@ -183,6 +183,11 @@ class Recovery:
                     found[step, key] = Entry(part, step, key, epoch, size, row)
         return found
 
+    def check_values(self) -> None:
+        """Raise SnapshotError if a value of `entries` cannot be read; to compare it reads it."""
+        for entry in self.entries().values():
+            entry.part.rows("SELECT ser_change = x'' FROM snaps WHERE rowid = ?", entry.row)
+
     def commit(self) -> None:
         """Keep what was changed; only for a store that is open alone."""
         try:

@@ -48,7 +48,8 @@ class Skipping:
         to: dict[str, int] | None = None,
         make_consumer: MakeConsumer = make_consumer,
     ) -> None:
-        """Look at a store that is open alone."""
+        """Look at a store that is open alone; raises SnapshotError if it is damaged."""
+        recovery.check_values()
         self._settings = settings
         self._recovery = recovery
         self._anew = set(anew)
