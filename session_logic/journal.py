@@ -4,8 +4,10 @@ What is guaranteed: the rows that a lane's state names are enough to restore eve
 that state, and a lane never has more than two rows a key group, however long it runs.
 
 How. A lane appends the facts it applies to the journal row of its current segment. When a segment
-is full (SEGMENT_BYTES, or SEGMENT_EPOCHS snapshots that touched it), the lane rolls to the next
-one, and one of its key groups is written whole: its base. The key groups take turns, in order.
+is full, the lane rolls to the next one, and one of its key groups is written whole: its base. The
+key groups take turns, in order. A segment is full with SEGMENT_BYTES. Before that it is once it has
+been stored SEGMENT_EPOCHS times, and with all its repetitions has cost as much as a base: then
+another segment is the cheaper one, however many lanes share the sessions.
 
 The invariant: for every key group, base + the entries of all later segments = its sessions now.
 The base of a group is written when segment `through` is finished, so the group needs no entry of
@@ -29,6 +31,8 @@ from session_logic.keys import KEY_GROUPS, key_groups_of
 
 SEGMENT_BYTES = 256 * 1024
 SEGMENT_EPOCHS = 8
+# A byte of a base costs as much as so many of a journal row, as sessions must be encoded for it.
+BASE_COST = 3
 
 
 class BaseRow(Struct, frozen=True, gc=False, tag=True):
@@ -81,7 +85,8 @@ class Journal:
         self.segment = -1 if state is None else state.segment
         self.through = {} if state is None else dict(state.through)
         self._bytes = SEGMENT_BYTES if self.segment < 0 else 0
-        self._epochs = 0
+        self._epochs = self._stored_bytes = 0
+        self._base_bytes = 0  # of the newest base; the next one is of another group, and as large
         self._touched = False
 
     @property
@@ -95,7 +100,10 @@ class Journal:
 
     def full(self) -> bool:
         """Say whether the next facts belong into a new segment."""
-        return self._bytes >= SEGMENT_BYTES or self._epochs >= SEGMENT_EPOCHS
+        if self._epochs < SEGMENT_EPOCHS:
+            return self._bytes >= SEGMENT_BYTES
+        worth = self._stored_bytes >= BASE_COST * self._base_bytes
+        return worth or self._bytes >= SEGMENT_BYTES
 
     def roll(self) -> int | None:
         """Begin a new segment; return the key group to write whole now, if there is one yet."""
@@ -111,10 +119,11 @@ class Journal:
     def begin_segment(self) -> None:
         """Begin a new segment; something must be appended to it in this epoch."""
         self.segment += 1
-        self._bytes = self._epochs = 0
+        self._bytes = self._epochs = self._stored_bytes = 0
 
     def base(self, group: int, blob: bytes) -> BaseRow:
         """Return the row to write for the key group that has its turn."""
+        self._base_bytes = len(blob)
         return BaseRow(self._lane, group, self.through[group], blob)
 
     def rewrite(self, group: int, blob: bytes) -> BaseRow:
@@ -134,7 +143,9 @@ class Journal:
 
     def state(self) -> JournalState:
         """Return the state at the end of an epoch."""
-        self._epochs += self._touched
+        if self._touched:
+            self._epochs += 1
+            self._stored_bytes += self._bytes
         self._touched = False
         return JournalState(self.segment, dict(self.through))
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from session_logic.journal import lane_of_row, row_names
+from session_logic.journal import (
+    SEGMENT_BYTES,
+    SEGMENT_EPOCHS,
+    Journal,
+    lane_of_row,
+    row_names,
+)
 from session_logic.keys import LaneKeys, key_groups_of
 
 
@@ -46,3 +52,26 @@ def test_group_that_is_left_over_is_no_row() -> None:
     assert lane_of_row("base-251", 12) == 11
     with pytest.raises(ValueError, match="base-252 is no row of a store with 12 lanes"):
         lane_of_row("base-252", 12)
+
+
+@pytest.mark.parametrize(
+    ("base_bytes", "epochs"),
+    [
+        (0, SEGMENT_EPOCHS),  # none is known
+        (10_000, SEGMENT_EPOCHS),  # it has cost 36,000 by then
+        (100_000, 24),  # 1,000 + 2,000 + ... + 24,000 = 300,000
+        (100_000_000, -(-SEGMENT_BYTES // 1_000)),
+    ],
+)
+def test_segment_is_full_once_it_has_cost_what_a_base_costs(base_bytes: int, epochs: int) -> None:
+    """A row of 1,000 bytes more in each epoch is stored whole in each; a base costs three times."""
+    journal = Journal(0, 64)
+    journal.roll()
+    journal.base(journal.roll() or 0, bytes(base_bytes))
+    stored = 0
+    while not journal.full():
+        journal.append(bytes(1_000))
+        journal.state()
+        journal.state()  # an epoch without a fact stores nothing anew
+        stored += 1
+    assert stored == epochs
