@@ -19,6 +19,7 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflows.errors import unwrap_error
+from dataflows.huge_pages import use_huge_pages
 from dataflows.logs import log, report_fatal, start_logs
 from dataflows.memory import GC_THRESHOLDS
 from dataflows.metrics import start_metrics
@@ -99,6 +100,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         **shard,
     )
     gc.set_threshold(*GC_THRESHOLDS)
+    _start_thread("huge pages", use_huge_pages, state.stop)
     begun.set()
     try:
         _execute(connected.flow, settings, cluster, recovery_dir)
