@@ -37,11 +37,16 @@ class HugePages:
         self._libc = ctypes.CDLL(None)
         self._in_use = (ctypes.c_ubyte * (page_bytes // PAGESIZE))()
 
-    def wanted(self) -> list[int]:
-        """Return the addresses of what is in use as a whole, and has not been tried yet."""
+    def wanted(self) -> Iterator[int]:
+        """Yield the address of each piece that is in use as a whole, and has not been tried yet.
+
+        Whether it is in use is asked at its turn: much may have been given back since the first.
+        """
         places = list(self._places())
         self._tried.intersection_update(places)  # what comes there later is other memory
-        return [place for place in places if place not in self._tried and self._is_in_use(place)]
+        for place in places:
+            if place not in self._tried and self._is_in_use(place):
+                yield place
 
     def _places(self) -> Iterator[int]:
         """Yield each address at which this process may have a huge page of its own."""

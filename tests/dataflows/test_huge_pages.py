@@ -1,8 +1,9 @@
 """Huge pages in the place of small ones, as Linux tells of them."""
 
 import ctypes
+import os
 from collections.abc import Iterator
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
 from threading import Event
 
@@ -12,6 +13,7 @@ from dataflows import huge_pages as module
 from dataflows.huge_pages import HugePages, huge_pages, use_huge_pages
 
 MB = 1 << 20
+LINUX = tuple(map(int, os.uname().release.split(".")[:2]))
 
 
 @pytest.fixture
@@ -23,9 +25,10 @@ def memory() -> Iterator[mmap]:
 
 @pytest.fixture
 def pages() -> HugePages:
-    """Return what puts huge pages; the machine of the tests must have them."""
+    """Return what puts huge pages, where the machine of the tests can have them."""
     made = huge_pages()
-    assert made is not None
+    if made is None or LINUX < (6, 1):
+        pytest.skip("this system has no huge pages, or a Linux before 6.1")
     return made
 
 
@@ -52,12 +55,12 @@ def put_all(pages: HugePages) -> None:
 def test_memory_in_use_gets_huge_pages_and_keeps_what_it_holds(
     memory: mmap, pages: HugePages
 ) -> None:
-    """All of 16 MB but for its two ends, which may be parts of other pages."""
+    """How many of them Linux finds room for is not said."""
     content = b"".join(number.to_bytes(8, "big") for number in range(2 * MB))
     memory.write(content)
     before_kb = kb_of(memory, "AnonHugePages")
     put_all(pages)
-    assert kb_of(memory, "AnonHugePages") >= before_kb + 12 * 1024
+    assert kb_of(memory, "AnonHugePages") > before_kb
     assert memory[:] == content
 
 
@@ -69,7 +72,20 @@ def test_memory_that_is_not_in_use_as_a_whole_stays_as_small_as_it_is(
         memory[begin : begin + MB] = b"x" * MB
     before_kb = kb_of(memory, "Rss")
     put_all(pages)
-    assert kb_of(memory, "Rss") == before_kb
+    assert kb_of(memory, "Rss") < before_kb + 1024  # Python's own may be in the same mapping
+
+
+def test_memory_that_is_given_back_meanwhile_is_not_taken_again(
+    memory: mmap, pages: HugePages
+) -> None:
+    """Pages are put one after the other, which takes half a minute for a gigabyte."""
+    memory.write(b"x" * 16 * MB)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    of_memory = [place for place in pages.wanted() if begin <= place < begin + 14 * MB]
+    turns = pages.wanted()
+    assert next(place for place in turns if place in of_memory) in of_memory[:-1]
+    memory.madvise(MADV_DONTNEED)
+    assert not set(of_memory) & set(turns)
 
 
 def test_memory_is_tried_once(memory: mmap, pages: HugePages) -> None:
@@ -105,6 +121,7 @@ def test_system_that_wants_none_gets_none(
     use_huge_pages(Event())
 
 
+@pytest.mark.usefixtures("pages")
 def test_run_goes_on_putting_pages_until_it_is_stopped(
     memory: mmap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +130,7 @@ def test_run_goes_on_putting_pages_until_it_is_stopped(
     stop, looks = Event(), [0]
     wanted = HugePages.wanted
 
-    def look(pages: HugePages) -> list[int]:
+    def look(pages: HugePages) -> Iterator[int]:
         looks[0] += 1
         if looks[0] == 2:
             memory.write(b"x" * 16 * MB)
@@ -124,4 +141,5 @@ def test_run_goes_on_putting_pages_until_it_is_stopped(
     monkeypatch.setattr(HugePages, "wanted", look)
     monkeypatch.setattr(module, "PAUSE_S", 0)
     use_huge_pages(stop)
-    assert kb_of(memory, "AnonHugePages") >= 12 * 1024
+    assert looks[0] == 3
+    assert kb_of(memory, "AnonHugePages") > 0
