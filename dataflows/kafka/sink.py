@@ -64,7 +64,7 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         self._hold_epochs = hold_epochs
 
     def write_batch(self, items: list[OutputBatch]) -> None:
-        self._producer.check()
+        self._producer.poll()
         self._reconcile()
         for records in items:
             if records.rests_on_state:
