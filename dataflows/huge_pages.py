@@ -33,6 +33,7 @@ class HugePages:
     def __init__(self, page_bytes: int) -> None:
         """Begin with none; page_bytes is the size of a huge page."""
         self._page_bytes = page_bytes
+        self._size = ctypes.c_size_t(page_bytes)
         self._tried = set[int]()  # addresses that have one, or cannot have one
         self._libc = ctypes.CDLL(None)
         self._in_use = (ctypes.c_ubyte * (page_bytes // PAGESIZE))()
@@ -59,16 +60,14 @@ class HugePages:
 
     def _is_in_use(self, place: int) -> bool:
         """Say whether all of the small pages from an address on are in memory."""
-        address, size = ctypes.c_void_p(place), ctypes.c_size_t(self._page_bytes)
-        if self._libc.mincore(address, size, self._in_use):
+        if self._libc.mincore(ctypes.c_void_p(place), self._size, self._in_use):
             return False  # it has been given back since
         return 0 not in bytes(self._in_use)
 
     def put(self, place: int) -> None:
         """Put a huge page in the place of small ones; without effect where Linux does not."""
         self._tried.add(place)
-        size = ctypes.c_size_t(self._page_bytes)
-        self._libc.madvise(ctypes.c_void_p(place), size, MADV_COLLAPSE)
+        self._libc.madvise(ctypes.c_void_p(place), self._size, MADV_COLLAPSE)
 
 
 def huge_pages() -> HugePages | None:

@@ -100,10 +100,8 @@ class Journal:
 
     def full(self) -> bool:
         """Say whether the next facts belong into a new segment."""
-        if self._epochs < SEGMENT_EPOCHS:
-            return self._bytes >= SEGMENT_BYTES
-        worth = self._stored_bytes >= BASE_COST * self._base_bytes
-        return worth or self._bytes >= SEGMENT_BYTES
+        worth_a_base = self._stored_bytes >= BASE_COST * self._base_bytes
+        return self._bytes >= SEGMENT_BYTES or (self._epochs >= SEGMENT_EPOCHS and worth_a_base)
 
     def roll(self) -> int | None:
         """Begin a new segment; return the key group to write whole now, if there is one yet."""

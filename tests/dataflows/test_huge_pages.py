@@ -3,7 +3,14 @@
 import ctypes
 import os
 from collections.abc import Iterator
-from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from mmap import (
+    MADV_DONTNEED,
+    MADV_HUGEPAGE,
+    MADV_NOHUGEPAGE,
+    MAP_ANONYMOUS,
+    MAP_PRIVATE,
+    mmap,
+)
 from pathlib import Path
 from threading import Event
 
@@ -57,7 +64,9 @@ def test_memory_in_use_gets_huge_pages_and_keeps_what_it_holds(
 ) -> None:
     """How many of them Linux finds room for is not said."""
     content = b"".join(number.to_bytes(8, "big") for number in range(2 * MB))
+    memory.madvise(MADV_NOHUGEPAGE)  # else a system may give huge ones at once (`always`)
     memory.write(content)
+    memory.madvise(MADV_HUGEPAGE)
     before_kb = kb_of(memory, "AnonHugePages")
     put_all(pages)
     assert kb_of(memory, "AnonHugePages") > before_kb
