@@ -6,6 +6,7 @@ from bytewax.dataflow import Dataflow
 from msgspec import Struct
 
 from dataflows.avro.topics import gates, open_schemas, readers
+from dataflows.kafka.connections import BrokerConnections
 from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.metadata import describe
 from dataflows.kafka.permit import WritePermit
@@ -59,6 +60,8 @@ def connect(
     source.share(cluster.number, max(1, len(cluster.addresses)))
     brokers = describe(source.consumer.open(), settings).brokers
     allow_open_files(settings, cluster, folder, len(brokers))
+    if permit is not None:
+        permit.on_look = BrokerConnections([broker.port for broker in brokers.values()]).look
     source.check(source_states(folder))
     sink.list_parts()
     letters = LetterOffsets(settings, dead_letter_ends(folder))

@@ -32,9 +32,10 @@ also refuse the producer of the rightful run. So the lease is read before and af
 run's own name is there, nobody has taken it.
 
 What would break it: a producer that sends without `check` before it; clocks that go at clearly
-different speeds; a broker that loses committed transactions. Requests that were sent and not
-answered when a process is paused or cut off cannot be taken back: they may still arrive. That is
-found: the other run's next acknowledgement has an unexpected offset, and it stops.
+different speeds; a broker that loses committed transactions. Requests that a broker or a network
+has when a process is paused or cut off cannot be taken back: they may still arrive. (What the
+process's own kernel has does not: connections.py.) That is found: the other run's next
+acknowledgement has an unexpected offset, and it stops.
 """
 
 from collections.abc import Callable

@@ -67,6 +67,7 @@ class WritePermit:
         self.reason = UNANSWERED  # why there is no newer renewal
         self.asked = Event()  # once somebody has wanted to write
         self.on_lapse: Callable[[], None] = lambda: None
+        self.on_look: Callable[[], None] = lambda: None  # at each look, before all else
 
     def renew(self, begin_s: float) -> None:
         """Give the right anew, from a moment of `boot_time_s` on."""
@@ -149,6 +150,7 @@ class WritePermit:
 
     def look(self) -> None:
         """Have given up what may not be sent any more, and warn of what is not renewed."""
+        self.on_look()
         if self._given and not self.valid:
             self.on_lapse()
         age_s = self._age_s()

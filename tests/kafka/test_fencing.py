@@ -187,21 +187,29 @@ def test_paused_process_of_a_cluster_that_another_has_followed_writes_nothing_mo
 
 
 @pytest.mark.slow
-def test_run_behind_a_cut_network_gives_up_what_waits(
-    far_cluster: Cluster, proxied: ProxiedBroker, tmp_path: Path
+@pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
+def test_run_behind_a_cut_network_gives_up_what_is_on_its_way(
+    far_cluster: Cluster, proxied: ProxiedBroker, tmp_path: Path, *, killed: bool
 ) -> None:
-    """It ends by itself; what it had for Kafka does not come once the network is whole again."""
+    """It ends by itself; what it had for Kafka does not come once the network is whole again.
+
+    That is so for what it had enqueued, for requests on connections that Kafka's client has left
+    meanwhile because nobody answered, and for what the kernel had when the run was killed.
+    """
     cluster = far_cluster
     (first,) = begin(cluster)
     with ExitStack() as network:
-        with proxied.proxy.losing(Api.PRODUCE):
-            cluster.wait("a record that waits", lambda: proxied.proxy.lost[Api.PRODUCE])
-            network.enter_context(proxied.proxy.cut())
+        proxied.proxy.cut_at(Api.PRODUCE)
+        cluster.wait("records on their way", lambda: not proxied.proxy.whole)
+        network.enter_context(proxied.proxy.cut())
+        if killed:
+            first.kill()
         other = Takeover(
             cluster, [tmp_path / "other"], HEARTWHEEL_BOOTSTRAP_SERVERS=cluster.address
         )
-        assert first.wait(60) == 1
-        assert "that Kafka had not acknowledged were given up" in cluster.errors(first)
+        assert first.wait(60) == (-signal.SIGKILL if killed else 1)
+        given_up = "that Kafka had not acknowledged were given up" in cluster.errors(first)
+        assert given_up is not killed
     other.check()
 
 

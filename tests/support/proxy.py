@@ -47,6 +47,7 @@ class Proxy:
         self._target = target
         self._to_lose: Counter[Api] = Counter()
         self._delays_s: dict[Api, float] = {}
+        self._cut_at: Api | None = None
         self.lost: Counter[int] = Counter()
         self._connected = threading.Event()
         self._connected.set()
@@ -85,6 +86,18 @@ class Proxy:
         finally:
             self._connected.set()
 
+    def cut_at(self, request: Api) -> None:
+        """Let the next request of this kind be on its way when the network is cut.
+
+        It waits for `cut` to end, and so does everything after it.
+        """
+        self._cut_at = request
+
+    @property
+    def whole(self) -> bool:
+        """Whether the network is not cut."""
+        return self._connected.is_set()
+
     def close(self) -> None:
         """Take no more connections."""
         self._connected.set()
@@ -101,6 +114,9 @@ class Proxy:
         with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._target)) as to:
             threading.Thread(target=self._answer, args=(to, client), daemon=True).start()
             while frame := self._frame(client):
+                if self._cut_at is not None and _kind(frame) == self._cut_at:
+                    self._cut_at = None
+                    self._connected.clear()
                 self._connected.wait()
                 if _is_reset(client):
                     break
@@ -115,8 +131,7 @@ class Proxy:
         return head + client.recv(int.from_bytes(head), socket.MSG_WAITALL)
 
     def _forward(self, frame: bytes, to: socket.socket) -> None:
-        _, key, _, _ = HEADER.unpack_from(frame)
-        request = Api(key) if key in set(Api) else None
+        request = _kind(frame)
         if request is not None and self._to_lose[request]:
             self._to_lose[request] -= 1
             self.lost[request] += 1
@@ -138,6 +153,11 @@ class Proxy:
                 self._connected.wait()
                 client.sendall(data)
             client.shutdown(socket.SHUT_RDWR)
+
+
+def _kind(frame: bytes) -> Api | None:
+    _, key, _, _ = HEADER.unpack_from(frame)
+    return Api(key) if key in set(Api) else None
 
 
 def _is_reset(client: socket.socket) -> bool:
