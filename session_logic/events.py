@@ -149,6 +149,10 @@ class EndIfOpen(SessionEnd, frozen=True, gc=False):
     active: SessionActive | None = None
 
 
+class EndOfSummary(SessionEnd, frozen=True, gc=False):
+    """The end that a summary tells of."""
+
+
 OutputEvent = SessionActive | Heartbeat | SessionEnd
 
 

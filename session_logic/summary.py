@@ -4,11 +4,11 @@ What the session carries stands beside the fixed fields, as the bytes that it wa
 written as the fixed part, and what is carried in place of its last brace.
 """
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 from msgspec.structs import fields
 
 from session_logic.codec import decode_summary, encode_output
-from session_logic.events import SessionEnd, SessionSummary
+from session_logic.events import EndOfSummary, SessionEnd, SessionSummary
 
 # No session may carry a field of such a name.
 FIELDS = tuple(field.encode_name for field in fields(SessionSummary))
@@ -20,10 +20,24 @@ def summary_of(end: SessionEnd) -> bytes:
     return fixed if end.context is UNSET else fixed[:-1] + b"," + bytes(end.context)[1:]
 
 
-def ended_as(summary: bytes, end: SessionEnd) -> bytes:
-    """Return a summary with the time and the reason of an end, and with what it carries itself."""
-    carried_from = len(encode_output(decode_summary(summary))) - 1
-    return encode_output(_fixed(end))[:-1] + summary[carried_from:]
+def end_of(summary: bytes) -> EndOfSummary:
+    """Return the end of which this is the summary; raises what `decode_summary` raises.
+
+    What it carries is known only if the summary is in the form that `summary_of` gives it.
+    """
+    fixed = decode_summary(summary)
+    before, _, carried = summary.partition(encode_output(fixed)[:-1] + b",")
+    return EndOfSummary(
+        fixed.device_id,
+        fixed.session_id,
+        fixed.platform,
+        fixed.started_ms,
+        fixed.ended_ms,
+        fixed.reason,
+        fixed.duration_ms,
+        Raw(b"{" + carried) if carried and not before else UNSET,
+        fixed.last_seen_ms,
+    )
 
 
 def _fixed(end: SessionEnd) -> SessionSummary:

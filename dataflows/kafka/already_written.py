@@ -8,17 +8,16 @@ from typing import cast
 
 from msgspec.structs import astuple, replace
 
-from session_logic.codec import decode_summary
 from session_logic.events import (
     EndIfOpen,
+    EndOfSummary,
     Heartbeat,
     OutputEvent,
     SessionActive,
     SessionEnd,
     SessionName,
-    SessionSummary,
 )
-from session_logic.summary import ended_as, summary_of
+from session_logic.summary import end_of, summary_of
 
 LAST = float("inf")
 
@@ -40,20 +39,20 @@ class AlreadyWritten:
         # Sequence and time of the newest heartbeat of each session.
         self._heartbeats: dict[SessionName, tuple[int, int]] = {}
         self._ends: dict[SessionName, SessionEnd] = {}
-        self._summaries: dict[SessionName, SessionSummary | None] = {}  # None: not known what
+        self._summaries: dict[SessionName, EndOfSummary | None] = {}  # None: not known what
         self.newest_ms = -1
 
     def __bool__(self) -> bool:
         """Say whether there is anything."""
         return self.newest_ms >= 0
 
-    def add(self, event: OutputEvent | SessionSummary, *, apart: bool = False) -> None:
+    def add(self, event: OutputEvent, *, apart: bool = False) -> None:
         """Note a record that was found, in a topic apart or not; each has a session's in order."""
-        if isinstance(event, SessionSummary):
-            self._summaries[_name(event)] = event
-            self.newest_ms = max(self.newest_ms, event.ended_ms)
-            return
         name, place = place_of(event)
+        self.newest_ms = max(self.newest_ms, event.time_ms)
+        if isinstance(event, EndOfSummary):
+            self._summaries[name] = event
+            return
         if not apart:
             self.places[name] = place
         if isinstance(event, Heartbeat):
@@ -61,12 +60,11 @@ class AlreadyWritten:
             self._heartbeats[name] = max(newest, self._heartbeats.get(name, newest))
         elif isinstance(event, SessionEnd):
             self._ends[name] = event
-        self.newest_ms = max(self.newest_ms, event.time_ms)
 
     def silent_ends(self) -> dict[SessionName, int]:
         """Return when each session ended of which an end for silence is there, or its summary."""
         ends_ms = {
-            name: one.ended_ms
+            name: one.time_ms
             for name, one in self._summaries.items()
             if one is not None and one.reason == "went_silent"
         }
@@ -85,7 +83,7 @@ class AlreadyWritten:
             if event.sequence <= self._heartbeats.get(name, (0, 0))[0]:
                 return True
             summary = self._summaries.get(name)
-            if summary is not None and summary.ended_ms < event.time_ms:
+            if summary is not None and summary.time_ms < event.time_ms:
                 return True  # none follows an end of which the summary alone is there
             if apart:
                 return name in self._ends and self._ends[name].time_ms < event.time_ms
@@ -113,10 +111,11 @@ class AlreadyWritten:
         if isinstance(event, SessionEnd) and summary is not None:
             return replace(
                 event,
-                time_ms=summary.ended_ms,
+                time_ms=summary.time_ms,
                 reason=summary.reason,
                 duration_ms=summary.duration_ms,
                 last_seen_ms=summary.last_seen_ms,
+                context=summary.context,
             )
         _, heartbeat_ms = self._heartbeats.get(place_of(event)[0], (0, -1))
         if not isinstance(event, SessionEnd) or event.time_ms >= heartbeat_ms:
@@ -128,23 +127,12 @@ class AlreadyWritten:
 
     def missing_summary(self, value: bytes) -> bytes | None:
         """Return a summary as it may stand beside the end that is there, None if one is there."""
-        summary = decode_summary(value)
-        name = _name(summary)
+        told = end_of(value)
+        name, _ = place_of(told)
         if name in self._summaries:
             return None
-        end = self._ends.get(name)
-        if end is not None:
-            return summary_of(end)
-        plain = SessionEnd(
-            *name[:2],
-            summary.platform,
-            summary.started_ms,
-            summary.ended_ms,
-            summary.reason,
-            summary.duration_ms,
-            last_seen_ms=summary.last_seen_ms,
-        )
-        return ended_as(value, cast("SessionEnd", self.not_contradicted(plain)))
+        end = self._ends.get(name) or self.not_contradicted(told)
+        return summary_of(cast("SessionEnd", end))
 
     def lacking_summary(self, end: EndIfOpen) -> bytes | None:
         """Return the summary of a session that has its end there, and no summary."""
@@ -155,7 +143,3 @@ class AlreadyWritten:
     def note_summary(self, end: SessionEnd) -> None:
         """Note that the summary of a session is there, or has been sent since."""
         self._summaries.setdefault(place_of(end)[0], None)
-
-
-def _name(summary: SessionSummary) -> SessionName:
-    return summary.device_id, summary.session_id, summary.started_ms

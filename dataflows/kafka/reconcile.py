@@ -36,11 +36,12 @@ from dataflows.kafka.patience import bounds
 from dataflows.kafka.reader import END_OPTIONS, TIMEOUT_S, ReadError, ReadToEnd
 from dataflows.logs import log
 from dataflows.settings import Settings
-from session_logic.codec import decode_output, decode_summary
+from session_logic.codec import decode_output
 from session_logic.errors import HeartwheelError
-from session_logic.events import Kind, OutputEvent, SessionName, SessionSummary
+from session_logic.events import Kind, OutputEvent, SessionName
 from session_logic.keys import lane_may_have
 from session_logic.output import OutputBatch
+from session_logic.summary import end_of
 
 
 class ReconcileError(HeartwheelError):
@@ -49,9 +50,9 @@ class ReconcileError(HeartwheelError):
 
 def output_event(
     message: Message, settings: Settings, kind: Kind | None = None
-) -> OutputEvent | SessionSummary | None:
+) -> OutputEvent | None:
     """Return what a record is, of a topic apart or not; None if not one of this partition's."""
-    decode = decode_summary if kind == "summaries" else decode_output
+    decode = end_of if kind == "summaries" else decode_output
     try:
         event = decode(message.value() or b"")
     except (msgspec.MsgspecError, ValueError):

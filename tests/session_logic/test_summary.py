@@ -2,18 +2,20 @@
 
 import json
 
+import pytest
 from msgspec import Raw
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
-from session_logic.codec import decode_summary
-from session_logic.events import SessionEnd, SessionSummary
+from session_logic.codec import decode_output, decode_summary, encode_output
+from session_logic.events import EndOfSummary, SessionEnd, SessionSummary
 from session_logic.output import batch_with
-from session_logic.summary import FIELDS, ended_as, summary_of
+from session_logic.summary import FIELDS, end_of, summary_of
 from tests.support.clocks import T
 from tests.support.output_records import active, beat
 
 PLAIN = SessionEnd("d", "s", "pc", T, T + 70, "replaced", 70)
 CARRYING = SessionEnd("d", "s", "pc", T, T + 70, "ended", 70, Raw(b'{"a": 1.50,"b":{"c":[]}}'))
+SILENT = replace(CARRYING, reason="went_silent", last_seen_ms=T + 9, duration_ms=9)
 
 
 def test_summary_has_the_fields_of_the_end_and_no_type() -> None:
@@ -31,13 +33,11 @@ def test_summary_has_the_fields_of_the_end_and_no_type() -> None:
 
 def test_summary_of_a_session_that_went_silent_says_when_it_was_last_heard_of() -> None:
     """As its end does, before what it carries."""
-    silent = replace(CARRYING, reason="went_silent", last_seen_ms=T + 9, duration_ms=9)
-    value = summary_of(silent)
+    value = summary_of(SILENT)
     assert value.endswith(
         b'"reason":"went_silent","last_seen_ms":%d,"a": 1.50,"b":{"c":[]}}' % (T + 9)
     )
     assert tuple(json.loads(value))[: len(FIELDS)] == FIELDS
-    assert ended_as(value, silent) == value
     assert decode_summary(value).last_seen_ms == T + 9
 
 
@@ -50,12 +50,18 @@ def test_what_a_session_carries_stands_beside_the_other_fields_as_it_was() -> No
     assert decode_summary(value) == want
 
 
-def test_summary_with_another_end_keeps_what_it_carries() -> None:
-    """Of the end that is told no more than time and reason are known."""
-    other = SessionEnd("d", "s", "pc", T, T + 99, "timed_out", 99)
-    assert ended_as(summary_of(PLAIN), other) == summary_of(other)
-    changed = ended_as(summary_of(CARRYING), other)
-    assert changed == summary_of(other)[:-1] + b',"a": 1.50,"b":{"c":[]}}'
+@pytest.mark.parametrize("end", [PLAIN, CARRYING, SILENT], ids=["plain", "carrying", "silent"])
+def test_end_is_told_by_its_summary(end: SessionEnd) -> None:
+    """With all that it carries, as it was."""
+    assert end_of(summary_of(end)) == EndOfSummary(*astuple(end))
+
+
+@pytest.mark.parametrize("value", [b" " + summary_of(CARRYING), summary_of(CARRYING) + b" "])
+def test_summary_in_another_form_tells_of_a_whole_end_or_of_none_that_is_carried(
+    value: bytes,
+) -> None:
+    """Somebody else may have written it, and an end is JSON in any case."""
+    assert decode_output(encode_output(end_of(value))).device_id == "d"
 
 
 def test_each_end_has_a_summary_where_these_have_a_topic() -> None:

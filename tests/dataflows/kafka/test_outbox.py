@@ -7,11 +7,11 @@ from msgspec.structs import replace
 from dataflows.formats import APART_VERSION, SINK_VERSION, STRAYS_VERSION
 from dataflows.kafka.already_written import AlreadyWritten
 from dataflows.kafka.outbox import Outbox
-from session_logic.codec import decode_summary, encode_output
+from session_logic.codec import encode_output
 from session_logic.errors import SnapshotError
 from session_logic.events import EndIfOpen, OutputEvent, SessionEnd
 from session_logic.output import OutputBatch, batch_with
-from session_logic.summary import summary_of
+from session_logic.summary import end_of, summary_of
 from tests.support.clocks import T
 from tests.support.events import decoded
 from tests.support.output_records import BEAT_MS, active, batch, beat
@@ -76,7 +76,7 @@ def test_ends_for_silence_are_told_by_records_and_summaries() -> None:
     times_ms = T, T + 9_000, "went_silent", 4_000, UNSET, T + 4_000
     silent = SessionEnd("d", "s", "pc", *times_ms)  # type: ignore[arg-type]
     written.add(silent)
-    written.add(decode_summary(summary_of(replace(silent, device_id="e"))), apart=True)
+    written.add(end_of(summary_of(replace(silent, device_id="e"))), apart=True)
     written.add(replace(silent, device_id="f", reason="ended", last_seen_ms=UNSET))
     written.note_summary(replace(silent, device_id="g"))
     assert written.silent_ends() == {(one, "s", T): T + 9_000 for one in "de"}
@@ -347,7 +347,7 @@ def found_with(output: list[OutputEvent], *summaries: SessionEnd) -> AlreadyWrit
     for event in output:
         both.add(event)
     for one in summaries:
-        both.add(decode_summary(summary_of(one)), apart=True)
+        both.add(end_of(summary_of(one)), apart=True)
     return both
 
 
@@ -358,6 +358,8 @@ def summed(records: OutputBatch) -> tuple[list[OutputEvent], list[bytes]]:
 
 END = SessionEnd("d", "s", "pc", T, T + 70, "ended", 70, Raw(b'{"a": 1.50}'))
 LATER = replace(END, time_ms=T + 90, duration_ms=90, reason="replaced")
+CARRYING_MORE = replace(END, context=Raw(b'{"a": 1.50,"score":7}'))
+CARRYING_NOTHING = replace(END, context=UNSET)
 
 
 @pytest.mark.parametrize("waited", [False, True])
@@ -370,8 +372,21 @@ LATER = replace(END, time_ms=T + 90, duration_ms=90, reason="replaced")
         ([END], [END], ([], [])),
         ([LATER], [], ([], [summary_of(LATER)])),
         ([], [LATER], ([LATER], [])),
+        ([CARRYING_MORE], [], ([], [summary_of(CARRYING_MORE)])),
+        ([], [CARRYING_MORE], ([CARRYING_MORE], [])),
+        ([], [CARRYING_NOTHING], ([CARRYING_NOTHING], [])),
     ],
-    ids=["nothing", "end", "summary", "both", "another end", "another summary"],
+    ids=[
+        "nothing",
+        "end",
+        "summary",
+        "both",
+        "another end",
+        "another summary",
+        "an end that carries more",
+        "a summary that carries more",
+        "a summary that carries nothing",
+    ],
 )
 def test_end_and_summary_are_each_there_once_and_say_the_same(
     output: list[OutputEvent],
@@ -380,7 +395,7 @@ def test_end_and_summary_are_each_there_once_and_say_the_same(
     *,
     waited: bool,
 ) -> None:
-    """What is there counts, though this run would say another time or reason."""
+    """What is there counts, though this run would say another time, or reason, or carry another."""
     records = with_summaries(END)
     waiting = summarizing(END, summaries=records.apart["summaries"].values)
     outbox = waiting if waited else summarizing(summaries=[])
@@ -414,7 +429,7 @@ def test_heartbeat_after_the_end_of_a_summary_that_was_found_is_not_sent() -> No
     """The end itself was not taken by the broker, and the next run reads it late."""
     written = AlreadyWritten()
     end = SessionEnd("d", "s", "pc", T, T + BEAT_MS, "ended", BEAT_MS)
-    written.add(decode_summary(summary_of(end)), apart=True)
+    written.add(end_of(summary_of(end)), apart=True)
     assert not written.has(beat(1))
     assert written.has(beat(2))
 
