@@ -8,7 +8,7 @@ import atexit
 import signal
 import sys
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 
 from bytewax import run as bytewax_run
@@ -60,24 +60,27 @@ def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
     connected = connect(settings, cluster, folder, state, guard.permit)
     Thread(target=connected.source.topics.watch, args=(state.stop,), daemon=True).start()
     guard.begin()
-    _tell_errors(folder)
-    atexit.register(_release, guard, connected.sink)
+    atexit.register(_release, guard, connected.sink, _tell_errors(folder))
     if cluster.has_main_thread:
         set_timer_slack(SIGNALS_US)
     return connected.flow
 
 
-def _release(guard: Guard, sink: KafkaSink) -> None:
+def _release(guard: Guard, sink: KafkaSink, failed: Event) -> None:
     """Give the lease back if all is written; else another run must wait until nothing can come."""
     if sink.producer.failure is None and not sink.producer.waiting():
-        guard.release()
+        guard.release(clean=not failed.is_set())
 
 
-def _tell_errors(folder: Path) -> None:
-    """Let an error of ours that ends the run be one line, as in `heartwheel run`."""
-    show_any = sys.excepthook
+def _tell_errors(folder: Path) -> Event:
+    """Let an error of ours that ends the run be one line, as in `heartwheel run`.
+
+    Returns what is set once any error has ended it.
+    """
+    show_any, failed = sys.excepthook, Event()
 
     def show(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+        failed.set()
         known = None if traceback_wanted() else unwrap_error(error, folder)
         if known is None:
             show_any(kind, error, at)
@@ -85,6 +88,7 @@ def _tell_errors(folder: Path) -> None:
             report_fatal(str(known))
 
     sys.excepthook = show
+    return failed
 
 
 def _stop_at_ctrl_c(run: RunState) -> None:

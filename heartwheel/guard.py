@@ -5,6 +5,7 @@ lease says that this run writes there. The lease comes last, because from then o
 the same topic is refused.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,10 +15,11 @@ from dataflows.kafka.lease_record import Held
 from dataflows.kafka.permit import WritePermit
 from dataflows.settings import Settings
 from heartwheel.cluster import Cluster
-from heartwheel.store.identity import identify
+from heartwheel.store.identity import identify, note_clean_stop
 from heartwheel.store.lock import StoreLock
 from heartwheel.store.start import StartCheck
 from heartwheel.store.uncommitted import forget_unfinished
+from session_logic.errors import SnapshotError
 
 
 class Guard:
@@ -30,6 +32,7 @@ class Guard:
         begin before they are connected to the first one. Raises HeartwheelError.
         """
         self._lock = StoreLock(folder, cluster.number)
+        self._folder = folder
         self._start: StartCheck | None = None
         self._lease: Lease | FollowedLease | None = None
         if not cluster.number:
@@ -72,7 +75,10 @@ class Guard:
         elif isinstance(self._lease, FollowedLease):
             self._lease.acquire()
 
-    def release(self) -> None:
-        """Give the lease back, after everything has been written."""
+    def release(self, *, clean: bool = True) -> None:
+        """Give the lease back, after everything has been written; if the stop is clean, note it."""
+        if clean and self._start is not None:
+            with suppress(SnapshotError):  # the store is taken for that of a killed run then
+                note_clean_stop(self._folder)
         if self._lease is not None:
             self._lease.release()

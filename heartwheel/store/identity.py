@@ -4,7 +4,8 @@ They are in tables beside those of Bytewax, in the first part of the store. So t
 copy of it as well, and a copy is the same store at an earlier time. A store that does not have all
 lanes, or devices by their partitions, has a third table that says so, and a version that programs
 which know nothing of that refuse. One that was made by `heartwheel store reshard` has a fourth: the
-stores that it comes from, which have written its output so far.
+stores that it comes from, which have written its output so far. A fifth has a row from when a run
+takes the output topic until it has stopped cleanly: what is stored is all that was sent, or not.
 """
 
 import sqlite3
@@ -33,6 +34,7 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS heartwheel_notes (noted_ms INTEGER, note TEXT)",
     "CREATE TABLE IF NOT EXISTS heartwheel_layout (route TEXT, shard TEXT)",
     "CREATE TABLE IF NOT EXISTS heartwheel_ancestors (id TEXT, generation INTEGER)",
+    "CREATE TABLE IF NOT EXISTS heartwheel_running (since_ms INTEGER)",
 )
 
 
@@ -112,8 +114,17 @@ def made_ms(recovery: Recovery) -> int:
     return notes[0].noted_ms if notes and notes[0].note.startswith(MADE_BY) else 0
 
 
-def _rows(part: Part, query: str) -> list[Any]:
-    known = part.rows("SELECT 1 FROM sqlite_master WHERE name = 'heartwheel_identity'")
+def may_have_sent_more(recovery: Recovery) -> bool:
+    """Say whether a run has begun with a store, or with that which it is a copy of, and not ended.
+
+    Earlier versions of the program leave nothing that tells.
+    """
+    query = "SELECT since_ms FROM heartwheel_running"
+    return bool(_rows(recovery.parts[0], query, "heartwheel_running"))
+
+
+def _rows(part: Part, query: str, table: str = "heartwheel_identity") -> list[Any]:
+    known = part.rows("SELECT 1 FROM sqlite_master WHERE name = ?", table)
     return part.rows(query) if known else []
 
 
@@ -132,8 +143,7 @@ def identify(folder: Path) -> Identity:
 
 def bind(folder: Path, identity: Identity, output_topic: str, layout: Layout) -> Identity:
     """Keep in the store which output topic it writes to, and how; return the identity with it."""
-    with Recovery(folder) as recovery:
-        part = recovery.parts[0].path
+    part = _first(folder)
     if identity.layout != layout:
         _write(part, "DELETE FROM heartwheel_layout")
         _write(part, "INSERT INTO heartwheel_layout VALUES (?, ?)", layout.route, str(layout.shard))
@@ -143,13 +153,28 @@ def bind(folder: Path, identity: Identity, output_topic: str, layout: Layout) ->
     return replace(identity, output_topic=output_topic, layout=layout)
 
 
+def note_begin(folder: Path) -> None:
+    """Note that a run may send what a store does not have; raises SnapshotError."""
+    now_ms, none_there = int(time.time() * 1000), "NOT EXISTS (SELECT 1 FROM heartwheel_running)"
+    _write(_first(folder), f"INSERT INTO heartwheel_running SELECT ? WHERE {none_there}", now_ms)
+
+
+def note_clean_stop(folder: Path) -> None:
+    """Note that a store has all that was sent; raises SnapshotError."""
+    _write(_first(folder), "DELETE FROM heartwheel_running")
+
+
+def _first(folder: Path) -> Path:
+    with Recovery(folder) as recovery:
+        return recovery.parts[0].path
+
+
 def identify_resharded(folder: Path, identity: Identity, note: str) -> None:
     """Give a store that was just made of others its identity, and a note of what it is made.
 
     Raises sqlite3.Error if it cannot be written.
     """
-    with Recovery(folder) as recovery:
-        part = recovery.parts[0].path
+    part = _first(folder)
     now_ms, version = int(time.time() * 1000), RESHARDED_VERSION
     note = f"{MADE_BY} {note}"
     layout, values = identity.layout, (identity.id, identity.output_topic)

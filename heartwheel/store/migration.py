@@ -8,7 +8,7 @@ from dataflows.messages import DEAD_LETTER_KEY, lane_key
 from dataflows.store import Inbox
 from heartwheel.store.contents import Contents
 from heartwheel.store.copying import new_folder
-from heartwheel.store.identity import Layout
+from heartwheel.store.identity import Layout, may_have_sent_more
 from heartwheel.store.new_parts import make_parts
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.values import Kept, write_values
@@ -59,7 +59,10 @@ def migrate_store(source: Path, target: Path, lanes: int, rules: Rules) -> int:
 
 
 def was_killed(folder: Path) -> bool:
-    """Say whether a run has left its store as a clean stop does not; ask before it is opened."""
+    """Say whether a run has left a log beside its store; ask before that is opened.
+
+    That is all that tells of a kill where the program was of an earlier version.
+    """
     return any(log.stat().st_size for log in folder.glob("*.sqlite3-wal"))
 
 
@@ -79,10 +82,11 @@ def check_movable(contents: Contents, *, killed: bool) -> None:
     if fault is not None:
         raise SnapshotError(f"{fault}; see `heartwheel store check`")
     restoring = any(state.waiting for state in contents.states.values())
-    if killed or restoring or contents.waiting():
+    unknown = killed or may_have_sent_more(contents.recovery)
+    if unknown or restoring or contents.waiting():
         msg = (
-            f"{folder} is of a run that was killed: what it sent last is not known; start it "
-            "again, stop it with SIGTERM, then give the command again"
+            f"{folder} is of a run that was killed, or a copy made while one went on: what it sent "
+            "last is not known; start it again, stop it with SIGTERM, then give the command again"
         )
         raise ConfigError(msg)
 

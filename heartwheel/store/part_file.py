@@ -48,7 +48,7 @@ class Part(Struct):
         """Read the file as it is at each read."""
         self.db.execute("ROLLBACK")
 
-    def rows(self, query: str, *values: int) -> list[Any]:
+    def rows(self, query: str, *values: int | str) -> list[Any]:
         """Return the rows of a query; raises SnapshotError if the file is damaged there."""
         try:
             return self.db.execute(query, values).fetchall()

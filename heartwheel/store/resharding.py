@@ -17,7 +17,14 @@ from dataflows.shard import Shard
 from dataflows.store import Inbox
 from heartwheel.store.contents import Contents, partition_of
 from heartwheel.store.copying import new_folder
-from heartwheel.store.identity import Identity, Layout, identify_resharded
+from heartwheel.store.identity import (
+    Identity,
+    Layout,
+    identify_resharded,
+    may_have_sent_more,
+    note_begin,
+)
+from heartwheel.store.migration import was_killed
 from heartwheel.store.new_parts import make_parts
 from heartwheel.store.new_shard import NewShard, NewShards, differing_value
 from heartwheel.store.old_shards import OldShard, letters_of, open_shards
@@ -35,10 +42,13 @@ def reshard_stores(sources: list[Path], target: Path, shards: int, rules: Rules)
     for stores that do not belong together or a target that exists, SnapshotError for one that is
     damaged, or if the new stores are not as the old ones.
     """
+    killed = any(map(was_killed, sources))
     with ExitStack() as opened, new_folder(target) as folder:
         old = open_shards(opened, sources, rules)
         _check(old, shards)
-        new = NewShards(shards, rules, partial(_make, old), partial(_difference, old))
+        open_ended = killed or any(may_have_sent_more(one.contents.recovery) for one in old)
+        make = partial(_make, old, open_ended=open_ended)
+        new = NewShards(shards, rules, make, partial(_difference, old))
         return new.make_in(folder, target)
 
 
@@ -59,8 +69,8 @@ def _check(old: list[OldShard], shards: int) -> None:
         raise ConfigError(msg)
 
 
-def _make(old: list[OldShard], place: Path, shard: Shard) -> None:
-    """Write the store of a new shard."""
+def _make(old: list[OldShard], place: Path, shard: Shard, *, open_ended: bool) -> None:
+    """Write the store of a new shard, which tells as little as the old ones of what was sent."""
     parts = len(old[0].contents.recovery.parts)
     make_parts(place, parts)
     inbox = Inbox()
@@ -73,6 +83,8 @@ def _make(old: list[OldShard], place: Path, shard: Shard) -> None:
     topic, layout = old[0].identity.output_topic, Layout("partition", shard)
     note = f"{len(old)} stores"
     identify_resharded(place, Identity(uuid4().hex, topic, layout, ancestors), note)
+    if open_ended:
+        note_begin(place)
 
 
 def _sources(shard: Shard, old: list[OldShard]) -> list[OldShard]:

@@ -19,7 +19,7 @@ from dataflows.kafka.owner import Owner, OwnerSign, owner_in
 from dataflows.kafka.reconcile import OutputReader, stray_fault
 from dataflows.kafka.topics_apart import TopicsApart
 from dataflows.settings import Settings
-from heartwheel.store.identity import Identity, Layout, bind, read_identity
+from heartwheel.store.identity import Identity, Layout, bind, note_begin, read_identity
 from heartwheel.store.offsets import StoredOffsets
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sinks import dead_letter_ends
@@ -65,6 +65,7 @@ class StartCheck:
             self.check()
             self._sign.write(self.owner)
         bind(self._folder, self._identity, self._settings.output_topic, self._layout)
+        note_begin(self._folder)
         self._letters.share()
 
     def check(self) -> None:

@@ -1,5 +1,6 @@
 """Other numbers of processes and of lanes on a real Kafka, under load, between clean stops."""
 
+import signal
 import subprocess
 import sys
 
@@ -104,6 +105,39 @@ def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> 
         run = start(cluster, 2, **variables)
         work(cluster)
     assert finish(cluster, topics, run) > 1_500
+
+
+@pytest.mark.parametrize("program", ["heartwheel", "bytewax"])
+def test_killed_run_is_not_migrated_though_a_start_has_been_refused(
+    cluster: Cluster, program: str
+) -> None:
+    """The start takes away SQLite's log, and the killed run may have sent more than is stored."""
+    recovery = str(cluster.folder / "recovery")
+    bytewax = ("dataflows.sessions:flow", "-s", "1", "-b", "0", "-r", recovery)
+
+    def begin(session: str) -> subprocess.Popen[str]:
+        if program == "bytewax":
+            run = cluster.start(*bytewax, command="bytewax.run")
+        else:
+            (run,) = start(cluster, 1)
+        cluster.send("Start", "p1", session)
+        cluster.flush()
+        cluster.wait("a session", lambda: session in cluster.sessions())
+        return run
+
+    run = begin("killed")
+    run.kill()
+    run.wait()
+    (refused,) = start(cluster, 1, HEARTWHEEL_DEAD_LETTER_TOPIC="nowhere")
+    assert refused.wait(30) == 2
+    command = ("store", "migrate", recovery, f"{recovery}-2", "--lanes", "2")
+    migration = cluster.start(*command)
+    assert migration.wait(30) == 2
+    assert "what it sent last is not known" in cluster.errors(migration)
+    run = begin("stopped")
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) == 0, cluster.errors(run)
+    assert cluster.start(*command).wait(30) == 0
 
 
 def test_run_with_other_lanes_than_the_store_names_the_command(cluster: Cluster) -> None:

@@ -20,6 +20,9 @@ from heartwheel.store.identity import (
     identify,
     identify_resharded,
     made_ms,
+    may_have_sent_more,
+    note_begin,
+    note_clean_stop,
     read_notes,
 )
 from heartwheel.store.recovery_files import Recovery
@@ -92,6 +95,22 @@ def test_store_that_was_made_of_others_keeps_which(tmp_path: Path) -> None:
         assert note.note.endswith("of two stores")
         assert made_ms(recovery) == note.noted_ms > 0
     assert bind(tmp_path, identify(tmp_path), "out", SHARD) == identify(tmp_path) == made
+
+
+def test_store_says_that_more_may_have_been_sent_until_a_clean_stop(tmp_path: Path) -> None:
+    """One that no run has had says nothing of it."""
+    init_db_dir(tmp_path, 1)
+
+    def said() -> bool:
+        with Recovery(tmp_path) as recovery:
+            return may_have_sent_more(recovery)
+
+    assert not said()
+    for _ in range(2):  # a run that was killed, and the one after it
+        note_begin(tmp_path)
+        assert said()
+    note_clean_stop(tmp_path)
+    assert not said()
 
 
 def test_every_version_has_a_fixture() -> None:

@@ -7,7 +7,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from dataflows import sessions as flow
 from dataflows.formats import DEAD_LETTER_VERSION, SOURCE_VERSION, to_stored_letter
 from dataflows.kafka.input_topics import OtherTopicError
 from dataflows.messages import DeadLetter
+from heartwheel.store.backup import back_up
 from heartwheel.store.contents import Contents
+from heartwheel.store.copying import copy_store
+from heartwheel.store.identity import note_begin, note_clean_stop
 from heartwheel.store.migration import check_moved
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sources import source_states
@@ -163,6 +168,21 @@ def test_killed_run_is_not_migrated(store: Path, tmp_path: Path, command: Comman
     assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
     summary = json.loads(command("store", "inspect", tmp_path / "new", "--json")[1])
     assert list(summary["sink"]) == ["rejected"]
+
+
+@pytest.mark.parametrize("copy", [copy_store, partial(back_up, rules=SETTINGS.rules())])
+def test_store_of_a_run_that_has_not_ended_is_not_migrated_and_no_copy_of_it(
+    copy: Callable[[Path, Path], object], store: Path, tmp_path: Path, command: Command
+) -> None:
+    """Even where SQLite's log is gone, because a start that was refused has opened the store."""
+    note_begin(store)
+    copy(store, tmp_path / "copy")
+    for source in (store, tmp_path / "copy"):
+        code, output = command("store", "migrate", source, tmp_path / "new", "--lanes", 2)
+        assert code == 2
+        assert "what it sent last is not known" in output
+    note_clean_stop(store)
+    assert command("store", "migrate", store, tmp_path / "new", "--lanes", 2)[0] == 0
 
 
 def test_dead_letters_that_wait_move_with_a_store_that_was_stopped(

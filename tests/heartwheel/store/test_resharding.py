@@ -11,7 +11,14 @@ from dataflows.formats import read_dead_letters, read_waiting_letters
 from dataflows.shard import Shard
 from heartwheel.store import resharding
 from heartwheel.store.contents import Contents
-from heartwheel.store.identity import Layout, bind, identify
+from heartwheel.store.identity import (
+    Layout,
+    bind,
+    identify,
+    may_have_sent_more,
+    note_begin,
+    note_clean_stop,
+)
 from heartwheel.store.lock import StoreLock
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.sources import source_states
@@ -65,6 +72,21 @@ def test_four_shards_become_eight_then_three_with_all_that_they_had(
     assert {before[2].id, identify(eight[5]).id} <= found.ancestors.keys()
     code, said = command("store", "inspect", three[2], "--json")
     assert "reshard" in json.loads(said)["notes"][0]["note"]
+
+
+def test_new_shards_of_one_that_was_killed_say_so_all(
+    shards: list[Path], tmp_path: Path, command: Command
+) -> None:
+    """They have no log of SQLite that would tell a later change of lanes."""
+    note_begin(shards[1])
+    assert command("store", "reshard", *shards, "--to", tmp_path / "two", "--shards", 2)[0] == 0
+    for number in range(2):
+        with Recovery(tmp_path / "two" / str(number)) as recovery:
+            assert may_have_sent_more(recovery)
+    note_clean_stop(shards[1])
+    assert command("store", "reshard", *shards, "--to", tmp_path / "one", "--shards", 1)[0] == 0
+    with Recovery(tmp_path / "one" / "0") as recovery:
+        assert not may_have_sent_more(recovery)
 
 
 def test_one_process_by_the_route_is_the_only_shard(
