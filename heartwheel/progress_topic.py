@@ -7,7 +7,7 @@ in time is dropped, and counted.
 from collections.abc import Mapping
 
 import msgspec
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflows.kafka.client import make_producer, producer_options
 from dataflows.metrics import PROGRESS_DROPPED
@@ -37,7 +37,7 @@ class ProgressTopic:
                 on_delivery=self._note,
                 timestamp=time_ms,
             )
-        except BufferError:
+        except (BufferError, KafkaException):  # full, or the topic is not there
             PROGRESS_DROPPED.inc()
         self._producer.poll(0)
 

@@ -13,7 +13,6 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflows.lanes import by_row
-from dataflows.logs import hide_backtraces
 from dataflows.messages import DEAD_LETTER_KEY
 from dataflows.run_state import RunState
 from dataflows.store import Inbox, RestoredSource, StoreSink
@@ -27,7 +26,6 @@ EPOCH = timedelta(milliseconds=100)
 
 def write_values(folder: Path, kept: list[Kept], inbox: Inbox) -> None:
     """Store values and rows by running a dataflow that has the step ids of the real one."""
-    hide_backtraces()
     flow = Dataflow(FLOW)
     source = {key: value for step, key, value in kept if step == "source"}
     items = op.input("source", flow, _KeptSource(source, kept))

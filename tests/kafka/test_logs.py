@@ -147,3 +147,25 @@ def test_run_that_fails_ends_with_one_line_and_shows_no_place_in_any_code(
     said = cluster.errors(flow)
     assert [word for word in ("backtrace:", "Traceback", "bytewax::") if word in said] == [], said
     assert said.splitlines()[-1].startswith("heartwheel: output to")
+
+
+def test_progress_goes_on_though_its_topic_is_gone_and_is_sent_once_it_is_back(
+    cluster: Cluster,
+) -> None:
+    """Kafka's client refuses records once it knows that there is none, and each is counted."""
+    topic = f"{cluster.output}-progress"
+    soon = {"HEARTWHEEL_KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "100"}
+    variables = {"HEARTWHEEL_LOG_FORMAT": "json", "HEARTWHEEL_PROGRESS_S": "1"}
+    flow = cluster.start("run", "--progress-topic", topic, **variables, **soon)
+
+    def lines() -> int:
+        return cluster.errors(flow).count('"progress"')
+
+    cluster.wait("lines without a topic", lambda: lines() > 4)
+    create_topics(cluster.admin, {topic: 1})
+    cluster.wait("a record", lambda: cluster.read(topic))
+    cluster.admin.delete_topics([topic])[topic].result()
+    count = lines()
+    cluster.wait("lines without the topic", lambda: lines() > count + 4)
+    stop(flow)
+    assert "Traceback" not in cluster.errors(flow)
