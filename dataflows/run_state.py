@@ -64,6 +64,10 @@ class RunState(Struct, eq=False):
     # When sessions of a lane ended for silence, as its output tells beyond what is stored; None as
     # long as that has not been read.
     silent_ends: Callable[[int], Mapping[SessionName, int] | None] = lambda _lane: {}
+    # Whether there are other processes.
+    in_cluster: bool = False
+    # What has ended this one among others, as far as it is known.
+    failure: Exception | None = None
     # The other processes without which Bytewax does not begin, in words; "" if there are none.
     awaited_processes: str = ""
 

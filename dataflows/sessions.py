@@ -11,6 +11,7 @@ from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
 from dataflows.decode import Decode, Reads
+from dataflows.failure import noting, noting_parts
 from dataflows.lanes import by_row, is_records, lane_builder
 from dataflows.messages import DEAD_LETTER_KEY, PartitionBatch
 from dataflows.metrics import HEARTBEAT_INTERVAL
@@ -54,7 +55,7 @@ def build_flow(
     HEARTBEAT_INTERVAL.set(settings.heartbeat_ms / 1000)
     decoded = op.branch(
         "decoded",
-        op.flat_map_batch("decode", polls, decode),
+        op.flat_map_batch("decode", polls, noting(run, decode)),
         lambda item: item[0] != DEAD_LETTER_KEY,
     )
     facts, dead_letters = decoded.trues, decoded.falses
@@ -62,11 +63,12 @@ def build_flow(
     sessions = op.stateful_batch(
         "sessions",
         op.merge("lanes", facts, restored),
-        lane_builder(settings, run),  # type: ignore[arg-type]  # branch does not narrow its streams
+        noting_parts(run, lane_builder(settings, run)),
     )
     emitted = op.branch("emitted", sessions, is_records)
     op.output("sink", op.merge("outputs", emitted.trues, dead_letters), sink)
     rows = StoreSink(inbox, partial(has_row, run, settings.lanes))
+    rows.build_part = noting(run, rows.build_part)  # type: ignore[method-assign]
     op.output("store", op.map("rows", emitted.falses, by_row), rows)
     return flow
 

@@ -6,6 +6,7 @@ from bytewax.dataflow import Dataflow
 from msgspec import Struct
 
 from dataflows.avro.topics import gates, open_schemas, readers
+from dataflows.failure import noting_parts
 from dataflows.kafka.connections import BrokerConnections
 from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.metadata import describe
@@ -50,6 +51,7 @@ def connect(
         )
         raise ConfigError(msg)
     allow_open_files(settings, cluster, folder, brokers=1)
+    state.in_cluster = len(cluster.addresses) > 1
     state.has_lane = lambda lane: cluster.owner(lane) == cluster.number
     sink = KafkaSink(settings, state, permit)
     # The producer is served at every poll, also while nothing is written: the metrics tell when a
@@ -71,5 +73,7 @@ def connect(
     state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())
     state.published_ms = sink.published_ms
     state.silent_ends = sink.silent_ends
+    source.build_part = noting_parts(state, source.build_part)  # type: ignore[method-assign]
+    sink.build_part = noting_parts(state, sink.build_part)  # type: ignore[method-assign]
     reads = readers(settings, schemas)
     return Connected(build_flow(source, sink, settings, state, reads), source, sink)

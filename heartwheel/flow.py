@@ -60,7 +60,7 @@ def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
     connected = connect(settings, cluster, folder, state, guard.permit)
     Thread(target=connected.source.topics.watch, args=(state.stop,), daemon=True).start()
     guard.begin()
-    atexit.register(_release, guard, connected.sink, _tell_errors(folder))
+    atexit.register(_release, guard, connected.sink, _tell_errors(folder, state))
     if cluster.has_main_thread:
         set_timer_slack(SIGNALS_US)
     return connected.flow
@@ -72,7 +72,7 @@ def _release(guard: Guard, sink: KafkaSink, failed: Event) -> None:
         guard.release(clean=not failed.is_set())
 
 
-def _tell_errors(folder: Path) -> Event:
+def _tell_errors(folder: Path, run: RunState) -> Event:
     """Let an error of ours that ends the run be one line, as in `heartwheel run`.
 
     Returns what is set once any error has ended it.
@@ -81,7 +81,7 @@ def _tell_errors(folder: Path) -> Event:
 
     def show(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
         failed.set()
-        known = None if traceback_wanted() else unwrap_error(error, folder)
+        known = None if traceback_wanted() else unwrap_error(run.failure or error, folder)
         if known is None:
             show_any(kind, error, at)
         else:

@@ -107,8 +107,9 @@ def run(settings: Settings, cluster: Cluster) -> None:
         guard.release()
         log.info("stopped")
     except BaseException as error:
-        known = unwrap_error(error, recovery_dir)
+        known = unwrap_error(state.failure or error, recovery_dir)
         if known is None:
+            error.__cause__ = state.failure or error.__cause__
             raise
         # Threads of Bytewax, Kafka and the server still run, and an interpreter that ends under
         # them crashes or hangs.

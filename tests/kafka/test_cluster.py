@@ -166,6 +166,22 @@ def test_kill_of_one_process_ends_all_and_the_next_start_resumes(
     check_whole(cluster.sessions())
 
 
+@pytest.mark.parametrize("lane", [0, 1])
+def test_process_that_fails_tells_why_and_the_other_one_that_it_is_gone(
+    cluster: Cluster, lane: int
+) -> None:
+    """Both must be looked at, and one of the two lines says what to do."""
+    flows = start_processes(cluster)
+    send(cluster, "Start", range(DEVICES), "a")
+    wait_for(cluster, "beat 1", DEVICES)
+    cluster.send_raw(b"of another program", "c1", where=(cluster.output, lane))
+    cluster.flush()
+    assert [flow.wait(STOP_S) for flow in flows] == [1, 1]
+    last = sorted(cluster.errors(flow).splitlines()[-1] for flow in flows)
+    assert "another program writes to this partition" in last[0]
+    assert "the connection to another process of the cluster is lost" in last[1]
+
+
 def test_stop_while_another_process_is_awaited_exits_within_the_limit(cluster: Cluster) -> None:
     """A process whose peer never comes can still be stopped; there is nothing to save yet."""
     addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
