@@ -63,7 +63,8 @@ def connect(
     brokers = describe(source.consumer.open(), settings).brokers
     allow_open_files(settings, cluster, folder, len(brokers))
     if permit is not None:
-        permit.on_look = BrokerConnections([broker.port for broker in brokers.values()]).look
+        ports = {broker.port for broker in brokers.values()} | _ports(settings.bootstrap_servers)
+        permit.on_look = BrokerConnections(ports).look
     source.check(source_states(folder))
     sink.list_parts()
     letters = LetterOffsets(settings, dead_letter_ends(folder))
@@ -77,3 +78,9 @@ def connect(
     sink.build_part = noting_parts(state, sink.build_part)  # type: ignore[method-assign]
     reads = readers(settings, schemas)
     return Connected(build_flow(source, sink, settings, state, reads), source, sink)
+
+
+def _ports(servers: str) -> set[int]:
+    """Return the ports in a list of host:port; a broker that is away now may be in no other."""
+    ports = (server.rpartition(":")[2] for server in servers.split(","))
+    return {int(port) for port in ports if port.strip().isdecimal()}

@@ -26,7 +26,7 @@ class BrokerConnections:
     """The connections of this process to Kafka, none of which sends anything once it is closed.
 
     A connection is known by the port at its far end. One that was opened less than LOOK_S ago, or
-    to a port that no broker had at the start, may still be one of those that do.
+    to a port that is none of these, may still be one of those that do.
     """
 
     def __init__(self, ports: Collection[int]) -> None:
@@ -48,7 +48,7 @@ def discard_unsent(ports: Collection[int] | None = None) -> None:
     With ports, those whose far end has one of them. Where the kernel does not list open files, as
     outside of Linux, nothing is changed.
     """
-    for number in _open_files():
+    for number in _open_files(all_there_may_be=ports is None):
         try:
             connection = socket.socket(fileno=number)
         except OSError:  # closed meanwhile, or no socket
@@ -62,11 +62,14 @@ def discard_unsent(ports: Collection[int] | None = None) -> None:
             connection.detach()
 
 
-def _open_files() -> Iterable[int]:
-    """Return the numbers of the open files; all there may be, if there are so many already."""
+def _open_files(*, all_there_may_be: bool) -> Iterable[int]:
+    """Return the numbers of the open files.
+
+    If there are so many that no more can be opened, return all there may be, or none.
+    """
     if not OPEN_FILES.exists():
         return ()
     try:
         return [int(file.name) for file in OPEN_FILES.iterdir()]
     except OSError:
-        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0] if all_there_may_be else 0)

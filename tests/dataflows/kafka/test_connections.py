@@ -60,11 +60,13 @@ def test_connections_to_brokers_forget_and_others_do_not(monkeypatch: pytest.Mon
 def test_connection_forgets_also_where_no_more_files_can_be_opened() -> None:
     """The open files cannot be listed then."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with connected() as (near, *_):
+    with connected() as (near, _, port):
         lowest = os.dup(0)
         os.close(lowest)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
         try:
+            discard_unsent({port})  # which is looked for again and again
+            assert linger(near) == AS_EVER
             discard_unsent()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
