@@ -63,6 +63,22 @@ def wait_for(cluster: Cluster, what: str, count: int) -> None:
     cluster.wait(f"{count} times {what}", found, 60)
 
 
+def start_beating(cluster: Cluster) -> list[Flow]:
+    """Start two processes, and wait until each device has had a heartbeat."""
+    flows = start_processes(cluster)
+    send(cluster, "Start", range(DEVICES), "a")
+    wait_for(cluster, "beat 1", DEVICES)
+    return flows
+
+
+def check_next_start(cluster: Cluster) -> None:
+    """Start both again, end the sessions of all devices, and check each."""
+    start_processes(cluster)
+    send(cluster, "End", range(DEVICES), "a")
+    wait_for(cluster, "end ended", DEVICES)
+    check_whole(cluster.sessions())
+
+
 @pytest.mark.parametrize("start", [start_threads, start_processes])
 def test_stop_of_all_and_start_again_loses_and_doubles_nothing(
     cluster: Cluster, start: Callable[[Cluster], list[Flow]]
@@ -137,15 +153,10 @@ def test_stop_of_one_process_is_a_stop_of_all(
     cluster: Cluster, number: int, sign: signal.Signals
 ) -> None:
     """Nobody goes on with half of the input: all exit with 0, and the next start goes on."""
-    flows = start_processes(cluster)
-    send(cluster, "Start", range(DEVICES), "a")
-    wait_for(cluster, "beat 1", DEVICES)
+    flows = start_beating(cluster)
     flows[number].send_signal(sign)
     assert [flow.wait(STOP_S) for flow in flows] == [0, 0], cluster.errors(flows[number])
-    start_processes(cluster)
-    send(cluster, "End", range(DEVICES), "a")
-    wait_for(cluster, "end ended", DEVICES)
-    check_whole(cluster.sessions())
+    check_next_start(cluster)
 
 
 @pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -153,17 +164,12 @@ def test_kill_of_one_process_ends_all_and_the_next_start_resumes(
     cluster: Cluster, number: int
 ) -> None:
     """A member that is gone takes the others with it, so that a supervisor restarts them all."""
-    flows = start_processes(cluster)
-    send(cluster, "Start", range(DEVICES), "a")
-    wait_for(cluster, "beat 1", DEVICES)
+    flows = start_beating(cluster)
     flows[number].kill()
     assert flows[1 - number].wait(STOP_S) == 1
     assert "heartwheel: the connection to another process" in cluster.errors(flows[1 - number])
     assert "Any {" not in cluster.errors(flows[1 - number]).rpartition("heartwheel: ")[2]
-    start_processes(cluster)
-    send(cluster, "End", range(DEVICES), "a")
-    wait_for(cluster, "end ended", DEVICES)
-    check_whole(cluster.sessions())
+    check_next_start(cluster)
 
 
 @pytest.mark.parametrize("lane", [0, 1])
@@ -171,9 +177,7 @@ def test_process_that_fails_tells_why_and_the_other_one_that_it_is_gone(
     cluster: Cluster, lane: int
 ) -> None:
     """Both must be looked at, and one of the two lines says what to do."""
-    flows = start_processes(cluster)
-    send(cluster, "Start", range(DEVICES), "a")
-    wait_for(cluster, "beat 1", DEVICES)
+    flows = start_beating(cluster)
     cluster.send_raw(b"of another program", "c1", where=(cluster.output, lane))
     cluster.flush()
     assert [flow.wait(STOP_S) for flow in flows] == [1, 1]

@@ -58,6 +58,17 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     return done
 
 
+def limited(file_bytes: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `heartwheel` where no file may grow beyond so many bytes."""
+    code = (
+        "import resource, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({file_bytes}, {file_bytes}))\n"
+        f"sys.argv = {['heartwheel', *arguments]!r}\n"
+        "from heartwheel.cli import main; main()"
+    )
+    return python("-c", code, **variables)
+
+
 def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     """Check that a command has failed with this code and one line that has these words."""
     assert done.returncode == code, done

@@ -358,6 +358,7 @@ def summed(records: OutputBatch) -> tuple[list[OutputEvent], list[bytes]]:
 
 END = SessionEnd("d", "s", "pc", T, T + 70, "ended", 70, Raw(b'{"a": 1.50}'))
 LATER = replace(END, time_ms=T + 90, duration_ms=90, reason="replaced")
+RACED = replace(END, time_ms=T + BEAT_MS, duration_ms=BEAT_MS)
 CARRYING_MORE = replace(END, context=Raw(b'{"a": 1.50,"score":7}'))
 CARRYING_NOTHING = replace(END, context=UNSET)
 
@@ -372,6 +373,7 @@ CARRYING_NOTHING = replace(END, context=UNSET)
         ([END], [END], ([], [])),
         ([LATER], [], ([], [summary_of(LATER)])),
         ([], [LATER], ([LATER], [])),
+        ([active(), beat(1)], [], ([RACED], [summary_of(RACED)])),
         ([CARRYING_MORE], [], ([], [summary_of(CARRYING_MORE)])),
         ([], [CARRYING_MORE], ([CARRYING_MORE], [])),
         ([], [CARRYING_NOTHING], ([CARRYING_NOTHING], [])),
@@ -383,6 +385,7 @@ CARRYING_NOTHING = replace(END, context=UNSET)
         "both",
         "another end",
         "another summary",
+        "a heartbeat that came first",
         "an end that carries more",
         "a summary that carries more",
         "a summary that carries nothing",

@@ -16,7 +16,7 @@ import pytest
 from heartwheel.store.copying import copy_store
 from heartwheel.store.part_file import StoreInUseError
 from tests.support.broker import ROOT
-from tests.support.command import one_line, python
+from tests.support.command import limited, one_line, python
 from tests.support.disk import BLOCK, fill, small_disk
 from tests.support.fixture_stores import sessions
 from tests.support.stores import Command
@@ -119,13 +119,8 @@ def test_copy_with_too_few_files_names_the_limit(store: Path, tmp_path: Path) ->
 
 def test_copy_beyond_the_limit_of_the_size_of_files_names_it(store: Path, tmp_path: Path) -> None:
     """SQLite says `disk I/O error`, and there is room on the disk."""
-    code = (
-        "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
-        f"sys.argv = ['heartwheel', 'store', 'copy', {str(store)!r}, {str(tmp_path / 'new')!r}]\n"
-        "from heartwheel.cli import main; main()"
-    )
-    one_line(python("-c", code), 1, "or raise the limit of 8192 bytes a file (`ulimit -f`)")
+    done = limited(8192, "store", "copy", str(store), str(tmp_path / "new"))
+    one_line(done, 1, "or raise the limit of 8192 bytes a file (`ulimit -f`)")
     assert not (tmp_path / "new").exists()
 
 

@@ -34,7 +34,7 @@ from session_logic.events import Heartbeat, SessionEnd
 from session_logic.restoring import CARRYING_VERSION
 from tests.support.broker import ROOT
 from tests.support.carrying import CarryingDecode
-from tests.support.command import python
+from tests.support.command import limited
 from tests.support.events import by_device
 from tests.support.fake_input import FakeInput
 from tests.support.fixture_stores import POLLS, sessions
@@ -256,14 +256,8 @@ def test_migration_beyond_the_limit_of_the_size_of_files_shows_no_backtrace(
     store: Path, tmp_path: Path
 ) -> None:
     """Rust has one for a panic where the environment asks for it; the cause is the last line."""
-    arguments = ["heartwheel", "store", "migrate", str(store), str(tmp_path / "new"), "--lanes=2"]
-    code = (
-        "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        f"sys.argv = {arguments!r}\n"
-        "from heartwheel.cli import main; main()"
-    )
-    done = python("-c", code, RUST_BACKTRACE="1")
+    arguments = ["store", "migrate", str(store), str(tmp_path / "new"), "--lanes", "2"]
+    done = limited(4096, *arguments, RUST_BACKTRACE="1")
     assert done.returncode == 1
     assert "stack backtrace" not in done.stderr
     assert "or raise the limit of 4096 bytes a file" in done.stderr.splitlines()[-1]
