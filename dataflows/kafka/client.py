@@ -53,6 +53,8 @@ NO_COORDINATOR_YET = {
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 }
+# A broker that is behind the others does not know a partition that was added, or came to it.
+BEHIND = {KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
 # What a question to Kafka gets over, if it is asked again.
 PASSING = TRANSIENT | NO_COORDINATOR_YET
 # What librdkafka, or the lease, does again by itself.

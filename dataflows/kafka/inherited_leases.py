@@ -15,24 +15,21 @@ New shards that begin at once may fence one another off while they do that, so e
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from dataflows.clock import boot_time_s
 from dataflows.kafka.lease_record import CALL_S, Held, LeaseRecord
+from dataflows.kafka.patience import ask_again
 from dataflows.kafka.permit import LEASE_S, FencedError
 from dataflows.logs import announce
 from dataflows.shard import Shard
 
 # How often a run that waits looks whether a lease is renewed.
 LOOK_S = 0.25
-# So often a lease is taken that others take at the same moment.
-TRIES = 5
-
-
-T = TypeVar("T")
+# So often others may take a lease at the same moment.
+FENCED_TIMES = 4
 
 
 def watch(seconds: float, look: Callable[[], object]) -> None:
@@ -41,16 +38,6 @@ def watch(seconds: float, look: Callable[[], object]) -> None:
     while boot_time_s() < deadline_s:
         time.sleep(LOOK_S)
         look()
-
-
-def try_again(tries: int, attempt: Callable[[], T]) -> T:
-    """Return what the first attempt without a KafkaException does; raises that of the last one."""
-    for _ in range(tries - 1):
-        try:
-            return attempt()
-        except KafkaException:
-            pass  # another run has taken it at the same moment
-    return attempt()
 
 
 class InheritedLeases:
@@ -62,17 +49,17 @@ class InheritedLeases:
         own: Held,
         ancestors: frozenset[str],
         new_producer: Callable[[float, int], Producer],
+        timeout_s: float,
     ) -> None:
-        """Ask nothing yet; new_producer takes the transactional id of a number."""
+        """Ask nothing yet; new_producer takes the transactional id of a number.
+
+        Kafka has timeout_s for whatever is asked later.
+        """
         self._record = record
         self._own = own
         self._ancestors = ancestors
         self._new_producer = new_producer
-
-    @property
-    def possible(self) -> bool:
-        """Whether the store was made of others."""
-        return bool(self._ancestors)
+        self._timeout_s = timeout_s
 
     def has(self, held: Held) -> bool:
         """Say whether a lease is that of an ancestor, and was not given back."""
@@ -81,11 +68,11 @@ class InheritedLeases:
 
     def find(self) -> dict[int, Held]:
         """Return them, but for that with the number of this run; raises KafkaException."""
-        if not self.possible:
+        if not self._ancestors:
             return {}
         return {
             number: held
-            for number, held in self._record.read_others().items()
+            for number, held in self._record.read_others(self._timeout_s).items()
             if self.has(held) and Shard(number, held.shards).overlaps(self._record.shard)
         }
 
@@ -102,7 +89,7 @@ class InheritedLeases:
     def take_over(self, leases: dict[int, Held]) -> None:
         """Have their holders renew them no more; raises FencedError, or KafkaException."""
         for number, held in leases.items():
-            try_again(TRIES, partial(self._settle, number, held))
+            ask_again(partial(self._settle, number, held), self._timeout_s, FENCED_TIMES)
 
     def _settle(self, number: int, held: Held) -> None:
         if not self._is_left(number, held):

@@ -54,7 +54,7 @@ from dataflows.kafka.client import (
     make_producer,
     producer_options,
 )
-from dataflows.kafka.inherited_leases import TRIES, InheritedLeases, try_again, watch
+from dataflows.kafka.inherited_leases import FENCED_TIMES, InheritedLeases, watch
 from dataflows.kafka.lease_record import (
     CALL_S,
     REQUIRED,
@@ -62,6 +62,7 @@ from dataflows.kafka.lease_record import (
     Held,
     LeaseRecord,
 )
+from dataflows.kafka.patience import ask_again
 from dataflows.kafka.permit import (
     FOLLOWED_S,
     LEASE_S,
@@ -100,7 +101,9 @@ class Lease:
         self._make_producer = make_producer
         self._own = own
         self._record = LeaseRecord(settings, make_consumer)
-        self._inherited = InheritedLeases(self._record, own, ancestors, self._new_producer)
+        self._inherited = InheritedLeases(
+            self._record, own, ancestors, self._new_producer, TIMEOUT_S
+        )
         self._topic = settings.output_topic
         self._producer: Producer | None = None  # none if the last renewal failed
         self.permit = WritePermit(self._topic, settings.delivery_timeout_ms / 1000)
@@ -144,7 +147,7 @@ class Lease:
             self._renew(producer, released=False)
             return producer
 
-        return try_again(TRIES if self._inherited.possible else 1, take)
+        return ask_again(take, TIMEOUT_S, FENCED_TIMES)
 
     def _check_others(self, producer: Producer) -> None:
         """Raise FencedError if a shard of another number of shards may write to the same lanes.
@@ -152,7 +155,7 @@ class Lease:
         Of two that begin at once each has its own lease by then, so at least one sees the other.
         """
         try:
-            for number, held in self._record.read_others().items():
+            for number, held in self._record.read_others(TIMEOUT_S).items():
                 self._check_shards(held, number)
         except FencedError:
             self._renew(producer, released=True)
@@ -216,9 +219,11 @@ class Lease:
 
     def _check_holder(self, held: Held | None) -> None:
         """Raise FencedError if another run has renewed the lease since it was as held."""
-        now = self._record.read()
+        now = self._record.read(TIMEOUT_S)
         if now is None or now == held or now.released or now.is_proven_dead_by(self._own):
             return
+        if now.run == self._own.run:
+            return  # Kafka has not said that it had what it was told before
         which = "another directory has a copy of this store" if now.store == self._own.store else ""
         msg = (
             f"output topic {self._topic} is being written to by another run (store {now.store}"

@@ -1,12 +1,11 @@
 """What the lease on an output topic says: the committed offset of a group, with its metadata."""
 
-import time
-
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from msgspec import Struct
 
-from dataflows.kafka.client import NO_COORDINATOR_YET, MakeConsumer, consumer_options
+from dataflows.kafka.client import MakeConsumer, consumer_options
+from dataflows.kafka.patience import committed
 from dataflows.settings import Settings
 
 # No call of the lease waits for longer at a time, so that it can be tried in another way.
@@ -39,24 +38,6 @@ class Held(Struct, frozen=True):
 UNREADABLE = Held("unknown")
 
 
-def committed(consumer: Consumer, where: TopicPartition, timeout_s: float) -> TopicPartition:
-    """Return what is committed for a partition, once there is a coordinator.
-
-    Raises KafkaException if that cannot be read in time.
-    """
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            (found,) = consumer.committed([where], timeout_s)
-        except KafkaException as error:
-            passes = error.args[0].code() in NO_COORDINATOR_YET
-            if not passes or time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.1)
-        else:
-            return found
-
-
 class LeaseRecord:
     """The lease on an output topic, as it can be read."""
 
@@ -76,24 +57,26 @@ class LeaseRecord:
         self._consumer = make_consumer(consumer_options(settings, required, tuned=False))
         self.group_metadata = self._consumer.consumer_group_metadata()
 
-    def read(self, timeout_s: float = CALL_S) -> Held | None:
+    def read(self, patience_s: float = 0) -> Held | None:
         """Return who holds the lease; None if nobody ever had it.
 
         Raises KafkaException if that cannot be read in time.
         """
-        return self.read_of(self.shard.number, timeout_s)
+        return self.read_of(self.shard.number, patience_s)
 
-    def read_of(self, number: int, timeout_s: float = CALL_S) -> Held | None:
+    def read_of(self, number: int, patience_s: float = 0) -> Held | None:
         """Return who holds the lease of the shard with a number, as `read`."""
-        return _held(committed(self._consumer, TopicPartition(self.topic, number), timeout_s))
+        (found,) = committed(self._consumer, [TopicPartition(self.topic, number)], patience_s)
+        return _held(found)
 
-    def read_others(self) -> dict[int, Held]:
+    def read_others(self, patience_s: float) -> dict[int, Held]:
         """Return the leases of shards with other numbers than that of this run, by their numbers.
 
         Raises KafkaException if they cannot be read in time.
         """
         places = [TopicPartition(self.topic, n) for n in range(self._lanes)]
-        held = {n: _held(found) for n, found in enumerate(self._consumer.committed(places, CALL_S))}
+        found = committed(self._consumer, places, patience_s)
+        held = {number: _held(one) for number, one in enumerate(found)}
         return {
             number: one
             for number, one in held.items()
@@ -118,9 +101,7 @@ class LeaseRecord:
 
 
 def _held(found: TopicPartition) -> Held | None:
-    """Return what an offset says of a lease, None if there is none; raises KafkaException."""
-    if found.error is not None:
-        raise KafkaException(found.error)
+    """Return what an offset says of a lease, None if there is none."""
     if found.offset < 0:
         return None
     try:

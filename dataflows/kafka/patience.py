@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from dataflows.kafka.client import PASSING
+from dataflows.kafka.client import BEHIND, FENCED, PASSING
 from dataflows.logs import announced
 
 PATIENCE_S = 60.0
@@ -20,21 +20,36 @@ AGAIN_S = 0.1
 Answer = TypeVar("Answer")
 
 
+def ask_again(ask: Callable[[], Answer], patience_s: float, fenced: int = 0) -> Answer:
+    """Return what Kafka answers, which is asked again while its brokers change places.
+
+    It may fence the caller off so many times. Raises KafkaException if it refuses, or does not
+    answer for patience_s.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            is_fenced = error.args[0].code() in FENCED
+            fenced -= is_fenced
+            passes = fenced >= 0 if is_fenced else _passes(error.args[0])
+            if not passes or time.monotonic() >= deadline_s:
+                raise
+            time.sleep(AGAIN_S)
+
+
+def _passes(error: KafkaError) -> bool:
+    return error.retriable() or error.code() in PASSING | BEHIND
+
+
 def patiently(ask: Callable[[], Answer], what: str, patience_s: float = PATIENCE_S) -> Answer:
     """Return what Kafka answers, and say what is waited for; ask waits for less at a time.
 
-    Raises KafkaException if it refuses, or does not answer for patience_s.
+    Raises KafkaException as `ask_again` does.
     """
-    deadline_s = time.monotonic() + patience_s
     with announced(f"waiting for Kafka to tell {what}"):
-        while True:
-            try:
-                return ask()
-            except KafkaException as error:
-                passes = error.args[0].code() in PASSING
-                if not passes or time.monotonic() > deadline_s:
-                    raise
-                time.sleep(AGAIN_S)
+        return ask_again(ask, patience_s)
 
 
 def bounds(
@@ -66,3 +81,20 @@ def offset_at(consumer: Consumer, topic: str, partition: int, time_ms: int) -> i
 
     offset = patiently(ask, f"where {topic}/{partition} begins")
     return offset if offset >= 0 else None
+
+
+def committed(
+    consumer: Consumer, places: list[TopicPartition], patience_s: float
+) -> list[TopicPartition]:
+    """Return what is committed for partitions, once there is a coordinator.
+
+    Raises KafkaException as `ask_again` does.
+    """
+
+    def ask() -> list[TopicPartition]:
+        found = consumer.committed(places, ASK_S)
+        for error in (one.error for one in found if one.error is not None):
+            raise KafkaException(error)
+        return found
+
+    return ask_again(ask, patience_s)

@@ -22,7 +22,6 @@ from dataflows.kafka import (
     followed_lease,
     inherited_leases,
     lease,
-    lease_record,
     patience,
     permit,
     producer,
@@ -87,7 +86,6 @@ class SimulatedTime:
             patch.multiple(inherited_leases, time=self, boot_time_s=self.boot_time_s),
             patch.multiple(permit, time=self, boot_time_s=self.boot_time_s),
             patch.object(followed_lease, "boot_time_s", self.boot_time_s),
-            patch.object(lease_record, "time", self),
             patch.multiple(patience, time=self, **silent),
             patch.object(producer, "discard_unsent", lambda: None),
         ):

@@ -3,13 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 from msgspec.structs import replace
 
-from dataflows.kafka import inherited_leases, lease_record, permit
+from dataflows.kafka import inherited_leases, patience, permit
 from dataflows.kafka import lease as lease_module
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.lease_record import Held
@@ -86,7 +87,7 @@ class Leases:
 def leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leases]:
     """Return a broker with leases on it that are renewed every 2 ms, and watched as often."""
     made = Leases()
-    for module in (inherited_leases, lease_record, permit):
+    for module in (inherited_leases, patience, permit):
         monkeypatch.setattr(module, "time", made.clock)
     for module in (lease_module, inherited_leases, permit):
         monkeypatch.setattr(module, "boot_time_s", made.clock.boot_time_s)
@@ -231,7 +232,7 @@ def test_refusal_by_kafka_says_how_to_do_without(leases: Leases) -> None:
 
 def test_coordinator_that_does_not_answer_is_one_line_that_says_so(leases: Leases) -> None:
     """Transactions are allowed, for all that is known."""
-    leases.broker.script("init_transactions", SILENT)
+    leases.broker.down = SILENT
     with pytest.raises(LeaseError, match="start again once Kafka's coordinator answers"):
         leases.acquire()
 
@@ -241,10 +242,30 @@ def test_run_that_another_one_overtakes_while_it_begins_is_told_so(
     leases: Leases, call: str
 ) -> None:
     """Of two that begin at once one is fenced, and must not be told to do without the lease."""
-    leases.broker.script(call, FENCED)
+    leases.broker.script(call, *[FENCED] * 9)
     with pytest.raises(FencedError, match="another run has just taken the lease") as caught:
         leases.acquire()
     assert "FENCING" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "outcome"),
+    [
+        *product(RENEWAL + TAKING_AGAIN, ["timeout", "retriable"]),
+        *product([*RENEWAL, "init_transactions"], ["fenced"]),  # who reads is not
+    ],
+)
+def test_start_while_brokers_change_places_takes_the_lease(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch, call: str, outcome: str
+) -> None:
+    """Each call may fail, and what was not answered may have been done."""
+    if call == "commit_transaction":
+        monkeypatch.setattr(leases.broker, "leave_open", leases.broker.take)
+    leases.broker.hold("theirs", released=True)
+    leases.broker.script(call, OUTCOMES[outcome], OUTCOMES[outcome])
+    lease = leases.acquire(place="")
+    assert leases.broker.held()["store"] == "ours"
+    lease.permit.check()
 
 
 def test_coordinator_that_is_to_come_is_waited_for(leases: Leases) -> None:

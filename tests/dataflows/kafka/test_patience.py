@@ -15,6 +15,8 @@ PASSING = [
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.NOT_COORDINATOR,
     KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
 ]
 
 
