@@ -1,5 +1,6 @@
 """The settings of a run: the table of them, checked as a whole, and what follows from it."""
 
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,16 @@ class Settings(SettingsTable, frozen=True):
                 f"HEARTWHEEL_INPUT_TOPICS and HEARTWHEEL_INPUTS both have {', '.join(sorted(both))}"
                 ": a topic that has a table is left out of the others"
             )
-        inputs = self.all_input_topics
-        topics = [*inputs, self.output_topic, self.dead_letter_topic]
-        if not inputs or len(set(topics)) < len(topics):
-            return (
-                "HEARTWHEEL_INPUT_TOPICS, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC "
-                f"must name at least one input and no topic twice: {', '.join(topics)}"
-            )
+        if not self.all_input_topics:
+            return "HEARTWHEEL_INPUT_TOPICS is empty: name a topic, or write an input table"
+        names: dict[str, str] = {}
+        for variable, topic in self._named_topics():
+            if topic in names:
+                return (
+                    f"{variable} is {topic}, which {names[topic]} has as well: give it a topic of "
+                    "its own"
+                )
+            names[topic] = variable
         if self.monitor_group == f"heartwheel-{self.output_topic}":
             return (
                 f"HEARTWHEEL_MONITOR_GROUP is {self.monitor_group}: that group holds the lease on "
@@ -99,10 +103,15 @@ class Settings(SettingsTable, frozen=True):
     def _wrong_ends(self) -> str:
         """Return which table begins sessions that neither a record nor silence ends.
 
-        Ends may come by a topic that has nothing but ends. That the next start is to end a session
-        is said by a timeout of 0.
+        Ends may come by a topic that has nothing but ends, if another one has starts. That the next
+        start is to end a session is said by a timeout of 0.
         """
-        apart = any(table.end and not table.start for table in self.inputs.values())
+        tables = self.inputs.values()
+        if not self.input_topics and not any(
+            table.start or table.open_on_ping or not table.type for table in tables
+        ):
+            return "HEARTWHEEL_INPUTS has no start in any table: write what begins a session"
+        apart = any(table.end and not table.start for table in tables)
         for topic, table in self.inputs.items():
             if table.end or topic in self.idle_timeouts_ms:
                 continue
@@ -119,23 +128,22 @@ class Settings(SettingsTable, frozen=True):
                 )
         return ""
 
-    def _wrong_topics_apart(self) -> str:
-        topics = [*self.all_input_topics, self.output_topic, self.dead_letter_topic]
-        apart = {VARIABLES_APART[kind]: topic for kind, topic in self.topics_apart.items()}
+    def _named_topics(self) -> Iterator[tuple[str, str]]:
+        """Yield each topic with the variable that names it."""
+        yield from (("HEARTWHEEL_INPUT_TOPICS", topic) for topic in self.input_topics)
+        yield from (("HEARTWHEEL_INPUTS", topic) for topic in self.inputs)
+        yield "HEARTWHEEL_DEAD_LETTER_TOPIC", self.dead_letter_topic
+        yield "HEARTWHEEL_OUTPUT_TOPIC", self.output_topic
+        yield from ((VARIABLES_APART[kind], topic) for kind, topic in self.topics_apart.items())
         if self.progress_topic:
-            apart["HEARTWHEEL_PROGRESS_TOPIC"] = self.progress_topic
-            if not self.progress_s:
-                return (
-                    "HEARTWHEEL_PROGRESS_TOPIC is set, and HEARTWHEEL_PROGRESS_S is 0: write how "
-                    "often there is a record, in seconds"
-                )
-        for variable, topic in apart.items():
-            if topic in topics:
-                return (
-                    f"{variable} is {topic}, which is there for something else: "
-                    "give it a topic of its own, or leave it empty"
-                )
-            topics.append(topic)
+            yield "HEARTWHEEL_PROGRESS_TOPIC", self.progress_topic
+
+    def _wrong_topics_apart(self) -> str:
+        if self.progress_topic and not self.progress_s:
+            return (
+                "HEARTWHEEL_PROGRESS_TOPIC is set, and HEARTWHEEL_PROGRESS_S is 0: write how "
+                "often there is a record, in seconds"
+            )
         for topic, table in self.inputs.items():
             for name in {*table.carry, *table.end_carry} if self.summary_topic else ():
                 if name in SUMMARY_FIELDS:

@@ -217,7 +217,7 @@ def read_table(plain: object) -> EventTable:
         raise TableError("", f" is {plain!r}: it must be a table with {', '.join(keys)}")
     for key, value in plain.items():
         if key not in keys:
-            raise TableError(key, _unknown(key, value))
+            raise TableError(key or '""', _unknown(key, value))
     for key in ("platform", "device"):
         if key not in plain:
             raise TableError(key, f" is missing: write {allowed(key)}")
@@ -275,8 +275,8 @@ def _wrong_source(text: str) -> str | None:
 
 
 def _unknown(key: str, value: object) -> str:
-    if isinstance(value, dict):
-        return ' is not a key of a table; a topic with dots is quoted: [inputs."a.b"]'
     nearest = difflib.get_close_matches(key, EventTable.__struct_fields__, n=1)
+    if isinstance(value, dict) and not nearest:
+        return ' is not a key of a table; a topic with dots is quoted: [inputs."a.b"]'
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     return f" is not a key of a table; {hint}There are {', '.join(EventTable.__struct_fields__)}"

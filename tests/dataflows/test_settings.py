@@ -89,29 +89,32 @@ WRONG = {
     ),
     "heartbeats in the output": (
         {"HEARTWHEEL_HEARTBEAT_TOPIC": "session-events"},
-        "HEARTWHEEL_HEARTBEAT_TOPIC is session-events, which is there for something else: give it",
+        "HEARTWHEEL_HEARTBEAT_TOPIC is session-events, which HEARTWHEEL_OUTPUT_TOPIC has as well",
     ),
     "heartbeats in the input": (
         {"HEARTWHEEL_HEARTBEAT_TOPIC": "pc-events"},
-        "HEARTWHEEL_HEARTBEAT_TOPIC is pc-events, which is there for something else",
+        "HEARTWHEEL_HEARTBEAT_TOPIC is pc-events, which HEARTWHEEL_INPUT_TOPICS has as well",
     ),
     "heartbeats among the dead letters": (
         {"HEARTWHEEL_HEARTBEAT_TOPIC": "dead-letters"},
-        "HEARTWHEEL_HEARTBEAT_TOPIC is dead-letters, which is there for something else",
+        "HEARTWHEEL_HEARTBEAT_TOPIC is dead-letters, which HEARTWHEEL_DEAD_LETTER_TOPIC has as w",
     ),
     "heartbeats among the summaries": (
         {"HEARTWHEEL_HEARTBEAT_TOPIC": "more", "HEARTWHEEL_SUMMARY_TOPIC": "more"},
-        "HEARTWHEEL_SUMMARY_TOPIC is more, which is there for something else",
+        "HEARTWHEEL_SUMMARY_TOPIC is more, which HEARTWHEEL_HEARTBEAT_TOPIC has as well",
     ),
     "progress in the output": (
         {"HEARTWHEEL_PROGRESS_TOPIC": "session-events"},
-        "HEARTWHEEL_PROGRESS_TOPIC is session-events, which is there for something else",
+        "HEARTWHEEL_PROGRESS_TOPIC is session-events, which HEARTWHEEL_OUTPUT_TOPIC has as w",
     ),
     "progress without a time": (
         {"HEARTWHEEL_PROGRESS_TOPIC": "p", "HEARTWHEEL_PROGRESS_S": "0"},
         "HEARTWHEEL_PROGRESS_TOPIC is set, and HEARTWHEEL_PROGRESS_S is 0: write how often",
     ),
-    "same topic twice": ({"HEARTWHEEL_OUTPUT_TOPIC": "pc-events"}, "no topic twice"),
+    "same topic twice": (
+        {"HEARTWHEEL_OUTPUT_TOPIC": "pc-events"},
+        "HEARTWHEEL_OUTPUT_TOPIC is pc-events, which HEARTWHEEL_INPUT_TOPICS has as well: give i",
+    ),
     "no file": (
         {"HEARTWHEEL_CONFIG": "/nowhere.toml"},
         "/nowhere.toml cannot be read: No such file or directory; correct HEARTWHEEL_CONFIG",
@@ -250,8 +253,11 @@ WRONG_IN_FILE = {
         "leave summary_topic in FILE empty"
     ),
     f"[inputs.session-events]\n{TABLE}": (
-        "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWHEEL_DEAD_LETTER_TOPIC must name"
+        "HEARTWHEEL_OUTPUT_TOPIC is session-events, which inputs in FILE has as well: give it a t"
     ),
+    "[inputs.pc]\n'' = 5": 'inputs.pc."" in FILE is not a key of a table; There are platform',
+    f"[inputs.pc]\n{STARTLESS}": "inputs in FILE has no start in any table: write what begins",
+    f"[inputs.pc]\n{STARTLESS}start = []\nping = 'alive'": "inputs in FILE has no start in any t",
     "[inputs.pc]\nplatform = 'pc'\ndevice = 'x'": (
         "inputs in FILE, pc has no type, so that no record is an end: write type, or an "
         "idle_timeout_ms after which its sessions end"
@@ -264,7 +270,7 @@ WRONG_IN_FILE = {
     f"[inputs.pc]\n{ENDLESS}ping = 'alive'": "inputs in FILE, pc has no end, so that no record",
     f"[inputs.pc]\n{ENDLESS}ping = 'alive'\nopen_on_ping = true": "inputs in FILE, pc has no end",
     f"[inputs.pc]\n{ENDLESS}[inputs.console]\n{TABLE}": "inputs in FILE, pc has no end, so that",
-    "inputs = {}\ninput_topics = {}": "input_topics in FILE, HEARTWHEEL_OUTPUT_TOPIC and HEARTWH",
+    "inputs = {}\ninput_topics = {}": "input_topics in FILE is empty: name a topic, or write an",
     "lanes 4": "settings file FILE is not TOML",
     f"lanes = {'9' * 5_000}": "settings file FILE is not TOML",
     f"lanes = {'[' * 20_000}": "settings file FILE is nested too deeply",
@@ -464,7 +470,6 @@ def test_pod_of_a_stateful_set_is_the_shard_of_its_number() -> None:
         f"idle_timeout_ms = 60000\n[inputs.pc]\n{ENDLESS}",
         f"[inputs.pc]\n{ENDLESS}idle_timeout_ms = 0",
         f"[inputs.pc]\n{ENDLESS}[inputs.ends]\n{STARTLESS}",
-        f"[inputs.ends]\n{STARTLESS}",
     ],
 )
 def test_table_without_an_end_is_taken_where_something_else_ends_its_sessions(

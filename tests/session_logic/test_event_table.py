@@ -18,6 +18,7 @@ LEFT_OUT = object()
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"devise": "a"}, "devise is not a key of a table; did you mean device? T"),
     "key like no other": ({"q": "a"}, "q is not a key of a table; There are platform, type,"),
+    "unknown table": ({"cary": {"a": "b"}}, "cary is not a key of a table; did you mean carry? T"),
     "topic with a dot": ({"x": {"device": "a"}}, 'a topic with dots is quoted: [inputs."a.b"]'),
     "no device": ({"device": LEFT_OUT}, "device is missing: write a path such as"),
     "no platform": ({"platform": LEFT_OUT}, "platform is missing: write text, or"),
