@@ -11,6 +11,7 @@ import resource
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from session_logic.errors import (
     RESTORE_COPY,
@@ -23,6 +24,8 @@ from session_logic.errors import (
 # How Bytewax words what SQLite says.
 _FAILURE = re.compile(r'SqliteFailure\(.*?Some\("(.*?)"\)')
 
+# So much is written to find out whether a disk is full: no less than a small snapshot.
+_PROBE_BYTES = 1 << 20
 # What SQLite opens at once: a file, its log, and the index of the log.
 _SQLITE_FILES = 3
 _LIMITS = "docs/settings.md#limits-of-the-system says what a run needs"
@@ -61,12 +64,15 @@ def unwrap_error(error: BaseException, recovery_dir: Path | None = None) -> Hear
     for one in _causes(error):
         if isinstance(one, HeartwheelError):
             return one
-        if recovery_dir is not None and (failure := _sqlite_says(one)):
+        is_panic = type(one).__name__ == "PanicException"  # of the threads that talk to the others
+        # It comes in place of what SQLite has said, if that has ended this process.
+        failure = recovery_dir and (_sqlite_says(one) or (is_panic and _unwritable(recovery_dir)))
+        if failure:
             return SnapshotError(
                 f"recovery store {recovery_dir} cannot be written ({failure}); {make_room()}, or "
                 f"{RESTORE_COPY}, and start again"
             )
-        if type(one).__name__ == "PanicException":  # of the threads that talk to the others
+        if is_panic:
             return ClusterError(
                 "the connection to another process of the cluster is lost; start all of them "
                 "again: they resume from the last snapshot"
@@ -86,6 +92,18 @@ def _sqlite_says(error: BaseException) -> str | None:
         return str(error)
     found = _FAILURE.search(str(error))
     return found and found[1]
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Return why nothing more can be written to the files of a directory; None if it can."""
+    try:
+        largest = max((file.stat().st_size for file in folder.iterdir()), default=0)
+        with TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.truncate(largest + _PROBE_BYTES)
+            probe.write(bytes(_PROBE_BYTES))
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def find_shortage(error: BaseException) -> ShortageError | None:

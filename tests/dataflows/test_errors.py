@@ -9,6 +9,7 @@ import pytest
 
 from dataflows.errors import ClusterError, ShortageError, find_shortage, unwrap_error
 from session_logic.errors import ConfigError, SnapshotError
+from tests.support.disk import fill, small_disk
 
 
 def wrapped(inner: BaseException) -> BaseException:
@@ -45,11 +46,39 @@ def test_full_disk_under_the_store_says_what_to_do(tmp_path: Path) -> None:
 
 def test_panic_of_a_connection_is_told_without_the_words_of_rust() -> None:
     """Which thread it was helps nobody."""
-    panic = type("PanicException", (BaseException,), {})("Send thread panic: Any { .. }")
-    found = unwrap_error(wrapped(panic))
+    found = unwrap_error(wrapped(panic()))
     assert isinstance(found, ClusterError)
     assert "panic" not in str(found)
     assert "start all of them again" in str(found)
+
+
+def panic() -> BaseException:
+    """Return what the threads of Bytewax that talk to other processes raise."""
+    return type("PanicException", (BaseException,), {})("Send thread panic: Any { .. }")
+
+
+def test_panic_of_a_connection_where_the_store_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """It comes in place of what SQLite said; each process of a cluster says what it finds."""
+    with small_disk(tmp_path / "disk", 4) as disk:
+        assert isinstance(unwrap_error(wrapped(panic()), disk), ClusterError)
+        fill(disk)
+        found = unwrap_error(wrapped(panic()), disk)
+        assert isinstance(found, SnapshotError)
+        assert f"{disk} cannot be written (No space left on device); make room" in str(found)
+        assert [file.name for file in disk.iterdir()] == ["ballast"]
+
+
+def test_panic_of_a_connection_where_files_may_not_grow_names_the_limit(tmp_path: Path) -> None:
+    """The store's own files count, and not how much room there is."""
+    (tmp_path / "part-0.sqlite3").write_bytes(bytes(100_000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        found = unwrap_error(wrapped(panic()), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(found, SnapshotError)
+    assert "cannot be written (File too large)" in str(found)
 
 
 def cannot_be_used(cause: BaseException) -> BaseException:

@@ -15,9 +15,11 @@ import pytest
 from dataflows.timer_slack import DEFAULT_US, LATE_US, SIGNALS_US
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
+from tests.support.disk import fill, small_disk
 from tests.support.events import kinds
 from tests.support.ports import free_port
 from tests.support.threads import slack_ns
+from tests.support.traffic import stop
 
 DEVICES = 500
 STOP_S = 20
@@ -25,6 +27,7 @@ STOP_S = 20
 QUIET_S = 12
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
+PADDING = 90 * "x"
 Flow = subprocess.Popen[str]
 
 
@@ -184,6 +187,31 @@ def test_process_that_fails_tells_why_and_the_other_one_that_it_is_gone(
     last = sorted(cluster.errors(flow).splitlines()[-1] for flow in flows)
     assert "another program writes to this partition" in last[0]
     assert "the connection to another process of the cluster is lost" in last[1]
+
+
+@pytest.mark.slow
+def test_full_disk_ends_all_and_each_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    """Bytewax tells of the connection alone; with room again the next start goes on."""
+    with small_disk(tmp_path / "disk", 64) as disk:
+        cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(disk / "recovery")
+        flows = start_beating(cluster)
+        ballast = fill(disk)
+        for turn in range(20):  # rows must be more than there is room for in the files
+            if any(flow.poll() is not None for flow in flows):
+                break
+            send(cluster, "Start", range(10_000), f"more-{turn}-{PADDING}")
+            time.sleep(1)
+        assert [flow.wait(STOP_S) for flow in flows] == [1, 1]
+        for flow in flows:
+            last = cluster.errors(flow).splitlines()[-1]
+            assert f"{disk}/recovery cannot be written (" in last
+            assert "make room" in last
+        ballast.unlink()
+        flows = start_processes(cluster)
+        send(cluster, "Start", range(DEVICES), "last")
+        cluster.wait("new sessions", lambda: f"last-{DEVICES - 1}" in cluster.sessions(), 60)
+        stop(cluster, *flows)
+        check_whole(cluster.sessions())
 
 
 def test_stop_while_another_process_is_awaited_exits_within_the_limit(cluster: Cluster) -> None:
