@@ -64,7 +64,7 @@ def connect(
     allow_open_files(settings, cluster, folder, len(brokers))
     if permit is not None:
         ports = {broker.port for broker in brokers.values()} | _ports(settings.bootstrap_servers)
-        permit.on_look = BrokerConnections(ports).look
+        permit.on_look = BrokerConnections(lambda: ports | source.topics.now.ports).look
     source.check(source_states(folder))
     sink.list_parts()
     letters = LetterOffsets(settings, dead_letter_ends(folder))

@@ -11,7 +11,7 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +29,9 @@ class BrokerConnections:
     to a port that is none of these, may still be one of those that do.
     """
 
-    def __init__(self, ports: Collection[int]) -> None:
-        """Take the ports of the brokers."""
-        self._ports = frozenset(ports)
+    def __init__(self, ports: Callable[[], Collection[int]]) -> None:
+        """Ask for the ports of the brokers at each look."""
+        self._ports = ports
         self._looked_s = float("-inf")
 
     def look(self) -> None:
@@ -39,7 +39,7 @@ class BrokerConnections:
         now_s = time.monotonic()
         if now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s
-            discard_unsent(self._ports)
+            discard_unsent(self._ports())
 
 
 def discard_unsent(ports: Collection[int] | None = None) -> None:

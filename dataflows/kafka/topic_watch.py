@@ -5,6 +5,7 @@ from functools import cache, partial
 from threading import Event
 
 from confluent_kafka import KafkaException
+from msgspec.structs import replace
 
 from dataflows.kafka.consumer import SharedConsumer
 from dataflows.kafka.input_topics import (
@@ -72,7 +73,7 @@ class TopicWatch:
             return found
         most = settings.lanes
         topics = {name: (its, min(count, most)) for name, (its, count) in found.topics.items()}
-        return InputTopics(found.cluster_id, topics, found.output_partitions)
+        return replace(found, topics=topics)
 
     def _check_partitions(self, counts: dict[str, int]) -> None:
         """Raise ConfigError unless each input partition has a lane of the same number.
@@ -109,7 +110,7 @@ class TopicWatch:
         try:
             found = describe_inputs(self._admin(), self._settings)
             topics = {**self.now.topics, **found.topics}
-            now = InputTopics(found.cluster_id, topics, found.output_partitions)
+            now = replace(found, topics=topics, ports=self.now.ports | found.ports)
             if now != self.now:
                 self._consumer.open().list_topics(
                     None, timeout=LOOK_S

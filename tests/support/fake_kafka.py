@@ -77,6 +77,7 @@ class Log:
         self._early: dict[Where, int] = {}
         self._made = 0
         self.cluster_id = "cluster-1"
+        self.ports: tuple[int, ...] = (9092,)  # of the brokers
         for name, count in partitions.items():
             self.make(name, count)
 
@@ -187,7 +188,8 @@ class Admin:
         return answers
 
     def list_topics(self, timeout: float) -> SimpleNamespace:
-        about = {"cluster_id": self._log.cluster_id, "controller_id": 1, "brokers": {1: None}}
+        brokers = {n: SimpleNamespace(port=port) for n, port in enumerate(self._log.ports, 1)}
+        about = {"cluster_id": self._log.cluster_id, "controller_id": 1, "brokers": brokers}
         return SimpleNamespace(**about, topics=self._log.list_topics(None, timeout).topics)
 
 

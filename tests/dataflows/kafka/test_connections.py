@@ -45,7 +45,7 @@ def test_connection_that_must_forget_is_reset_when_it_is_closed() -> None:
 def test_connections_to_brokers_forget_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that reads an answer slowly gets all of it, though this process has closed it."""
     with connected() as (to_broker, from_client, port), connected() as (to_peer, *_):
-        kafka = BrokerConnections([port])
+        kafka = BrokerConnections(lambda: {port})
         kafka.look()
         assert linger(to_broker) == AT_ONCE
         assert linger(from_client) == linger(to_peer) == AS_EVER

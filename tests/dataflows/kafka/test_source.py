@@ -486,3 +486,14 @@ def test_broker_without_a_controller_tells_partitions_and_no_ids() -> None:
     settings = Settings(bootstrap_servers=f"{broker.host}:{broker.port}")
     found = describe_inputs(make_admin(settings), settings)
     assert found.topics == {"pc-events": ("", 4)}
+
+
+def test_brokers_that_come_while_it_runs_are_known_though_others_go() -> None:
+    """A connection to one that is away is still there."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    first = fake.log.ports
+    fake.log.ports = (first[0] + 1,)
+    source.topics.look()
+    assert source.topics.now.ports == {first[0], first[0] + 1}
