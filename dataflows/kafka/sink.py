@@ -116,11 +116,13 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
     ) -> None:
         if error is not None:
             self._producer.fail(f"{topic}/{self._lane}: {error.str()} ({error.name()})")
-        elif outbox.acknowledge(expected, message.offset() or 0):
+        elif (offset := message.offset()) is None or outbox.acknowledge(expected, offset):
+            # Of a record whose acknowledgement was lost Kafka may say that it has it, and not
+            # where (DUPLICATE_SEQUENCE_NUMBER). The next offset tells of that one as well.
             self._producer.note_delivery()
         else:
             self._producer.fail(
-                f"{topic}/{self._lane}: offset {message.offset()} instead of {expected}: a "
+                f"{topic}/{self._lane}: offset {offset} instead of {expected}: a "
                 "record was lost, or another program writes to this partition"
             )
 

@@ -1,4 +1,4 @@
-"""Histories in which the sink sees acknowledgements late, so that a snapshot knows of few."""
+"""Histories in which a snapshot knows of few acknowledgements: they are late, or tell no offset."""
 
 import random
 
@@ -6,8 +6,9 @@ import pytest
 
 from dataflows.kafka.producer import SharedProducer
 from tests.simulation.flow import simulate
+from tests.support.fake_kafka import Producer
 
-LATE = 0.5
+LATE, SILENT = 0.5, 0.3
 
 
 @pytest.mark.parametrize(
@@ -29,4 +30,14 @@ def test_histories_with_late_acknowledgements_match_the_model(
     monkeypatch.setattr(SharedProducer, "poll", late)
     for seed in range(first, first + count):
         choice.seed(seed)
+        simulate(seed)
+
+
+def test_histories_with_acknowledgements_without_an_offset_match_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kafka has the record, and what comes behind it may not come for long."""
+    choice = random.Random(1)
+    monkeypatch.setattr(Producer, "tells_offset", staticmethod(lambda: choice.random() > SILENT))
+    for seed in range(15):
         simulate(seed)

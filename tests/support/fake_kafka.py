@@ -196,7 +196,9 @@ class Admin:
 class Message:
     """A record, or an error, as a client sees it."""
 
-    def __init__(self, where: Where | None, offset: int, record: Record | None, error: Any = None):
+    def __init__(
+        self, where: Where | None, offset: int | None, record: Record | None, error: Any = None
+    ):
         self._where, self._offset, self._record, self._error = where, offset, record, error
 
     def topic(self) -> str | None:
@@ -205,7 +207,7 @@ class Message:
     def partition(self) -> int | None:
         return self._where[1] if self._where else None
 
-    def offset(self) -> int:
+    def offset(self) -> Any:
         return self._offset
 
     def error(self) -> Any:
@@ -232,6 +234,8 @@ class Message:
 
 class Producer:
     """Idempotent and in order; a record is in the log when `take` says so, known of by `poll`."""
+
+    tells_offset = staticmethod(lambda: True)  # or only that a record is there
 
     def __init__(self, log: Log, choice: random.Random, now_ms: Callable[[], int]) -> None:
         self._log = log
@@ -277,7 +281,8 @@ class Producer:
             log.append(record)
             self._log.written[where].append(record)
             if on_delivery is not None:
-                message = Message(where, len(log) - 1, record)
+                offset = len(log) - 1 if self.tells_offset() else None
+                message = Message(where, offset, record)
                 self._reports.append(lambda f=on_delivery, m=message: f(None, m))
 
     def fail(self) -> None:

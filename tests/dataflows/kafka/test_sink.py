@@ -125,6 +125,18 @@ def test_records_that_rest_on_the_state_are_sent_once_that_is_stored(sink: Sink)
     assert sink.values() == START
 
 
+def test_records_whose_offsets_are_not_told_are_there_and_not_sent_again(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka may know no more of one that was sent again; the run goes on, and so does the next."""
+    sink.run(*HOLD, START, stopped=True)
+    monkeypatch.setattr(Producer, "tells_offset", staticmethod(lambda: False))
+    sink.run(BEATS[:1], BEATS[1:], stopped=True)
+    assert sink.values() == VALUES
+    sink.run([])
+    assert sink.values() == VALUES
+
+
 def test_ends_for_silence_that_are_out_are_told_once_they_are_read(sink: Sink) -> None:
     """Those of a killed run, in the output or as a summary alone; a new lane has none."""
     sink.run(*HOLD, START, stopped=True)
