@@ -54,6 +54,8 @@ class RunState(Struct, eq=False):
     heard_ms: dict[tuple[str, str], int] = field(default_factory=dict)
     # Whether a loop stands still until Kafka answers, which is no fault of the process.
     waits_for_kafka: Callable[[], bool] = lambda: False
+    # Which partitions have taken no output for so many seconds, in words; "" if all take it.
+    stalled_output: Callable[[float], str] = lambda _longer_than_s: ""
     # The schema that input waits for while its registry is away, in words; "" if it does not.
     awaited_schema: Callable[[], str] = lambda: ""
     # The offsets and timestamps of the input that earlier runs rejected by their clocks, by topic

@@ -69,6 +69,7 @@ def connect(
     sink.list_parts()
     letters = LetterOffsets(settings, dead_letter_ends(folder))
     state.waits_for_kafka = lambda: sink.waits_for_kafka() or letters.waiting
+    state.stalled_output = sink.producer.stalled.words
     if schemas is not None:
         state.awaited_schema = schemas.wait
     state.rejected_earlier = lambda: sink.rejected_earlier(letters.find())

@@ -103,6 +103,11 @@ class Outbox:
         )
 
     @property
+    def is_sending(self) -> bool:
+        """Whether something is enqueued and not acknowledged."""
+        return bool(self._sent)
+
+    @property
     def topics_apart(self) -> dict[Kind, str]:
         """The topics of the outboxes apart."""
         return {kind: box.topic for kind, box in self.apart.items()}

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from dataflows.kafka.client import HANGING_MS, MakeProducer, make_producer, producer_options
 from dataflows.kafka.connections import discard_unsent
 from dataflows.kafka.permit import WritePermit
+from dataflows.kafka.stalled_output import StalledOutput
 from dataflows.metrics import SINK_QUEUE, read_from
 from dataflows.settings import Settings
 from session_logic.errors import HeartwheelError
@@ -41,6 +42,7 @@ class SharedProducer:
         self._delivered = False  # whether a record was acknowledged since it was looked at
         self._waits_since_s = time.monotonic()
         self.blocking = False  # whether somebody waits until Kafka has acknowledged
+        self.stalled = StalledOutput()
         read_from(SINK_QUEUE, self.waiting)
 
     def open(self) -> Producer:
@@ -139,7 +141,9 @@ class SharedProducer:
         if self._delivered or not len(producer):
             self._delivered, self._waits_since_s = False, time.monotonic()
         elif time.monotonic() - self._waits_since_s > self._settings.delivery_timeout_ms / 1000:
-            self.fail(f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms")
+            words = self.stalled.words(0)
+            which = f" (it waits for {words})" if words else ""
+            self.fail(f"nothing acknowledged for {self._settings.delivery_timeout_ms} ms{which}")
 
     def _call(self, call: Callable[[], int]) -> int:
         """Return what a call does that handles acknowledgements; it may bring a fatal error."""

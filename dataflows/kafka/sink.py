@@ -136,9 +136,17 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
             self._producer.flush()
         else:
             self._producer.poll()
+        self._note_progress()
         stored = self._outbox.stored()
         SNAPSHOT_BYTES.inc(stored.bytes)
         return outbox_state(stored)
+
+    def _note_progress(self) -> None:
+        """Let the process know which of the partitions take nothing."""
+        note = self._producer.stalled.note
+        note((self._topic, self._lane), self._outbox.end_offset, waiting=self._outbox.is_sending)
+        for box in self._outbox.apart.values():
+            note((box.topic, self._lane), box.end_offset, waiting=box.is_sending)
 
 
 class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | DeadLetterState]):

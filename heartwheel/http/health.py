@@ -34,14 +34,21 @@ class Health:
             return "the process is being stopped"
         if (stalled := self.stalled()) is not None:
             return stalled
-        if self._run.waits_for_kafka():
-            return "waiting for an answer of Kafka"
-        if schema := self._run.awaited_schema():
-            return f"waiting for {schema}"
-        if self._run.awaited_processes:
-            return f"waiting for {self._run.awaited_processes}"
+        if awaited := self._awaited():
+            return awaited
         now_ms = self._run.clock.now_ms()
         return self._run.timestamps.suspicion(now_ms) or self._behind(now_ms)
+
+    def _awaited(self) -> str | None:
+        """Say for which of the others this process waits."""
+        run = self._run
+        if run.waits_for_kafka():
+            return "waiting for an answer of Kafka"
+        if stalled := run.stalled_output(self._settings.ready_lag_ms / 1000):
+            return f"no output taken by {stalled}"
+        if awaited := run.awaited_schema() or run.awaited_processes:
+            return f"waiting for {awaited}"
+        return None
 
     def _behind(self, now_ms: int) -> str | None:
         """Say which lanes of this process are not up to date."""

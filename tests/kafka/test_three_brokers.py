@@ -14,6 +14,7 @@ from session_logic.events import Heartbeat, SessionEnd
 from tests.support.broker import Broker
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
+from tests.support.endpoint import get
 from tests.support.everything import turn_on
 from tests.support.ports import free_port
 from tests.support.scrape import Metrics
@@ -225,6 +226,35 @@ def test_partition_without_leader_is_left_and_made_up_for(
     before = beats("stays")
     replicated.wait("heartbeats of its own", lambda: beats("stays") > before + 1)
     replicated.wait("no partition left", lambda: not Metrics(port).sum("leaderless_partitions"))
+    stop(replicated, flow)
+    check_whole(replicated.sessions())
+
+
+def test_output_partition_without_leader_is_told_and_made_up_for(
+    kafka: ThreeBrokers, replicated: Cluster
+) -> None:
+    """The probe and the log name it; what waits is sent once it is back."""
+    replicated.output, port = f"{replicated.output}-far", free_port()
+    put_topic(replicated, replicated.output, 2)
+    flow = replicated.start(
+        HEARTWHEEL_OUTPUT_TOPIC=replicated.output,
+        HEARTWHEEL_LANES="1",
+        HEARTWHEEL_HEARTBEAT_MS="1000",
+        HEARTWHEEL_HTTP_PORT=str(port),
+        **ALL,
+    )
+    replicated.send("Start", "p1", "one")
+    replicated.flush()
+    replicated.wait("heartbeats", lambda: len(replicated.sessions().get("one", ())) > 2)
+    kafka.brokers[1].stop(signal.SIGKILL)
+    stalled = f"no output taken by {replicated.output}/0 for"
+    replicated.wait("the probe", lambda: stalled in (get(port, "/readyz")[1] or ""), 60)
+    told = "Kafka does not take the output"
+    replicated.wait("the log", lambda: told in replicated.errors(flow), 60)
+    kafka.brokers[1].resume()
+    replicated.wait("readiness", lambda: get(port, "/readyz")[0] == 200, 60)
+    before = len(replicated.sessions()["one"])
+    replicated.wait("more heartbeats", lambda: len(replicated.sessions()["one"]) > before + 2)
     stop(replicated, flow)
     check_whole(replicated.sessions())
 

@@ -62,6 +62,14 @@ def test_wait_for_kafka_is_alive_and_not_ready() -> None:
     assert "Kafka" in (health(run).unready() or "")
 
 
+def test_output_that_is_not_taken_is_alive_and_not_ready() -> None:
+    """The probe says which partition, once it takes longer than the limit for lag."""
+    run = at(T)
+    run.stalled_output = lambda longer_than_s: "out/1 for 7.0 s" if longer_than_s < 7 else ""
+    assert health(run).stalled() is None
+    assert health(run).unready() == "no output taken by out/1 for 7.0 s"
+
+
 def test_wait_for_a_schema_is_alive_and_not_ready() -> None:
     """The probe says which one; a restart would not bring it."""
     run = at(T)
