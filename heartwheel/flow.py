@@ -27,7 +27,7 @@ from heartwheel.cluster import Cluster, cluster_of
 from heartwheel.connected import connect
 from heartwheel.guard import Guard
 from heartwheel.store.prepare import prepare_recovery
-from session_logic.errors import ConfigError, HeartwheelError
+from session_logic.errors import ConfigError, HeartwheelError, SnapshotError
 
 
 def guarded_flow() -> Dataflow:
@@ -69,7 +69,10 @@ def _flow(settings: Settings, cluster: Cluster) -> Dataflow:
 def _release(guard: Guard, sink: KafkaSink, failed: Event) -> None:
     """Give the lease back if all is written; else another run must wait until nothing can come."""
     if sink.producer.failure is None and not sink.producer.waiting():
-        guard.release(clean=not failed.is_set())
+        try:
+            guard.release(clean=not failed.is_set())
+        except SnapshotError as error:
+            report_fatal(str(error))
 
 
 def _tell_errors(folder: Path, run: RunState) -> Event:

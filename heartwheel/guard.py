@@ -15,6 +15,7 @@ from dataflows.kafka.lease_record import Held
 from dataflows.kafka.permit import WritePermit
 from dataflows.settings import Settings
 from heartwheel.cluster import Cluster
+from heartwheel.store.files import StoreFiles
 from heartwheel.store.identity import identify, note_clean_stop
 from heartwheel.store.lock import StoreLock
 from heartwheel.store.start import StartCheck
@@ -32,6 +33,7 @@ class Guard:
         begin before they are connected to the first one. Raises HeartwheelError.
         """
         self._lock = StoreLock(folder, cluster.number)
+        self._files = StoreFiles(folder)
         self._folder = folder
         self._start: StartCheck | None = None
         self._lease: Lease | FollowedLease | None = None
@@ -74,11 +76,18 @@ class Guard:
             self._start.begin(self._lease if isinstance(self._lease, Lease) else None)
         elif isinstance(self._lease, FollowedLease):
             self._lease.acquire()
+        self._files.watch()
 
     def release(self, *, clean: bool = True) -> None:
-        """Give the lease back, after everything has been written; if the stop is clean, note it."""
-        if clean and self._start is not None:
-            with suppress(SnapshotError):  # the store is taken for that of a killed run then
-                note_clean_stop(self._folder)
-        if self._lease is not None:
-            self._lease.release()
+        """Give the lease back, after everything has been written; if the stop is clean, note it.
+
+        Raises SnapshotError if the store is not where it was; nothing is noted then.
+        """
+        try:
+            self._files.release()
+            if clean and self._start is not None:
+                with suppress(SnapshotError):  # the store is taken for that of a killed run then
+                    note_clean_stop(self._folder)
+        finally:
+            if self._lease is not None:
+                self._lease.release()

@@ -1,15 +1,19 @@
 """Crashes on a real Kafka: killed processes and a broker that goes away."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
+from heartwheel.store.identity import may_have_sent_more
+from heartwheel.store.recovery_files import Recovery
 from tests.support.broker import Broker
 from tests.support.check import check_whole
 from tests.support.cluster import Cluster
-from tests.support.endpoint import get, start
+from tests.support.endpoint import STOP_S, get, start
 from tests.support.events import kinds
 from tests.support.scrape import Metrics
+from tests.support.traffic import stop
 
 # While a process is away, heartbeats become due: with this, every one of them is sent.
 ALL = {"HEARTWHEEL_CATCH_UP": "all"}
@@ -74,3 +78,31 @@ def test_signal_before_any_input_stops_cleanly(cluster: Cluster, sign: signal.Si
     flow.send_signal(sign)
     assert flow.wait(20) == 0, cluster.errors(flow)
     assert cluster.events() == []
+
+
+def test_store_that_is_replaced_under_a_run_is_told_and_not_taken_for_its_own(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The one at the path is as a kill leaves it; the one that was moved goes on once it is back."""
+    store, away, copy = tmp_path / "store", tmp_path / "away", tmp_path / "copy"
+    cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(store)
+    flow = cluster.start(**ALL)
+    cluster.send("Start", "p1", "s")
+    cluster.flush()
+    cluster.wait("a heartbeat", lambda: len(cluster.sessions().get("s", ())) > 1)
+    assert cluster.start("store", "backup", str(copy)).wait(60) == 0
+    store.rename(away)
+    copy.rename(store)
+    cluster.wait("the log", lambda: "moved, replaced or deleted" in cluster.errors(flow))
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(STOP_S) == 1
+    assert "moved, replaced or deleted" in cluster.errors(flow).splitlines()[-1]
+    with Recovery(store) as recovery:
+        assert may_have_sent_more(recovery)
+    store.rename(copy)
+    away.rename(store)
+    flow = cluster.start(**ALL)
+    before = len(cluster.sessions()["s"])
+    cluster.wait("more heartbeats", lambda: len(cluster.sessions()["s"]) > before + 1, 60)
+    stop(cluster, flow)
+    check_whole(cluster.sessions())
