@@ -25,11 +25,11 @@ The invariant: the right of the old run ends before that of the new one begins. 
 from before its last renewal, the new one from after it has seen that renewal; both count LEASE_S
 by a clock of their own that nobody sets, and no two clocks are compared.
 
-Every call has a way out. Whatever fails, and however, its producer is given up: a transaction that
-timed out can neither be begun again nor aborted until it has been resumed. The next turn takes the
-lease again with a new producer, which ends what the old one left open. A broker that was away may
-also refuse the producer of the rightful run. So the lease is read before and after: while the
-run's own name is there, nobody has taken it.
+Every call has a way out, also one that never returns (bounded_call.py). Whatever fails, and
+however, its producer is given up: a transaction that timed out can neither be begun again nor
+aborted until it has been resumed. The next turn takes the lease again with a new producer, which
+ends what the old one left open. A broker that was away may also refuse the producer of the rightful
+run. So the lease is read before and after: while the run's own name is there, nobody has taken it.
 
 What would break it: a producer that sends without `check` before it; clocks that go at clearly
 different speeds; a broker that loses committed transactions. Requests that a broker or a network
@@ -40,11 +40,13 @@ acknowledgement has an unexpected offset, and it stops.
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from confluent_kafka import KafkaException, Producer
 from msgspec.structs import replace
 
 from dataflows.clock import boot_time_s
+from dataflows.kafka.bounded_call import bounded
 from dataflows.kafka.client import (
     FENCED,
     PASSING,
@@ -58,6 +60,7 @@ from dataflows.kafka.inherited_leases import FENCED_TIMES, InheritedLeases, watc
 from dataflows.kafka.lease_record import (
     CALL_S,
     REQUIRED,
+    SPARE_S,
     UNREADABLE,
     Held,
     LeaseRecord,
@@ -239,7 +242,7 @@ class Lease:
         required = {**REQUIRED, "transactional.id": self._record.transactional_id(number)}
         producer = self._make_producer(producer_options(self._settings, required, tuned=False))
         self._connect(producer)
-        producer.init_transactions(timeout_s)
+        bounded(partial(producer.init_transactions, timeout_s), timeout_s + SPARE_S)
         return producer
 
     def _connect(self, producer: Producer) -> None:

@@ -1,15 +1,20 @@
 """What the lease on an output topic says: the committed offset of a group, with its metadata."""
 
+from functools import partial
+
 import msgspec
 from confluent_kafka import Producer, TopicPartition
 from msgspec import Struct
 
+from dataflows.kafka.bounded_call import bounded
 from dataflows.kafka.client import MakeConsumer, consumer_options
 from dataflows.kafka.patience import committed
 from dataflows.settings import Settings
 
 # No call of the lease waits for longer at a time, so that it can be tried in another way.
 CALL_S = 5.0
+# What a call has beside that before it is left.
+SPARE_S = 1.0
 # A request that is not answered is given up, and its connection as well.
 REQUIRED = {"socket.timeout.ms": str(int(CALL_S * 1000))}
 
@@ -90,9 +95,10 @@ class LeaseRecord:
         """
         number = self.shard.number if number is None else number
         said = TopicPartition(self.topic, number, 0, msgspec.json.encode(held).decode())
+        group, limit_s = self.group_metadata, CALL_S + SPARE_S
         producer.begin_transaction()
-        producer.send_offsets_to_transaction([said], self.group_metadata, CALL_S)
-        producer.commit_transaction(CALL_S)
+        bounded(partial(producer.send_offsets_to_transaction, [said], group, CALL_S), limit_s)
+        bounded(partial(producer.commit_transaction, CALL_S), limit_s)
 
     def transactional_id(self, number: int | None = None) -> str:
         """Return the id under which the lease of a shard is renewed."""

@@ -83,7 +83,7 @@ def test_signal_before_any_input_stops_cleanly(cluster: Cluster, sign: signal.Si
 def test_store_that_is_replaced_under_a_run_is_told_and_not_taken_for_its_own(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """The one at the path is as a kill leaves it; the one that was moved goes on once it is back."""
+    """That at the path is as a kill leaves it; the one that was moved goes on once it is back."""
     store, away, copy = tmp_path / "store", tmp_path / "away", tmp_path / "copy"
     cluster.variables["HEARTWHEEL_RECOVERY_DIR"] = str(store)
     flow = cluster.start(**ALL)

@@ -22,6 +22,7 @@ from dataflows.kafka import (
     followed_lease,
     inherited_leases,
     lease,
+    lease_record,
     patience,
     permit,
     producer,
@@ -79,10 +80,15 @@ class SimulatedTime:
 
     @contextmanager
     def instead(self) -> Iterator[None]:
-        """Let the product have this time meanwhile, and no thread that watches it."""
+        """Let the product have this time meanwhile, and no thread of its own."""
+
+        def at_once(call: Callable[[], object], _limit_s: float) -> object:
+            return call()
+
         silent = {"announced": lambda _: nullcontext()}
         with (
-            patch.multiple(lease, boot_time_s=self.boot_time_s, **silent),
+            patch.multiple(lease, boot_time_s=self.boot_time_s, bounded=at_once, **silent),
+            patch.object(lease_record, "bounded", at_once),
             patch.multiple(inherited_leases, time=self, boot_time_s=self.boot_time_s),
             patch.multiple(permit, time=self, boot_time_s=self.boot_time_s),
             patch.object(followed_lease, "boot_time_s", self.boot_time_s),

@@ -7,6 +7,7 @@ every other one is a conflict; what has failed must be aborted; what is fatal st
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -21,6 +22,7 @@ RETRIABLE = KafkaError(KafkaError._TRANSPORT, "Connection refused", retriable=Tr
 ABORTABLE = KafkaError(
     KafkaError.GROUP_AUTHORIZATION_FAILED, "Not authorized", txn_requires_abort=True
 )
+Outcome = KafkaError | Exception | Callable[[], object]
 FATAL = KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "Not authorized", fatal=True)
 FENCED = KafkaError(KafkaError._FENCED, "a newer producer", fatal=True)
 CONFLICT = KafkaError(KafkaError._CONFLICT, "Conflicting API call", retriable=True)
@@ -56,7 +58,7 @@ class LeaseBroker:
         self.before_grant = lambda: None
         self.read_errors: deque[int] = deque()  # of the next requests for the committed offset
         # What the next calls of that name do instead, each once.
-        self.outcomes: dict[str, deque[KafkaError | Exception]] = {}
+        self.outcomes: dict[str, deque[Outcome]] = {}
         self.down: KafkaError | None = None  # what every call does instead
         self.commits = 0
         self.producers = 0
@@ -95,7 +97,7 @@ class LeaseBroker:
         said: dict[str, Any] = json.loads(self.committed.metadata)
         return said
 
-    def script(self, call: str, *outcomes: KafkaError | Exception) -> None:
+    def script(self, call: str, *outcomes: Outcome) -> None:
         """Let the next calls of that name go wrong, one after the other."""
         self.outcomes[call] = deque(outcomes)
 
@@ -105,7 +107,10 @@ class LeaseBroker:
             raise KafkaException(self.down)
         if planned := self.outcomes.get(call):
             outcome = planned.popleft()
-            raise KafkaException(outcome) if isinstance(outcome, KafkaError) else outcome
+            if callable(outcome):
+                outcome()
+            else:
+                raise KafkaException(outcome) if isinstance(outcome, KafkaError) else outcome
 
     def take(self, who: "LeaseProducer") -> None:
         """Commit what a producer has sent."""

@@ -4,13 +4,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
+from threading import Event
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 from msgspec.structs import replace
 
-from dataflows.kafka import inherited_leases, patience, permit
+from dataflows.kafka import inherited_leases, lease_record, patience, permit
 from dataflows.kafka import lease as lease_module
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.lease_record import Held
@@ -306,6 +307,27 @@ def test_taking_again_that_fails_is_tried_again(leases: Leases, call: str, outco
     wait(lambda: not leases.broker.outcomes[call])
     leases.wait_for_renewal()
     lease.permit.check()
+
+
+@pytest.mark.parametrize("call", [*RENEWAL[1:], "init_transactions"])
+def test_call_that_never_returns_is_left_and_the_lease_taken_again(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """At a start, and while it runs; librdkafka has calls with no limit of their own."""
+    for module, name in product((lease_module, lease_record), ("CALL_S", "SPARE_S")):
+        monkeypatch.setattr(module, name, 0.05)
+    monkeypatch.setattr(lease_module, "TIMEOUT_S", 1.0)
+    over = Event()
+    leases.broker.script(call, over.wait)
+    lease = leases.acquire()
+    taken = leases.broker.producers
+    assert taken > 1
+    leases.broker.script("commit_transaction", SILENT)
+    leases.broker.script(call, over.wait)
+    wait(lambda: leases.broker.producers > taken)
+    leases.wait_for_renewal()
+    lease.permit.check()
+    over.set()
 
 
 @pytest.mark.parametrize("call", RENEWAL + TAKING_AGAIN)
