@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +13,8 @@ LOCK_FILE = "heartwheel.lock"
 # Only the first process locks this byte, which is beyond those of the process numbers. Others test
 # it to learn whether the first process runs.
 FIRST_BYTE = 1 << 20
+# Locked while the parts of a new store are made, before a run has the store.
+MAKING_BYTE = FIRST_BYTE + 1
 # Made by the kernel when the system starts.
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -75,3 +79,17 @@ def is_held_by_first(folder: Path) -> bool:
     finally:
         os.close(lock)  # and with it the lock, if it was free
     return False
+
+
+@contextmanager
+def making_parts(folder: Path) -> Iterator[None]:
+    """Let one process at a time make the parts of a new store; the others wait.
+
+    Without it, two first processes that are started at once would remove what the other makes.
+    """
+    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, MAKING_BYTE)
+        yield
+    finally:
+        os.close(lock)

@@ -1,20 +1,24 @@
 """The recovery directory before a run: made if it is new, else checked as a whole."""
 
+import shutil
 import tempfile
 import time
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from dataflows.errors import lanes_mismatch, make_room, sqlite_failure
 from dataflows.settings import Settings
 from heartwheel.store.contents import FLOW, lane_states, strangers
 from heartwheel.store.identity import Identity, read_identity
-from heartwheel.store.lock import is_held_by_first
-from heartwheel.store.new_parts import make_parts
+from heartwheel.store.lock import is_held_by_first, making_parts
+from heartwheel.store.new_parts import is_unused, make_parts
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError, StateMismatchError
 from session_logic.restoring import check_state
+
+# New parts are made in this directory of the store, and then moved out of it. No run begins before
+# it is gone: where it is, a start was killed, and parts beside it that have no rows are of no use.
+UNFINISHED = "heartwheel-unfinished"
 
 
 def prepare_recovery(settings: Settings, *, first: bool) -> Path:
@@ -33,8 +37,10 @@ def prepare_recovery(settings: Settings, *, first: bool) -> Path:
         for part in folder.glob("*.sqlite3"):
             if part.is_file():
                 part.open("r+b").close()
-        if first and not any(folder.glob("*.sqlite3")):
-            _make_parts(folder, settings.recovery_parts)
+        unfinished = (folder / UNFINISHED).exists()
+        if first and (unfinished or not any(folder.glob("*.sqlite3"))):
+            with making_parts(folder):
+                _make_store(folder, settings.recovery_parts)
     except OSError as error:
         full = error.errno in {ENOSPC, EDQUOT}
         advice = make_room() if full else "it must be a directory that this user can write to"
@@ -64,19 +70,37 @@ def _wait_for_first(folder: Path, timeout_s: float) -> None:
         time.sleep(0.1)
 
 
-def _make_parts(folder: Path, count: int) -> None:
-    """Make new partitions aside, so that none is seen, or left by a kill, before it is whole."""
-    with TemporaryDirectory(dir=folder) as aside:
-        try:
-            make_parts(Path(aside), count)
-        except BaseException as error:  # Rust panics
-            failure = sqlite_failure(error)
-            if failure is None:
-                raise
-            msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be written ({failure}); {make_room()}"
-            raise ConfigError(msg) from None
-        for part in Path(aside).iterdir():
-            part.rename(folder / part.name)
+def _make_store(folder: Path, count: int) -> None:
+    """Make new partitions if there are none, or only such as a killed start has left."""
+    aside = folder / UNFINISHED
+    if aside.exists():
+        _remove_unfinished(folder)
+    if any(folder.glob("*.sqlite3")):
+        return
+    aside.mkdir()
+    try:
+        make_parts(aside, count)
+    except BaseException as error:  # Rust panics
+        shutil.rmtree(aside, ignore_errors=True)
+        failure = sqlite_failure(error)
+        if failure is None:
+            raise
+        msg = f"HEARTWHEEL_RECOVERY_DIR {folder} cannot be written ({failure}); {make_room()}"
+        raise ConfigError(msg) from None
+    for part in sorted(aside.iterdir()):
+        part.rename(folder / part.name)
+    aside.rmdir()
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a start has made of a new store; partitions that a run has used stay."""
+    parts = list(folder.glob("*.sqlite3"))
+    # After a loss of power the directory may be there again, with a store that was used since.
+    if all(map(is_unused, parts)):
+        for part in parts:
+            for name in (part.name, f"{part.name}-wal", f"{part.name}-shm"):  # of who looked at it
+                (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / UNFINISHED)
 
 
 def _check_recovery(folder: Path, lanes: int) -> None:

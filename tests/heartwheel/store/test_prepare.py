@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,14 +18,42 @@ from bytewax.recovery import init_db_dir
 from dataflows.settings import Settings
 from dataflows.settings_sources import environment
 from heartwheel.store.contents import Contents
-from heartwheel.store.prepare import prepare_recovery
+from heartwheel.store.lock import LOCK_FILE
+from heartwheel.store.new_parts import is_unused
+from heartwheel.store.prepare import UNFINISHED, prepare_recovery
 from heartwheel.store.recovery_files import Recovery
 from session_logic.errors import ConfigError, SnapshotError
 from tests.support.broker import ROOT
+from tests.support.disk import fill, small_disk
 from tests.support.errors import one_line
 from tests.support.shard_stores import LANES, make_shard
 
 NOBODY = 65534
+WHOLE = ["part-0.sqlite3", "part-1.sqlite3", "part-2.sqlite3"]
+# Kills so many starts in a row at their first step, then others in another directory at their
+# second, and so on until one gets by. A step is whatever Python does to a file or a directory.
+KILLED_STARTS = """
+import itertools, os, sys
+from dataflows.settings import Settings
+from heartwheel.store.prepare import prepare_recovery
+
+def start(folder, step):
+    steps = itertools.count(1)
+    def kill(event, arguments):
+        if any(folder in str(one) for one in arguments) and next(steps) == step:
+            os._exit(9)
+    child = os.fork()
+    if not child:
+        sys.addaudithook(kill)
+        prepare_recovery(Settings(recovery_dir=folder, recovery_parts=3), first=True)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+for step in itertools.count(1):
+    folder = f"{sys.argv[1]}/{step}/recovery"
+    if not [start(folder, step) for _ in range(int(sys.argv[2]))][0]:
+        break
+"""
 
 
 def a_file(folder: Path) -> Path:
@@ -178,3 +209,139 @@ def test_other_process_sees_the_store_once_the_first_has_it(tmp_path: Path) -> N
         assert first.stdout.readline() == b"\n"  # it has got the lock that was waited for
         first.stdin.close()
     assert first.returncode == 0
+
+
+def store_in(folder: Path) -> list[str]:
+    """Start with a directory; return what is in it then, but for the lock and SQLite's logs."""
+    prepare_recovery(Settings(recovery_dir=str(folder), recovery_parts=3), first=True)
+    names = [one.name for one in folder.iterdir() if one.name != LOCK_FILE]
+    return sorted(name for name in names if not name.endswith(("-wal", "-shm")))
+
+
+@pytest.mark.parametrize("kills", [1, 3])
+def test_start_after_kills_at_any_step_has_a_whole_store(tmp_path: Path, kills: int) -> None:
+    """Nothing else is left, wherever the kills came."""
+    command = [sys.executable, "-c", KILLED_STARTS, str(tmp_path), str(kills)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    folders = [folder / "recovery" for folder in tmp_path.iterdir()]
+    # Directories made, looked at and removed, parts opened, moved and removed.
+    assert len(folders) > 20
+    moved = [[*folder.glob("*.sqlite3")] for folder in folders if (folder / UNFINISHED).exists()]
+    assert {len(parts) for parts in moved} >= ({0, 1, 2, 3} if kills == 1 else {0, 1})
+    for folder in folders:
+        assert store_in(folder) == WHOLE
+        with Recovery(folder) as recovery:
+            assert len(recovery.parts) == len(WHOLE)
+
+
+def unfinished(folder: Path) -> None:
+    """Let a start have been killed when it had moved two of three parts."""
+    assert store_in(folder) == WHOLE
+    (folder / UNFINISHED).mkdir()
+    (folder / WHOLE[2]).rename(folder / UNFINISHED / WHOLE[2])
+
+
+def test_unfinished_store_that_was_looked_at_is_made_anew(tmp_path: Path) -> None:
+    """Whoever reads a part leaves an index beside it, and an empty log."""
+    unfinished(tmp_path)
+    for log in ("wal", "shm"):
+        (tmp_path / f"{WHOLE[0]}-{log}").touch()
+    assert store_in(tmp_path) == WHOLE
+    assert all(map(is_unused, tmp_path.glob("*.sqlite3")))
+
+
+def test_unfinished_store_on_a_full_disk_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    """Until then each start says so."""
+    with small_disk(tmp_path / "disk", 1) as disk:
+        folder = disk / "recovery"
+        unfinished(folder)
+        (folder / WHOLE[0]).unlink()  # what there was took less room than a new store does
+        ballast = fill(disk)
+        for _ in range(2):
+            with pytest.raises(ConfigError) as error:
+                store_in(folder)
+            one_line(error, "HEARTWHEEL_RECOVERY_DIR", "make room")
+        ballast.unlink()
+        assert store_in(folder) == WHOLE
+
+
+def write_row(part: Path) -> None:
+    """Write to a part as Bytewax does when a run begins."""
+    with closing(sqlite3.connect(part)) as db, db:
+        db.execute("INSERT INTO exs VALUES ('', 0, 1, 1)")
+
+
+@pytest.mark.parametrize("used", WHOLE)
+def test_store_that_was_used_stays_when_the_directory_of_its_making_is_there_again(
+    tmp_path: Path, used: str
+) -> None:
+    """A loss of power may undo that it was removed."""
+    assert store_in(tmp_path) == WHOLE
+    write_row(tmp_path / used)
+    before = {name: (tmp_path / name).read_bytes() for name in WHOLE}
+    (tmp_path / UNFINISHED).mkdir()
+    assert store_in(tmp_path) == WHOLE
+    assert {name: (tmp_path / name).read_bytes() for name in WHOLE} == before
+
+
+def test_used_store_that_lacks_a_part_is_one_line_and_stays(tmp_path: Path) -> None:
+    """Also beside an unfinished one: whatever was used is never made anew."""
+    unfinished(tmp_path)
+    write_row(tmp_path / WHOLE[1])
+    with pytest.raises(SnapshotError) as error:
+        store_in(tmp_path)
+    one_line(error, "part-2.sqlite3 of 3 is missing", "restore an intact copy")
+    assert sorted(one.name for one in tmp_path.glob("*.sqlite3")) == WHOLE[:2]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "CREATE TABLE heartwheel_identity (id TEXT)",
+        "DROP TABLE snaps",
+        "DELETE FROM parts",
+        "UPDATE parts SET part_index = 1",
+        "INSERT INTO commits VALUES ('', 0, 1)",
+    ],
+)
+def test_part_that_is_not_as_it_was_made_counts_as_used(tmp_path: Path, harm: str) -> None:
+    """What somebody else has put there is not removed either."""
+    store_in(tmp_path)
+    part = tmp_path / WHOLE[0]
+    assert is_unused(part)
+    with closing(sqlite3.connect(part)) as db, db:
+        db.execute(harm)
+    assert not is_unused(part)
+
+
+def test_part_with_a_log_and_garbage_count_as_used(tmp_path: Path) -> None:
+    """Rows may be in the log alone, and what cannot be read may be anything."""
+    store_in(tmp_path)
+    (tmp_path / f"{WHOLE[0]}-wal").write_bytes(b"log")
+    (tmp_path / WHOLE[1]).write_bytes(b"garbage" * 1_000)
+    assert [is_unused(tmp_path / name) for name in WHOLE] == [False, False, True]
+
+
+def test_start_waits_while_another_makes_the_parts(tmp_path: Path) -> None:
+    """Two that are started at once would remove what the other makes."""
+    code = (
+        "import sys; from pathlib import Path; from heartwheel.store.lock import making_parts;"
+        "making = making_parts(Path(sys.argv[1])); making.__enter__();"
+        "print(flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    with other:
+        assert other.stdout.readline() == b"\n"
+        with ThreadPoolExecutor() as pool:
+            start = pool.submit(store_in, tmp_path)
+            assert not wait([start], 0.3).done
+            assert not any(tmp_path.glob("*.sqlite3"))
+            other.stdin.close()
+            assert start.result() == WHOLE
