@@ -16,6 +16,7 @@ from dataflows.kafka.input_topics import (
     other_topic,
 )
 from dataflows.kafka.metadata import partition_counts
+from dataflows.kafka.topic_config import warn_of_compaction
 from dataflows.logs import log
 from dataflows.metrics import UNREAD_PARTITIONS
 from dataflows.settings import Settings
@@ -101,7 +102,8 @@ class TopicWatch:
         return begun > 0 and number < begun + self.spare_partitions
 
     def watch(self, stop: Event) -> None:
-        """Look again and again, until the stop."""
+        """Say what is wrong with the output topics, then look again and again, until the stop."""
+        warn_of_compaction(self._admin(), self._settings)
         while not stop.wait(LOOK_S):
             self.look()
 

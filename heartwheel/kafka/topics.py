@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigEntry, ConfigResource
+from confluent_kafka.admin._config import ConfigEntry
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from dataflows.kafka.client import make_admin
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
+from dataflows.kafka.topic_config import ask_config
 from dataflows.logs import announced
 from dataflows.settings import VARIABLES_APART, Settings
 from session_logic.errors import HeartwheelError
@@ -200,12 +201,9 @@ def topic_config(admin: AdminClient, settings: Settings, name: str) -> dict[str,
 
     Raises TopicError if Kafka refuses, or does not answer within 15 s.
     """
-    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     try:
         with announced(f"waiting for Kafka to describe topic {name}"):
-            config: dict[str, ConfigEntry] = admin.describe_configs([resource])[resource].result(
-                METADATA_TIMEOUT_S
-            )
+            return ask_config(admin, name, METADATA_TIMEOUT_S)
     except KafkaException as error:
         raise _refused(name, error.args[0]) from None
     except TimeoutError:
@@ -214,7 +212,6 @@ def topic_config(admin: AdminClient, settings: Settings, name: str) -> dict[str,
             "check that its brokers are well and answer DescribeConfigs, then try again"
         )
         raise TopicError(msg) from None
-    return config
 
 
 def _state(topic: TopicMetadata, config: dict[str, ConfigEntry]) -> TopicState:

@@ -134,3 +134,14 @@ def test_topic_that_is_made_anew_while_it_is_read_ends_the_run(cluster: Cluster)
     flow = cluster.start()
     assert flow.wait(30) == 2
     assert before in cluster.errors(flow).splitlines()[-1]
+
+
+def test_compacted_output_is_a_warning_of_the_run(cluster: Cluster) -> None:
+    """It is said once, and only of that topic."""
+    cluster.configure(cluster.output, "cleanup.policy", "compact")
+    flow = cluster.start()
+    cluster.wait("the warning", lambda: "is compacted" in cluster.errors(flow))
+    stop(cluster, flow)
+    (line,) = [line for line in cluster.errors(flow).splitlines() if "is compacted" in line]
+    assert cluster.output in line
+    assert "cleanup.policy=delete" in line

@@ -28,6 +28,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin._config import ConfigResource
 from msgspec import Struct
 
 from dataflows.kafka.end_of_input import PAUSE_MS
@@ -78,6 +79,8 @@ class Log:
         self._made = 0
         self.cluster_id = "cluster-1"
         self.ports: tuple[int, ...] = (9092,)  # of the brokers
+        # The settings of topics, or the error that comes in their place.
+        self.configs: dict[str, dict[str, str] | Exception] = {}
         for name, count in partitions.items():
             self.make(name, count)
 
@@ -185,6 +188,22 @@ class Admin:
             else:
                 unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
                 answer.set_exception(KafkaException(unknown))
+        return answers
+
+    def describe_configs(
+        self, wanted: list[ConfigResource], request_timeout: float
+    ) -> dict[ConfigResource, Future[Any]]:
+        assert request_timeout > 0
+        answers = {}
+        for resource in wanted:
+            answers[resource] = answer = Future[Any]()
+            config = self._log.configs.get(resource.name, {})
+            if isinstance(config, Exception):
+                answer.set_exception(config)
+            else:
+                answer.set_result(
+                    {name: SimpleNamespace(value=value) for name, value in config.items()}
+                )
         return answers
 
     def list_topics(self, timeout: float) -> SimpleNamespace:
