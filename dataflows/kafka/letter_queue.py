@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflows.kafka.client import HANGING_MS, MakeProducer, producer_options
 from dataflows.kafka.headers import OWN, senders, size_of
-from dataflows.kafka.producer import DeliveryError
+from dataflows.kafka.producer import DeliveryError, refusal
 from dataflows.logs import log
 from dataflows.messages import DeadLetter
 from dataflows.metrics import DEAD_LETTERS_DROPPED
@@ -75,7 +75,7 @@ class LetterProducer:
             try:
                 self._producer.poll(wait_s)
             except KafkaException as error:  # that is how a fatal error comes
-                self.failure = f"{error.args[0].str()} ({error.args[0].name()})"
+                self.failure = refusal(error.args[0])
             except SystemError:  # it came with another one
                 self.failure = "a fatal error of the Kafka client, which the log names"
         if self.failure is not None:
@@ -169,7 +169,7 @@ class LetterQueue:
         self._taken_s, self._away = time.monotonic(), False
 
     def _refuse(self, error: KafkaError) -> None:
-        self._producer.failure = f"{self._topic}: {error.str()} ({error.name()})"
+        self._producer.failure = f"{self._topic}: {refusal(error)}"
 
 
 def letter_headers(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:

@@ -20,6 +20,17 @@ class DeliveryError(HeartwheelError):
     """A record was not accepted by Kafka: the run stops and resumes from the last snapshot."""
 
 
+def refusal(error: KafkaError) -> str:
+    """Return why Kafka did not accept a record, and what to do where a start alone is of no use."""
+    said = f"{error.str()} ({error.name()})"
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        said += (
+            ": each start fails as well until max.message.bytes of the topic, or message.max.bytes "
+            "of its brokers, takes what the run sends, which `heartwheel topics check` names"
+        )
+    return said
+
+
 class SharedProducer:
     """The producer of this process, shared by the parts of its sink."""
 
@@ -76,7 +87,7 @@ class SharedProducer:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self.fail(f"{error.str()} ({error.name()})")
+            self.fail(refusal(error))
 
     def fail(self, why: str) -> None:
         """Note that a record is lost, or may be; the first reason is the one that is told."""

@@ -16,7 +16,7 @@ from dataflows.kafka.letter_topic import LetterTopic
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.outbox import Outbox
 from dataflows.kafka.permit import WritePermit
-from dataflows.kafka.producer import SharedProducer
+from dataflows.kafka.producer import SharedProducer, refusal
 from dataflows.kafka.reconcile import OutputReader, Reconciliation
 from dataflows.kafka.topics_apart import TopicsApart
 from dataflows.messages import DEAD_LETTER_KEY, HOLD_EPOCHS, DeadLetter, RejectedByClock, lane_key
@@ -115,7 +115,7 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
         message: Message,
     ) -> None:
         if error is not None:
-            self._producer.fail(f"{topic}/{self._lane}: {error.str()} ({error.name()})")
+            self._producer.fail(f"{topic}/{self._lane}: {refusal(error)}")
         elif (offset := message.offset()) is None or outbox.acknowledge(expected, offset):
             # Of a record whose acknowledgement was lost Kafka may say that it has it, and not
             # where (DUPLICATE_SEQUENCE_NUMBER). The next offset tells of that one as well.

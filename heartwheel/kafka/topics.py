@@ -12,6 +12,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from msgspec import Struct
 
 from dataflows.kafka.client import make_admin
+from dataflows.kafka.letter_queue import MAX_HEADER_BYTES
 from dataflows.kafka.metadata import METADATA_TIMEOUT_S, describe
 from dataflows.kafka.topic_config import ask_config
 from dataflows.logs import announced
@@ -22,8 +23,12 @@ from session_logic.errors import HeartwheelError
 Timestamps = Literal["append", "create"]
 Cleanup = Literal["delete", "compact"]
 TIMESTAMP_TYPES: dict[Timestamps, str] = {"append": "LogAppendTime", "create": "CreateTime"}
-# What the headers of a dead letter and its record may need beside key and value.
+# What Heartwheel's own headers of a dead letter and its record may need beside all else.
 DEAD_LETTER_OVERHEAD_BYTES = 4_096
+# The options that bound a batch, and what each of them is by default. A broker counts what is left
+# of a batch when it is compressed, which may be all.
+BATCH_OPTIONS = ("batch.size", "message.max.bytes")
+BATCH_BYTES = 1_000_000
 # With three, one may be lost and the run goes on; more cost more than they protect.
 MAX_REPLICAS = 3
 # What names the topics with a partition for each lane.
@@ -52,6 +57,7 @@ class TopicSpec(Struct, frozen=True, kw_only=True):
     replicas: int
     min_isr: int
     record_bytes: int
+    batch_bytes: int = 0
     cleanup: Cleanup = "delete"
 
 
@@ -93,6 +99,8 @@ class Topics:
         """Return what the topics should be, with these options and the brokers that there are."""
         settings = self._settings
         replicas = options.replicas or min(MAX_REPLICAS, self._brokers)
+        written = {*settings.lane_topics, settings.dead_letter_topic}
+        batch_bytes = _batch_bytes(settings)
 
         def spec(
             name: str,
@@ -110,13 +118,16 @@ class Topics:
                 replicas=replicas,
                 min_isr=options.min_isr or max(1, replicas - 1),
                 record_bytes=record_bytes,
+                batch_bytes=batch_bytes if name in written else 0,
                 cleanup="compact" if name == settings.table_topic else "delete",
             )
 
         partitions = options.input_partitions
         if settings.route == "partition":
             partitions = partitions or settings.lanes
-        dead_letter_bytes = settings.max_record_bytes + DEAD_LETTER_OVERHEAD_BYTES
+        dead_letter_bytes = (
+            settings.max_record_bytes + MAX_HEADER_BYTES + DEAD_LETTER_OVERHEAD_BYTES
+        )
         return [
             *(
                 spec(
@@ -196,6 +207,13 @@ def _is_short(spec: TopicSpec, state: TopicState) -> bool:
     return spec.partitions is not None and state.partitions < spec.partitions
 
 
+def _batch_bytes(settings: Settings) -> int:
+    """Return how large a batch of the producers may be."""
+    options = settings.kafka | settings.producer
+    bounds = [str(options.get(name, BATCH_BYTES)) for name in BATCH_OPTIONS]
+    return min(int(bound) if bound.isdecimal() else BATCH_BYTES for bound in bounds)
+
+
 def topic_config(admin: AdminClient, settings: Settings, name: str) -> dict[str, ConfigEntry]:
     """Return the settings of a topic by name; says so while it waits.
 
@@ -263,6 +281,12 @@ def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
         yield (
             f"has max.message.bytes={state.record_bytes}, and a dead letter may have "
             f"{spec.record_bytes}; set it, or a lower HEARTWHEEL_MAX_RECORD_BYTES"
+        )
+    elif state.record_bytes < spec.batch_bytes:
+        yield (
+            f"has max.message.bytes={state.record_bytes}, and a run may send {spec.batch_bytes} "
+            "in one batch, which Kafka then refuses each time; set it, or a lower "
+            "HEARTWHEEL_PRODUCER_BATCH_SIZE"
         )
 
 

@@ -147,6 +147,7 @@ def test_run_that_fails_ends_with_one_line_and_shows_no_place_in_any_code(
     said = cluster.errors(flow)
     assert [word for word in ("backtrace:", "Traceback", "bytewax::") if word in said] == [], said
     assert said.splitlines()[-1].startswith("heartwheel: output to")
+    assert "each start fails as well until max.message.bytes of the topic" in said
 
 
 def test_progress_goes_on_though_its_topic_is_gone_and_is_sent_once_it_is_back(

@@ -304,14 +304,14 @@ class Producer:
                 message = Message(where, offset, record)
                 self._reports.append(lambda f=on_delivery, m=message: f(None, m))
 
-    def fail(self) -> None:
-        """Give up what is on its way, and take nothing any more."""
+    def fail(self, error: KafkaError = FATAL) -> None:
+        """Give up what is on its way, with such an error of each, and take nothing any more."""
         self._failed = True
         for where, queue in self.flying.items():
             for _, on_delivery in queue:
                 if on_delivery is not None:
                     message = Message(where, -1, None)
-                    self._reports.append(lambda f=on_delivery, m=message: f(FATAL, m))
+                    self._reports.append(lambda f=on_delivery, m=message: f(error, m))
         self.flying = {}
 
     def purge(self, *, blocking: bool) -> None:

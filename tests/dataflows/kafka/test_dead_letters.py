@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
 from dataflows.formats import DEAD_LETTER_VERSION, DeadLetterState
 from dataflows.kafka import letter_queue
@@ -21,6 +22,7 @@ from session_logic.events import RejectReason
 from session_logic.lane import Lane
 from session_logic.rules import Rules
 from tests.support.clocks import FixedClock, T
+from tests.support.errors import one_line
 from tests.support.fake_kafka import Consumer, Log, Producer, Record
 
 PARTITIONS = 2
@@ -289,6 +291,17 @@ def test_dead_letter_that_kafka_refuses_ends_the_run(letters: Letters) -> None:
     letters.kafka.flush(1)
     with pytest.raises(DeliveryError, match="letters: a record was refused"):
         part.snapshot()
+
+
+def test_dead_letter_that_is_too_large_for_its_topic_names_the_setting(letters: Letters) -> None:
+    """A start alone would fail each time."""
+    part = letters.part()
+    part.write_batch([dead_letter(1)])
+    letters.kafka.fail(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    letters.kafka.flush(1)
+    with pytest.raises(DeliveryError) as error:
+        part.snapshot()
+    one_line(error, "letters", "(MSG_SIZE_TOO_LARGE)", "max.message.bytes", "message.max.bytes")
 
 
 def test_refusal_of_the_last_dead_letter_ends_the_run_at_a_tick(letters: Letters) -> None:

@@ -17,7 +17,7 @@ from dataflows.kafka import producer as producer_module
 from dataflows.kafka.client import make_producer
 from dataflows.kafka.letter_queue import LetterProducer
 from dataflows.kafka.permit import LEASE_S, FencedError, LeaseError, WritePermit
-from dataflows.kafka.producer import DeliveryError, SharedProducer
+from dataflows.kafka.producer import DeliveryError, SharedProducer, refusal
 from dataflows.settings import Settings
 from tests.support.errors import one_line
 from tests.support.fake_kafka import FATAL
@@ -110,6 +110,14 @@ def test_fatal_error_of_a_record_ends_the_run(shared: Shared) -> None:
     shared.kafka.error = FATAL
     with pytest.raises(DeliveryError, match=r"127\.0\.0\.1:9092 failed: a record was refused"):
         shared.send("a")
+
+
+def test_record_that_is_too_large_names_the_setting_and_another_refusal_does_not() -> None:
+    """What Kafka refuses for its size it refuses after each start."""
+    too_large = refusal(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    assert "(MSG_SIZE_TOO_LARGE): each start fails as well until max.message.bytes" in too_large
+    assert "`heartwheel topics check`" in too_large
+    assert refusal(KafkaError(KafkaError.INVALID_MSG)).endswith("(INVALID_MSG)")
 
 
 def test_fatal_error_between_records_ends_the_run(shared: Shared) -> None:
