@@ -31,7 +31,7 @@ from tests.support.fake_lease import (
     LeaseProducer,
 )
 
-LIMIT_S = 5.0
+LIMIT_S = 20.0
 TIMEOUT_S = 60
 OUTCOMES = {
     "timeout": SILENT,
