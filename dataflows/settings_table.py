@@ -72,7 +72,7 @@ class SettingsTable(
     ] = {}
     output_topic: Annotated[
         Topic,
-        Meta(description="Topic for sessions; it must have as many partitions as there are lanes."),
+        Meta(description="Topic for sessions, with as many partitions as lanes."),
     ] = "session-events"
     heartbeat_topic: Annotated[
         NoTopic,

@@ -18,7 +18,7 @@ from dataflows.sessions import build_flow
 from dataflows.settings import Settings
 from heartwheel.cluster import Cluster
 from heartwheel.open_files import allow_open_files
-from heartwheel.store.sinks import dead_letter_ends
+from heartwheel.store.sinks import dead_letter_ends, lanes_begun
 from heartwheel.store.sources import source_states
 from session_logic.errors import ConfigError
 
@@ -66,7 +66,7 @@ def connect(
         ports = {broker.port for broker in brokers.values()} | _ports(settings.bootstrap_servers)
         permit.on_look = BrokerConnections(lambda: ports | source.topics.now.ports).look
     source.check(source_states(folder))
-    sink.list_parts()
+    sink.check(begun=lanes_begun(folder))
     letters = LetterOffsets(settings, dead_letter_ends(folder))
     state.waits_for_kafka = lambda: sink.waits_for_kafka() or letters.waiting
     state.stalled_output = sink.producer.stalled.words

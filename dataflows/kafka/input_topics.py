@@ -29,13 +29,13 @@ class OtherTopicError(ConfigError):
 class InputTopics(Struct, frozen=True):
     """The input topics that there are, as (id, partitions), and the id of their cluster.
 
-    An id that Kafka does not tell is "". The partitions of the output topic are 0 if it is missing.
-    Ports are those of the brokers that are there.
+    An id that Kafka does not tell is "". Of the topics with a partition for each lane that there
+    are, lane_topics has how many partitions. Ports are those of the brokers that are there.
     """
 
     cluster_id: str
     topics: dict[str, tuple[str, int]]
-    output_partitions: int = 0
+    lane_topics: dict[str, int] = {}
     ports: frozenset[int] = frozenset()
 
     def partitions(self, topic: str) -> int:
@@ -53,8 +53,11 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
     Raises KafkaException if it does not answer or refuses.
     """
     cluster = admin.list_topics(timeout=METADATA_TIMEOUT_S)
-    output = cluster.topics.get(settings.output_topic)
-    output_partitions = 0 if output is None or output.error else len(output.partitions)
+    lane_topics = {
+        name: len(found.partitions)
+        for name, found in cluster.topics.items()
+        if name in settings.lane_topics and found.error is None
+    }
     ports = frozenset(broker.port for broker in cluster.brokers.values())
     if cluster.controller_id not in cluster.brokers:
         # The broker that is built into librdkafka: it has no controller, and so tells no ids.
@@ -64,7 +67,7 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
             if name in settings.all_input_topics and found.error is None
         }
         known = {name: ("", count) for name, count in counts.items() if count}
-        return InputTopics(cluster.cluster_id or "", known, output_partitions, ports)
+        return InputTopics(cluster.cluster_id or "", known, lane_topics, ports)
     wanted = admin.describe_topics(
         TopicCollection(settings.all_input_topics), request_timeout=ASK_S
     )
@@ -80,7 +83,7 @@ def describe_inputs(admin: AdminClient, settings: Settings) -> InputTopics:
         else:
             topic_id = str(found.topic_id)  # only zeros, which are As, before Kafka 2.8
             topics[name] = "" if topic_id.strip("A=") == "" else topic_id, len(found.partitions)
-    return InputTopics(cluster.cluster_id or "", topics, output_partitions, ports)
+    return InputTopics(cluster.cluster_id or "", topics, lane_topics, ports)
 
 
 def find_inputs(admin: AdminClient, settings: Settings) -> InputTopics:

@@ -11,6 +11,7 @@ from dataflows.clock import Clock
 from dataflows.formats import DeadLetterState, OutboxState, outbox_state
 from dataflows.kafka.client import MakeConsumer, MakeProducer, make_consumer, make_producer
 from dataflows.kafka.dead_letters import DeadLetterPart
+from dataflows.kafka.lane_topics import lane_topic_faults, warn_of_more
 from dataflows.kafka.letter_queue import LetterProducer
 from dataflows.kafka.letter_topic import LetterTopic
 from dataflows.kafka.metadata import partition_counts
@@ -175,36 +176,29 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         self._asking = Lock()
         self._published_ms: int | None = None
 
+    def check(self, *, begun: bool | None) -> None:
+        """Take in what topics there are; say which have more partitions than there are lanes.
+
+        begun says whether lanes of the store have written; None leaves that to who has the store.
+        Raises ConfigError if a topic is missing or has too few partitions, or too many for a store
+        that is new.
+        """
+        settings = self._settings
+        counts = partition_counts(self.producer.open(), settings)
+        for fault in lane_topic_faults(settings, counts, begun=begun):
+            raise ConfigError(fault)
+        self._dead_letter_parts = counts[settings.dead_letter_topic]
+        for topic in settings.lane_topics:
+            if begun and counts[topic] > settings.lanes:
+                warn_of_more(settings, topic, counts[topic])
+
     def list_parts(self) -> list[str]:
         """Return a part for every possible lane and one for dead letters, so names never go.
 
         Bytewax gives a part to one of the processes that name it: that of a lane is named where the
         lane is, and what no lane uses by all.
-
-        Raises ConfigError if a topic is missing or has not as many partitions as lanes.
         """
-        settings = self._settings
-        counts = partition_counts(self.producer.open(), settings)
-        lane_topics = settings.lane_topics
-        letters = {settings.dead_letter_topic: "HEARTWHEEL_DEAD_LETTER_TOPIC"}
-        for topic, variable in (lane_topics | letters).items():
-            if topic not in counts:
-                msg = (
-                    f"topic {topic} does not exist on {settings.bootstrap_servers}, or this user "
-                    f'may not see it; run "heartwheel topics create", or correct {variable}'
-                )
-                raise ConfigError(msg)
-        for topic in lane_topics:
-            found = counts[topic]
-            if found != settings.lanes:
-                msg = (
-                    f"topic {topic} has {found} partition{'s' * (found > 1)}, not "
-                    f"{settings.lanes}: if it is empty (auto-created), delete it and run "
-                    '"heartwheel topics create"; else correct HEARTWHEEL_LANES'
-                )
-                raise ConfigError(msg)
-        self._dead_letter_parts = counts[settings.dead_letter_topic]
-        has_lane = self._run.has_lane
+        settings, has_lane = self._settings, self._run.has_lane
         lanes = [lane for lane in range(KEY_GROUPS) if lane >= settings.lanes or has_lane(lane)]
         return [*map(lane_key, lanes), DEAD_LETTER_KEY]
 

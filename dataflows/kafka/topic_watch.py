@@ -15,6 +15,7 @@ from dataflows.kafka.input_topics import (
     find_inputs,
     other_topic,
 )
+from dataflows.kafka.lane_topics import warn_of_more
 from dataflows.kafka.metadata import partition_counts
 from dataflows.kafka.topic_config import warn_of_compaction
 from dataflows.logs import log
@@ -112,7 +113,9 @@ class TopicWatch:
         try:
             found = describe_inputs(self._admin(), self._settings)
             topics = {**self.now.topics, **found.topics}
-            now = replace(found, topics=topics, ports=self.now.ports | found.ports)
+            lane_topics = {**self.now.lane_topics, **found.lane_topics}
+            ports = self.now.ports | found.ports
+            now = replace(found, topics=topics, lane_topics=lane_topics, ports=ports)
             if now != self.now:
                 self._consumer.open().list_topics(
                     None, timeout=LOOK_S
@@ -120,7 +123,7 @@ class TopicWatch:
         except KafkaException:
             return  # whoever reads says so
         self._note_gone(found)
-        self._note_output(found.output_partitions)
+        self._note_lane_topics(found.lane_topics)
         for topic in found.topics:
             error = other_topic(topic, self.begun.position(topic, 0), found.position(topic, 0))
             if error is not None:
@@ -141,18 +144,11 @@ class TopicWatch:
                     topic=topic,
                 )
 
-    def _note_output(self, partitions: int) -> None:
-        """Say once that the output topic has more partitions than there are lanes."""
-        lanes = self._settings.lanes
-        if partitions > max(lanes, self.now.output_partitions):
-            log.warning(
-                "partitions were added to the output topic: this run goes on with those that it "
-                "has, but a start needs as many lanes as partitions; `heartwheel store migrate` "
-                "makes a store with more lanes",
-                topic=self._settings.output_topic,
-                partitions=partitions,
-                lanes=lanes,
-            )
+    def _note_lane_topics(self, counts: dict[str, int]) -> None:
+        """Say once of each that it was given more partitions than there are lanes."""
+        for topic, partitions in counts.items():
+            if partitions > max(self._settings.lanes, self.now.lane_topics.get(topic, 0)):
+                warn_of_more(self._settings, topic, partitions, added=True)
 
     def _note_partitions(self, topic: str, count: int) -> None:
         """Say once that there are more, and whether they are read."""

@@ -83,7 +83,7 @@ def create_command(
     lane, the dead-letter topic one in all. Running it
     again is safe. Exit code 1, with a line for each fault, if a topic is not as asked for.
     """
-    from heartwheel.kafka.topics import TopicOptions, Topics, faults
+    from heartwheel.kafka.topics import TopicOptions, Topics, faults, notes
 
     settings = load_settings(os.environ, config)
     topics = Topics(settings)
@@ -118,6 +118,8 @@ def create_command(
             print(f"{wish.name}: {line}")
         if not lines and state is not None:
             print(f"{wish.name}: exists: {_facts(state)}")
+        for line in notes(need, state):
+            print(f"{wish.name}: {line}")
     raise typer.Exit(int(wrong))
 
 
@@ -151,11 +153,12 @@ def check_command(
 ) -> None:
     """Check that the topics exist and that a run can use them.
 
-    One line for each topic, one for each fault, and exit code 1 if there is any. Checked are
+    One line for each topic, one for each fault, and exit code 1 if there is any. A NOTE is no
+    fault: a topic that was written to may have more partitions than there are lanes. Checked are
     partitions, retention, timestamps, replicas (also those in sync now), compaction, and the size
     of records. With --devices also whether all events of a device are in partitions of one number.
     """
-    from heartwheel.kafka.topics import TopicOptions, Topics, faults
+    from heartwheel.kafka.topics import TopicOptions, Topics, faults, notes
 
     settings = load_settings(os.environ, config)
     topics = Topics(settings)
@@ -166,6 +169,7 @@ def check_command(
         replicas=replication,
         min_isr=min_isr,
     )
+    said: list[str] = []
     wrong: list[str] = []
     there = set()
     for spec in topics.specs(options):
@@ -173,9 +177,12 @@ def check_command(
         if state is not None:
             there.add(spec.name)
             print(f"{spec.name}: {_facts(state)}")
+        said += [f"{spec.name}: {line}" for line in notes(spec, state)]
         wrong += [f"{spec.name}: {line}" for line in faults(spec, state)]
     if devices:
         wrong += _split_devices(settings, there, records)
+    for line in said:
+        print(f"NOTE {line}")
     for line in wrong:
         print(f"FAULT {line}")
     raise typer.Exit(int(bool(wrong)))

@@ -1,6 +1,6 @@
 """The topics that the settings name: what they should be, what they are, and their creation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, cast
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -10,6 +10,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dataflows.kafka.client import make_admin
 from dataflows.kafka.letter_queue import MAX_HEADER_BYTES
@@ -62,7 +63,11 @@ class TopicSpec(Struct, frozen=True, kw_only=True):
 
 
 class TopicState(Struct, frozen=True, kw_only=True):
-    """What a topic is; in_sync is the lowest number of replicas in sync of any partition."""
+    """What a topic is; in_sync is the lowest number of replicas in sync of any partition.
+
+    written says whether it was ever written to, where that matters: for one that lanes write to,
+    with more partitions than there are lanes.
+    """
 
     name: str
     partitions: int
@@ -74,6 +79,7 @@ class TopicState(Struct, frozen=True, kw_only=True):
     cleanup: str
     min_isr: int
     record_bytes: int
+    written: bool = False
 
 
 class TopicOptions(Struct, frozen=True, kw_only=True):
@@ -161,7 +167,33 @@ class Topics:
             return None
         if topic.error is not None:
             raise _refused(name, topic.error)
-        return _state(topic, topic_config(self._admin, self._settings, name))
+        state = _state(topic, topic_config(self._admin, self._settings, name))
+        settings = self._settings
+        if name not in settings.lane_topics or state.partitions <= settings.lanes:
+            return state
+        # Kafka does not tell where a partition without a leader ends, which is a fault in any case.
+        told = [number for number in range(state.partitions) if number not in state.leaderless]
+        return replace(state, written=self._was_written(name, told))
+
+    def _was_written(self, name: str, partitions: Iterable[int]) -> bool:
+        """Say whether some partitions of a topic ever had a record.
+
+        Raises TopicError if Kafka refuses, or does not answer within 15 s.
+        """
+        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        places = {TopicPartition(name, number): latest for number in partitions}
+        try:
+            with announced(f"waiting for Kafka to tell where topic {name} ends"):
+                ends = self._admin.list_offsets(places) if places else {}
+                return any(end.result(METADATA_TIMEOUT_S).offset for end in ends.values())
+        except KafkaException as error:
+            raise _refused(name, error.args[0]) from None
+        except TimeoutError:
+            msg = (
+                f"topic {name}: Kafka at {self._settings.bootstrap_servers} does not tell where it "
+                "ends; check that its brokers are well, then try again"
+            )
+            raise TopicError(msg) from None
 
     def create(self, spec: TopicSpec, *, dry_run: bool) -> bool:
         """Create a topic, or only let Kafka check that it could; False if it exists by now."""
@@ -189,13 +221,10 @@ class Topics:
         """
         if not _is_short(spec, state):
             return False
-        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        places = {TopicPartition(spec.name, n): latest for n in range(state.partitions)}
+        if self._was_written(spec.name, range(state.partitions)):
+            return False
         try:
             with announced(f"waiting for Kafka to add partitions to topic {spec.name}"):
-                ends = self._admin.list_offsets(places)
-                if any(end.result(METADATA_TIMEOUT_S).offset for end in ends.values()):
-                    return False
                 more = NewPartitions(spec.name, cast("int", spec.partitions))
                 self._admin.create_partitions([more], validate_only=dry_run)[spec.name].result()
         except KafkaException as error:
@@ -262,8 +291,19 @@ def faults(spec: TopicSpec, state: TopicState | None) -> Iterator[str]:
     yield from _replica_faults(spec, state)
 
 
+def notes(spec: TopicSpec, state: TopicState | None) -> Iterator[str]:
+    """Yield a line for what is no fault, and still not as `heartwheel topics create` makes it."""
+    if state is not None and state.written:
+        yield (
+            f"has {state.partitions} partitions, not {spec.partitions}: a run whose store has "
+            "written to it goes on, and those beyond the lanes stay empty; for a new store create "
+            "a new topic, or correct HEARTWHEEL_LANES"
+        )
+
+
 def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
-    if spec.partitions not in (None, state.partitions):
+    # Where lanes have written, a start goes on with more partitions, and nobody can take them away.
+    if spec.partitions not in (None, state.partitions) and not state.written:
         yield _partition_fault(spec, state)
     if state.cleanup != spec.cleanup:
         keeps = "removes" if spec.cleanup == "delete" else "does not keep the newest of all"
@@ -293,6 +333,11 @@ def _shape_faults(spec: TopicSpec, state: TopicState) -> Iterator[str]:
 def _partition_fault(spec: TopicSpec, state: TopicState) -> str:
     """Say what to do: a broker with auto-creation makes a topic with its own default of them."""
     has = f"has {state.partitions} partition{'' if state.partitions == 1 else 's'}"
+    if spec.named_by in OF_LANES and not _is_short(spec, state):
+        return (
+            f"{has}, not {spec.partitions}, and was never written to: delete it and run "
+            "`heartwheel topics create`, or correct HEARTWHEEL_LANES"
+        )
     if spec.named_by in OF_LANES:
         other = "else correct HEARTWHEEL_LANES, or see `heartwheel store migrate`"
     else:

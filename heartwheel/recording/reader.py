@@ -109,10 +109,13 @@ class Recording:
         )
 
     def read(self, name: str) -> Iterator[tuple[Chunk, list[Line]]]:
-        """Yield the chunks of a partition with their records, in offset order.
+        """Yield the chunks of a partition with their records, in offset order; none if it had none.
 
-        Raises RecordingError for damage, or for other records than the manifest tells of.
+        Of two topics that lanes write to, one may have more partitions than the other, all of them
+        empty. Raises RecordingError for damage, or for other records than the manifest tells of.
         """
+        if name not in self.manifest.partitions:
+            return
         sha256, extent, last, records = hashlib.sha256(), self.manifest.partitions[name], -1, 0
         for chunk in self._chunks[name]:
             data = self._read(chunk.at, chunk.size)

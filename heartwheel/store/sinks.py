@@ -33,6 +33,20 @@ def read_sink(entry: Entry) -> SinkSummary:
         raise SnapshotError(f"it is no state of a sink ({error})") from None
 
 
+def lanes_begun(folder: Path) -> bool | None:
+    """Say whether a lane may have written its first record; it stores where it begins before that.
+
+    None if the store is not in this folder, but in that of the first process: no other one begins
+    before that one has.
+    """
+    if not any(folder.glob("*.sqlite3")):
+        return None
+    with Recovery(folder) as recovery:
+        return any(
+            step.endswith(".sink") and key != DEAD_LETTER_KEY for step, key in recovery.entries()
+        )
+
+
 def dead_letter_ends(folder: Path) -> dict[int, int] | None:
     """Return where the partitions of the dead letters ended as of the last snapshot.
 

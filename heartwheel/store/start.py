@@ -12,6 +12,7 @@ from pathlib import Path
 from dataflows.kafka.client import MakeConsumer, make_admin, make_consumer
 from dataflows.kafka.gaps import input_fault, output_fault
 from dataflows.kafka.input_topics import find_inputs
+from dataflows.kafka.lane_topics import lane_topic_faults
 from dataflows.kafka.lease import Lease
 from dataflows.kafka.letter_offsets import LetterOffsets
 from dataflows.kafka.outbox import Outbox
@@ -85,6 +86,14 @@ class StartCheck:
         yield from (output_fault(gap) for _, gap in gaps)
         if not gaps:
             yield from self._of_topics_apart()
+
+    def lane_topics(self) -> Iterator[str]:
+        """Yield a line for each topic of the output that does not fit the lanes.
+
+        A run finds them when it opens its output.
+        """
+        counts = self._reader.partition_counts()
+        yield from lane_topic_faults(self._settings, counts, begun=bool(self._offsets.outputs))
 
     def other_topics(self) -> Iterator[str]:
         """Yield a line for each input topic that is not the one that was read.
@@ -161,7 +170,8 @@ def topic_faults(settings: Settings, folder: Path) -> Iterator[str]:
     with Recovery(folder) as recovery:
         identity = read_identity(recovery)
     check = StartCheck(settings, folder, identity or Identity(""))
-    found = [*check.faults(), *check.other_topics()]
+    # Without a partition for each lane there is nothing to compare the store with.
+    found = [*check.lane_topics()] or [*check.faults(), *check.other_topics()]
     yield from found
     if not found:
         yield from check.strays()

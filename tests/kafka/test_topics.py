@@ -106,7 +106,7 @@ def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
     for topic, word in {
         "console": "retention.ms=60000",
         "pc": "message.timestamp.type=CreateTime",
-        "out": "has 3 partitions, not 2: if it is empty (auto-created), delete it and run",
+        "out": "has 3 partitions, not 2, and was never written to: delete it and run",
         "letters": "max.message.bytes=20000",
     }.items():
         assert any(
@@ -174,10 +174,32 @@ def test_wrong_number_of_partitions_says_what_to_do(variable: str, otherwise: st
     )
     assert otherwise in line
     (line,) = faults(replace(SPEC, named_by=variable, partitions=4), replace(INTACT, partitions=5))
-    assert line.startswith(
-        "has 5 partitions, not 4: if it is empty (auto-created), delete it and run "
-        "`heartwheel topics create`; else "
-    )
+    assert line.startswith("has 5 partitions, not 4")
+    assert "delete it and run `heartwheel topics create`" in line
+    assert otherwise in line
+
+
+def test_more_partitions_than_lanes_are_a_note_where_lanes_have_written(
+    address: str, variables: dict[str, str]
+) -> None:
+    """A start goes on with them then; a topic that was never written to can be made again."""
+    admin = AdminClient({"bootstrap.servers": address})
+    name = variables["HEARTWHEEL_OUTPUT_TOPIC"].removesuffix("-out")
+    variables["HEARTWHEEL_HEARTBEAT_TOPIC"] = f"{name}-beats"
+    create_topics(admin, {f"{name}-out": 3, f"{name}-beats": 3})
+    producer = Producer({"bootstrap.servers": address})
+    producer.produce(f"{name}-out", b"x", partition=1)
+    assert producer.flush(10) == 0
+    for what, note, fault in (("create", "", ""), ("check", "NOTE ", "FAULT ")):
+        done = command("topics", what, **variables)
+        assert done.returncode == 1
+        assert f"{note}{name}-out: has 3 partitions, not 2: a run whose store" in done.stdout
+        assert f"{fault}{name}-beats: has 3 partitions, not 2, and was never" in done.stdout
+    producer.produce(f"{name}-beats", b"x", partition=0)
+    assert producer.flush(10) == 0
+    for what in ("create", "check"):
+        done = command("topics", what, **variables)
+        assert (done.returncode, done.stdout.count("has 3 partitions, not 2: a run")) == (0, 2)
 
 
 def test_partitions_are_added_to_a_topic_that_was_never_written_to(

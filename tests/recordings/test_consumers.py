@@ -12,7 +12,7 @@ from heartwheel.recording.progress import read_progress
 from heartwheel.recording.reader import Recording
 from heartwheel.recording.replay import replay, replay_settings
 from session_logic.codec import decode_summary
-from tests.support.recordings import lines_of, path_of, rewrite
+from tests.support.recordings import lines_of, path_of, rewrite, write
 
 APART = ["presence", "topics-apart"]
 LAST_MS = 50
@@ -106,3 +106,19 @@ def test_lost_end_is_missed_by_its_summary_and_its_row_as_well(name: str, tmp_pa
     )
     names = differing(rewrite(recording, tmp_path / "r", [*lines[:at], *lines[at + 1 :]]))
     assert {"c1", "summary of c1"} <= names
+
+
+@pytest.mark.parametrize("setting", ["output_topic", "heartbeat_topic", "summary_topic"])
+def test_topic_with_more_partitions_than_lanes_is_compared_as_the_others(
+    tmp_path: Path, setting: str
+) -> None:
+    """Those beyond the lanes are empty, and the other topics do not have them."""
+    recording = Recording(path_of("topics-apart"))
+    head = recording.manifest.preface
+    more = {f"{recording.settings[setting]}/{number}": 0 for number in (4, 5)}
+    assert not more.keys() & head.starts.keys()
+    head = replace(head, starts=head.starts | more)
+    lines = lines_of(recording)
+    changed = write(tmp_path / "changed", head, lines, recording.manifest.complete_ms)
+    assert more.keys() <= changed.manifest.partitions.keys()
+    assert differing(changed) == set()

@@ -298,7 +298,7 @@ class Process:
             make_producer=lambda _options: self.producer,
         )
         source.list_parts()
-        sink.list_parts()
+        sink.check(begun=None)
         letters = database.load("sink").get(DEAD_LETTER_KEY)
         ends = None if letters is None else read_dead_letters(letters)
         run.rejected_earlier = lambda: sink.rejected_earlier(ends)

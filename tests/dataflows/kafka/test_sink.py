@@ -227,16 +227,56 @@ def test_table_begins_in_a_topic_without_records(sink: Sink) -> None:
         ("few", r"topic few has 3 partitions, not 4"),
     ],
 )
-def test_topic_apart_that_does_not_fit_is_refused_as_the_output_is(topic: str, line: str) -> None:
-    """A lane has a partition of its own in each."""
-    log = Log({"session-events": 4, "few": 3, "dead-letters": 1})
-    sink = KafkaSink(
-        Settings(summary_topic=topic),
+@pytest.mark.parametrize("begun", [True, False, None])
+def test_topic_apart_that_does_not_fit_is_refused_as_the_output_is(
+    topic: str, line: str, *, begun: bool | None
+) -> None:
+    """A lane has a partition of its own in each, whether it has begun or not."""
+    sink = start({"session-events": 4, "few": 3}, summary_topic=topic)
+    with pytest.raises(ConfigError, match=line):
+        sink.check(begun=begun)
+
+
+def start(partitions: dict[str, int], **settings: str) -> KafkaSink:
+    """Return the sink of a run that begins with these topics."""
+    log = Log(partitions | {"dead-letters": 1})
+    return KafkaSink(
+        Settings(**settings),  # type: ignore[arg-type]
         RunState(),
         make_producer=lambda _options: Producer(log, random.Random(1), lambda: T),
     )
-    with pytest.raises(ConfigError, match=line):
-        sink.list_parts()
+
+
+@pytest.mark.parametrize(("route", "command"), [("hash", "migrate"), ("partition", "reshard")])
+def test_store_goes_on_with_more_partitions_than_lanes_and_says_so_of_each_topic(
+    caplog: pytest.LogCaptureFixture, route: str, command: str
+) -> None:
+    """Nobody can take them away, and lanes write to none of them."""
+    partitions = {"session-events": 5, "beats": 6, "summaries": 4}
+    sink = start(partitions, heartbeat_topic="beats", summary_topic="summaries", route=route)
+    sink.check(begun=True)
+    said = [(record.msg["topic"], record.msg["partitions"]) for record in caplog.records]
+    assert said == [("session-events", 5), ("beats", 6)]
+    assert {record.msg["lanes"] for record in caplog.records} == {4}
+    assert all(
+        f"heartwheel store {command} --lanes" in record.msg["event"] for record in caplog.records
+    )
+
+
+@pytest.mark.parametrize("topic", ["session-events", "beats"])
+def test_new_store_is_refused_more_partitions_than_lanes(topic: str) -> None:
+    """It is most likely a wrong number of lanes, which the store would keep."""
+    sink = start({"session-events": 4, "beats": 4} | {topic: 8}, heartbeat_topic="beats")
+    with pytest.raises(ConfigError, match=rf"topic {topic} has 8 .*, not 4: .* HEARTWHEEL_LANES"):
+        sink.check(begun=False)
+
+
+def test_process_without_the_store_leaves_more_partitions_to_the_first_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It cannot tell whether the store is new, and none begins before the first."""
+    start({"session-events": 5}).check(begun=None)
+    assert not caplog.records
 
 
 def test_part_of_a_lane_is_named_by_the_process_that_has_the_lane() -> None:

@@ -363,18 +363,28 @@ def test_input_topic_that_was_deleted_is_told_of_once(caplog: pytest.LogCaptureF
     assert "an input topic is not there any more" in record.msg["event"]
 
 
-def test_partitions_that_are_added_to_the_output_topic_are_told_of_once(
+def test_partitions_that_are_added_to_topics_of_lanes_are_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Before a start refuses them."""
-    fake = FakeInput(lanes=1)
+    """Those that were there at the start are told of by the start, and a start goes on."""
+    apart = {"heartbeat_topic": "beats", "summary_topic": "ends", "table_topic": "table"}
+    fake = FakeInput(lanes=1, **apart)
+    for name, count in {"beats": 1, "ends": 2, "table": 1}.items():
+        fake.log.make(name, count)
     source = fake.source()
     source.list_parts()
     for count in (0, 3, 0):
-        fake.log.add_partitions("out", count)
+        for name in ("out", "beats", "table"):
+            fake.log.add_partitions(name, count)
         source.topics.look()
-    (record,) = caplog.records
-    assert (record.msg["partitions"], record.msg["lanes"]) == (4, 1)
+    del fake.log.topics["beats"]  # for a moment Kafka may not know
+    source.topics.look()
+    fake.log.make("beats", 4)
+    source.topics.look()
+    said = [record.msg for record in caplog.records]
+    assert sorted(one["topic"] for one in said) == ["beats", "out", "table"]
+    assert {(one["partitions"], one["lanes"]) for one in said} == {(4, 1)}
+    assert not any("needs as many" in one["event"] for one in said)
 
 
 class Leaderless:

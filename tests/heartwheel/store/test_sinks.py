@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataflows.formats import DEAD_LETTER_VERSION
-from heartwheel.store.sinks import dead_letter_ends
+from heartwheel.store.sinks import dead_letter_ends, lanes_begun
 from session_logic.errors import SnapshotError
 from tests.support.stores import sink
 
@@ -30,3 +30,14 @@ def test_ends_that_cannot_be_read_are_an_error(store: Path) -> None:
     sink("rejected", DEAD_LETTER_VERSION, 17)(store)
     with pytest.raises(SnapshotError, match="dead letters cannot be read"):
         dead_letter_ends(store)
+
+
+def test_lanes_have_begun_once_one_of_them_has_stored_where_it_writes(
+    store: Path, tmp_path: Path
+) -> None:
+    """Dead letters alone are of no lane; a directory without a store does not say."""
+    sink("rejected", DEAD_LETTER_VERSION, {0: 17})(store)
+    assert lanes_begun(store) is False
+    sink("lane-000", 2, 10, [], [])(store)
+    assert lanes_begun(store) is True
+    assert lanes_begun(tmp_path) is None

@@ -212,6 +212,33 @@ def test_group_that_may_not_be_read_is_one_line(start: Start) -> None:
         start.begin(start.new("store"))
 
 
+@pytest.mark.parametrize("topic", [TOPIC, "beats"])
+def test_topics_fit_the_lanes_or_have_more_partitions_once_lanes_have_written(
+    start: Start, topic: str
+) -> None:
+    """As a start sees it; fewer are refused always, and a topic that is missing as well."""
+    settings = replace(SETTINGS, heartbeat_topic="beats")
+    store = start.new("store")
+    start.begin(store)
+    start.kafka.bounds = {(name, lane): (0, 0) for name in (TOPIC, "beats") for lane in range(4)}
+
+    def faults() -> list[str]:
+        return [line[:40] for line in start.check(store, settings).lane_topics()]
+
+    assert faults() == ["topic dead-letters does not exist on 127"]
+    start.kafka.bounds["dead-letters", 0] = 0, 0
+    assert faults() == []
+    start.kafka.bounds[topic, 5] = 0, 0
+    assert faults() == [f"topic {topic} has 6 partitions, not 4: if it is"[:40]]
+    start.write(store)
+    assert faults() == []
+    start.kafka.bounds = {where: ends for where, ends in start.kafka.bounds.items() if where[1] < 3}
+    found = start.check(store, settings).lane_topics()
+    assert [line.partition(":")[0] for line in found] == [
+        f"topic {name} has 3 partitions, not 4" for name in (TOPIC, "beats")
+    ]
+
+
 def test_other_topics_are_refused_while_more_may_be_out_than_the_store_knows(start: Start) -> None:
     """It could come again in another topic; after a clean stop the store knows of all."""
     store = start.new("store")
