@@ -26,20 +26,21 @@ class StalledOutput:
 
     def note(self, place: Place, end_offset: int, *, waiting: bool) -> None:
         """Note how far a partition has come, and whether something waits for it."""
+        known_end, since_s = self._since.get(place, (-1, 0.0))
         if not waiting:
             self._since.pop(place, None)
-        elif self._since.get(place, (-1, 0.0))[0] != end_offset:
+        elif known_end != end_offset:
             self._since[place] = end_offset, self._now_s()
-        words = self.words(TOLD_S)
-        if words and not self._told:
+        elif not self._told and self._now_s() - since_s > TOLD_S:
+            self._told = True
             log.warning(
                 "Kafka does not take the output: a partition has no leader, or fewer replicas in "
                 "sync than its min.insync.replicas; what waits is sent once it does",
-                partitions=words,
+                partitions=self.words(TOLD_S),
             )
-        elif self._told and not words:
+        if self._told and not self.words(TOLD_S):
+            self._told = False
             log.info("Kafka takes the output again")
-        self._told = bool(words)
 
     def words(self, longer_than_s: float) -> str:
         """Return which partitions have taken nothing for so long; "" if there are none."""
