@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.metadata import partition_counts
-from dataflows.kafka.patience import ask_again, committed
+from dataflows.kafka.patience import commit, committed
 from dataflows.kafka.reader import TIMEOUT_S
 from dataflows.logs import log
 from dataflows.settings import Settings
@@ -50,7 +50,7 @@ class LetterOffsets:
             part.offset = max(0, (self._stored or {}).get(part.partition, 0))
         try:
             if parts:
-                ask_again(lambda: consumer.commit(offsets=parts, asynchronous=False), TIMEOUT_S)
+                commit(consumer, parts, TIMEOUT_S)
         except KafkaException as error:
             log.warning(
                 "the offsets of the dead letters cannot be committed: the other processes read the "

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from dataflows.kafka.client import MakeConsumer, consumer_options, make_consumer
 from dataflows.kafka.lease import TIMEOUT_S
-from dataflows.kafka.patience import ask_again, committed
+from dataflows.kafka.patience import commit, committed
 from dataflows.settings import Settings
 from session_logic.errors import ConfigError
 
@@ -88,7 +88,7 @@ class OwnerSign:
         said = json.dumps(owner.said() | {"released": True})
         sign = TopicPartition(self._where.topic, self._where.partition, 0, said)
         try:
-            ask_again(lambda: consumer.commit(offsets=[sign], asynchronous=False), TIMEOUT_S)
+            commit(consumer, [sign], TIMEOUT_S)
         except KafkaException as error:
             raise self._refused(error) from None
         finally:

@@ -98,3 +98,8 @@ def committed(
         return found
 
     return ask_again(ask, patience_s)
+
+
+def commit(consumer: Consumer, offsets: list[TopicPartition], patience_s: float) -> None:
+    """Commit offsets, once there is a coordinator; raises KafkaException as `ask_again` does."""
+    ask_again(lambda: consumer.commit(offsets=offsets, asynchronous=False), patience_s)

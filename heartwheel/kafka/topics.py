@@ -1,6 +1,7 @@
 """The topics that the settings name: what they should be, what they are, and their creation."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -182,18 +183,13 @@ class Topics:
         """
         latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         places = {TopicPartition(name, number): latest for number in partitions}
-        try:
-            with announced(f"waiting for Kafka to tell where topic {name} ends"):
-                ends = self._admin.list_offsets(places) if places else {}
-                return any(end.result(METADATA_TIMEOUT_S).offset for end in ends.values())
-        except KafkaException as error:
-            raise _refused(name, error.args[0]) from None
-        except TimeoutError:
-            msg = (
-                f"topic {name}: Kafka at {self._settings.bootstrap_servers} does not tell where it "
-                "ends; check that its brokers are well, then try again"
-            )
-            raise TopicError(msg) from None
+        silent = (
+            f"Kafka at {self._settings.bootstrap_servers} does not tell where it ends; check that "
+            "its brokers are well, then try again"
+        )
+        with _answering(name, f"tell where topic {name} ends", silent):
+            ends = self._admin.list_offsets(places) if places else {}
+            return any(end.result(METADATA_TIMEOUT_S).offset for end in ends.values())
 
     def create(self, spec: TopicSpec, *, dry_run: bool) -> bool:
         """Create a topic, or only let Kafka check that it could; False if it exists by now."""
@@ -248,17 +244,24 @@ def topic_config(admin: AdminClient, settings: Settings, name: str) -> dict[str,
 
     Raises TopicError if Kafka refuses, or does not answer within 15 s.
     """
+    silent = (
+        f"Kafka at {settings.bootstrap_servers} does not describe its settings; check that its "
+        "brokers are well and answer DescribeConfigs, then try again"
+    )
+    with _answering(name, f"describe topic {name}", silent):
+        return ask_config(admin, name, METADATA_TIMEOUT_S)
+
+
+@contextmanager
+def _answering(name: str, what: str, silent: str) -> Iterator[None]:
+    """Say that Kafka is waited for; raise TopicError if it refuses, or is silent."""
     try:
-        with announced(f"waiting for Kafka to describe topic {name}"):
-            return ask_config(admin, name, METADATA_TIMEOUT_S)
+        with announced(f"waiting for Kafka to {what}"):
+            yield
     except KafkaException as error:
         raise _refused(name, error.args[0]) from None
     except TimeoutError:
-        msg = (
-            f"topic {name}: Kafka at {settings.bootstrap_servers} does not describe its settings; "
-            "check that its brokers are well and answer DescribeConfigs, then try again"
-        )
-        raise TopicError(msg) from None
+        raise TopicError(f"topic {name}: {silent}") from None
 
 
 def _state(topic: TopicMetadata, config: dict[str, ConfigEntry]) -> TopicState:

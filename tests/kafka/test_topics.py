@@ -9,10 +9,11 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 from msgspec.structs import replace
 
-from heartwheel.kafka.topics import TopicSpec, TopicState, faults
+from heartwheel.kafka.topics import faults
 from tests.support.broker import Broker, create_topics
 from tests.support.cluster import Cluster
 from tests.support.command import command, one_line
+from tests.support.topic_states import INTACT, SPEC
 
 
 @pytest.fixture
@@ -116,30 +117,6 @@ def test_each_fault_of_a_topic_is_a_line_and_exit_code_1(
     same = command("topics", "create", "--timestamps", "append", **variables)
     assert same.returncode == 1
     assert ": created: " not in same.stdout
-
-
-SPEC = TopicSpec(
-    name="t",
-    named_by="HEARTWHEEL_INPUT_TOPICS",
-    partitions=None,
-    retention_ms=86_400_000,
-    timestamps=None,
-    replicas=3,
-    min_isr=2,
-    record_bytes=0,
-)
-INTACT = TopicState(
-    name="t",
-    partitions=4,
-    replicas=3,
-    in_sync=3,
-    leaderless=(),
-    retention_ms=86_400_000,
-    timestamps="create",
-    cleanup="delete",
-    min_isr=2,
-    record_bytes=1_048_588,
-)
 
 
 @pytest.mark.parametrize(

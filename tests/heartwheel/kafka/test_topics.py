@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from msgspec.structs import replace
 
 from dataflows.kafka.letter_queue import MAX_HEADER_BYTES
 from dataflows.settings import Settings
@@ -16,11 +17,10 @@ from heartwheel.kafka.topics import (
     TopicError,
     TopicOptions,
     Topics,
-    TopicSpec,
-    TopicState,
     faults,
 )
 from tests.support.errors import one_line
+from tests.support.topic_states import INTACT, SPEC
 
 
 @pytest.fixture
@@ -79,29 +79,7 @@ def test_topics_that_a_run_writes_need_what_it_may_send(mock_broker: str) -> Non
 )
 def test_topic_that_takes_less_than_a_run_sends_is_one_fault(takes: int, words: list[str]) -> None:
     """Kafka would refuse it again after each start."""
-    spec = TopicSpec(
-        name="letters",
-        named_by="HEARTWHEEL_DEAD_LETTER_TOPIC",
-        partitions=None,
-        retention_ms=86_400_000,
-        timestamps=None,
-        replicas=1,
-        min_isr=1,
-        record_bytes=80_000,
-        batch_bytes=1_000_000,
-    )
-    state = TopicState(
-        name="letters",
-        partitions=1,
-        replicas=1,
-        in_sync=1,
-        leaderless=(),
-        retention_ms=86_400_000,
-        timestamps="append",
-        cleanup="delete",
-        min_isr=1,
-        record_bytes=takes,
-    )
-    said = list(faults(spec, state))
+    spec = replace(SPEC, record_bytes=80_000, batch_bytes=1_000_000)
+    said = list(faults(spec, replace(INTACT, record_bytes=takes)))
     assert len(said) == bool(words)
     assert all(word in said[0] for word in [f"max.message.bytes={takes}", *words] if words)

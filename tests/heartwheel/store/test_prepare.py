@@ -9,8 +9,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from bytewax.recovery import init_db_dir
@@ -183,6 +184,23 @@ def test_other_process_with_partitions_of_its_own_is_one_line(tmp_path: Path) ->
     one_line(error, str(tmp_path), "process 0 does not use", "same directory")
 
 
+@contextmanager
+def beside(
+    code: str, folder: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
+    """Yield a process that runs code on a directory, its output, and its input to be closed."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    with other:
+        yield other, other.stdout, other.stdin
+
+
 def test_other_process_sees_the_store_once_the_first_has_it(tmp_path: Path) -> None:
     """Processes of one machine may share a directory: the others wait for the first."""
     settings = Settings(recovery_dir=str(tmp_path))
@@ -193,21 +211,13 @@ def test_other_process_sees_the_store_once_the_first_has_it(tmp_path: Path) -> N
         "folder = prepare_recovery(Settings(recovery_dir=sys.argv[1]), first=True);"
         "time.sleep(0.5); lock = StoreLock(folder, 0); print(flush=True); sys.stdin.read()"
     )
-    first = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert first.stdin is not None
-    assert first.stdout is not None
-    with first:
+    with beside(code, tmp_path) as (first, said, until):
         while not any(tmp_path.glob("*.sqlite3")):
             assert first.poll() is None
             time.sleep(0.01)
         assert prepare_recovery(settings, first=False) == tmp_path
-        assert first.stdout.readline() == b"\n"  # it has got the lock that was waited for
-        first.stdin.close()
+        assert said.readline() == b"\n"  # it has got the lock that was waited for
+        until.close()
     assert first.returncode == 0
 
 
@@ -329,19 +339,11 @@ def test_start_waits_while_another_makes_the_parts(tmp_path: Path) -> None:
         "making = making_parts(Path(sys.argv[1])); making.__enter__();"
         "print(flush=True); sys.stdin.read()"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert other.stdin is not None
-    assert other.stdout is not None
-    with other:
-        assert other.stdout.readline() == b"\n"
+    with beside(code, tmp_path) as (_, said, until):
+        assert said.readline() == b"\n"
         with ThreadPoolExecutor() as pool:
             start = pool.submit(store_in, tmp_path)
             assert not wait([start], 0.3).done
             assert not any(tmp_path.glob("*.sqlite3"))
-            other.stdin.close()
+            until.close()
             assert start.result() == WHOLE
