@@ -18,6 +18,7 @@ from heartwheel.cluster import Cluster
 from heartwheel.store.files import StoreFiles
 from heartwheel.store.identity import identify, note_clean_stop
 from heartwheel.store.lock import StoreLock
+from heartwheel.store.read_order import read_in_order
 from heartwheel.store.start import StartCheck
 from heartwheel.store.uncommitted import forget_unfinished
 from session_logic.errors import SnapshotError
@@ -39,6 +40,7 @@ class Guard:
         self._lease: Lease | FollowedLease | None = None
         if not cluster.number:
             forget_unfinished(folder)
+            read_in_order(folder)
             self._start = StartCheck(settings, folder, identify(folder))
         if settings.fencing:
             self._lease = self._lease_of(settings, cluster, self._start)

@@ -10,6 +10,7 @@ from bytewax.recovery import init_db_dir
 from dataflows.settings import Settings
 from heartwheel.cluster import Cluster
 from heartwheel.guard import Guard
+from heartwheel.store.read_order import STATISTICS
 from tests.support.stores import execute
 
 TWO = ("127.0.0.1:1", "127.0.0.1:2")
@@ -35,6 +36,14 @@ def test_first_process_forgets_what_a_crash_has_left(folder: Path) -> None:
     """Before anybody reads the store, however the run is started."""
     Guard(Settings(fencing=False), Cluster(), folder)
     assert snapshots(folder) == 0
+
+
+def test_first_process_lets_the_store_be_read_in_order(folder: Path) -> None:
+    """Before Bytewax opens it."""
+    Guard(Settings(fencing=False), Cluster(), folder)
+    with closing(sqlite3.connect(folder / "part-0.sqlite3")) as store:
+        found = store.execute("SELECT stat FROM sqlite_stat1 WHERE tbl = 'snaps'").fetchall()
+    assert found == [(STATISTICS,)]
 
 
 def test_other_process_leaves_the_store_to_the_first(folder: Path) -> None:
