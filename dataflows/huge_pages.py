@@ -13,16 +13,19 @@ that will be mapped (MADV_HUGEPAGE) would do harm: Python maps 1 MiB at a time, 
 together only while all of it is marked alike.
 
 It is done bit by bit in a thread of its own, which does not have the interpreter's lock meanwhile.
+Linux copies each piece, and nobody else gets memory then: so it is done slowly while a backlog is
+read, when memory grows fastest.
 """
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from mmap import PAGESIZE
 from pathlib import Path
 from threading import Event
 
-# How often new memory is looked for, and how long to wait after each piece of it.
-LOOK_S, PAUSE_S = 5.0, 0.05
+# How often new memory is looked for, and how long to wait after each piece of it: as a rule, and
+# while a backlog is read.
+LOOK_S, PAUSE_S, BACKLOG_PAUSE_S = 5.0, 0.05, 0.5
 MADV_COLLAPSE = 25
 SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
 
@@ -80,11 +83,11 @@ def huge_pages() -> HugePages | None:
         return None
 
 
-def use_huge_pages(stop: Event) -> None:
+def use_huge_pages(stop: Event, at_end_of_input: Callable[[], bool]) -> None:
     """Keep the memory of this process in huge pages until it is stopped."""
     pages = huge_pages()
     while pages is not None and not stop.wait(LOOK_S):
         for place in pages.wanted():
             pages.put(place)
-            if stop.wait(PAUSE_S):
+            if stop.wait(PAUSE_S if at_end_of_input() else BACKLOG_PAUSE_S):
                 return

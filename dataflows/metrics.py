@@ -188,7 +188,7 @@ class LaneCollector(Collector):
         return silence
 
 
-def _shown(platforms: Counts[str]) -> Counts[str]:
+def _shown(platforms: dict[str, int]) -> Counts[str]:
     """Return counts by what can be shown of the platforms."""
     shown: Counts[str] = Counts()
     for platform, count in platforms.copy().items():

@@ -100,7 +100,7 @@ def run(settings: Settings, cluster: Cluster) -> None:
         **shard,
     )
     gc.set_threshold(*GC_THRESHOLDS)
-    _start_thread("huge pages", use_huge_pages, state.stop)
+    _start_thread("huge pages", use_huge_pages, state.stop, state.at_end_of_input)
     begun.set()
     try:
         _execute(connected.flow, settings, cluster, recovery_dir)

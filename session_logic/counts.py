@@ -5,7 +5,7 @@ may be any number of them. Those that are known beforehand and the first few oth
 their names, and the rest together.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 # So many platforms that are found in events are counted by their names; the rest are OTHER.
@@ -46,7 +46,8 @@ class Counts:
     def __init__(self, platforms: PlatformNames | None = None) -> None:
         """Count nothing yet."""
         self.platforms = PlatformNames() if platforms is None else platforms
-        self.outcomes: Counter[tuple[str, str]] = Counter()
+        # No Counter: its entries are set by a slower way, because it can delete what is not there.
+        self.outcomes: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.heartbeats = 0
         self.are_sent = False  # whether ends come about that an earlier run has sent of silence
 

@@ -4,7 +4,7 @@
 session_logic.rules, which say what is due; session_logic.transitions says what facts do.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import chain
 from operator import attrgetter
@@ -64,7 +64,7 @@ class SessionTable:
         self.wheel = Wheel(rules)
         self._pieces: Pieces | None = None
         self.counts = counts or Counts()
-        self.platforms: Counter[str] = Counter()
+        self.platforms: defaultdict[str, int] = defaultdict(int)
         self.crowded = CrowdedDevices()
 
     @property
@@ -340,7 +340,8 @@ class SessionTable:
         if self.listens:
             self.wheel.silence.put(sessions)
         names = self.counts.platforms
-        self.platforms.update([names[session.platform] for session in active])
+        for platform, count in Counter([names[session.platform] for session in active]).items():
+            self.platforms[platform] += count
 
     def remembered(self, group: int, watermark: Watermark) -> list[Session]:
         """Return the sessions of a group, without those that need not be remembered any longer."""

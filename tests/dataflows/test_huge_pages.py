@@ -53,6 +53,11 @@ def kb_of(memory: mmap, what: str) -> int:
     pytest.fail(f"no {what}")
 
 
+def at_end() -> bool:
+    """Say that all input is read."""
+    return True
+
+
 def put_all(pages: HugePages) -> None:
     """Put all that are wanted."""
     for place in pages.wanted():
@@ -127,7 +132,7 @@ def test_system_that_wants_none_gets_none(
         (tmp_path / "hpage_pmd_size").write_text(str(2 * MB))
     monkeypatch.setattr(module, "SYSTEM", tmp_path)
     assert huge_pages() is None
-    use_huge_pages(Event())
+    use_huge_pages(Event(), at_end)
 
 
 @pytest.mark.usefixtures("pages")
@@ -149,6 +154,29 @@ def test_run_goes_on_putting_pages_until_it_is_stopped(
 
     monkeypatch.setattr(HugePages, "wanted", look)
     monkeypatch.setattr(module, "PAUSE_S", 0)
-    use_huge_pages(stop)
+    use_huge_pages(stop, at_end)
     assert looks[0] == 3
     assert kb_of(memory, "AnonHugePages") > 0
+
+
+@pytest.mark.parametrize("is_at_end", [True, False])
+def test_backlog_is_read_before_many_pages_are_put(
+    memory: mmap, pages: HugePages, monkeypatch: pytest.MonkeyPatch, *, is_at_end: bool
+) -> None:
+    """Each piece holds up whoever wants memory, so they come at a distance meanwhile."""
+    memory.write(b"x" * 16 * MB)
+    waits: list[float | None] = []
+
+    class Stop(Event):
+        """A stop that comes once the first look is over, and waits for nothing."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return waits.count(module.LOOK_S) > 1
+
+    monkeypatch.setattr(module, "huge_pages", lambda: pages)
+    use_huge_pages(Stop(), lambda: is_at_end)
+    first, *pauses, last = waits
+    assert first == last == module.LOOK_S
+    assert len(pauses) > 4
+    assert {*pauses} == {module.PAUSE_S if is_at_end else module.BACKLOG_PAUSE_S}

@@ -454,7 +454,7 @@ class Simulation:
 
     def _compare(self, want: list[OutputEvent], output: LaneOutput) -> None:
         check_moments(output.records)
-        assert self.lane.table.platforms.total() == self.lane.table.active
+        assert sum(self.lane.table.platforms.values()) == self.lane.table.active
         got = decoded(output.records)
         assert by_device(got) == by_device(want)
         for event in got:
