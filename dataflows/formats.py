@@ -6,6 +6,7 @@ in session_logic.restoring, and what a row's bytes hold in session_logic.codec.
 """
 
 from typing import Any, NamedTuple, cast
+from zlib import crc32
 
 from dataflows.messages import DeadLetter
 from session_logic.errors import RESTORE_COPY, SnapshotError, check_version
@@ -47,10 +48,11 @@ def read_position(part: str, stored: object) -> Position:
         raise _unreadable(f"source {part}", error) from None
 
 
-ROW_VERSION = 1
-# (version, "base", lane, group, through, blob)
-# (version, "journal", lane, slot, segment, entries)
-StoredRow = tuple[int, str, int, int, int, object]
+# Version 1 had no checksum.
+ROW_VERSION = 2
+# (version, "base", lane, group, through, blob, checksum)
+# (version, "journal", lane, slot, segment, entries, checksum)
+StoredRow = tuple[int, str, int, int, int, object] | tuple[int, str, int, int, int, object, int]
 
 # Version 1 had no records: it waited for every acknowledgement.
 SINK_VERSION = 2
@@ -102,19 +104,44 @@ DeadLetterState = tuple[int, dict[int, int], list[StoredLetter]]
 def to_stored(row: Row) -> StoredRow:
     """Return a row of the store as it is stored."""
     if isinstance(row, BaseRow):
-        return (ROW_VERSION, "base", row.lane, row.group, row.through, row.blob)
-    return (ROW_VERSION, "journal", row.lane, row.slot, row.segment, row.entries)
+        base = row.lane, row.group, row.through, row.blob
+        return (ROW_VERSION, "base", *base, _checksum(row))
+    journal = row.lane, row.slot, row.segment, row.entries
+    return (ROW_VERSION, "journal", *journal, _checksum(row))
 
 
 def read_row(name: str, stored: StoredRow) -> Row:
-    """Return the row that is stored under a name; raises SnapshotError if it cannot be read."""
+    """Return the row that is stored under a name.
+
+    Raises SnapshotError if it cannot be read, or is not what was stored under that name.
+    """
     try:
-        version, kind, *rest = stored
+        version, kind, *rest = cast("tuple[Any, ...]", stored)
         check_version(f"recovery store, row {name}", version, ROW_VERSION)
+        checksum = rest.pop() if version > 1 else None
         row: Row = {"base": BaseRow, "journal": JournalRow}[kind](*rest)
-    except (TypeError, ValueError, KeyError) as error:
+        is_as_stored = checksum is None or (checksum, name) == (_checksum(row), row.row)
+    except (TypeError, ValueError, LookupError) as error:
         raise _unreadable(f"row {name}", error) from None
+    if not is_as_stored:
+        raise _unreadable(f"row {name}", "it is not as it was stored")
     return row
+
+
+def _checksum(row: Row) -> int:
+    """Return the CRC-32 of the name, lane and segment of a row, and of all that it holds.
+
+    So a bit that the disk has changed is found, and a row in the place of another one.
+    """
+    pieces: tuple[bytes, ...]
+    if isinstance(row, BaseRow):
+        segment, pieces = row.through, (row.blob,)
+    else:
+        segment, pieces = row.segment, row.entries
+    checksum = crc32(f"{row.row} {row.lane} {segment}".encode())
+    for piece in pieces:
+        checksum = crc32(piece, checksum)
+    return checksum
 
 
 def outbox_state(outbox: StoredOutbox) -> OutboxState:
@@ -171,5 +198,5 @@ def read_waiting_letters(stored: tuple[object, ...]) -> list[DeadLetter]:
         raise _unreadable("dead letters", error) from None
 
 
-def _unreadable(what: str, error: Exception) -> SnapshotError:
+def _unreadable(what: str, error: Exception | str) -> SnapshotError:
     return SnapshotError(f"recovery store, {what} cannot be read ({error}); {RESTORE_COPY}")

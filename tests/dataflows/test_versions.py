@@ -28,22 +28,26 @@ from tests.support.fixture_stores import FOLDER, POLLS
 from tests.support.flow import SETTINGS, history, run, sent
 from tests.support.stores import active
 
-OLD = sorted(FOLDER.glob("state-*.sqlite3"))
+STATES, ROWS = (sorted(FOLDER.glob(f"{kind}-*.sqlite3")) for kind in ("state", "rows"))
 
 
 def test_every_version_has_a_fixture() -> None:
-    """A new version of a lane's state comes with a store that has it."""
-    assert [part.stem for part in OLD] == [f"state-{n}" for n in range(1, LISTENING_VERSION + 1)]
+    """A new version of a lane's state, or of rows, comes with a store that has it."""
+    assert [part.stem for part in STATES] == [f"state-{n}" for n in range(1, LISTENING_VERSION + 1)]
+    assert [part.stem for part in ROWS] == [f"rows-{n}" for n in range(2, ROW_VERSION + 1)]
 
 
-@pytest.mark.parametrize("part", OLD, ids=lambda part: part.stem)
+@pytest.mark.parametrize("part", [*STATES, *ROWS], ids=lambda part: part.stem)
 def test_store_of_a_version_has_its_sessions_and_goes_on(part: Path, tmp_path: Path) -> None:
     """A run resumes from it, and what it ends are the sessions that were stored."""
     shutil.copy(part, tmp_path / "part-0.sqlite3")
     want = json.loads(part.with_suffix(".json").read_text())
     with Recovery(tmp_path) as recovery:
         summary = summarize(Contents(recovery, SETTINGS.rules()))
-    assert summary.state_versions == [int(part.stem.removeprefix("state-"))]
+    state, rows = (
+        (LISTENING_VERSION, int(part.stem[-1])) if part in ROWS else (int(part.stem[-1]), 1)
+    )
+    assert (summary.state_versions, summary.row_versions) == ([state], [rows])
     assert active(tmp_path) == want
     out: list[object] = []
     run(history(POLLS + 20), tmp_path, out)

@@ -58,8 +58,22 @@ def put(like: str, index: int, value: Any) -> Callable[[Path], None]:
     return lambda store: change(store, like, into)
 
 
+def put_in_old(like: str, index: int, value: Any) -> Callable[[Path], None]:
+    """Return what puts a value into rows as version 1 stored them, which had no checksum."""
+
+    def into(stored: tuple[Any, ...]) -> tuple[Any, ...]:
+        changed = [1, *stored[1:-1]]
+        changed[index] = value(changed[index]) if callable(value) else value
+        return tuple(changed)
+
+    return lambda store: change(store, like, into)
+
+
 DEVICE = next(name for name in map("d{}".format, range(9_999)) if key_group_of(name) == 1)
 TWO_ACTIVE = encode_sessions([Session(DEVICE, name, "pc", 1) for name in "st"])
+
+
+OTHER_ROW = r"cannot be read \(it is not as it was stored\); restore an intact copy"
 
 
 class Shell:
@@ -75,19 +89,47 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "lost lane": (delete("lane-003"), "lane 3: its state is missing"),
     "lost lanes": (delete("lane-%"), "the state of its lane is missing"),
     "newer lane": (put("lane-001", 0, LISTENING_VERSION + 1), r"sessions lane-001 .* is newer"),
-    "newer row": (put("base-001", 0, 2), r"store base-001 .* version 2 is newer"),
+    "newer row": (put("base-001", 0, 3), r"store base-001 .* version 3 is newer"),
     "other lanes": (put("lane-001", 1, 8), r"lane-001 .* it is the state of lane 1 of 8"),
     "wrong lane": (put("lane-001", 2, 2), r"lane-001 .* it is the state of lane 2 of 4"),
-    "row of another name": (put("base-001", 3, 5), r"base-001 .* it holds row base-005 of lane 1"),
-    "row of another lane": (put("base-001", 2, 2), r"base-001 .* it holds row base-001 of lane 2"),
-    "cut base": (put("base-002", 5, lambda blob: blob[:-1]), "base-002 .* cannot be read"),
+    "row of another name": (put("base-001", 3, 5), f"base-001 .* {OTHER_ROW}"),
+    "row of another lane": (put("base-001", 2, 2), f"base-001 .* {OTHER_ROW}"),
+    "row of another segment": (put("journal-066", 4, 0), f"journal-066 .* {OTHER_ROW}"),
+    "cut base": (put("base-002", 5, lambda blob: blob[:-1]), f"base-002 .* {OTHER_ROW}"),
     "cut entry": (
         put("journal-066", 5, lambda entries: (*entries[:-1], entries[-1][:-3])),
+        f"journal-066 .* {OTHER_ROW}",
+    ),
+    "lost entry": (
+        put("journal-066", 5, lambda entries: entries[1:]),
+        f"journal-066 .* {OTHER_ROW}",
+    ),
+    "lost checksum": (
+        lambda store: change(store, "base-001", lambda row: row[:-1]),
+        "base-001 .* cannot be read",
+    ),
+    "old row of another name": (
+        put_in_old("base-001", 3, 5),
+        r"base-001 .* it holds row base-005 of lane 1",
+    ),
+    "old row of another lane": (
+        put_in_old("base-001", 2, 2),
+        r"base-001 .* it holds row base-001 of lane 2",
+    ),
+    "old cut base": (
+        put_in_old("base-002", 5, lambda blob: blob[:-1]),
+        "base-002 .* cannot be read",
+    ),
+    "old cut entry": (
+        put_in_old("journal-066", 5, lambda entries: (*entries[:-1], entries[-1][:-3])),
         "journal-066 .* a journal entry cannot be read",
     ),
-    "two active": (put("base-001", 5, lambda _: TWO_ACTIVE), "base-001 .* has 2 active sessions"),
+    "two active": (
+        put_in_old("base-001", 5, lambda _: TWO_ACTIVE),
+        "base-001 .* has 2 active sessions",
+    ),
     "wrong group": (
-        put("base-001", 5, lambda _: encode_sessions([Session("d0", "s", "pc", 1)])),
+        put_in_old("base-001", 5, lambda _: encode_sessions([Session("d0", "s", "pc", 1)])),
         "base-001 .* device d0 is of group",
     ),
     "no plain value": (lambda s: change(s, "base-001", lambda _: Shell()), "is no plain value"),
