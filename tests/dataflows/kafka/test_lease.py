@@ -586,7 +586,9 @@ def test_new_shards_that_fence_one_another_off_try_again(leases: Leases) -> None
     """They take over the leases of the same old ones at once."""
     leases.broker.say(0, old_shard())
     leases.broker.script("commit_transaction", FENCED, FENCED)
-    leases.lease(shard="4/8", ancestor="old").acquire()
+    first = leases.lease(shard="4/8", ancestor="old")
+    first.acquire()
+    first.permit.close()  # its renewals would meet with some of what the other one is to
     leases.broker.script("commit_transaction", *[FENCED] * 9)
     with pytest.raises(FencedError, match="another run has just taken"):
         leases.lease("other", shard="2/8", ancestor="old").acquire()
