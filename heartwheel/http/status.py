@@ -80,7 +80,7 @@ class Status:
             return {
                 "lane": number,
                 "state": self._state(lane, lag_ms),
-                "active": sum(lane.table.platforms.values()),
+                "active": lane.table.active,
                 "lag_s": None if lag_ms is None else lag_ms / 1000,
             }
         owner = self._cluster.owner(number)

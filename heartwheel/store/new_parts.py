@@ -45,7 +45,7 @@ def is_unused(part: Path) -> bool:
         with closing(sqlite3.connect(f"{part.absolute().as_uri()}?immutable=1", uri=True)) as db:
             tables = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
             ((index,),) = db.execute("SELECT part_index FROM parts").fetchall()
-            # A run also adds tables of its own to the first part.
+            # A run also adds tables: its own to the first part, and that of statistics to each.
             is_new = {*tables} == _TABLES and db.execute(_ROWS).fetchall() == [(0,)]
             return is_new and part.name == f"part-{index}.sqlite3"
     except (sqlite3.Error, ValueError):

@@ -47,11 +47,16 @@ def delete(like: str) -> Callable[[Path], None]:
     return from_both
 
 
-def put(like: str, index: int, value: Any) -> Callable[[Path], None]:
-    """Return what puts a value into the stored tuples whose key is like something."""
+def put(
+    like: str, index: int, value: Any, before: Callable[[Any], Any] = lambda stored: stored
+) -> Callable[[Path], None]:
+    """Return what puts a value into the stored tuples whose key is like something.
+
+    Before that they are made what before returns.
+    """
 
     def into(stored: Any) -> Any:
-        changed = [*stored]
+        changed = [*before(stored)]
         changed[index] = value(changed[index]) if callable(value) else value
         return type(stored)(changed)
 
@@ -60,13 +65,7 @@ def put(like: str, index: int, value: Any) -> Callable[[Path], None]:
 
 def put_in_old(like: str, index: int, value: Any) -> Callable[[Path], None]:
     """Return what puts a value into rows as version 1 stored them, which had no checksum."""
-
-    def into(stored: tuple[Any, ...]) -> tuple[Any, ...]:
-        changed = [1, *stored[1:-1]]
-        changed[index] = value(changed[index]) if callable(value) else value
-        return tuple(changed)
-
-    return lambda store: change(store, like, into)
+    return put(like, index, value, lambda row: (1, *row[1:-1]))
 
 
 DEVICE = next(name for name in map("d{}".format, range(9_999)) if key_group_of(name) == 1)
