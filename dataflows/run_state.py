@@ -23,7 +23,8 @@ MAX_RECENT_DEAD_LETTERS = 20
 class RunState(Struct, eq=False):
     """The clock of a run, its stop, and what can be seen of it from outside its threads.
 
-    Once `stop` is set, the sources end, and Bytewax drains, takes a last snapshot and returns.
+    Once `stop` is set, and no output is held back, the sources end, and Bytewax drains, takes a
+    last snapshot and returns.
 
     The dataflow writes, and whoever looks only reads. Nobody waits, because each write is one step
     under the GIL. A reader copies what it iterates over, because it may grow meanwhile.
@@ -56,6 +57,8 @@ class RunState(Struct, eq=False):
     waits_for_kafka: Callable[[], bool] = lambda: False
     # Which partitions have taken no output for so many seconds, in words; "" if all take it.
     stalled_output: Callable[[float], str] = lambda _longer_than_s: ""
+    # Whether records are held back until a snapshot is stored; a stop waits for it.
+    holds_output: Callable[[], bool] = lambda: False
     # The schema that input waits for while its registry is away, in words; "" if it does not.
     awaited_schema: Callable[[], str] = lambda: ""
     # The offsets and timestamps of the input that earlier runs rejected by their clocks, by topic

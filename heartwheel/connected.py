@@ -69,6 +69,7 @@ def connect(
     sink.check(begun=lanes_begun(folder))
     letters = LetterOffsets(settings, dead_letter_ends(folder))
     state.waits_for_kafka = lambda: sink.waits_for_kafka() or letters.waiting
+    state.holds_output = sink.holds
     state.stalled_output = sink.producer.stalled.words
     if schemas is not None:
         state.awaited_schema = schemas.wait

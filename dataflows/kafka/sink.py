@@ -127,6 +127,11 @@ class _LanePart(StatefulSinkPartition[OutputBatch, OutboxState]):
                 "record was lost, or another program writes to this partition"
             )
 
+    @property
+    def holds(self) -> bool:
+        """Whether records are held back until the snapshots of some epochs are stored."""
+        return self._hold_epochs > 0
+
     def snapshot(self) -> OutboxState:
         self._reconcile()
         if self._hold_epochs:
@@ -173,6 +178,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         self._reconciliation = Reconciliation(settings, self._reader)
         self._apart = TopicsApart(settings, self._reader)
         self._dead_letter_parts = 1
+        self._parts: list[_LanePart] = []
         self._asking = Lock()
         self._published_ms: int | None = None
 
@@ -209,6 +215,15 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         """
         self.producer.tick()
         self._letters.tick()
+
+    def holds(self) -> bool:
+        """Say whether a lane holds records back that a stop should wait for.
+
+        It should unless snapshots are so far apart that this could take half of its time.
+        """
+        settings = self._settings
+        wait_ms = HOLD_EPOCHS * settings.snapshot_ms
+        return wait_ms <= settings.stop_timeout_ms // 2 and any(part.holds for part in self._parts)
 
     def waits_for_kafka(self) -> bool:
         """Say whether a worker stands still until Kafka answers."""
@@ -276,7 +291,7 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
         return part
 
     def _part(self, lane: int, outbox: Outbox, hold_epochs: int) -> _LanePart:
-        return _LanePart(
+        part = _LanePart(
             topic=self._settings.output_topic,
             lane=lane,
             outbox=outbox,
@@ -287,3 +302,5 @@ class KafkaSink(FixedPartitionedSink[OutputBatch | DeadLetter, OutboxState | Dea
             published_ms=self.published_ms,
             hold_epochs=hold_epochs,
         )
+        self._parts.append(part)
+        return part

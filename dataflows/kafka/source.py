@@ -211,7 +211,7 @@ class _SourcePart(StatefulSourcePartition[PartitionBatch, SourceState]):
             if part is not None:
                 consumer.snapshots.note(part, self._snapshot_s)
         self._snapshot_s = None
-        if self._run.stop.is_set():
+        if self._run.stop.is_set() and not self._run.holds_output():
             return self._tell_stop()
         part = part or self._begin_if_there()
         if part is None:

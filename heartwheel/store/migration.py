@@ -82,13 +82,17 @@ def check_movable(contents: Contents, *, killed: bool) -> None:
     if fault is not None:
         raise SnapshotError(f"{fault}; see `heartwheel store check`")
     restoring = any(state.waiting for state in contents.states.values())
-    unknown = killed or may_have_sent_more(contents.recovery)
-    if unknown or restoring or contents.waiting():
-        msg = (
-            f"{folder} is of a run that was killed, or a copy made while one went on: what it sent "
-            "last is not known; start it again, stop it with SIGTERM, then give the command again"
-        )
-        raise ConfigError(msg)
+    if killed or may_have_sent_more(contents.recovery):
+        why = "was killed, or a copy made while one went on: what it sent last is not known"
+    elif restoring or contents.waiting():
+        why = "ended before all that it has was sent"
+    else:
+        return
+    msg = (
+        f"{folder} is of a run that {why}; start it again, stop it with SIGTERM once it is ready, "
+        "then give the command again"
+    )
+    raise ConfigError(msg)
 
 
 def check_moved(folder: Path, rules: Rules, count: int) -> None:

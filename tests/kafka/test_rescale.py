@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -105,6 +106,23 @@ def test_migrated_to_other_lanes_loses_and_doubles_nothing(cluster: Cluster) -> 
         run = start(cluster, 2, **variables)
         work(cluster)
     assert finish(cluster, topics, run) > 1_500
+
+
+def test_run_that_is_stopped_at_once_sends_what_it_holds_back_and_is_migrated(
+    cluster: Cluster,
+) -> None:
+    """A new lane holds its records until two snapshots are stored."""
+    sessions = {f"s{number}" for number in range(20)}
+    for session in sessions:
+        cluster.send("Start", f"p{session}", session)
+    cluster.flush()
+    (run,) = start(cluster, 1, HEARTWHEEL_SNAPSHOT_MS="3000")
+    cluster.wait("a run", lambda: "running" in cluster.errors(run))
+    time.sleep(1)  # until it has read them
+    stop(cluster, run)
+    assert set(cluster.sessions()) == sessions
+    recovery = str(cluster.folder / "recovery")
+    store(cluster, "migrate", recovery, f"{recovery}-2", "--lanes", "2")
 
 
 @pytest.mark.parametrize("program", ["heartwheel", "bytewax"])

@@ -125,6 +125,37 @@ def test_records_that_rest_on_the_state_are_sent_once_that_is_stored(sink: Sink)
     assert sink.values() == START
 
 
+@pytest.mark.parametrize("rest_on_state", [False, True])
+def test_records_are_held_until_the_snapshots_of_so_many_epochs(
+    sink: Sink, *, rest_on_state: bool
+) -> None:
+    """Those of a new lane, and those that rest on the state."""
+    if rest_on_state:
+        sink.run(*HOLD, stopped=True)
+    held = []
+    for epochs in range(HOLD_EPOCHS + 1):
+        sink.run(*([START] * (epochs > 0)), *HOLD[1:epochs], rest_on_state=rest_on_state)
+        held.append(sink.last.holds())
+    assert held == [not rest_on_state, *([True] * (HOLD_EPOCHS - 1)), False]
+
+
+@pytest.mark.parametrize(("snapshot_ms", "waits"), [(5_000, True), (5_001, False)])
+def test_stop_waits_for_no_snapshot_that_takes_half_of_its_time(
+    snapshot_ms: int, *, waits: bool
+) -> None:
+    """Records stay in the store then, and the next run sends them."""
+    settings = Settings(snapshot_ms=snapshot_ms, stop_timeout_ms=20_000)
+    log = Log({"session-events": 4, "dead-letters": 1})
+    sink = KafkaSink(
+        settings,
+        RunState(),
+        make_consumer=lambda _options: Consumer(log, lambda: T),
+        make_producer=lambda _options: Producer(log, random.Random(1), lambda: T),
+    )
+    sink.build_part("sink", "lane-000", None)
+    assert sink.holds() == waits
+
+
 def test_records_whose_offsets_are_not_told_are_there_and_not_sent_again(
     sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,23 @@ def test_stop_is_told_once_then_the_partition_ends() -> None:
         part.next_batch()
 
 
+def test_stop_waits_for_output_that_is_held_back() -> None:
+    """Input is read until then, and the partition ends afterwards."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    part = source.build_part("source", "in/0", 0)
+    fake.append(0, T)
+    fake.fetch(0)
+    fake.run.holds_output = lambda: True
+    fake.run.stop.set()
+    (batch,) = part.next_batch()
+    assert (len(batch.messages), batch.stop) == (1, False)
+    fake.run.holds_output = lambda: False
+    (batch,) = part.next_batch()
+    assert batch.stop
+
+
 def test_offsets_are_committed_when_their_snapshot_is_complete() -> None:
     """Bytewax asks for the next batch only then; the first partition says so for all."""
     fake = FakeInput(2)

@@ -13,7 +13,7 @@ from dataflows.shard import Shard
 from heartwheel.kafka.partitioners import PARTITIONERS
 from heartwheel.store import rerouting
 from heartwheel.store.contents import Contents
-from heartwheel.store.identity import Layout, bind, identify
+from heartwheel.store.identity import Layout, bind, identify, note_begin
 from heartwheel.store.new_shard import NewShard
 from heartwheel.store.recovery_files import Recovery
 from heartwheel.store.rerouting import NewLanes, Positions, reroute_stores
@@ -133,6 +133,8 @@ def test_what_cannot_be_rerouted_is_refused(shards: list[Path], tmp_path: Path) 
         target, wanted("partition", 2, 4), *shards
     )
     killed = make_shard(tmp_path / "killed", 3)
+    assert "ended before all that it has was sent" in refused(target, to_hash, *shards[:3], killed)
+    note_begin(killed)
     assert "is of a run that was killed" in refused(target, to_hash, *shards[:3], killed)
     other = replace(SETTINGS, max_session_ms=7_000_000)
     another = make_shard(tmp_path / "another", 3, killed=False, settings=other)
