@@ -304,7 +304,6 @@ class Process:
         run.rejected_earlier = lambda: sink.rejected_earlier(ends)
         run.published_ms = sink.published_ms
         run.silent_ends = sink.silent_ends
-        run.holds_output = sink.holds
         inbox: Inbox = Inbox()
         store, restored = StoreSink(inbox), RestoredSource(inbox, run)
         stored = database.load("source"), database.load("restored")
