@@ -45,6 +45,7 @@ class Sink:
         table_topic: str = "",
         stopped: bool = False,
         rest_on_state: bool = False,
+        snapshot_ms: int = 250,
     ) -> None:
         """Write values to lane 0, a snapshot after each list; only a stop leaves what is stored.
 
@@ -52,7 +53,11 @@ class Sink:
         """
         kafka = Producer(self.log, random.Random(1), lambda: T)
         settings = Settings(
-            new_store=new_store, heartbeat_topic=heartbeat_topic, table_topic=table_topic
+            new_store=new_store,
+            heartbeat_topic=heartbeat_topic,
+            table_topic=table_topic,
+            snapshot_ms=snapshot_ms,
+            stop_timeout_ms=20_000,
         )
         sink = KafkaSink(
             settings,
@@ -140,20 +145,12 @@ def test_records_are_held_until_the_snapshots_of_so_many_epochs(
 
 
 @pytest.mark.parametrize(("snapshot_ms", "waits"), [(5_000, True), (5_001, False)])
-def test_stop_waits_for_no_snapshot_that_takes_half_of_its_time(
-    snapshot_ms: int, *, waits: bool
+def test_stop_waits_for_no_snapshots_that_take_more_than_half_of_its_time(
+    sink: Sink, snapshot_ms: int, *, waits: bool
 ) -> None:
     """Records stay in the store then, and the next run sends them."""
-    settings = Settings(snapshot_ms=snapshot_ms, stop_timeout_ms=20_000)
-    log = Log({"session-events": 4, "dead-letters": 1})
-    sink = KafkaSink(
-        settings,
-        RunState(),
-        make_consumer=lambda _options: Consumer(log, lambda: T),
-        make_producer=lambda _options: Producer(log, random.Random(1), lambda: T),
-    )
-    sink.build_part("sink", "lane-000", None)
-    assert sink.holds() == waits
+    sink.run(START, snapshot_ms=snapshot_ms)
+    assert sink.last.holds() == waits
 
 
 def test_records_whose_offsets_are_not_told_are_there_and_not_sent_again(

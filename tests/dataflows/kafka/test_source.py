@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from bytewax.inputs import StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Producer
 from prometheus_client import REGISTRY
 
@@ -22,6 +23,19 @@ from tests.support.fake_input import FakeInput
 def at(fake: FakeInput, offset: int) -> SourceState:
     """Return the state of a partition that was read up to an offset."""
     return 2, offset, fake.log.ids["in"], fake.log.cluster_id
+
+
+def fetched(
+    stored: int | None,
+) -> tuple[FakeInput, StatefulSourcePartition[PartitionBatch, SourceState]]:
+    """Return a partition, from a stored offset on, for which one message is there to be taken."""
+    fake = FakeInput()
+    source = fake.source()
+    source.list_parts()
+    part = source.build_part("source", "in/0", stored)
+    fake.append(0, T)
+    fake.fetch(0)
+    return fake, part
 
 
 def test_parts_are_all_partitions_of_the_input_topics_and_those_that_may_come() -> None:
@@ -110,12 +124,7 @@ def test_batch_has_the_messages_and_the_progress() -> None:
 
 def test_first_epoch_of_a_new_partition_has_no_messages() -> None:
     """Only the word that it begins, also before a stop; where it ends is known all the same."""
-    fake = FakeInput()
-    source = fake.source()
-    source.list_parts()
-    part = source.build_part("source", "in/0", None)
-    fake.append(0, T)
-    fake.fetch(0)
+    fake, part = fetched(None)
     fake.run.stop.set()
     assert part.next_batch() == [PartitionBatch("in", 0, "pc", [], None, begins=True)]
     fake.run.stop.clear()
@@ -128,12 +137,7 @@ def test_first_epoch_of_a_new_partition_has_no_messages() -> None:
 
 def test_stop_is_told_once_then_the_partition_ends() -> None:
     """What has not been taken comes at the next start."""
-    fake = FakeInput()
-    source = fake.source()
-    source.list_parts()
-    part = source.build_part("source", "in/0", 0)
-    fake.append(0, T)
-    fake.fetch(0)
+    fake, part = fetched(0)
     fake.run.stop.set()
     assert part.next_batch() == [PartitionBatch("in", 0, "pc", [], None, stop=True)]
     with pytest.raises(StopIteration):
@@ -142,12 +146,7 @@ def test_stop_is_told_once_then_the_partition_ends() -> None:
 
 def test_stop_waits_for_output_that_is_held_back() -> None:
     """Input is read until then, and the partition ends afterwards."""
-    fake = FakeInput()
-    source = fake.source()
-    source.list_parts()
-    part = source.build_part("source", "in/0", 0)
-    fake.append(0, T)
-    fake.fetch(0)
+    fake, part = fetched(0)
     fake.run.holds_output = lambda: True
     fake.run.stop.set()
     (batch,) = part.next_batch()
